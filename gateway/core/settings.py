@@ -1,0 +1,10 @@
+"""The base of every checked setting, shared by the configuration file and the admin API."""
+
+import msgspec
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """A value somebody wrote: camelCase in JSON, snake_case in TOML, unknown keys refused.
+
+    Durations are integer milliseconds unless a field's docstring says otherwise; percentages are 0–100.
+    """

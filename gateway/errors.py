@@ -1,0 +1,158 @@
+"""Every exception of the gateway, one tree.
+
+An error says whose fault it is (its branch), the status the client sees, and whether anything was sent upstream.
+Library and OS errors are translated to these once, at the edge of the room that met them.
+"""
+
+from typing import ClassVar
+
+
+class GatewayError(Exception):
+    """The root: anything this package raises on purpose."""
+
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Internal Error"
+
+
+class ConfigError(GatewayError):
+    """A setting is wrong. `path` names it (`service[0].helth`), `reason` says what is wrong with it."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}" if path else reason)
+        self.path = path
+        self.reason = reason
+
+
+class IllegalTransition(GatewayError):
+    """A state machine was given an event its table has no move for. Nothing changed."""
+
+    status = 409
+    title = "Conflict"
+
+
+class StoreError(GatewayError):
+    """The store cannot be opened, read or written."""
+
+
+class StaleEpoch(StoreError):
+    """A control process that has been replaced tried to write (SPEC §10)."""
+
+
+class LinkError(GatewayError):
+    """The other end of the control link sent something that is not the protocol."""
+
+
+class DownstreamError(GatewayError):
+    """The client's fault."""
+
+    status = 400
+    title = "Bad Request"
+
+
+class BadRequest(DownstreamError):
+    """Not a request RFC 9112 allows."""
+
+
+class HeadTooLarge(DownstreamError):
+    """More head than `limits.header_bytes` or `limits.header_fields` (RFC 6585 §5)."""
+
+    status = 431
+    title = "Request Header Fields Too Large"
+
+
+class UriTooLong(DownstreamError):
+    """A target longer than `limits.uri_bytes` (RFC 9110 §15.5.15)."""
+
+    status = 414
+    title = "URI Too Long"
+
+
+class BodyTooLarge(DownstreamError):
+    """More body than `limits.body_bytes` (RFC 9110 §15.5.14)."""
+
+    status = 413
+    title = "Content Too Large"
+
+
+class TooSlow(DownstreamError):
+    """The client did not send what it owes in time (RFC 9110 §15.5.9)."""
+
+    status = 408
+    title = "Request Timeout"
+
+
+class NotImplementedByUs(DownstreamError):
+    """A method or transfer coding the gateway does not speak (RFC 9110 §15.6.2)."""
+
+    status = 501
+    title = "Not Implemented"
+
+
+class ClientGone(DownstreamError):
+    """The client left before its answer was complete. Logged, never sent."""
+
+    status = 499
+    title = "Client Closed Request"
+
+
+class UpstreamError(GatewayError):
+    """The upstream's fault.
+
+    sent: whether any byte of the request reached the upstream's socket, which decides what may be retried.
+    """
+
+    status = 502
+    title = "Bad Gateway"
+
+    def __init__(self, reason: str, *, sent: bool = False) -> None:
+        super().__init__(reason)
+        self.sent = sent
+
+
+class ConnectFailed(UpstreamError):
+    """No connection came about. Nothing was sent."""
+
+
+class ResetMidway(UpstreamError):
+    """The connection ended before the response did."""
+
+
+class BadResponse(UpstreamError):
+    """What came back is not a response RFC 9112 allows."""
+
+
+class UpstreamTimeout(UpstreamError):
+    """The upstream did not answer in time."""
+
+    status = 504
+    title = "Gateway Timeout"
+
+
+class Refused(GatewayError):
+    """The gateway itself declines: nobody is at fault, nothing was sent."""
+
+    status = 503
+    title = "Service Unavailable"
+
+
+class NoRoute(Refused):
+    """No route names this host and path."""
+
+    status = 404
+    title = "Not Found"
+
+
+class NoEndpoint(Refused):
+    """No version of the service is usable."""
+
+
+class BreakerOpen(Refused):
+    """Every breaker that could let the attempt through is open."""
+
+
+class PoolFull(Refused):
+    """The service's concurrency limit and its queue are both full."""
+
+
+class Draining(Refused):
+    """The gateway or the endpoint takes no new exchange."""

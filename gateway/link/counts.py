@@ -1,0 +1,150 @@
+"""Up the link: plain integers, as totals since the worker's start.
+
+The exchange calls `VersionCounts` on the hot path; every 100 ms the worker sends what changed. Control takes differences
+per (worker incarnation), so a repeated report counts nothing twice and a lost one loses nothing.
+"""
+
+import msgspec
+
+from gateway.core.window import BUCKETS, bucket_of
+
+ANSWERED = "answered"
+OUTCOMES = (ANSWERED, "connect", "reset", "timeout", "bad_response", "client_gone", "refused")
+"""What became of an attempt. `answered` is any response head, 5xx included."""
+
+
+class JudgedCounts:
+    """First attempts that the split chose, of one version at one (stage, share): the judge's evidence."""
+
+    __slots__ = ("answers", "errors", "latency")
+
+    def __init__(self) -> None:
+        self.answers = 0
+        """Attempts that ended with an answer or an error; a client that went away never counts."""
+        self.errors: dict[str, int] = {}
+        """By kind: `connect`, `reset`, `timeout`, or the status (`502`, `404`) of an answer >= 400."""
+        self.latency: list[int] = [0] * BUCKETS
+
+
+class VersionCounts:
+    """Everything counted about one version in one worker. Outlives table swaps."""
+
+    __slots__ = (
+        "attempts",
+        "cohort_errors",
+        "dirty",
+        "in_flight",
+        "judged",
+        "latency",
+        "latency_us",
+        "requests",
+        "service",
+        "streams",
+        "version",
+        "version_id",
+    )
+
+    def __init__(self, service: str, version: str, version_id: str) -> None:
+        self.service = service
+        self.version = version
+        self.version_id = version_id
+        self.requests: dict[tuple[str, int], int] = {}
+        """(method, status) -> exchanges this version answered."""
+        self.attempts: dict[str, int] = {}
+        """Outcome -> attempts made at this version."""
+        self.latency: list[int] = [0] * BUCKETS
+        self.latency_us = 0
+        self.in_flight = 0
+        """Exchanges now running at this version."""
+        self.streams = 0
+        """Of those, tunnels and event streams."""
+        self.judged: dict[tuple[int, int], JudgedCounts] = {}
+        """(stage, share in hundredths of a percent) -> evidence."""
+        self.cohort_errors: list[tuple[int, int, int]] = []
+        """Sticky services: (stage, share, 64-bit key hash) of errors not yet sent; bounded."""
+        self.dirty = True
+
+    def request(self, method: str, status: int, latency_us: int) -> None:
+        """Count an exchange this version answered, and how long its client waited for the head."""
+        key = (method, status)
+        requests = self.requests
+        requests[key] = requests.get(key, 0) + 1
+        self.latency[bucket_of(latency_us)] += 1
+        self.latency_us += latency_us
+        self.dirty = True
+
+    def attempt(self, outcome: str) -> None:
+        """Count one try at this version by what became of it."""
+        attempts = self.attempts
+        attempts[outcome] = attempts.get(outcome, 0) + 1
+        self.dirty = True
+
+    def judge(self, stage: int, share: int, error: str | None, latency_us: int) -> None:
+        """Count a first attempt that the split sent here.
+
+        stage: the service's when the version was chosen. share: hundredths of a percent of traffic that version had in
+        this worker then. error: None for a good answer, else its kind.
+        """
+        counts = self.judged.get((stage, share))
+        if counts is None:
+            counts = self.judged[(stage, share)] = JudgedCounts()
+            if len(self.judged) > 64:
+                del self.judged[next(iter(self.judged))]
+        counts.answers += 1
+        if error is not None:
+            counts.errors[error] = counts.errors.get(error, 0) + 1
+        counts.latency[bucket_of(latency_us)] += 1
+        self.dirty = True
+
+
+class JudgedTotals(msgspec.Struct, frozen=True, array_like=True):
+    """`JudgedCounts` on the wire. latency: sparse (bucket -> count)."""
+
+    stage: int
+    share: int
+    answers: int
+    errors: dict[str, int]
+    latency: dict[int, int]
+
+
+class VersionTotals(msgspec.Struct, frozen=True, array_like=True):
+    """`VersionCounts` on the wire: totals since the worker's start, and two gauges."""
+
+    service: str
+    version: str
+    version_id: str
+    requests: list[tuple[str, int, int]]
+    """(method, status, total)."""
+    attempts: dict[str, int]
+    latency: dict[int, int]
+    latency_us: int
+    in_flight: int
+    streams: int
+    judged: list[JudgedTotals]
+    cohort_errors: list[tuple[int, int, int]] = []
+
+
+def totals_of(counts: VersionCounts) -> VersionTotals:
+    """Return what `counts` holds now, to send; forgets nothing but the cohort errors handed over."""
+    cohort_errors, counts.cohort_errors = counts.cohort_errors, []
+    return VersionTotals(
+        service=counts.service,
+        version=counts.version,
+        version_id=counts.version_id,
+        requests=[(method, status, n) for (method, status), n in counts.requests.items()],
+        attempts=dict(counts.attempts),
+        latency=sparse(counts.latency),
+        latency_us=counts.latency_us,
+        in_flight=counts.in_flight,
+        streams=counts.streams,
+        judged=[
+            JudgedTotals(stage, share, judged.answers, dict(judged.errors), sparse(judged.latency))
+            for (stage, share), judged in counts.judged.items()
+        ],
+        cohort_errors=cohort_errors,
+    )
+
+
+def sparse(buckets: list[int]) -> dict[int, int]:
+    """Return the buckets that are not zero, by index."""
+    return {index: n for index, n in enumerate(buckets) if n}
