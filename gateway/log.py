@@ -1,0 +1,31 @@
+"""The event log: one JSON object a line on stderr, through structlog.
+
+For what happens now and then (a worker died, a step was taken), never for requests: those have the access log.
+"""
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+
+def configure(*, level: str = "info", stream: Any = None) -> None:
+    """Send the event log to `stream` (default: stderr) from `level` up. Call once a process, before the first line."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.WriteLoggerFactory(file=stream or sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def get_logger(**bound: Any) -> Any:
+    """Return a logger whose every line carries `bound`."""
+    return structlog.get_logger(**bound)
