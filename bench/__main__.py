@@ -1,0 +1,32 @@
+"""`python -m bench NAME [options]`: run one of the measurements."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Final
+
+MEASUREMENTS: Final = {
+    "proxy": "CPU per request, requests/s and latency beside nginx, HAProxy and Caddy",
+    "latency": "p50, p99 and p99.9 at a fixed rate of requests",
+    "bodies": "rate of 1 GB down and up, and memory with a slow reader",
+    "idle": "bytes of memory per idle client connection",
+    "routes": "CPU per request against the number of routes and of versions",
+    "faults": "requests lost while versions, workers and the gateway itself come and go",
+    "judge": "false rollbacks and time to catch, simulated on the real judge",
+}
+
+
+def main() -> int:
+    """Run the measurement the first argument names. Returns its exit code, 2 for an unknown name."""
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name not in MEASUREMENTS:
+        print("usage: python -m bench NAME [options]\n")
+        for known, does in MEASUREMENTS.items():
+            print(f"  {known:8} {does}")
+        return 0 if name in ("-h", "--help") else 2
+    run: Callable[[list[str]], int | None] = importlib.import_module(f"bench.{name}").main
+    return run(sys.argv[2:]) or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""Processes under measurement: start them, wait until they listen, read what they cost, end them."""
+
+import os
+import random
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+PORTS: Final = range(20_000, 30_000)
+"""Below the range Linux takes source ports from, so that no outgoing connection of ours can hold one."""
+START_S: Final = 30.0
+
+
+def free_port() -> int:
+    """Return a TCP port nobody listens on. Raises OSError when forty picks were all taken."""
+    for _ in range(40):
+        port = random.choice(PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise OSError("no free port found")
+
+
+def raise_descriptor_limit() -> int:
+    """Raise this process's soft limit of open files to the hard one, and return it. Children inherit it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def find_program(name: str) -> str | None:
+    """Return the path of an installed program, looking where Debian keeps daemons too."""
+    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+
+
+class ServerProcess:
+    """A server and all processes it forks, in a session of their own, its output in a log file."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        port: int,
+        folder: Path,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.port = port
+        self.folder = folder
+        self.log = folder / f"{name}.log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env={**os.environ, **(env or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def wait_listening(self, deadline_s: float = START_S) -> "ServerProcess":
+        """Return self once the port accepts. Raises RuntimeError, with the log's end, if it never does."""
+        deadline = time.monotonic() + deadline_s
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                break
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            except OSError:
+                time.sleep(0.02)
+                continue
+            return self
+        self.stop()
+        raise RuntimeError(f"{self.name} did not start listening on {self.port}:\n{self.log_tail()}")
+
+    def log_tail(self, lines: int = 15) -> str:
+        """Return the last lines it wrote."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def pids(self) -> list[int]:
+        """Return every process of this server: its session and all descendants."""
+        return members(self.process.pid)
+
+    def stop(self, grace_s: float = 5.0) -> None:
+        """End it: TERM, and KILL after `grace_s`. Leaves no process of its session behind."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            self.process.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            pass
+        for pid in self.pids():
+            kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def kill(pid: int, number: signal.Signals) -> None:
+    """Send a signal; a process that is already gone is fine."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def members(session: int) -> list[int]:
+    """Return the pids of a session and of every descendant of one of its processes."""
+    rows = [row for row in map(stat_row, live_pids()) if row]
+    found = {pid for pid, _, sid in rows if sid == session or pid == session}
+    while True:
+        more = {pid for pid, parent, _ in rows if parent in found} - found
+        if not more:
+            return sorted(found)
+        found |= more
+
+
+def live_pids() -> list[int]:
+    """Return the pids of all processes now running."""
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def stat_row(pid: int) -> tuple[int, int, int] | None:
+    """Return (pid, parent, session), or None for a process that is gone or a zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    state, parent, _, session = text.rpartition(")")[2].split()[:4]
+    return None if state == "Z" else (pid, int(parent), int(session))
+
+
+def cpu_ns(pids: Sequence[int]) -> int:
+    """Return the nanoseconds on a CPU of all threads of these processes, in user and kernel mode."""
+    total = 0
+    for pid in pids:
+        for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            try:
+                total += int(path.read_text().split()[0])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    return total
+
+
+def memory_bytes(pids: Sequence[int]) -> int:
+    """Return the proportional set size of these processes: shared pages are counted once."""
+    total = 0
+    for pid in pids:
+        try:
+            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        total += next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:"))
+    return total

@@ -1,0 +1,178 @@
+"""CPU per request, requests/s and latency of the gateway and its peers, in interleaved rounds.
+
+Every round loads each server for the same time, one after the other in an order that turns each round,
+so that a slow minute of the machine falls on all. Ratios are taken within a round, then their median.
+"""
+
+import argparse
+import contextlib
+from pathlib import Path
+from typing import Final
+
+from bench import report
+from bench.peers import Start, check_duties, gateway, installed, start_upstream, subfolder, workspace
+from bench.procs import ServerProcess, cpu_ns
+from bench.wrk import run_wrk
+
+BROWSER_FIELDS: Final = (
+    (
+        "User-Agent",
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126 Safari/537.36",
+    ),
+    (
+        "Accept",
+        "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8",
+    ),
+    ("Accept-Language", "en-GB,en;q=0.9,de-DE;q=0.8,de;q=0.7"),
+    ("Accept-Encoding", "gzip, deflate, br, zstd"),
+    ("Referer", "https://shop.example.com/catalogue/garden/chairs?page=3&sort=price&colour=green"),
+    (
+        "Cookie",
+        "session=4f8c2b1e9a7d4c0fb3e6a5d2c1b0f9e8; uid=8842117; theme=dark; consent=all; "
+        "_ga=GA1.2.1234567890.1700000000; _cart=97f3aa10",
+    ),
+    ("Cache-Control", "max-age=0"),
+    ("Sec-Fetch-Site", "same-origin"),
+    ("Sec-Fetch-Mode", "navigate"),
+    ("Upgrade-Insecure-Requests", "1"),
+)
+"""What a browser sends with a page load: ten fields, about 800 bytes with the request line and Host."""
+PROFILES: Final = {"small": (), "browser": BROWSER_FIELDS}
+GATEWAY: Final = "gateway"
+WITH_LOG: Final = "gateway, JSON log"
+
+Rounds = dict[str, dict[str, list[float]]]
+"""Server -> measure -> its value in each round."""
+
+
+def main(arguments: list[str]) -> int:
+    options = parse(arguments)
+    servers, missing = installed()
+    starts: dict[str, Start] = {GATEWAY: gateway(), WITH_LOG: gateway(access_log=True), **servers}
+    if options.only:
+        starts = {name: start for name, start in starts.items() if name in options.only.split(",")}
+    if missing:
+        print(f"not installed, left out: {', '.join(missing)}\n")
+    with workspace() as folder, contextlib.ExitStack() as stack:
+        check_equal_duties(starts, folder)
+        upstream = start_upstream(subfolder(folder, "upstream"))
+        stack.callback(upstream.stop)
+        running: dict[str, ServerProcess] = {}
+        for name, start in starts.items():
+            running[name] = start(subfolder(folder, name.replace(", ", "-").replace(" ", "-")), upstream.port)
+            stack.callback(running[name].stop)
+        results = {profile: measure(profile, running, options, folder) for profile in PROFILES}
+    summaries = {profile: summarise(rounds) for profile, rounds in results.items()}
+    for profile, summary in summaries.items():
+        rounds = f"{options.rounds} rounds of {options.seconds} s"
+        print(f"\n{profile}: medians of {rounds}, {options.connections} connections\n")
+        print(report.table(*rows(summary)))
+    report.save(
+        "proxy", {"options": vars(options), "missing": missing, "medians": summaries, "rounds": results}
+    )
+    bars = {profile: [summary[name]["cpu_us"] for name in starts] for profile, summary in summaries.items()}
+    report.save_bars("proxy", "CPU µs per proxied request (less is better)", list(starts), bars)
+    return 0
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("bench proxy", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=int, default=3, help="load per server, profile and round")
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--only", default="", help="comma-separated names of the servers to run")
+    return parser.parse_args(arguments)
+
+
+def check_equal_duties(starts: dict[str, Start], folder: Path) -> None:
+    """Say which server does not add the fields that all of them are set up to add."""
+    echo = start_upstream(subfolder(folder, "echo"), own=True)
+    try:
+        for name, start in starts.items():
+            server = start(subfolder(folder, f"duties-{len(list(folder.iterdir()))}"), echo.port)
+            lacking = check_duties(server)
+            server.stop()
+            if lacking:
+                print(f"note: {name} does not add {', '.join(lacking)}")
+    finally:
+        echo.stop()
+
+
+def measure(
+    profile: str, running: dict[str, ServerProcess], options: argparse.Namespace, folder: Path
+) -> Rounds:
+    """Run all rounds of one profile."""
+    results: Rounds = {
+        name: {"cpu_us": [], "requests_per_s": [], "p50_us": [], "p99_us": []} for name in running
+    }
+    names = list(running)
+    for name in names:
+        run_wrk(
+            running[name].port,
+            seconds=1,
+            connections=options.connections,
+            folder=folder,
+            fields=PROFILES[profile],
+        )
+    for number in range(options.rounds):
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            for key, value in once(profile, running[name], options, folder).items():
+                results[name][key].append(value)
+    return results
+
+
+def once(profile: str, server: ServerProcess, options: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """Load one server once. Raises SystemExit when a request failed: the figures would mean nothing."""
+    pids = server.pids()
+    before = cpu_ns(pids)
+    run = run_wrk(
+        server.port,
+        seconds=options.seconds,
+        connections=options.connections,
+        folder=folder,
+        fields=PROFILES[profile],
+    )
+    spent = cpu_ns(pids) - before
+    if run.errors:
+        raise SystemExit(
+            f"{server.name}: {run.errors} of {run.requests} requests failed\n{server.log_tail()}"
+        )
+    return {
+        "cpu_us": spent / 1000 / run.requests,
+        "requests_per_s": run.requests_per_s,
+        "p50_us": float(run.p50_us),
+        "p99_us": float(run.p99_us),
+    }
+
+
+def summarise(rounds: Rounds) -> dict[str, dict[str, float]]:
+    """Return each server's medians, and the median of its per-round CPU ratios to HAProxy and Caddy."""
+    summary = {
+        name: {key: report.median(values) for key, values in server.items()}
+        for name, server in rounds.items()
+    }
+    for name, server in rounds.items():
+        for peer in ("haproxy", "caddy"):
+            if peer in rounds:
+                pairs = zip(server["cpu_us"], rounds[peer]["cpu_us"], strict=True)
+                summary[name][f"cpu_to_{peer}"] = report.median([own / other for own, other in pairs])
+    return summary
+
+
+def rows(summary: dict[str, dict[str, float]]) -> tuple[list[str], list[list[str]]]:
+    """Return the head and the rows of the table."""
+    head = ["server", "CPU µs/request", "× HAProxy", "× Caddy", "requests/s", "p50 µs", "p99 µs"]
+    body = [
+        [
+            name,
+            f"{row['cpu_us']:.1f}",
+            f"{row['cpu_to_haproxy']:.2f}" if "cpu_to_haproxy" in row else "-",
+            f"{row['cpu_to_caddy']:.2f}" if "cpu_to_caddy" in row else "-",
+            f"{row['requests_per_s']:.0f}",
+            f"{row['p50_us']:.0f}",
+            f"{row['p99_us']:.0f}",
+        ]
+        for name, row in summary.items()
+    ]
+    return head, body
