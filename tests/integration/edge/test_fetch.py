@@ -1,6 +1,7 @@
 """The small client against scripted servers, over real sockets."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -33,6 +34,8 @@ def serve_once(script: Script, use: Callable[[int], Awaitable[FetchResult]]) -> 
                 await script(reader, writer)
             finally:
                 writer.close()
+                with contextlib.suppress(ConnectionError):
+                    await writer.wait_closed()
                 served.set()
 
         async with await asyncio.start_server(on_connection, "127.0.0.1", 0) as server:
@@ -75,7 +78,12 @@ def test_unix_socket_is_reached(tmp_path: Path) -> None:
     async def run() -> FetchResult:
         path = str(tmp_path / "s")
         script = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        async with await asyncio.start_unix_server(script, path):  # type: ignore[arg-type]
+
+        async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await script(reader, writer)
+            writer.close()
+
+        async with await asyncio.start_unix_server(on_connection, path):
             return await fetch(f"unix:{path}", path="/live", timeout_s=20)
 
     assert asyncio.run(run()).status == 200
@@ -146,7 +154,7 @@ def test_nobody_listening_is_a_failed_connect() -> None:
         await server.wait_closed()
         for attempt in (fetch, tcp_check):
             with pytest.raises(ConnectFailed) as caught:
-                await attempt(f"http://127.0.0.1:{port}", timeout_s=20)  # type: ignore[operator]
+                await attempt(f"http://127.0.0.1:{port}", timeout_s=20)
             assert not caught.value.sent
 
     asyncio.run(run())
