@@ -1,8 +1,11 @@
 """The base of every checked setting, shared by the configuration file and the admin API."""
 
+from typing import dataclass_transform
+
 import msgspec
 
 
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """A value somebody wrote: camelCase in JSON, snake_case in TOML, unknown keys refused.
 

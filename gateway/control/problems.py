@@ -1,0 +1,64 @@
+"""What is wrong with an operator's request, as a value the admin listener can send (RFC 9457)."""
+
+from http import HTTPStatus
+
+import msgspec
+
+from gateway.errors import GatewayError
+
+
+class FieldError(msgspec.Struct, frozen=True):
+    """One bad field. pointer: a JSON pointer into the body (RFC 6901), or `?name` for a query parameter."""
+
+    pointer: str
+    detail: str
+
+
+class Problem(GatewayError):
+    """A request that is refused: its status says whose turn it is, `detail` says what to do about it."""
+
+    def __init__(
+        self,
+        status: int,
+        title: str,
+        detail: str,
+        errors: list[FieldError] | None = None,
+        *,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status  # type: ignore[misc]  # the tree's statuses belong to classes, this one's to the instance
+        self.title = title or HTTPStatus(status).phrase  # type: ignore[misc]
+        self.detail = detail
+        self.errors = errors or []
+        self.retry_after_s = retry_after_s
+
+
+def not_found(what: str, name: str) -> Problem:
+    """404: `what` (a service, a version, …) called `name` does not exist."""
+    return Problem(404, "Not Found", f"no {what} {name!r}")
+
+
+def conflict(detail: str) -> Problem:
+    """409: the request is fine, the present state does not allow it."""
+    return Problem(409, "Conflict", detail)
+
+
+def stale(detail: str) -> Problem:
+    """412: the thing has changed since the client read it (RFC 9110 §13.1.1)."""
+    return Problem(412, "Precondition Failed", detail)
+
+
+def invalid(pointer: str, detail: str) -> Problem:
+    """422: the field at `pointer` cannot be accepted."""
+    return Problem(
+        422,
+        "Unprocessable Content",
+        f"{pointer}: {detail}" if pointer else detail,
+        [FieldError(pointer, detail)],
+    )
+
+
+def malformed(detail: str) -> Problem:
+    """400: the body is not JSON."""
+    return Problem(400, "Bad Request", detail)

@@ -1,0 +1,171 @@
+"""What the rest of control may ask of a store. SQLite is the one implementation; nothing here says so."""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Generic, Protocol, TypeVar
+
+import msgspec
+
+from gateway.errors import StoreError
+from gateway.store.records import (
+    DEFAULT_RETENTION,
+    AuditEntry,
+    AuditRecord,
+    AuditReport,
+    BreakerRecord,
+    DecisionRecord,
+    DeploymentRecord,
+    EventRecord,
+    HealthCheckRecord,
+    Retention,
+    ServiceRecord,
+    SmokeRecord,
+    TokenRecord,
+    VersionRecord,
+    WindowRecord,
+)
+
+R = TypeVar("R")
+
+
+class BadCursor(StoreError):
+    """A cursor that no page of this list gave out."""
+
+    status = 422
+    title = "Unprocessable Content"
+
+
+class Page(msgspec.Struct, Generic[R], frozen=True):
+    """A piece of a list. `next` is the cursor of the following piece; None at the end."""
+
+    items: list[R]
+    next: str | None = None
+
+
+class Transaction(Protocol):
+    """Changes that happen together or not at all.
+
+    Methods only collect; the rows are written when the transaction's block ends. A put replaces the row of
+    the same id. The writer's lock is held for the whole block: read what the decision rests on (the catalog)
+    inside it, wait for nothing slow in it, and let memory follow by `on_commit`, which runs under the
+    lock too.
+    """
+
+    def put_service(self, record: ServiceRecord) -> None: ...
+    def put_version(self, record: VersionRecord) -> None: ...
+    def put_deployment(self, record: DeploymentRecord) -> None: ...
+    def delete_service(self, service_id: str) -> None:
+        """Delete a service and its versions."""
+
+    def delete_version(self, version_id: str) -> None: ...
+    def add_event(self, record: EventRecord) -> int:
+        """Add an event; its `id` is ignored. Returns the id it will have."""
+
+    def add_decision(self, record: DecisionRecord) -> int:
+        """Add a decision; its `id` is ignored. Returns the id it will have."""
+
+    def add_audit(self, entry: AuditEntry) -> int:
+        """Link an entry to the audit chain. Returns its id."""
+
+    def add_smoke(self, record: SmokeRecord) -> None: ...
+    def add_health(self, records: Iterable[HealthCheckRecord]) -> None: ...
+    def add_windows(self, records: Iterable[WindowRecord]) -> None: ...
+    def put_breaker(self, record: BreakerRecord) -> None: ...
+    def delete_breakers(self, keys: Iterable[str]) -> None: ...
+    def put_token(self, record: TokenRecord) -> None: ...
+    def set_meta(self, key: str, value: bytes) -> None: ...
+    def on_commit(self, callback: Callable[[], object]) -> None:
+        """Call `callback` right after the commit, before any other writer's turn. It must not raise."""
+
+    async def flush(self) -> None:
+        """Write what was collected so far, uncommitted: a broken constraint shows here."""
+
+
+class Store(Protocol):
+    """Durable state. Reads never wait for the writer."""
+
+    epoch: int
+    """The epoch this process writes in."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """Open a write transaction: commits when the block ends, rolls back on any exception.
+
+        Raises StaleEpoch if another control has raised the epoch since; StoreError names file and reason.
+        """
+
+    async def raise_epoch(self) -> int:
+        """Take the store over: from now on every other process's transaction fails. Returns the new epoch."""
+
+    async def close(self) -> None: ...
+
+    async def load_services(self) -> list[ServiceRecord]: ...
+    async def load_versions(self) -> list[VersionRecord]: ...
+    async def open_deployments(self) -> list[DeploymentRecord]: ...
+    async def deployment(self, deployment_id: str) -> DeploymentRecord | None: ...
+    async def deployment_by_key(self, idempotency_key: str) -> DeploymentRecord | None: ...
+    async def deployments(
+        self,
+        *,
+        service: str | None = None,
+        status: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page[DeploymentRecord]:
+        """Return deployments, newest first."""
+
+    async def events(
+        self,
+        *,
+        after: int = 0,
+        limit: int = 100,
+        service: str | None = None,
+        deployment_id: str | None = None,
+    ) -> list[EventRecord]:
+        """Return events with an id above `after`, oldest first."""
+
+    async def last_event_id(self) -> int:
+        """Return the id of the newest event ever stored; 0 if there was none."""
+
+    async def decisions(
+        self, deployment_id: str, *, cursor: str | None = None, limit: int = 100
+    ) -> Page[DecisionRecord]:
+        """Return a deployment's decisions, newest first."""
+
+    async def health(
+        self, version_id: str, *, cursor: str | None = None, limit: int = 50
+    ) -> Page[HealthCheckRecord]:
+        """Return a version's probes, newest first."""
+
+    async def smoke(
+        self, version_id: str, *, cursor: str | None = None, limit: int = 20
+    ) -> Page[SmokeRecord]:
+        """Return a version's smoke runs, newest first."""
+
+    async def audit(
+        self,
+        *,
+        cursor: str | None = None,
+        limit: int = 50,
+        actor: str | None = None,
+        action: str | None = None,
+    ) -> Page[AuditRecord]:
+        """Return the audit trail, newest first."""
+
+    async def verify_audit(self) -> AuditReport:
+        """Walk the audit chain from its start, or its last checkpoint, to its head."""
+
+    async def tokens(self) -> list[TokenRecord]: ...
+    async def token_by_hash(self, digest: str) -> TokenRecord | None: ...
+    async def breakers(self) -> list[BreakerRecord]: ...
+    async def meta(self, key: str) -> bytes | None: ...
+    async def windows(
+        self, *, deployment_id: str | None = None, service: str | None = None, since: datetime | None = None
+    ) -> Sequence[WindowRecord]:
+        """Return the windows of one deployment, or of all deployments of a service, oldest first."""
+
+    async def prune(self, now: datetime, keep: Retention = DEFAULT_RETENTION) -> dict[str, int]:
+        """Delete what has outlived `keep`. Returns rows deleted by table.
+
+        Pruned audit rows leave a checkpoint row, so that the chain can still be verified.
+        """

@@ -1,0 +1,251 @@
+"""The rows of the store as values. Times are UTC and aware; ids are UUID strings but for counters."""
+
+from datetime import datetime
+from typing import Any, Final, Literal
+
+import msgspec
+
+from gateway.core.service import ServiceSettings
+from gateway.core.smoke import SmokeSettings
+
+VersionStatus = Literal["testing", "staging", "production", "deprecated"]
+HealthStatus = Literal["healthy", "unhealthy", "unknown"]
+CircuitState = Literal["CLOSED", "OPEN", "HALF_OPEN"]
+DeploymentStatus = Literal["pending", "testing", "rolling", "paused", "completed", "rolled_back", "failed"]
+Strategy = Literal["canary", "blue-green", "immediate"]
+Role = Literal["viewer", "operator", "deployer", "admin"]
+
+OPEN_STATUSES: Final[tuple[DeploymentStatus, ...]] = ("pending", "testing", "rolling", "paused")
+"""A deployment in one of these is open: its service has no other."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """The base of every row."""
+
+
+class ServiceRecord(Record, frozen=True, kw_only=True):
+    """A service: its settings, which version is the stable one, and how often its weights have changed."""
+
+    id: str
+    name: str
+    settings: ServiceSettings
+    source: Literal["file", "api"] = "api"
+    """`file`: declared in the configuration, read-only through the API but for versions and weights."""
+    current_version_id: str | None = None
+    """The stable version: where retries may go last and what a deployment starts from."""
+    paused: bool = False
+    stage: int = 0
+    """Rises with every change of weights."""
+    created_at: datetime
+    updated_at: datetime
+
+
+class VersionRecord(Record, frozen=True, kw_only=True):
+    """One released build of a service."""
+
+    id: str
+    service_id: str
+    service_name: str
+    version: str
+    url: str
+    replicas: tuple[str, ...] = ()
+    """Urls besides `url` that answer as this version."""
+    weight: int = 0
+    """0–100, relative to the other versions'."""
+    is_active: bool = False
+    """Its gate has passed."""
+    status: VersionStatus = "testing"
+    health_status: HealthStatus = "unknown"
+    last_health_check: datetime | None = None
+    failure_count: int = 0
+    circuit_state: CircuitState = "CLOSED"
+    """OPEN when the breakers of all its endpoints are."""
+    shutdown_url: str | None = None
+    """POSTed when the version has been drained for good and may stop."""
+    smoke_tests: SmokeSettings | None = None
+    draining: bool = False
+    drained: bool = False
+    """Nothing runs at it any more: it may be stopped, and deleted."""
+    ever_healthy: bool = False
+    """A probe has passed once; without that it is never usable."""
+    drain_deadline: datetime | None = None
+    created_at: datetime
+    updated_at: datetime
+
+
+class DeploymentRecord(Record, frozen=True, kw_only=True):
+    """One rollout."""
+
+    id: str
+    service_name: str
+    from_version_id: str | None = None
+    to_version_id: str
+    status: DeploymentStatus = "pending"
+    strategy: Strategy = "canary"
+    traffic_percent: int = 0
+    target_percent: int = 100
+    current_step: int = 0
+    config: dict[str, Any] = {}
+    """The checked rollout settings, as JSON."""
+    state: bytes = b""
+    """The rollout machine's own state, as JSON: what `core.rollout` needs to go on exactly where it was."""
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    rolled_back_at: datetime | None = None
+    error_message: str | None = None
+    error_count: int = 0
+    request_count: int = 0
+    created_by: str | None = None
+    idempotency_key: str | None = None
+    created_at: datetime
+    updated_at: datetime
+
+
+class HealthCheckRecord(Record, frozen=True, kw_only=True):
+    """One recorded probe of one endpoint."""
+
+    id: str
+    version_id: str
+    endpoint: str
+    """The endpoint's url."""
+    is_healthy: bool
+    response_time: int
+    """Milliseconds."""
+    status_code: int | None = None
+    error_message: str | None = None
+    checked_at: datetime
+
+
+class EventRecord(Record, frozen=True, kw_only=True):
+    """Something that happened, for people and for event streams."""
+
+    id: int = 0
+    """A counter that only rises; given by the store."""
+    at: datetime
+    kind: str
+    """`deployment.step`, `version.unhealthy`, `service.paused`, …"""
+    service: str = ""
+    version: str | None = None
+    deployment_id: str | None = None
+    actor: str = "gateway"
+    data: dict[str, Any] = {}
+
+
+class DecisionRecord(Record, frozen=True, kw_only=True):
+    """One verdict of a deployment with its evidence, or one move of a person."""
+
+    id: int = 0
+    """A counter that only rises; given by the store."""
+    deployment_id: str
+    at: datetime
+    step: int
+    verdict: str
+    reason: str
+    """A sentence a tired person understands."""
+    actor: str = "gateway"
+    data: dict[str, Any] = {}
+    """Counts, rates, interval, threshold, statistic."""
+
+
+class SmokeRecord(Record, frozen=True, kw_only=True):
+    """One run of a version's smoke tests."""
+
+    id: str
+    version_id: str
+    deployment_id: str | None = None
+    is_healthy: bool
+    response_time: int
+    """Milliseconds, all tests together."""
+    tests: list[dict[str, Any]]
+    at: datetime
+
+
+class WindowRecord(Record, frozen=True, kw_only=True):
+    """What one version of a deployment did during some seconds of one stage, for replay."""
+
+    deployment_id: str
+    version_id: str
+    stage: int
+    share: int
+    """Hundredths of a percent of the traffic."""
+    started_at: datetime
+    seconds: float
+    answers: int
+    errors: dict[str, int] = {}
+    """By kind: `connect`, `reset`, `timeout`, or a status."""
+    latency: dict[int, int] = {}
+    """Sparse: bucket -> count."""
+
+
+class AuditEntry(Record, frozen=True, kw_only=True):
+    """A change, allowed or refused, before the store links it to the chain."""
+
+    at: datetime
+    actor: str
+    action: str
+    """`deployment.start`, `version.patch`, …"""
+    resource: str
+    """`deployment`, `version`, `service`, `token`, `gateway`."""
+    resource_id: str = ""
+    allowed: bool = True
+    details: dict[str, Any] = {}
+    address: str = ""
+    user_agent: str = ""
+
+
+class AuditRecord(AuditEntry, frozen=True, kw_only=True):
+    """A row of the audit chain: `hash` covers every other field, `prev_hash` included."""
+
+    id: int
+    prev_hash: str
+    hash: str
+
+
+class AuditReport(Record, frozen=True, kw_only=True):
+    """What a walk along the audit chain found."""
+
+    ok: bool
+    count: int
+    head_id: int
+    head_hash: str
+    broken_at: int | None = None
+    """The first row that does not fit."""
+    reason: str = ""
+
+
+class TokenRecord(Record, frozen=True, kw_only=True):
+    """A bearer token: never the token itself, only its SHA-256."""
+
+    id: str
+    name: str
+    role: Role
+    prefix: str
+    """The first visible characters, so that people can tell tokens apart."""
+    hash: str
+    created_by: str
+    created_at: datetime
+    last_used_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
+class BreakerRecord(Record, frozen=True, kw_only=True):
+    """The breaker of one endpoint, by the endpoint's key."""
+
+    key: str
+    version_id: str
+    state: bytes
+    """JSON of the merged breaker."""
+    updated_at: datetime
+
+
+class Retention(Record, frozen=True, kw_only=True):
+    """How much of what only grows is kept."""
+
+    health_checks_per_endpoint: int = 100
+    events_days: int = 30
+    windows_days: int = 14
+    smoke_days: int = 90
+    audit_days: int = 365
+
+
+DEFAULT_RETENTION: Final = Retention()
