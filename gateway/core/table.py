@@ -1,10 +1,27 @@
 """The routing table a worker serves by: host + path -> route -> service -> version -> endpoint.
 
-A table is immutable and swapped whole; what must outlive a swap (breaker, pool, counts, the splitter's place in its
-round) hangs on objects that the next table takes over.
+A table is swapped whole; what must outlive a swap (breaker, pool, counts, the splitter's place in its round)
+hangs on
+objects that the next table takes over. Which versions are usable, and their shares, is worked out by
+`Service.refresh` when something changes, never by a request.
 """
 
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Sequence
+from random import Random
+from typing import Any, Final
+
+from gateway.core import balance
+from gateway.core.breaker import Breaker, compile_breaker
+from gateway.core.cohort import Cohorts, StickySettings
+from gateway.core.retry import RetryBudget, RetryPolicy, RetrySettings, compile_retry
+from gateway.core.service import ServiceSettings
+from gateway.core.split import Splitter
+
+ALL: Final = 10_000
+"""A share of everything, in hundredths of a percent."""
+KEPT_SPLITTERS: Final = 8
+"""Sets of usable versions whose place in the round is remembered: an endpoint that flaps comes back to its
+round."""
 
 
 class Endpoint:
@@ -25,17 +42,385 @@ class Endpoint:
         "url",
     )
 
-    key: str
-    url: str
-    address: str
-    port: int
-    healthy: bool
-    draining: bool
-    available_since: float
-    in_flight: int
-    streams: int
-    forced: int
-    breaker: Any
-    """core.breaker.Breaker: `admit(now) -> epoch | None`, `settle(now, epoch, ok=…)`."""
-    pool: Any
-    """worker.pool.Pool, made by the factory that `worker.live` was given; core never touches it."""
+    def __init__(self, key: str, *, url: str, address: str = "", port: int = 0) -> None:
+        self.key = key
+        self.url = url
+        self.address = address
+        """Numeric; empty for `unix:`."""
+        self.port = port
+        self.healthy = True
+        self.draining = False
+        """Once true it stays so."""
+        self.available_since = 0.0
+        """Monotonic seconds: when it last became healthy, or its breaker closed; slow start counts from
+        here."""
+        self.in_flight = 0
+        """Attempts now running here."""
+        self.streams = 0
+        """Of those, tunnels and event streams."""
+        self.forced = 0
+        """Attempts cut at a drain deadline: total."""
+        self.breaker: Breaker | None = None
+        """None: switched off."""
+        self.pool: Any = None
+        """worker.pool.Pool, made by the factory that `worker.live` was given; core never touches it."""
+
+    @property
+    def admits(self) -> bool:
+        """Whether the breaker lets an attempt through now."""
+        return self.breaker is None or self.breaker.is_available
+
+
+class Version:
+    """One version of a service, as this worker sees it.
+
+    counts: a link.counts.VersionCounts, which core does not know; the exchange counts on it.
+    """
+
+    __slots__ = (
+        "_chance",
+        "_panic",
+        "_slow_start_s",
+        "active",
+        "available",
+        "counts",
+        "draining",
+        "endpoints",
+        "id",
+        "name",
+        "share",
+        "standby",
+        "usable",
+        "weight",
+    )
+
+    def __init__(
+        self,
+        version_id: str,
+        name: str,
+        *,
+        endpoints: tuple[Endpoint, ...],
+        settings: ServiceSettings,
+        weight: float = 0.0,
+        active: bool = True,
+        draining: bool = False,
+        standby: bool = False,
+        counts: Any = None,
+        chance: Callable[[], float],
+    ) -> None:
+        self.id = version_id
+        self.name = name
+        self.endpoints = endpoints
+        self.weight = weight
+        self.active = active
+        """Its gate has passed."""
+        self.draining = draining
+        self.standby = standby
+        """The old version of an open rollout: serves at weight 0 when nothing with weight is usable."""
+        self.counts = counts
+        self.usable = False
+        self.share = 0
+        """Hundredths of a percent of the service's traffic that this worker sends here now."""
+        self.available: tuple[Endpoint, ...] = ()
+        """Endpoints that may take an attempt now."""
+        self._chance = chance
+        self._panic = settings.panic
+        self._slow_start_s = settings.slow_start / 1000
+
+    def refresh(self) -> None:
+        """Work out anew which endpoints are available and whether the version is usable."""
+        self.available = balance.available(self.endpoints, self._panic)
+        self.usable = self.active and not self.draining and bool(self.available)
+
+    def pick(self, now: float, tried: Collection[Endpoint] = ()) -> Endpoint | None:
+        """Return the endpoint for the next attempt; None if none is available that was not tried."""
+        endpoints = self.available
+        if len(endpoints) == 1 and not tried:
+            return endpoints[0]
+        return balance.pick(
+            endpoints, now=now, tried=tried, slow_start_s=self._slow_start_s, chance=self._chance
+        )
+
+
+class Service:
+    """One service: its versions, its policies, and the choice between the former.
+
+    seed: of the order inside a round; the same on every worker. phase: this worker's slot over the number of
+    workers,
+    so that workers which start together do not all begin with the same version.
+    """
+
+    __slots__ = (
+        "_by_name",
+        "_cohorts",
+        "_only",
+        "_phase",
+        "_seed",
+        "_split",
+        "_splitters",
+        "_weighted",
+        "breaker_on",
+        "budget",
+        "id",
+        "name",
+        "new",
+        "paused",
+        "retry",
+        "rollout",
+        "settings",
+        "stable",
+        "stage",
+        "sticky",
+        "versions",
+    )
+
+    def __init__(
+        self,
+        service_id: str,
+        name: str,
+        *,
+        settings: ServiceSettings,
+        versions: tuple[Version, ...] = (),
+        stage: int = 0,
+        stable: str | None = None,
+        rollout: str | None = None,
+        new: str | None = None,
+        paused: bool = False,
+        workers: int = 1,
+        phase: float = 0.0,
+        seed: int | str = 0,
+    ) -> None:
+        self.id = service_id
+        self.name = name
+        self.settings = settings
+        self.versions = versions
+        self.stage = stage
+        self.stable = next((each for each in versions if each.id == stable), None)
+        """Where a retry may go last."""
+        self.rollout = rollout
+        """Id of the open deployment."""
+        self.new = new
+        """Id of the version it brings in."""
+        self.paused = paused
+        """Maintenance: new requests are held."""
+        self.sticky: StickySettings | None = settings.sticky
+        self.retry: RetryPolicy | None = compile_retry(settings.retry)
+        self.budget = _budget_of(settings, workers)
+        breaker = compile_breaker(settings.breaker)
+        self.breaker_on: frozenset[str] = frozenset(breaker.on) if breaker else frozenset()
+        """Kinds of failure the breakers count: `connect`, `reset`, `timeout`, or a status."""
+        self._seed = seed
+        self._phase = phase
+        self._by_name = {each.name: each for each in versions}
+        self._cohorts = Cohorts(rollout or service_id)
+        self._splitters: dict[tuple[tuple[str, int], ...], Splitter] = {}
+        self._only: Version | None = None
+        self._weighted: tuple[Version, ...] = ()
+        self._split: Callable[[], int] = int
+
+    def choose(self, now: float, key: bytes | None = None) -> Version | None:
+        """Return the version for a new request, or None if none is usable.
+
+        key: what identifies the user of a sticky service; None chooses by weights alone.
+        """
+        if self._only is not None or not self._weighted:
+            return self._only
+        if key is None:
+            return self._weighted[self._split()]
+        return self._weighted[self._cohort(key)]
+
+    def by_name(self, name: str) -> Version | None:
+        """Return the version a tester asked for, weight or not; None unless it is usable."""
+        version = self._by_name.get(name)
+        return version if version is not None and version.usable else None
+
+    def key_number(self, key: bytes) -> int:
+        """Return the 64-bit number that stands for a sticky key in this rollout's counts."""
+        return self._cohorts.number(key)
+
+    def take_over(self, before: "Service") -> None:
+        """Go on where the same service of the last table stood: its rounds and its retry budget."""
+        self._splitters = before._splitters
+        if _budget_settings(before.settings) == _budget_settings(self.settings):
+            self.budget = before.budget
+
+    def refresh(self, now: float) -> None:
+        """Work out anew what is usable and what share it has: after a table swap and whenever a breaker
+        moves."""
+        for version in self.versions:
+            version.refresh()
+            version.share = 0
+        weighted = tuple(each for each in self.versions if each.usable and each.weight > 0)
+        if not weighted:
+            weighted = tuple(each for each in self.versions if each.usable and each.standby)[:1]
+        self._weighted = weighted
+        self._only = weighted[0] if len(weighted) == 1 else None
+        for version, share in zip(weighted, shares_of([each.weight for each in weighted]), strict=True):
+            version.share = share
+        if len(weighted) > 1:
+            self._split = self._splitter().pick
+
+    def _splitter(self) -> Splitter:
+        """Return the splitter of the usable versions, at the place in its round where it was left."""
+        key = tuple((each.id, each.share) for each in self._weighted)
+        splitter = self._splitters.pop(key, None)
+        if splitter is None:
+            chance = Random(f"{self._seed}|{self.id}|{key}")
+            splitter = Splitter([share for _, share in key], chance=chance, phase=self._phase)
+        self._splitters[key] = splitter
+        if len(self._splitters) > KEPT_SPLITTERS:
+            del self._splitters[next(iter(self._splitters))]
+        return splitter
+
+    def _cohort(self, key: bytes) -> int:
+        """Return the index of the key's version: by the rollout's percentage, else by weighted rendezvous."""
+        weighted = self._weighted
+        if len(weighted) == 2 and self.new in (weighted[0].id, weighted[1].id):
+            new = 0 if weighted[0].id == self.new else 1
+            return new if self._cohorts.position(key) * 100 < weighted[new].share else 1 - new
+        return self._cohorts.choose(key, [(each.id, each.weight) for each in weighted])
+
+
+class Route:
+    """A host and a path prefix (whole segments) that lead to a service."""
+
+    __slots__ = ("host", "methods", "path", "service", "strip_prefix")
+
+    def __init__(
+        self,
+        service: Service,
+        *,
+        host: str = "*",
+        path: str = "/",
+        strip_prefix: bool = False,
+        methods: Iterable[str] = (),
+    ) -> None:
+        self.service = service
+        self.host = host.lower()
+        self.path = path.rstrip("/") or "/"
+        self.strip_prefix = strip_prefix
+        self.methods = frozenset(methods)
+        """Empty: all."""
+
+
+class RoutingTable:
+    """All routes, as they came with snapshot `number`.
+
+    An exact host beats `*.suffix` (the longest first), which beats `*`; within a host the longest path wins,
+    by whole
+    segments; a route for the path but not the method gives way to a shorter one. Raises ValueError if two
+    services
+    claim the same host, path and method.
+    """
+
+    __slots__ = ("_any", "_hosts", "_suffixes", "number", "services")
+
+    def __init__(
+        self, number: int = 0, services: Iterable[Service] = (), routes: Iterable[Route] = ()
+    ) -> None:
+        self.number = number
+        self.services = {each.name: each for each in services}
+        self._hosts: dict[str, _Paths] = {}
+        self._suffixes: dict[str, _Paths] = {}
+        self._any = _Paths()
+        for route in routes:
+            self._paths_of(route.host).add(route)
+
+    def match(self, host: str, path: str, method: str) -> Route | None:
+        """Return the route of a request, or None.
+
+        host: lower case, without port. path: normalised, without query.
+        """
+        if self._hosts:
+            paths = self._hosts.get(host)
+            if paths is not None and (route := paths.match(path, method)) is not None:
+                return route
+        if self._suffixes:
+            dot = host.find(".")
+            while dot >= 0:
+                paths = self._suffixes.get(host[dot:])
+                if paths is not None and (route := paths.match(path, method)) is not None:
+                    return route
+                dot = host.find(".", dot + 1)
+        return self._any.match(path, method)
+
+    def _paths_of(self, host: str) -> "_Paths":
+        if host == "*":
+            return self._any
+        if host.startswith("*."):
+            return self._suffixes.setdefault(host[1:], _Paths())
+        return self._hosts.setdefault(host, _Paths())
+
+
+class _Paths:
+    """The routes of one host, by path. A lookup costs at most as many steps as its deepest route has
+    segments."""
+
+    __slots__ = ("_by_path", "_depth")
+
+    def __init__(self) -> None:
+        self._by_path: dict[str, list[Route]] = {}
+        self._depth = 0
+
+    def add(self, route: Route) -> None:
+        """Add a route; those limited to methods go first."""
+        routes = self._by_path.setdefault(route.path, [])
+        for other in routes:
+            if other.methods & route.methods or other.methods == route.methods:
+                raise ValueError(
+                    f"{other.service.name} and {route.service.name} both claim {route.host}{route.path}"
+                )
+        routes.append(route)
+        routes.sort(key=lambda each: not each.methods)
+        self._depth = max(self._depth, route.path.count("/") if route.path != "/" else 0)
+
+    def match(self, path: str, method: str) -> Route | None:
+        """Return the route with the longest path that fits."""
+        by_path = self._by_path
+        best = _first_for(method, by_path.get("/"))
+        end = 0
+        for _ in range(self._depth):
+            end = path.find("/", end + 1)
+            fits = _first_for(method, by_path.get(path if end < 0 else path[:end]))
+            if fits is not None:
+                best = fits
+            if end < 0:
+                break
+        return best
+
+
+def _first_for(method: str, routes: list[Route] | None) -> Route | None:
+    if routes is None:
+        return None
+    for route in routes:
+        if not route.methods or method in route.methods:
+            return route
+    return None
+
+
+def shares_of(weights: Sequence[float]) -> list[int]:
+    """Return weights as shares that sum to exactly ALL, rounded by largest remainder; a lone 0 (the stand-by)
+    gets all.
+
+    A positive weight never rounds to nothing.
+    """
+    if len(weights) < 2:
+        return [ALL] * len(weights)
+    total = sum(weights)
+    exact = [weight * ALL / total for weight in weights]
+    shares = [max(int(each), 1) for each in exact]
+    while (missing := ALL - sum(shares)) != 0:
+        step = 1 if missing > 0 else -1
+        index = max(range(len(shares)), key=lambda i: step * (exact[i] - shares[i]))
+        shares[index] += step
+    return shares
+
+
+def _budget_of(settings: ServiceSettings, workers: int) -> RetryBudget:
+    percent, per_second = _budget_settings(settings)
+    return RetryBudget(percent=percent, min_per_second=per_second, workers=workers)
+
+
+def _budget_settings(settings: ServiceSettings) -> tuple[float, int]:
+    retry = settings.retry if isinstance(settings.retry, RetrySettings) else RetrySettings()
+    return retry.budget_percent, retry.budget_min_per_second
