@@ -35,6 +35,13 @@ class FallbackSettings(Settings):
     version: str | None = None
     url: str | None = None
 
+    def __post_init__(self) -> None:
+        given = [name for name in ("status", "version", "url") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"fallback needs exactly one of status, version, url; got {', '.join(given) or 'none'}"
+            )
+
 
 class VersionHeaderSettings(Settings):
     """A field by which testers choose a version; stripped from anyone else."""
@@ -95,3 +102,8 @@ class ServiceSettings(Settings):
     webhooks: tuple[WebhookSettings, ...] = ()
     on_new_version: Literal["refuse", "restart"] = "refuse"
     """A start while a deployment is open: 409, or roll it back and start the newer one."""
+
+    def __post_init__(self) -> None:
+        for name in ("health", "breaker", "retry", "version_header"):
+            if getattr(self, name) is True:
+                raise ValueError(f"{name} is a table of settings, or false to switch it off; not true")

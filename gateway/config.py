@@ -1,0 +1,381 @@
+"""The configuration: a TOML file and the environment -> checked structs. A bad key is named by its path.
+
+This module only nests the settings that live beside what they set. Keys are snake_case in the file; the same structs
+are camelCase in the admin API.
+"""
+
+import ipaddress
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from gateway.core.health import HealthSettings, parse_expected_status
+from gateway.core.limits import Limits, Millis, Timeouts
+from gateway.core.service import Name, ServiceSettings
+from gateway.core.settings import Settings
+from gateway.core.targets import parse_target
+from gateway.errors import ConfigError, GatewayError
+
+SEARCH: Final = (Path("config/gateway.toml"), Path("/etc/gateway/gateway.toml"))
+ENV_PREFIX: Final = "GATEWAY__"
+FREE_FORM: Final = frozenset({"headers", "body", "json_value"})
+"""Keys whose tables hold users' own names, which are left as written."""
+
+
+class TlsSettings(Settings, frozen=True, kw_only=True):
+    """Certificate chain and key, PEM files; read again on SIGHUP."""
+
+    certificate: str
+    key: str
+
+
+class ListenSettings(Settings, frozen=True, kw_only=True):
+    """An address clients connect to."""
+
+    address: str = "0.0.0.0:4200"
+    tls: TlsSettings | tuple[TlsSettings, ...] | None = None
+    """Several: chosen by SNI, the first when nothing matches."""
+    proxy_protocol: bool = False
+    """Require a PROXY protocol header (v1 or v2) on each connection."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks whose X-Forwarded-* and Forwarded are believed; others' are replaced."""
+
+    @property
+    def certificates(self) -> tuple[TlsSettings, ...]:
+        """Return the certificates as a tuple: empty for plain text."""
+        if self.tls is None:
+            return ()
+        return self.tls if isinstance(self.tls, tuple) else (self.tls,)
+
+
+class AdminSettings(Settings, frozen=True, kw_only=True):
+    """Where operators connect."""
+
+    address: str = "127.0.0.1:4201"
+    allowed_targets: tuple[str, ...] = ()
+    """Networks a version's url may lead to; empty: any that is not refused outright."""
+
+
+class StoreSettings(Settings, frozen=True, kw_only=True):
+    """Where state is kept."""
+
+    url: str = "sqlite:///var/gateway.db"
+    """`sqlite:///relative/path` or `sqlite:////absolute/path`."""
+
+    @property
+    def path(self) -> Path:
+        """Return the database file."""
+        return Path(self.url.removeprefix("sqlite:///"))
+
+
+class ShutdownSettings(Settings, frozen=True, kw_only=True):
+    """How the gateway leaves, in milliseconds."""
+
+    delay: Millis = 0
+    """Not ready but still accepting, so that a balancer in front can notice."""
+    drain: Millis = 30_000
+    """How long running exchanges may take."""
+    orphan_timeout: Millis = 3_600_000
+    """How long workers serve on without a control process."""
+
+
+class AccessLogSettings(Settings, frozen=True, kw_only=True):
+    """One line a request, or none."""
+
+    format: Literal["off", "json", "combined"] = "off"
+    path: str = "-"
+    """`-`: standard output."""
+
+
+class RateLimitSettings(Settings, frozen=True, kw_only=True):
+    """What one token and one address may do at the admin API."""
+
+    starts_per_minute: Annotated[int, Meta(ge=1)] = 5
+    changes_per_minute: Annotated[int, Meta(ge=1)] = 60
+    failed_logins_per_15_minutes: Annotated[int, Meta(ge=1)] = msgspec.field(
+        default=10, name="failedLoginsPer15Minutes"
+    )
+
+
+class FileVersion(Settings, frozen=True, kw_only=True):
+    """A version to start with; only used while the service has no version in the store."""
+
+    version: Name
+    url: str
+    replicas: tuple[str, ...] = ()
+    weight: Annotated[int, Meta(ge=0, le=100)] = 0
+    shutdown_url: str | None = None
+
+
+class FileService(ServiceSettings, frozen=True, kw_only=True):
+    """A service declared in the file."""
+
+    name: Name
+    version: tuple[FileVersion, ...] = ()
+
+    def settings(self) -> ServiceSettings:
+        """Return the part the API shares: routes and policies."""
+        fields = {name: getattr(self, name) for name in ServiceSettings.__struct_fields__}
+        return ServiceSettings(**fields)
+
+
+class Config(Settings, frozen=True, kw_only=True):
+    """Everything, checked."""
+
+    workers: Annotated[int, Meta(ge=0, le=1024)] = 0
+    """Worker processes; 0: one per core."""
+    listen: ListenSettings | tuple[ListenSettings, ...] = ListenSettings()
+    admin: AdminSettings = AdminSettings()
+    store: StoreSettings = StoreSettings()
+    timeouts: Timeouts = Timeouts()
+    limits: Limits = Limits()
+    shutdown: ShutdownSettings = ShutdownSettings()
+    access_log: AccessLogSettings = AccessLogSettings()
+    rate_limit: RateLimitSettings = RateLimitSettings()
+    service: tuple[FileService, ...] = ()
+
+    @property
+    def listeners(self) -> tuple[ListenSettings, ...]:
+        """Return every `[[listen]]` table."""
+        return self.listen if isinstance(self.listen, tuple) else (self.listen,)
+
+    @property
+    def worker_count(self) -> int:
+        """Return how many workers to run."""
+        return self.workers or len(os.sched_getaffinity(0))
+
+
+def find(path: str | None) -> Path | None:
+    """Return the file to read: `path`, else the first of SEARCH that exists, else None for the defaults."""
+    if path is not None:
+        return Path(path)
+    return next((candidate for candidate in SEARCH if candidate.is_file()), None)
+
+
+def load(
+    path: str | Path | None = None,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Config:
+    """Read and check the configuration.
+
+    path: the file, or None for the usual places. overrides: `{"admin.address": …}` from the command line, strongest.
+    environ: variables named GATEWAY__TABLE__KEY, stronger than the file. Raises ConfigError naming file or key.
+    """
+    found = find(str(path) if path is not None else None)
+    tree = read_file(found) if found is not None else {}
+    apply_environment(tree, os.environ if environ is None else environ)
+    for dotted, value in (overrides or {}).items():
+        _set(tree, dotted.split("."), value)
+    return check(tree)
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """Return the file's tables. Raises ConfigError for a file that cannot be read or is not TOML."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as exc:
+        raise ConfigError(str(path), f"cannot be read: {exc.strerror or exc}") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(str(path), f"is not UTF-8 text (byte {exc.start})") from exc
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(str(path), f"is not TOML: {exc}") from exc
+
+
+def apply_environment(tree: dict[str, Any], environ: Mapping[str, str]) -> None:
+    """Lay `GATEWAY__ADMIN__ADDRESS=…` over the tree; `…_FILE` names a file that holds the value."""
+    for name in sorted(environ):
+        if not name.startswith(ENV_PREFIX):
+            continue
+        raw, keys = environ[name], name.removeprefix(ENV_PREFIX).lower().split("__")
+        if keys[-1].endswith("_file"):
+            keys[-1] = keys[-1].removesuffix("_file")
+            try:
+                raw = Path(raw).read_text("utf-8").strip()
+            except OSError as exc:
+                raise ConfigError(name, f"{raw}: {exc.strerror or exc}") from exc
+        try:
+            _set(tree, keys, _scalar(raw))
+        except KeyError as exc:
+            raise ConfigError(name, "names a key inside a value that is not a table") from exc
+
+
+def check(tree: Mapping[str, Any]) -> Config:
+    """Return the tree as checked structs. Raises ConfigError with the first bad key's path."""
+    camel = _camel(tree, "")
+    try:
+        config = msgspec.convert(camel, Config)
+    except msgspec.ValidationError as exc:
+        raise _named(str(exc)) from exc
+    _check_gateway(config)
+    for index, service in enumerate(config.service):
+        _check_service(f"service[{index}]", service)
+    _check_unique(config.service)
+    return config
+
+
+def parse_address(path: str, address: str) -> tuple[str, int]:
+    """Return (host, port) of `host:port` or `[v6]:port`; host may not be empty. Raises ConfigError."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise ConfigError(path, f"{address!r} is not host:port")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        ipaddress.ip_address(host)
+    except ValueError as exc:
+        if host != "localhost":
+            raise ConfigError(path, f"{host!r} is not a numeric address") from exc
+        host = "127.0.0.1"
+    return host, int(port)
+
+
+def diff(old: Config, new: Config) -> list[str]:
+    """Return one line for each key that differs, `path: old -> new`, services matched by name."""
+    before, after = (_flat(_by_name(msgspec.to_builtins(config))) for config in (old, new))
+    lines = []
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key):
+            lines.append(f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}")
+    return lines
+
+
+def _check_gateway(config: Config) -> None:
+    many = isinstance(config.listen, tuple)
+    for index, listen in enumerate(config.listeners):
+        path = f"listen[{index}]" if many else "listen"
+        parse_address(f"{path}.address", listen.address)
+        _check_networks(f"{path}.trusted_proxies", listen.trusted_proxies)
+    if not config.listeners:
+        raise ConfigError("listen", "at least one address is needed")
+    parse_address("admin.address", config.admin.address)
+    _check_networks("admin.allowed_targets", config.admin.allowed_targets)
+    if not config.store.url.startswith("sqlite:///") or not config.store.url.removeprefix("sqlite:///"):
+        raise ConfigError("store.url", f"{config.store.url!r} is not sqlite:///PATH")
+
+
+def _check_service(path: str, service: FileService) -> None:
+    if not service.routes:
+        raise ConfigError(f"{path}.routes", "at least one route is needed")
+    if isinstance(service.health, HealthSettings):
+        _checked(f"{path}.health.expected_status", parse_expected_status, service.health.expected_status)
+    if not isinstance(service.version_header, bool):
+        _check_networks(f"{path}.version_header.allow_from", service.version_header.allow_from)
+    for index, version in enumerate(service.version):
+        for key, urls in (("url", (version.url,)), ("replicas", version.replicas)):
+            for url in urls:
+                _checked(f"{path}.version[{index}].{key}", parse_target, url)
+    names = [version.version for version in service.version]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"{path}.version", "two versions have the same name")
+
+
+def _check_unique(services: tuple[FileService, ...]) -> None:
+    owners: dict[tuple[str, str, str], str] = {}
+    names: set[str] = set()
+    for index, service in enumerate(services):
+        if service.name in names:
+            raise ConfigError(f"service[{index}].name", f"{service.name!r} is declared twice")
+        names.add(service.name)
+        for position, route in enumerate(service.routes):
+            for method in route.methods or ("*",):
+                key = (route.host.lower(), route.path, method)
+                other = owners.setdefault(key, service.name)
+                if other != service.name:
+                    raise ConfigError(
+                        f"service[{index}].routes[{position}]",
+                        f"{route.host}{route.path} already leads to service {other!r}",
+                    )
+
+
+def _check_networks(path: str, networks: tuple[str, ...]) -> None:
+    for index, network in enumerate(networks):
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as exc:
+            raise ConfigError(f"{path}[{index}]", str(exc)) from exc
+
+
+def _checked(path: str, parse: Any, text: str) -> None:
+    try:
+        parse(text)
+    except (GatewayError, ValueError) as exc:
+        raise ConfigError(path, str(exc)) from exc
+
+
+def _set(tree: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        inner = tree.setdefault(key, {})
+        if isinstance(inner, list) and len(inner) == 1:
+            inner = inner[0]
+        if not isinstance(inner, dict):
+            raise KeyError(key)
+        tree = inner
+    tree[keys[-1]] = value
+
+
+def _scalar(raw: str) -> Any:
+    """Return `raw` as the TOML value it spells, else as the string it is."""
+    try:
+        return tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        return raw
+
+
+def _camel(value: Any, path: str) -> Any:
+    if isinstance(value, list):
+        return [_camel(item, f"{path}[{index}]") for index, item in enumerate(value)]
+    if not isinstance(value, Mapping):
+        return value
+    out: dict[str, Any] = {}
+    for key, inner in value.items():
+        where = f"{path}.{key}" if path else key
+        if key != key.lower():
+            raise ConfigError(where, "unknown key")
+        out[_camel_key(key)] = inner if key in FREE_FORM else _camel(inner, where)
+    return out
+
+
+def _camel_key(key: str) -> str:
+    head, *rest = key.split("_")
+    return head + "".join(part[:1].upper() + part[1:] for part in rest)
+
+
+def _snake_path(path: str) -> str:
+    return re.sub(r"([a-z])([A-Z]|\d+(?=[A-Z]))", r"\1_\2", path).lower()
+
+
+_UNKNOWN = re.compile(r"Object contains unknown field `([^`]*)`(?: - at `\$\.?([^`]*)`)?$")
+_MISSING = re.compile(r"Object missing required field `([^`]*)`(?: - at `\$\.?([^`]*)`)?$")
+_OTHER = re.compile(r"(.*?)(?: - at `\$\.?([^`]*)`)?$", re.DOTALL)
+
+
+def _named(message: str) -> ConfigError:
+    """Turn msgspec's message into a path in the file's own spelling and a reason."""
+    for pattern, reason in ((_UNKNOWN, "unknown key"), (_MISSING, "is required")):
+        if match := pattern.match(message):
+            key, where = _snake_path(match[1]), _snake_path(match[2] or "")
+            return ConfigError(f"{where}.{key}" if where else key, reason)
+    match = _OTHER.match(message)
+    assert match is not None
+    return ConfigError(_snake_path(match[2] or ""), match[1])
+
+
+def _by_name(tree: Any) -> Any:
+    tree["service"] = {service["name"]: service for service in tree.get("service", ())}
+    return tree
+
+
+def _flat(tree: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(tree, Mapping) and tree:
+        flat: dict[str, Any] = {}
+        for key, inner in tree.items():
+            flat.update(_flat(inner, f"{path}.{_snake_path(key)}" if path else _snake_path(key)))
+        return flat
+    return {path: tree}

@@ -1,0 +1,170 @@
+"""A small HTTP service with a version, to deploy: `python -m gateway.demo.sample --port 0 --version v1.0`.
+
+Prints `listening on PORT` when it accepts. GET /api/health answers 200; POST /shutdown ends it in order; any other path
+answers a line of JSON with the version, or what the flags ask for: an error rate, a delay, a broken health check.
+A request may ask for itself: `?status=503`, `?delay_ms=50`, `?bytes=100000`.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from typing import cast
+from typing import cast
+from urllib.parse import parse_qsl, urlsplit
+
+import httptools
+import uvloop
+
+REASONS = {200: "OK", 202: "Accepted", 404: "Not Found", 500: "Internal Server Error", 503: "Service Unavailable"}
+
+
+class Sample:
+    """What the service does: shared by its connections."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.version: str = options.version
+        self.error_rate: float = options.error_rate
+        self.error_status: int = options.error_status
+        self.delay_s: float = options.delay_ms / 1000
+        self.unhealthy: bool = options.unhealthy
+        self.chance = random.Random(options.seed)
+        self.stop = asyncio.Event()
+        self.served = 0
+
+    def answer(self, method: str, path: str, body_bytes: int) -> tuple[int, bytes]:
+        """Return (status, body) for one request."""
+        if path == "/api/health":
+            return (503, b'{"status":"sick"}') if self.unhealthy else (200, b'{"status":"ok"}')
+        if path == "/shutdown" and method == "POST":
+            self.stop.set()
+            return 202, b'{"status":"stopping"}'
+        self.served += 1
+        if self.error_rate and self.chance.random() < self.error_rate:
+            return self.error_status, json.dumps({"version": self.version, "error": "made to fail"}).encode()
+        return 200, json.dumps({"version": self.version, "path": path, "received": body_bytes}).encode()
+
+
+class Connection(asyncio.Protocol):
+    """One keep-alive connection; answers in order."""
+
+    def __init__(self, sample: Sample) -> None:
+        self.sample = sample
+        self.parser = httptools.HttpRequestParser(self)
+        self.url = b""
+        self.body_bytes = 0
+        self.waiting: list[tuple[str, str, int, bool]] = []
+        self.timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.transport.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            self.transport.close()
+
+    def on_message_begin(self) -> None:
+        self.url, self.body_bytes = b"", 0
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"expect":
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        self.body_bytes += len(body)
+
+    def on_message_complete(self) -> None:
+        keep_alive = self.parser.should_keep_alive()
+        method = self.parser.get_method().decode()
+        self.waiting.append((method, self.url.decode("latin-1"), self.body_bytes, keep_alive))
+        if self.timer is None:
+            self.next()
+
+    def next(self) -> None:
+        """Answer what waits, in order, up to the first request that is to take its time."""
+        self.timer = None
+        while self.waiting:
+            method, target, body_bytes, _ = self.waiting[0]
+            parts = urlsplit(target)
+            asked = dict(parse_qsl(parts.query))
+            delay_s = float(asked.get("delay_ms", self.sample.delay_s * 1000)) / 1000
+            if delay_s and parts.path not in ("/api/health", "/shutdown"):
+                self.timer = asyncio.get_running_loop().call_later(delay_s, self.late, method, parts.path, asked)
+                return
+            self.write(method, parts.path, asked)
+
+    def late(self, method: str, path: str, asked: dict[str, str]) -> None:
+        """Answer the request that took its time, then what waited behind it."""
+        self.write(method, path, asked)
+        self.next()
+
+    def write(self, method: str, path: str, asked: dict[str, str]) -> None:
+        """Write the answer to the request at the head of the line."""
+        _, _, body_bytes, keep_alive = self.waiting.pop(0)
+        status, body = self.sample.answer(method, path, body_bytes)
+        status = int(asked.get("status", status))
+        body = b"x" * int(asked["bytes"]) if "bytes" in asked else body
+        head = (
+            f"HTTP/1.1 {status} {REASONS.get(status, 'Status')}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\nX-Version: {self.sample.version}\r\n"
+            f"Connection: {'keep-alive' if keep_alive else 'close'}\r\n\r\n"
+        )
+        self.transport.write(head.encode() + (b"" if method == "HEAD" else body))
+        if not keep_alive:
+            self.transport.close()
+
+
+async def serve(options: argparse.Namespace) -> None:
+    """Serve until SIGTERM, SIGINT or POST /shutdown; then let what runs finish for up to 5 s."""
+    sample = Sample(options)
+    loop = asyncio.get_running_loop()
+    connections: set[Connection] = set()
+
+    def connect() -> Connection:
+        connection = Connection(sample)
+        connections.add(connection)
+        return connection
+
+    server = await loop.create_server(connect, options.host, options.port, backlog=4096)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, sample.stop.set)
+    print(f"listening on {server.sockets[0].getsockname()[1]}", flush=True)
+    await sample.stop.wait()
+    server.close()
+    deadline = time.monotonic() + 5
+    while any(connection.waiting for connection in connections) and time.monotonic() < deadline:
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(0.05)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the sample service; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="gateway.demo.sample", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--version", default="v1.0")
+    parser.add_argument("--error-rate", type=float, default=0.0, help="share of requests to fail, 0 to 1")
+    parser.add_argument("--error-status", type=int, default=500)
+    parser.add_argument("--delay-ms", type=float, default=0.0)
+    parser.add_argument("--unhealthy", action="store_true", help="fail the health check")
+    parser.add_argument("--seed", type=int, default=None)
+    uvloop.run(serve(parser.parse_args(argv)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
