@@ -1,7 +1,7 @@
 """The configuration: a TOML file and the environment -> checked structs. A bad key is named by its path.
 
-This module only nests the settings that live beside what they set. Keys are snake_case in the file; the same structs
-are camelCase in the admin API.
+This module only nests the settings that live beside what they set. Keys are snake_case in the file; the same
+structs are camelCase in the admin API.
 """
 
 import ipaddress
@@ -166,8 +166,9 @@ def load(
 ) -> Config:
     """Read and check the configuration.
 
-    path: the file, or None for the usual places. overrides: `{"admin.address": …}` from the command line, strongest.
-    environ: variables named GATEWAY__TABLE__KEY, stronger than the file. Raises ConfigError naming file or key.
+    path: the file, or None for the usual places. overrides: `{"admin.address": …}` from the command line,
+    strongest. environ: variables named GATEWAY__TABLE__KEY, stronger than the file. Raises ConfigError
+    naming file or key.
     """
     found = find(str(path) if path is not None else None)
     tree = read_file(found) if found is not None else {}

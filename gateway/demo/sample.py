@@ -1,8 +1,8 @@
 """A small HTTP service with a version, to deploy: `python -m gateway.demo.sample --port 0 --version v1.0`.
 
-Prints `listening on PORT` when it accepts. GET /api/health answers 200; POST /shutdown ends it in order; any other path
-answers a line of JSON with the version, or what the flags ask for: an error rate, a delay, a broken health check.
-A request may ask for itself: `?status=503`, `?delay_ms=50`, `?bytes=100000`.
+Prints `listening on PORT` when it accepts. GET /api/health answers 200; POST /shutdown ends it in order; any
+other path answers a line of JSON with the version, or what the flags ask for: an error rate, a delay, a
+broken health check. A request may ask for itself: `?status=503`, `?delay_ms=50`, `?bytes=100000`.
 """
 
 import argparse
@@ -11,16 +11,20 @@ import json
 import random
 import signal
 import sys
-import time
 from collections.abc import Sequence
-from typing import cast
 from typing import cast
 from urllib.parse import parse_qsl, urlsplit
 
 import httptools
 import uvloop
 
-REASONS = {200: "OK", 202: "Accepted", 404: "Not Found", 500: "Internal Server Error", 503: "Service Unavailable"}
+REASONS = {
+    200: "OK",
+    202: "Accepted",
+    404: "Not Found",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
 
 
 class Sample:
@@ -34,6 +38,7 @@ class Sample:
         self.unhealthy: bool = options.unhealthy
         self.chance = random.Random(options.seed)
         self.stop = asyncio.Event()
+        self.connections: set[Connection] = set()
         self.served = 0
 
     def answer(self, method: str, path: str, body_bytes: int) -> tuple[int, bytes]:
@@ -59,11 +64,13 @@ class Connection(asyncio.Protocol):
         self.body_bytes = 0
         self.waiting: list[tuple[str, str, int, bool]] = []
         self.timer: asyncio.TimerHandle | None = None
+        self.closing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.sample.connections.discard(self)
         if self.timer is not None:
             self.timer.cancel()
 
@@ -71,7 +78,9 @@ class Connection(asyncio.Protocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
-            self.transport.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            self.transport.write(
+                b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
             self.transport.close()
 
     def on_message_begin(self) -> None:
@@ -98,12 +107,14 @@ class Connection(asyncio.Protocol):
         """Answer what waits, in order, up to the first request that is to take its time."""
         self.timer = None
         while self.waiting:
-            method, target, body_bytes, _ = self.waiting[0]
+            method, target, _, _ = self.waiting[0]
             parts = urlsplit(target)
             asked = dict(parse_qsl(parts.query))
             delay_s = float(asked.get("delay_ms", self.sample.delay_s * 1000)) / 1000
             if delay_s and parts.path not in ("/api/health", "/shutdown"):
-                self.timer = asyncio.get_running_loop().call_later(delay_s, self.late, method, parts.path, asked)
+                self.timer = asyncio.get_running_loop().call_later(
+                    delay_s, self.late, method, parts.path, asked
+                )
                 return
             self.write(method, parts.path, asked)
 
@@ -115,6 +126,7 @@ class Connection(asyncio.Protocol):
     def write(self, method: str, path: str, asked: dict[str, str]) -> None:
         """Write the answer to the request at the head of the line."""
         _, _, body_bytes, keep_alive = self.waiting.pop(0)
+        keep_alive = keep_alive and not self.closing
         status, body = self.sample.answer(method, path, body_bytes)
         status = int(asked.get("status", status))
         body = b"x" * int(asked["bytes"]) if "bytes" in asked else body
@@ -132,23 +144,17 @@ async def serve(options: argparse.Namespace) -> None:
     """Serve until SIGTERM, SIGINT or POST /shutdown; then let what runs finish for up to 5 s."""
     sample = Sample(options)
     loop = asyncio.get_running_loop()
-    connections: set[Connection] = set()
-
-    def connect() -> Connection:
-        connection = Connection(sample)
-        connections.add(connection)
-        return connection
-
-    server = await loop.create_server(connect, options.host, options.port, backlog=4096)
+    server = await loop.create_server(lambda: Connection(sample), options.host, options.port, backlog=4096)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, sample.stop.set)
     print(f"listening on {server.sockets[0].getsockname()[1]}", flush=True)
     await sample.stop.wait()
     server.close()
-    deadline = time.monotonic() + 5
-    while any(connection.waiting for connection in connections) and time.monotonic() < deadline:
-        await asyncio.sleep(0.02)
-    await asyncio.sleep(0.05)
+    for connection in list(sample.connections):
+        connection.close_when_idle()
+    _, late = await asyncio.wait([asyncio.ensure_future(server.wait_closed())], timeout=5)
+    for task in late:
+        task.cancel()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
