@@ -55,7 +55,7 @@ def complaint(test: SmokeEndpoint, status: int, body: bytes) -> str | None:
 
 
 def look_up(value: object, path: str) -> object:
-    """Return what `path` (`data.items.0.id`) leads to in a decoded JSON value, or a private marker if nothing is there."""
+    """Return what `path` (`data.items.0.id`) leads to in a JSON value, or _ABSENT."""
     for key in path.split("."):
         if isinstance(value, dict) and key in value:
             value = value[key]

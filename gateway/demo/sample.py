@@ -67,7 +67,14 @@ class Connection(asyncio.Protocol):
         self.closing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+        self.sample.connections.add(self)
+
+    def close_when_idle(self) -> None:
+        """Close now, or after the answers under way."""
+        self.closing = True
+        if not self.waiting:
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.sample.connections.discard(self)
