@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -35,7 +35,7 @@ NGINX_PROXY: Final = """
     listen 127.0.0.1:{port} backlog=4096;
     location / {{
       proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection "";
-      proxy_request_buffering off; proxy_buffering {buffering};
+      proxy_request_buffering off;
       proxy_set_header Host $http_host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
       proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Forwarded-Host $http_host;
       proxy_set_header X-Request-ID $request_id;
@@ -46,7 +46,7 @@ NGINX_PROXY: Final = """
 HAPROXY: Final = """
 global
   nbthread 1
-  maxconn 9000
+  maxconn 9900
 defaults
   mode http
   timeout connect 2s
@@ -106,6 +106,7 @@ weight = {weight}
 
 Start = Callable[[Path, int], ServerProcess]
 """(an empty folder, the upstream's port) -> the server, listening."""
+Servers = dict[str, ServerProcess]
 
 
 def start_upstream(folder: Path, *, own: bool = False) -> ServerProcess:
@@ -128,14 +129,12 @@ def start_nginx(name: str, program: str, folder: Path, config: str, port: int) -
     return ServerProcess(name, command, port=port, folder=folder).wait_listening()
 
 
-def nginx(program: str, *, buffering: bool = True) -> Start:
-    """nginx with one worker. buffering: read an answer faster than its client, the default."""
+def nginx(program: str) -> Start:
+    """nginx with one worker."""
 
     def start(folder: Path, upstream: int) -> ServerProcess:
         port = free_port()
-        config = (NGINX_COMMON + NGINX_PROXY).format(
-            port=port, upstream=upstream, nofile=20_000, buffering="on" if buffering else "off"
-        )
+        config = (NGINX_COMMON + NGINX_PROXY).format(port=port, upstream=upstream, nofile=20_000)
         return start_nginx("nginx", program, folder, config, port)
 
     return start
@@ -166,20 +165,23 @@ def caddy(program: str) -> Start:
     return start
 
 
-def gateway(*, access_log: bool = False, services: str | None = None) -> Start:
+def gateway(
+    *, access_log: bool = False, services: Callable[[int], str] | None = None, path: str = "/"
+) -> Start:
     """`gateway serve` with one worker and every default policy.
 
-    access_log: write the JSON log to a file. services: TOML of its services in place of one with one version.
+    access_log: write the JSON log to a file. services: the upstream's port -> TOML, in place of one service with
+    one version. path: what is asked for until the answer is 200.
     """
 
     def start(folder: Path, upstream: int) -> ServerProcess:
         port = free_port()
         log = f'[access_log]\nformat = "json"\npath = "{folder}/access.log"\n' if access_log else ""
         config = GATEWAY.format(port=port, admin=free_port(), folder=folder, extra=log)
-        path = write(folder / "gateway.toml", config + (services or gateway_service(upstream)))
-        command = [sys.executable, "-m", "gateway", "serve", "--config", str(path)]
+        file = write(folder / "gateway.toml", config + (services or gateway_service)(upstream))
+        command = [sys.executable, "-m", "gateway", "serve", "--config", str(file)]
         server = ServerProcess("gateway", command, port=port, folder=folder).wait_listening()
-        wait_usable(server)
+        wait_usable(server, path)
         return server
 
     return start
@@ -227,11 +229,39 @@ def get(port: int, path: str = "/", fields: Sequence[tuple[str, str]] = ()) -> t
     return (int(head.split()[1]) if head else 0), body
 
 
-def installed() -> tuple[dict[str, Start], list[str]]:
-    """Return the peers that are installed, in the order of the table, and the names of those that are not."""
+def contestants(only: str = "", **gateways: Start) -> dict[str, Start]:
+    """Return what to measure by name: the gateway, its further forms, and the peers that are installed.
+
+    only: comma-separated names; empty: all. Says which peers are not installed.
+    """
     makers: dict[str, Callable[[str], Start]] = {"haproxy": haproxy, "nginx": nginx, "caddy": caddy}
-    found = {name: maker(program) for name, maker in makers.items() if (program := find_program(name))}
-    return found, [name for name in makers if name not in found]
+    programs = {name: find_program(name) for name in makers}
+    if missing := [name for name, program in programs.items() if program is None]:
+        print(f"not installed, left out: {', '.join(missing)}\n")
+    peers = {name: makers[name](program) for name, program in programs.items() if program}
+    starts = {"gateway": gateway(), **gateways, **peers}
+    return {name: start for name, start in starts.items() if not only or name in only.split(",")}
+
+
+@contextlib.contextmanager
+def running(starts: Mapping[str, Start], folder: Path, *, own_upstream: bool = False) -> Iterator[Servers]:
+    """Start an upstream and all these servers in front of it; end them in the end."""
+    with contextlib.ExitStack() as stack:
+        upstream = start_upstream(subfolder(folder, "upstream"), own=own_upstream)
+        stack.callback(upstream.stop)
+        servers = {}
+        for name, start in starts.items():
+            servers[name] = start(subfolder(folder, name), upstream.port)
+            stack.callback(servers[name].stop)
+        yield servers
+
+
+def interleaved(servers: Servers, rounds: int) -> Iterator[tuple[str, ServerProcess]]:
+    """Yield every server once a round, in an order that turns by one each round."""
+    names = list(servers)
+    for number in range(rounds):
+        turn = number % len(names)
+        yield from ((name, servers[name]) for name in names[turn:] + names[:turn])
 
 
 def check_duties(server: ServerProcess) -> list[str]:

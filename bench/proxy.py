@@ -5,12 +5,20 @@ so that a slow minute of the machine falls on all. Ratios are taken within a rou
 """
 
 import argparse
-import contextlib
 from pathlib import Path
 from typing import Final
 
 from bench import report
-from bench.peers import Start, check_duties, gateway, installed, start_upstream, subfolder, workspace
+from bench.peers import (
+    Servers,
+    check_duties,
+    contestants,
+    gateway,
+    interleaved,
+    running,
+    subfolder,
+    workspace,
+)
 from bench.procs import ServerProcess, cpu_ns
 from bench.wrk import run_wrk
 
@@ -38,8 +46,7 @@ BROWSER_FIELDS: Final = (
 )
 """What a browser sends with a page load: ten fields, about 800 bytes with the request line and Host."""
 PROFILES: Final = {"small": (), "browser": BROWSER_FIELDS}
-GATEWAY: Final = "gateway"
-WITH_LOG: Final = "gateway, JSON log"
+WITH_LOG: Final = "gateway with JSON log"
 
 Rounds = dict[str, dict[str, list[float]]]
 """Server -> measure -> its value in each round."""
@@ -47,29 +54,20 @@ Rounds = dict[str, dict[str, list[float]]]
 
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
-    servers, missing = installed()
-    starts: dict[str, Start] = {GATEWAY: gateway(), WITH_LOG: gateway(access_log=True), **servers}
-    if options.only:
-        starts = {name: start for name, start in starts.items() if name in options.only.split(",")}
-    if missing:
-        print(f"not installed, left out: {', '.join(missing)}\n")
-    with workspace() as folder, contextlib.ExitStack() as stack:
-        check_equal_duties(starts, folder)
-        upstream = start_upstream(subfolder(folder, "upstream"))
-        stack.callback(upstream.stop)
-        running: dict[str, ServerProcess] = {}
-        for name, start in starts.items():
-            running[name] = start(subfolder(folder, name.replace(", ", "-").replace(" ", "-")), upstream.port)
-            stack.callback(running[name].stop)
-        results = {profile: measure(profile, running, options, folder) for profile in PROFILES}
+    starts = contestants(options.only, **{WITH_LOG: gateway(access_log=True)})
+    with workspace() as folder:
+        with running(starts, subfolder(folder, "duties"), own_upstream=True) as servers:
+            for name, server in servers.items():
+                if lacking := check_duties(server):
+                    print(f"note: {name} does not add {', '.join(lacking)}")
+        with running(starts, subfolder(folder, "load")) as servers:
+            results = {profile: measure(profile, servers, options, folder) for profile in PROFILES}
     summaries = {profile: summarise(rounds) for profile, rounds in results.items()}
     for profile, summary in summaries.items():
         rounds = f"{options.rounds} rounds of {options.seconds} s"
         print(f"\n{profile}: medians of {rounds}, {options.connections} connections\n")
         print(report.table(*rows(summary)))
-    report.save(
-        "proxy", {"options": vars(options), "missing": missing, "medians": summaries, "rounds": results}
-    )
+    report.save("proxy", {"options": vars(options), "medians": summaries, "rounds": results})
     bars = {profile: [summary[name]["cpu_us"] for name in starts] for profile, summary in summaries.items()}
     report.save_bars("proxy", "CPU µs per proxied request (less is better)", list(starts), bars)
     return 0
@@ -84,41 +82,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def check_equal_duties(starts: dict[str, Start], folder: Path) -> None:
-    """Say which server does not add the fields that all of them are set up to add."""
-    echo = start_upstream(subfolder(folder, "echo"), own=True)
-    try:
-        for name, start in starts.items():
-            server = start(subfolder(folder, f"duties-{len(list(folder.iterdir()))}"), echo.port)
-            lacking = check_duties(server)
-            server.stop()
-            if lacking:
-                print(f"note: {name} does not add {', '.join(lacking)}")
-    finally:
-        echo.stop()
-
-
-def measure(
-    profile: str, running: dict[str, ServerProcess], options: argparse.Namespace, folder: Path
-) -> Rounds:
+def measure(profile: str, servers: Servers, options: argparse.Namespace, folder: Path) -> Rounds:
     """Run all rounds of one profile."""
     results: Rounds = {
-        name: {"cpu_us": [], "requests_per_s": [], "p50_us": [], "p99_us": []} for name in running
+        name: {"cpu_us": [], "requests_per_s": [], "p50_us": [], "p99_us": []} for name in servers
     }
-    names = list(running)
-    for name in names:
-        run_wrk(
-            running[name].port,
-            seconds=1,
-            connections=options.connections,
-            folder=folder,
-            fields=PROFILES[profile],
-        )
-    for number in range(options.rounds):
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
-            for key, value in once(profile, running[name], options, folder).items():
-                results[name][key].append(value)
+    fields = PROFILES[profile]
+    for server in servers.values():
+        run_wrk(server.port, seconds=1, connections=options.connections, folder=folder, fields=fields)
+    for name, server in interleaved(servers, options.rounds):
+        for key, value in once(profile, server, options, folder).items():
+            results[name][key].append(value)
     return results
 
 
