@@ -7,6 +7,7 @@ broken health check. A request may ask for itself: `?status=503`, `?delay_ms=50`
 
 import argparse
 import asyncio
+import contextlib
 import json
 import random
 import signal
@@ -39,6 +40,8 @@ class Sample:
         self.chance = random.Random(options.seed)
         self.stop = asyncio.Event()
         self.connections: set[Connection] = set()
+        self.left = asyncio.Event()
+        """A connection ended."""
         self.served = 0
 
     def answer(self, method: str, path: str, body_bytes: int) -> tuple[int, bytes]:
@@ -78,6 +81,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.sample.connections.discard(self)
+        self.sample.left.set()
         if self.timer is not None:
             self.timer.cancel()
 
@@ -159,9 +163,11 @@ async def serve(options: argparse.Namespace) -> None:
     server.close()
     for connection in list(sample.connections):
         connection.close_when_idle()
-    _, late = await asyncio.wait([asyncio.ensure_future(server.wait_closed())], timeout=5)
-    for task in late:
-        task.cancel()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(5):
+            while sample.connections:
+                sample.left.clear()
+                await sample.left.wait()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
