@@ -170,8 +170,8 @@ def gateway(
 ) -> Start:
     """`gateway serve` with one worker and every default policy.
 
-    access_log: write the JSON log to a file. services: the upstream port -> TOML, for other than one service with
-    one version. path: what is asked for until the answer is 200.
+    access_log: write the JSON log to a file. services: the upstream port -> TOML, for other than one service
+    with one version. path: what is asked for until the answer is 200.
     """
 
     def start(folder: Path, upstream: int) -> ServerProcess:
