@@ -1,6 +1,11 @@
-"""Rolling counts and mergeable latency buckets."""
+"""Rolling counts and mergeable latency buckets: what the judge is shown."""
 
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Final, TypeVar
+
+import msgspec
+
+_Key = TypeVar("_Key")
 
 SUB_BITS: Final = 3
 """Eight buckets per power of two: a quantile is off by at most 12.5 %."""
@@ -8,6 +13,8 @@ FIRST_BIT: Final = 6
 """Everything under 64 µs is one bucket."""
 BUCKETS: Final = 1 + (28 - FIRST_BIT) * 8
 """Up to 2^28 µs (268 s); slower falls in the last bucket."""
+WHOLE: Final = 10_000
+"""All of the traffic, in the unit of `Cell.share`."""
 
 
 def bucket_of(us: int) -> int:
@@ -25,3 +32,99 @@ def bucket_upper_us(index: int) -> int:
         return 64
     exponent, sub = divmod(index - 1, 8)
     return (8 + sub + 1) << (exponent + FIRST_BIT - SUB_BITS)
+
+
+def quantile_us(buckets: Mapping[int, float], q: float) -> int | None:
+    """Return an upper bound, in microseconds, of the `q` quantile (0–1); None when `buckets` is empty."""
+    total = sum(buckets.values())
+    if total <= 0:
+        return None
+    seen = 0.0
+    last = 0
+    for index in sorted(buckets):
+        seen += buckets[index]
+        last = index
+        if seen >= q * total:
+            break
+    return bucket_upper_us(last)
+
+
+class Cell(msgspec.Struct, frozen=True, omit_defaults=True):
+    """First attempts of one version that began at one (stage, share), in one window."""
+
+    stage: int
+    """The service's stage when the version was chosen; rises with every change of weights."""
+    share: int
+    """Hundredths of a percent of the traffic that this version had in force then (0–10000)."""
+    answers: int
+    """Attempts that ended, well or badly. A client that went away is not among them."""
+    errors: dict[str, int] = {}
+    """By kind: `connect`, `reset`, `timeout`, `bad_response`, or the status of an answer >= 400."""
+    latency: dict[int, int] = {}
+    """Bucket -> answers."""
+
+
+class KeyError64(msgspec.Struct, frozen=True, array_like=True):
+    """An error a sticky user met: when, under which share of the version met, and who (a 64-bit hash)."""
+
+    stage: int
+    share: int
+    key: int
+
+
+class Window(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What both versions of a rollout did during some observed seconds; never across a change of weights."""
+
+    seconds: float
+    old: tuple[Cell, ...] = ()
+    new: tuple[Cell, ...] = ()
+    old_keys: tuple[KeyError64, ...] = ()
+    """Sticky services only: users whose request failed on the old version."""
+    new_keys: tuple[KeyError64, ...] = ()
+    old_usable: bool = True
+    """At the window's end."""
+    new_usable: bool = True
+    percent: int = 0
+    """The new version's share as the rollout set it."""
+
+
+def merge(windows: Iterable[Window]) -> Window:
+    """Return one window that holds what `windows` (one weight, oldest first, at least one) hold together."""
+    parts = tuple(windows)
+    return Window(
+        seconds=sum(part.seconds for part in parts),
+        old=merge_cells(cell for part in parts for cell in part.old),
+        new=merge_cells(cell for part in parts for cell in part.new),
+        old_keys=tuple(key for part in parts for key in part.old_keys),
+        new_keys=tuple(key for part in parts for key in part.new_keys),
+        old_usable=parts[-1].old_usable,
+        new_usable=parts[-1].new_usable,
+        percent=parts[-1].percent,
+    )
+
+
+def merge_cells(cells: Iterable[Cell]) -> tuple[Cell, ...]:
+    """Return one cell per (stage, share), in the order first met."""
+    merged: dict[tuple[int, int], Cell] = {}
+    for cell in cells:
+        place = (cell.stage, cell.share)
+        known = merged.get(place)
+        merged[place] = cell if known is None else _sum(known, cell)
+    return tuple(merged.values())
+
+
+def _sum(one: Cell, other: Cell) -> Cell:
+    return Cell(
+        stage=one.stage,
+        share=one.share,
+        answers=one.answers + other.answers,
+        errors=_added(one.errors, other.errors),
+        latency=_added(one.latency, other.latency),
+    )
+
+
+def _added(one: Mapping[_Key, int], other: Mapping[_Key, int]) -> dict[_Key, int]:
+    total = dict(one)
+    for key, count in other.items():
+        total[key] = total.get(key, 0) + count
+    return total

@@ -1,0 +1,439 @@
+"""What a rollout knows about its two versions: kept for the whole rollout, stored with it, never reset at a
+step.
+"""
+
+import math
+import struct
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from gateway.core.statistics import Mixture, added, comparison_factors, rate_factors, upper_bound
+from gateway.core.window import WHOLE, Cell, KeyError64, Window, bucket_of, quantile_us
+
+TAIL_PERCENT: Final = 95
+"""From this share on too little old traffic is left to compare with."""
+BASELINE_ANSWERS: Final = 200
+"""Fewer old answers than this before the switch are no baseline."""
+BASELINE_CHUNK_S: Final = 10.0
+BASELINE_CHUNKS: Final = 30
+"""The baseline reaches back five minutes, further only while it lacks answers."""
+RECENT_CHUNKS: Final = 30
+"""How many windows with new answers the ceiling looks back over."""
+MAX_USERS: Final = 1024
+"""Failing users remembered, 8 bytes each; then a fair sample of them by hash."""
+LATENCY_ANSWERS: Final = 200
+"""Old answers needed before "slow" means anything, new ones before it is held against them."""
+LATENCY_MEMORY: Final = 4000
+"""Old latencies in memory before the older half fades."""
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """What the judge goes by."""
+
+    error_threshold: float = 0.05
+    """Highest error rate a new version may have, as a fraction."""
+    min_requests: int = 20
+    max_latency_ratio: float | None = None
+    errors: tuple[str, ...] = ("5xx", "connect", "reset", "timeout")
+    false_alarm_rate: float = 0.01
+    sticky: bool = False
+    """Users stay on a version: in the comparison, a user's first error stands for all of that user's."""
+
+    def is_error(self, kind: str) -> bool:
+        """Whether an error of `kind` (a status, or a failure without an answer) counts."""
+        if kind == "bad_response":
+            kind = "reset"
+        return kind in self.errors or (kind[0] in "45" and f"{kind[0]}xx" in self.errors)
+
+
+class Tally(msgspec.Struct, frozen=True, array_like=True):
+    """Answers, and the errors among them."""
+
+    answers: int = 0
+    errors: int = 0
+
+    def plus(self, answers: int, errors: int) -> "Tally":
+        """Return the tally with more counted."""
+        return Tally(self.answers + answers, self.errors + errors)
+
+    @property
+    def rate(self) -> float:
+        """Errors per answer; 0 without answers."""
+        return self.errors / self.answers if self.answers else 0.0
+
+
+class Lean(msgspec.Struct, frozen=True, array_like=True):
+    """Which way errors lean, weighted by the share in force (the two sums of a Mantel–Haenszel ratio).
+
+    new: Σ (1 - share) over the new version's errors. old: Σ share over the old one's. If the versions are
+    alike both grow alike, whatever the shares and the common rate did meanwhile; new / old estimates how many
+    times worse the new one is.
+    """
+
+    new: float = 0.0
+    old: float = 0.0
+
+
+class Recent(msgspec.Struct, frozen=True, array_like=True):
+    """Both versions over the same few seconds, at least one of them an answer of the new one."""
+
+    new_answers: int
+    new_errors: int
+    old_answers: int
+    old_errors: int
+
+
+class Outage(msgspec.Struct, frozen=True, array_like=True):
+    """The new version is unusable."""
+
+    seconds: float = 0.0
+    """Observed while the old one was usable."""
+    shared: bool = False
+    """The old one was unusable too for part of it."""
+    old: Tally = Tally()
+    """How the old one did meanwhile."""
+
+
+class Chunk(msgspec.Struct, frozen=True, array_like=True):
+    """Some seconds of the old version, for the baseline."""
+
+    seconds: float
+    tally: Tally
+
+
+class Slow(msgspec.Struct, frozen=True):
+    """How often each version was slow: slower than `maxLatencyRatio` times the old one's p95 of earlier
+    windows.
+    """
+
+    old_buckets: dict[int, float] = {}
+    """The old version's latencies, fading."""
+    new: Tally = Tally()
+    old: Tally = Tally()
+    lean: Lean = Lean()
+    mixture: Mixture = Mixture()
+    bound_us: int = 0
+
+
+class Users(msgspec.Struct, frozen=True):
+    """Sticky users who have met an error, each counted once."""
+
+    hashes: bytes = b""
+    """Eight little-endian bytes each."""
+    mask: int = 0
+    """Only users whose mixed hash has these bits clear are counted: it grows as memory fills up."""
+    on_new: int = 0
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """Everything the verdict is read off. Serialisable; grows to a bound of some 20 kB."""
+
+    percent: int = 0
+    """The new version's share as the rollout set it."""
+    live_stage: int | None = None
+    """First stage of the current step; None until its weights are acknowledged."""
+    step_new: Tally = Tally()
+    """In this step."""
+    step_old: Tally = Tally()
+    new: Tally = Tally()
+    """In the rollout."""
+    old: Tally = Tally()
+    comparison: Mixture = Mixture()
+    threshold: Mixture = Mixture()
+    lean: Lean = Lean()
+    tail_lean: Lean = Lean()
+    """The same since the share reached `TAIL_PERCENT`."""
+    recent: tuple[Recent, ...] = ()
+    before: tuple[Chunk, ...] = ()
+    """The old version's last minutes, oldest first."""
+    baseline: Tally | None = None
+    """The old version's last answers before the share reached `TAIL_PERCENT`; None: not there yet, or too
+    few.
+    """
+    baseline_rate: float = 0.0
+    """99 % upper bound of the baseline's rate, as a fraction."""
+    outage: Outage | None = None
+    old_usable: bool = True
+    slow: Slow | None = None
+    users: Users = Users()
+
+    @property
+    def in_tail(self) -> bool:
+        """Whether too little old traffic is left to compare with."""
+        return self.percent >= TAIL_PERCENT
+
+
+def begin_step(evidence: Evidence, percent: int) -> Evidence:
+    """Return the evidence as a new share is set: the step counts start over, the statistics do not."""
+    evidence = replace(evidence, percent=percent, live_stage=None, step_new=Tally(), step_old=Tally())
+    if percent < TAIL_PERCENT:
+        return replace(evidence, baseline=None, tail_lean=Lean())
+    before = Tally(
+        sum(chunk.tally.answers for chunk in evidence.before),
+        sum(chunk.tally.errors for chunk in evidence.before),
+    )
+    if before.answers < BASELINE_ANSWERS:
+        return evidence
+    rate = upper_bound(before.errors, before.answers, 0.99)
+    return replace(evidence, baseline=before, baseline_rate=min(rate, 0.99))
+
+
+def step_live(evidence: Evidence, stage: int) -> Evidence:
+    """Return the evidence once the step's weights are live: first attempts of `stage` and later are the
+    step's.
+    """
+    return replace(evidence, live_stage=stage)
+
+
+def forgive(evidence: Evidence) -> Evidence:
+    """Return the evidence with its statistics begun anew: a person saw them and decided to go on."""
+    return replace(
+        evidence,
+        comparison=Mixture(),
+        threshold=Mixture(),
+        lean=Lean(),
+        tail_lean=Lean(),
+        recent=(),
+        outage=None,
+        slow=replace(evidence.slow, mixture=Mixture(), lean=Lean(), new=Tally(), old=Tally())
+        if evidence.slow
+        else None,
+    )
+
+
+class _Counted(msgspec.Struct, frozen=True):
+    """A cell as the rules read it. share: the new version's in force, as a fraction."""
+
+    stage: int
+    share: float
+    answers: int
+    errors: int
+
+
+def observe(evidence: Evidence, window: Window, rules: Rules) -> Evidence:
+    """Return the evidence with one more window folded in. Cells of windows before the rollout (stage of no
+    step) are welcome.
+    """
+    new = [_counted(cell, cell.share, rules) for cell in window.new]
+    old = [_counted(cell, WHOLE - cell.share, rules) for cell in window.old]
+    new_answers, new_errors = _total(new)
+    old_answers, old_errors = _total(old)
+    users, new_falls, old_falls = _falls(evidence.users, window, new, old, rules)
+    lean = _leaned(evidence.lean, new_falls, old_falls)
+    tail_lean = _leaned(evidence.tail_lean, new_falls, old_falls) if evidence.in_tail else evidence.tail_lean
+    step_new, step_old = evidence.step_new, evidence.step_old
+    live = evidence.live_stage
+    if live is not None:
+        step_new = step_new.plus(*_total([cell for cell in new if cell.stage >= live]))
+        step_old = step_old.plus(*_total([cell for cell in old if cell.stage >= live]))
+    return Evidence(
+        percent=evidence.percent,
+        live_stage=live,
+        step_new=step_new,
+        step_old=step_old,
+        new=evidence.new.plus(new_answers, new_errors),
+        old=evidence.old.plus(old_answers, old_errors),
+        comparison=evidence.comparison.times(
+            _comparison(evidence, new, new_falls, old_falls), window.seconds
+        ),
+        threshold=evidence.threshold.times(
+            rate_factors(rules.error_threshold, new_errors, new_answers) if new_answers else None,
+            window.seconds,
+        ),
+        lean=lean,
+        tail_lean=tail_lean,
+        recent=_recent(evidence.recent, Recent(new_answers, new_errors, old_answers, old_errors)),
+        before=_before(evidence.before, window.seconds, old_answers, old_errors),
+        baseline=evidence.baseline,
+        baseline_rate=evidence.baseline_rate,
+        outage=_outage(evidence.outage, window, old_answers, old_errors),
+        old_usable=window.old_usable,
+        slow=_slow(evidence.slow or Slow(), window, rules.max_latency_ratio)
+        if rules.max_latency_ratio
+        else None,
+        users=users,
+    )
+
+
+def _counted(cell: Cell, share: int, rules: Rules) -> _Counted:
+    errors = sum([count for kind, count in cell.errors.items() if rules.is_error(kind)]) if cell.errors else 0
+    return _Counted(cell.stage, share / WHOLE, cell.answers, errors)
+
+
+def _total(cells: list[_Counted]) -> tuple[int, int]:
+    return sum([cell.answers for cell in cells]), sum([cell.errors for cell in cells])
+
+
+_Falls = list[tuple[int, float, int]]
+"""(stage, share, errors): errors that fell on one version while the new one had that share."""
+
+
+def _falls(
+    users: Users, window: Window, new: list[_Counted], old: list[_Counted], rules: Rules
+) -> tuple[Users, _Falls, _Falls]:
+    """Return the errors to compare: each one, or each sticky user's first."""
+    if not rules.sticky:
+        return users, _errors_of(new), _errors_of(old)
+    known = set(struct.unpack(f"<{len(users.hashes) // 8}Q", users.hashes))
+    new_falls = [
+        (met.stage, met.share / WHOLE, 1) for met in window.new_keys if _is_first(met, known, users.mask)
+    ]
+    old_falls = [
+        (met.stage, 1 - met.share / WHOLE, 1) for met in window.old_keys if _is_first(met, known, users.mask)
+    ]
+    if not new_falls and not old_falls:
+        return users, [], []
+    mask = users.mask
+    while len(known) > MAX_USERS:
+        mask = mask * 2 + 1
+        known = {key for key in known if not _mixed(key) & mask}
+    hashes = struct.pack(f"<{len(known)}Q", *sorted(known))
+    return Users(hashes, mask, users.on_new + len(new_falls)), new_falls, old_falls
+
+
+def _errors_of(cells: list[_Counted]) -> _Falls:
+    return [(cell.stage, cell.share, cell.errors) for cell in cells if cell.errors]
+
+
+def _is_first(met: KeyError64, known: set[int], mask: int) -> bool:
+    """Whether this user's error counts; remembers the user if so."""
+    key = met.key & 0xFFFF_FFFF_FFFF_FFFF
+    if key in known or _mixed(key) & mask:
+        return False
+    known.add(key)
+    return True
+
+
+def _mixed(key: int) -> int:
+    """Return 32 bits of `key` that say nothing about its cohort (Knuth's multiplicative hashing)."""
+    return (key * 0x9E37_79B9_7F4A_7C15 >> 32) & 0xFFFF_FFFF
+
+
+def _leaned(lean: Lean, new: _Falls, old: _Falls) -> Lean:
+    if not new and not old:
+        return lean
+    return Lean(
+        lean.new + sum([(1 - share) * errors for _, share, errors in new]),
+        lean.old + sum([share * errors for _, share, errors in old]),
+    )
+
+
+def _comparison(
+    evidence: Evidence, new: list[_Counted], new_falls: _Falls, old_falls: _Falls
+) -> tuple[float, ...] | None:
+    """Return the window's factors for the comparison: against the old version's errors, or in the tail its
+    baseline.
+    """
+    factors: tuple[float, ...] | None = None
+    live = evidence.live_stage
+    from_stage = math.inf
+    if evidence.in_tail and evidence.baseline is not None and live is not None:
+        from_stage = live
+        answers, errors = _total([cell for cell in new if cell.stage >= live])
+        if answers:
+            factors = rate_factors(evidence.baseline_rate, errors, answers)
+    for stage, share, errors in new_falls:
+        if stage < from_stage:
+            factors = added(factors, comparison_factors(share, errors, 0))
+    for stage, share, errors in old_falls:
+        if stage < from_stage:
+            factors = added(factors, comparison_factors(share, 0, errors))
+    return factors
+
+
+def _recent(recent: tuple[Recent, ...], now: Recent) -> tuple[Recent, ...]:
+    """Return the last windows, newest last; one without a new answer is joined to the next."""
+    if recent and recent[-1].new_answers == 0:
+        last = recent[-1]
+        joined = Recent(
+            now.new_answers,
+            now.new_errors,
+            last.old_answers + now.old_answers,
+            last.old_errors + now.old_errors,
+        )
+        return (*recent[:-1], joined)
+    return (*recent[-(RECENT_CHUNKS - 1) :], now)
+
+
+def _before(chunks: tuple[Chunk, ...], seconds: float, answers: int, errors: int) -> tuple[Chunk, ...]:
+    """Return the old version's last minutes with one window more."""
+    if chunks and chunks[-1].seconds < BASELINE_CHUNK_S:
+        last = chunks[-1]
+        return (*chunks[:-1], Chunk(last.seconds + seconds, last.tally.plus(answers, errors)))
+    chunks = (*chunks, Chunk(seconds, Tally(answers, errors)))
+    if len(chunks) <= BASELINE_CHUNKS:
+        return chunks
+    if sum([chunk.tally.answers for chunk in chunks[1:]]) >= BASELINE_ANSWERS:
+        return chunks[1:]
+    first, second = chunks[0], chunks[1]
+    joined = Chunk(first.seconds + second.seconds, second.tally.plus(first.tally.answers, first.tally.errors))
+    return (joined, *chunks[2:])
+
+
+def _outage(outage: Outage | None, window: Window, old_answers: int, old_errors: int) -> Outage | None:
+    if window.new_usable:
+        return None
+    if not window.old_usable:
+        return Outage(shared=True)
+    if outage is None:
+        return Outage()
+    return Outage(outage.seconds + window.seconds, outage.shared, outage.old.plus(old_answers, old_errors))
+
+
+def _slow(slow: Slow, window: Window, ratio: float) -> Slow:
+    """Fold the window's latencies in: first judged by earlier windows, then remembered."""
+    known = sum(slow.old_buckets.values())
+    if known >= LATENCY_ANSWERS:
+        bound_us = round((quantile_us(slow.old_buckets, 0.95) or 0) * ratio)
+        bound = bucket_of(bound_us)
+        new = [(cell.share / WHOLE, *_over(cell, bound)) for cell in window.new]
+        old = [(1 - cell.share / WHOLE, *_over(cell, bound)) for cell in window.old]
+        slow = _slower(slow, new, old, _slow_rate(known), window.seconds, bound_us)
+    buckets = dict(slow.old_buckets)
+    for cell in window.old:
+        for index, count in cell.latency.items():
+            buckets[index] = buckets.get(index, 0) + count
+    if sum(buckets.values()) > LATENCY_MEMORY:
+        buckets = {index: count / 2 for index, count in buckets.items() if count > 1}
+    return replace(slow, old_buckets=buckets)
+
+
+def _over(cell: Cell, bound: int) -> tuple[int, int]:
+    """Return (answers timed, those in a bucket above `bound`)."""
+    return sum(cell.latency.values()), sum([n for index, n in cell.latency.items() if index > bound])
+
+
+def _slow_rate(samples: float) -> float:
+    """Return how often an equally fast version may be slow: 5 %, and what a p95 of `samples` may be off by
+    (99 %, normal).
+    """
+    return round(0.05 + 2.33 * math.sqrt(0.05 * 0.95 / samples), 3)
+
+
+def _slower(
+    slow: Slow,
+    new: list[tuple[float, int, int]],
+    old: list[tuple[float, int, int]],
+    rate: float,
+    seconds: float,
+    bound_us: int,
+) -> Slow:
+    """Count slow answers. new, old: (the new version's share, answers, slow ones)."""
+    new_answers, new_slow = sum([n for _, n, _ in new]), sum([k for _, _, k in new])
+    old_answers, old_slow = sum([n for _, n, _ in old]), sum([k for _, _, k in old])
+    lean = Lean(
+        slow.lean.new + sum([(1 - share) * k for share, _, k in new]),
+        slow.lean.old + sum([share * k for share, _, k in old]),
+    )
+    return Slow(
+        old_buckets=slow.old_buckets,
+        new=slow.new.plus(new_answers, new_slow),
+        old=slow.old.plus(old_answers, old_slow),
+        lean=lean,
+        mixture=slow.mixture.times(
+            rate_factors(rate, new_slow, new_answers) if new_answers else None, seconds
+        ),
+        bound_us=bound_us,
+    )

@@ -1,0 +1,329 @@
+"""Two versions' windows -> advance, hold or abort, with the reason in a sentence.
+
+The judge sees only what the gateway itself carried: first attempts that the split chose, by the version that
+got them, each with the share of traffic in force when its version was chosen. `observe` folds one window into
+the evidence, which is kept for the whole rollout and stored with it; `decide` reads a verdict off the
+evidence. Both may be called as often as one likes: every test here stays valid under peeking
+(`core/statistics.py`).
+
+The gates, in order, each with what it may spend of `falseAlarmRate`:
+
+0. unavailable: the new version unusable for 10 s while the old one works;
+1. ceiling: half of its last ten or more failed, and the chance of that at the old version's rate is under
+   10^-6;
+2. threshold (0.1): its error rate is above `errorThreshold`;
+3. comparison (0.8): errors fall on it more often than its share of traffic explains. From 95 % on too little
+   is left to compare with: it is tested against what the old version did before the switch;
+4. latency (0.1): it is slow more often than the old version, `maxLatencyRatio` allowed for.
+
+All act only while the old version does markedly better: a cause both share is not the canary's doing. (The
+comparison has that built in, the tail of it aside.)
+"""
+
+from typing import Final, Literal
+
+import msgspec
+
+from gateway.core.evidence import (
+    LATENCY_ANSWERS,
+    Evidence,
+    Lean,
+    Rules,
+    Tally,
+    begin_step,
+    forgive,
+    observe,
+    step_live,
+)
+from gateway.core.statistics import predictive_tail, wilson_interval
+from gateway.core.window import Window
+
+__all__ = [
+    "Decision",
+    "Evidence",
+    "Gate",
+    "Rules",
+    "Tally",
+    "Verdict",
+    "begin_step",
+    "decide",
+    "forgive",
+    "judge",
+    "observe",
+    "step_live",
+]
+
+Verdict = Literal["advance", "hold", "abort"]
+Gate = Literal[
+    "unavailable",
+    "ceiling",
+    "threshold",
+    "comparison",
+    "latency",
+    "weights",
+    "requests",
+    "rate",
+    "statistic",
+    "clear",
+]
+"""Which gate aborted; or what an advance still lacks (weights, requests, rate, statistic); or nothing
+(clear).
+"""
+
+UNAVAILABLE_S: Final = 10.0
+SHARED_GRACE_S: Final = 70.0
+"""After an outage of both, the old version comes back first by luck: a breaker's reset (60 s) more."""
+OLD_FAILING: Final = 0.05
+"""An old version that fails this often while the new one is out may well suffer from the same thing."""
+CEILING_ANSWERS: Final = 10
+CEILING_TAIL: Final = 1e-6
+COMPARISON_SHARE: Final = 0.8
+THRESHOLD_SHARE: Final = 0.1
+LATENCY_SHARE: Final = 0.1
+ADVANCE_SHARE: Final = 0.1
+"""An advance wants every statistic below this part of what would abort."""
+MIN_USERS: Final = 3
+"""Sticky services: fewer failing users than this prove nothing about the version."""
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A verdict with everything it rests on. Rates and interval in percent."""
+
+    verdict: Verdict
+    gate: Gate
+    reason: str
+    percent: int
+    new_answers: int
+    """First attempts in this step."""
+    new_errors: int
+    old_answers: int
+    old_errors: int
+    new_rate: float
+    old_rate: float
+    interval: tuple[float, float]
+    """95 % interval of the new version's rate in this step."""
+    statistic: float
+    """Likelihood ratio "the new version is worse" : "it is not", of the gate that is nearest to an abort."""
+    limit: float
+    """What that statistic must reach to abort."""
+    comparison: Literal["concurrent", "baseline", "none"]
+    """What the new version's errors are compared with."""
+
+
+def judge(evidence: Evidence, window: Window, rules: Rules) -> tuple[Evidence, Decision]:
+    """Fold one window in and decide."""
+    evidence = observe(evidence, window, rules)
+    return evidence, decide(evidence, rules)
+
+
+def decide(evidence: Evidence, rules: Rules) -> Decision:
+    """Read the verdict off the evidence."""
+    for gate in (_unavailable, _ceiling, _threshold, _comparison, _latency):
+        reason = gate(evidence, rules)
+        if reason:
+            return _decision(evidence, rules, "abort", _GATE_NAMES[gate], reason)
+    lacking = _lacking(evidence, rules)
+    if lacking:
+        return _decision(evidence, rules, "hold", *lacking)
+    return _decision(evidence, rules, "advance", "clear", _clear(evidence))
+
+
+def _unavailable(evidence: Evidence, rules: Rules) -> str:
+    outage = evidence.outage
+    if outage is None or outage.seconds < (SHARED_GRACE_S if outage.shared else UNAVAILABLE_S):
+        return ""
+    if outage.old.rate > OLD_FAILING:
+        return ""
+    return (
+        f"The new version has been unusable for {outage.seconds:.0f} s (unhealthy, or every breaker open), "
+        "while the old one works."
+    )
+
+
+def _ceiling(evidence: Evidence, rules: Rules) -> str:
+    new_n = new_k = old_n = old_k = 0
+    if not _enough_users(evidence, rules):
+        return ""
+    for chunk in reversed(evidence.recent):
+        new_n, new_k = new_n + chunk.new_answers, new_k + chunk.new_errors
+        old_n, old_k = old_n + chunk.old_answers, old_k + chunk.old_errors
+        if new_n < CEILING_ANSWERS or 2 * new_k < new_n:
+            continue
+        n, k = (
+            (old_n, old_k)
+            if evidence.percent < 100 or evidence.baseline is None
+            else _pair(evidence.baseline)
+        )
+        if 2 * k * new_n >= new_k * n > 0:
+            continue
+        if predictive_tail(new_k, new_n, k, n) < CEILING_TAIL:
+            last = f"{new_k} of the new version's last {new_n} requests failed"
+            return f"{last}; the old one failed {_rate(Tally(n, k))}."
+    return ""
+
+
+def _threshold(evidence: Evidence, rules: Rules) -> str:
+    statistic, limit = evidence.threshold.value, _limit(rules, THRESHOLD_SHARE)
+    if statistic < limit or not _enough_users(evidence, rules) or not _old_is_better(evidence):
+        return ""
+    return (
+        f"The new version fails {_rate(evidence.new)}, more than errorThreshold allows "
+        f"({_percent(rules.error_threshold)}), and the old one less than half as often: "
+        f"{_odds(statistic, limit)}."
+    )
+
+
+def _comparison(evidence: Evidence, rules: Rules) -> str:
+    statistic, limit = evidence.comparison.value, _limit(rules, COMPARISON_SHARE)
+    if statistic < limit:
+        return ""
+    if not evidence.in_tail or evidence.baseline is None:
+        return (
+            f"The new version fails {_rate(evidence.new)}, the old one {_rate(evidence.old)}, "
+            f"each error weighed by the share of traffic then: {_odds(statistic, limit)}."
+        )
+    if evidence.percent < 100 and not _leans(evidence.tail_lean, evidence.percent):
+        return ""
+    return (
+        f"The new version fails {_rate(evidence.step_new)} at {evidence.percent} % of traffic; "
+        f"the old one failed {_rate(evidence.baseline)} before the switch: {_odds(statistic, limit)}."
+    )
+
+
+def _latency(evidence: Evidence, rules: Rules) -> str:
+    slow = evidence.slow
+    if slow is None or slow.new.answers < LATENCY_ANSWERS:
+        return ""
+    statistic, limit = slow.mixture.value, _limit(rules, LATENCY_SHARE)
+    if statistic < limit or (evidence.percent < 100 and not _leans(slow.lean, evidence.percent)):
+        return ""
+    return (
+        f"The new version is slow too often: {_rate(slow.new)} took over {slow.bound_us / 1000:.0f} ms, "
+        f"{rules.max_latency_ratio:g} times what 95 % of the old one's stay under: {_odds(statistic, limit)}."
+    )
+
+
+_GATE_NAMES: Final[dict[object, Gate]] = {
+    _unavailable: "unavailable",
+    _ceiling: "ceiling",
+    _threshold: "threshold",
+    _comparison: "comparison",
+    _latency: "latency",
+}
+
+
+def _lacking(evidence: Evidence, rules: Rules) -> tuple[Gate, str] | None:
+    """Return what an advance still lacks, and the sentence that says so."""
+    step = evidence.step_new
+    if evidence.live_stage is None:
+        return "weights", "Waiting for every worker to serve by this step's weights."
+    if step.answers < rules.min_requests:
+        return (
+            "requests",
+            f"Too little traffic so far: {step.answers} of {rules.min_requests} requests in this step.",
+        )
+    if step.rate > rules.error_threshold:
+        return "rate", (
+            f"The new version fails {_rate(step)} in this step, over errorThreshold "
+            f"({_percent(rules.error_threshold)}); the old one {_rate(evidence.step_old)}: "
+            "not proven to be the new version's doing."
+        )
+    statistic, limit = _nearest(evidence, rules)
+    if statistic >= ADVANCE_SHARE * limit:
+        return "statistic", (
+            f"Suspicious: the new version fails {_rate(step)} in this step, the old one "
+            f"{_rate(evidence.step_old)}; {_odds(statistic, limit)}, "
+            f"and below {_number(ADVANCE_SHARE * limit)} before it may go on."
+        )
+    return None
+
+
+def _clear(evidence: Evidence) -> str:
+    if evidence.in_tail and evidence.baseline is not None:
+        other = f"the old one failed {_rate(evidence.baseline)} before the switch"
+    elif evidence.percent == 100:
+        other = "there is nothing to compare it with"
+    else:
+        other = f"the old one {_rate(evidence.step_old)}"
+    return f"The new version fails {_rate(evidence.step_new)} in this step; {other}."
+
+
+def _old_is_better(evidence: Evidence) -> bool:
+    """Whether the old version fails less than half as often, as far as can be told."""
+    if evidence.percent < 100:
+        return _leans(evidence.tail_lean if evidence.in_tail else evidence.lean, evidence.percent)
+    return evidence.baseline is None or evidence.step_new.rate > 2 * evidence.baseline.rate
+
+
+def _leans(lean: Lean, percent: int) -> bool:
+    """Whether errors lean to the new version more than two to one, half an error of the old one taken for
+    granted.
+    """
+    return lean.new > 2 * (lean.old + 0.5 * percent / 100)
+
+
+def _enough_users(evidence: Evidence, rules: Rules) -> bool:
+    return not rules.sticky or evidence.users.on_new >= MIN_USERS
+
+
+def _limit(rules: Rules, share: float) -> float:
+    return 1 / (share * rules.false_alarm_rate)
+
+
+def _nearest(evidence: Evidence, rules: Rules) -> tuple[float, float]:
+    """Return (statistic, limit) of the test that is nearest to an abort."""
+    tests = [
+        (evidence.comparison.value, _limit(rules, COMPARISON_SHARE)),
+        (evidence.threshold.value, _limit(rules, THRESHOLD_SHARE)),
+    ]
+    if evidence.slow is not None:
+        tests.append((evidence.slow.mixture.value, _limit(rules, LATENCY_SHARE)))
+    return max(tests, key=lambda test: test[0] / test[1])
+
+
+def _decision(evidence: Evidence, rules: Rules, verdict: Verdict, gate: Gate, reason: str) -> Decision:
+    new, old = evidence.step_new, evidence.step_old
+    low, high = wilson_interval(new.errors, new.answers)
+    statistic, limit = _nearest(evidence, rules)
+    return Decision(
+        verdict=verdict,
+        gate=gate,
+        reason=reason,
+        percent=evidence.percent,
+        new_answers=new.answers,
+        new_errors=new.errors,
+        old_answers=old.answers,
+        old_errors=old.errors,
+        new_rate=round(100 * new.rate, 3),
+        old_rate=round(100 * old.rate, 3),
+        interval=(round(100 * low, 3), round(100 * high, 3)),
+        statistic=float(f"{statistic:.4g}"),
+        limit=round(limit, 1),
+        comparison=_compared_with(evidence),
+    )
+
+
+def _compared_with(evidence: Evidence) -> Literal["concurrent", "baseline", "none"]:
+    if not evidence.in_tail:
+        return "concurrent"
+    return "none" if evidence.baseline is None else "baseline"
+
+
+def _pair(tally: Tally) -> tuple[int, int]:
+    return tally.answers, tally.errors
+
+
+def _rate(tally: Tally) -> str:
+    return f"{_percent(tally.rate)} of requests ({tally.errors} of {tally.answers})"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %" if fraction < 0.1 else f"{100 * fraction:.0f} %"
+
+
+def _odds(statistic: float, limit: float) -> str:
+    return f"odds of {_number(statistic)} to 1 that it is worse, where {_number(limit)} abort"
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}" if value < 10 else f"{min(value, 1e9):.0f}"

@@ -1,0 +1,583 @@
+"""Every move a rollout can make: one table of (event, phase), and the handlers it names."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from gateway.core.evidence import begin_step, forgive, step_live
+from gateway.core.judge import Decision
+from gateway.core.rollout_commands import (
+    Action,
+    Activate,
+    Decide,
+    Deprecate,
+    Happening,
+    MakeCurrent,
+    Notify,
+    Record,
+)
+from gateway.core.rollout_events import (
+    Complete,
+    DrainDone,
+    Event,
+    FreezeOff,
+    FreezeOn,
+    GateFailed,
+    GatePassed,
+    HookAnswered,
+    Judged,
+    Pause,
+    Promote,
+    PromoteFull,
+    Resume,
+    Rollback,
+    SetPercent,
+    ShutdownDone,
+    SmokeReported,
+    Start,
+    Superseded,
+    Tick,
+    Undo,
+    UsabilityChanged,
+    WeightsApplied,
+)
+from gateway.core.rollout_state import Paused, PauseKind, Phase, Rollout
+from gateway.errors import IllegalTransition
+
+MAX_TICK_MS: Final = 5_000
+"""More than this between two ticks was not watched: a stalled or suspended control, a jumping clock."""
+
+
+class Change:
+    """One move in the making: the state as it becomes, and the records that go with it."""
+
+    def __init__(self, state: Rollout, now: float) -> None:
+        self.state = state
+        self.now = now
+        self.records: list[Record] = []
+
+    def set(self, **fields: Any) -> None:
+        """Change fields of the state."""
+        self.state = replace(self.state, **fields)
+
+    def decide(self, action: Action, cause: str, reason: str, judged: Decision | None = None) -> None:
+        """Record a decision. judged: what it rests on; None: what the judge last saw in this step."""
+        state = self.state
+        self.set(records=state.records + 1)
+        self.records.append(
+            Decide(
+                number=state.records + 1,
+                at=self.now,
+                step=state.step,
+                percent=state.percent,
+                action=action,
+                cause=cause,
+                reason=reason,
+                judged=judged or state.judged,
+            )
+        )
+
+    def notify(self, happening: Happening, text: str, *, alert: bool = False) -> None:
+        """Record something to tell."""
+        number = self.state.records + 1
+        self.set(records=number)
+        self.records.append(
+            Notify(number=number, happening=happening, percent=self.state.percent, text=text, alert=alert)
+        )
+
+
+# The gate
+
+
+def _start(change: Change, event: Start) -> None:
+    _refuse_if_frozen(change, "start")
+    change.set(phase=Phase.GATE, started_at=change.now)
+    change.decide(
+        "start", event.actor, f"Started by {event.actor}; checking the new version before it gets traffic."
+    )
+    change.notify("started", f"{change.state.plan.strategy} rollout started by {event.actor}")
+
+
+def _gate_passed(change: Change, event: GatePassed) -> None:
+    change.decide("gate", "gate", "The new version is healthy and passed its tests.")
+    if "confirm-start" in change.state.plan.hooks:
+        change.set(phase=Phase.CONFIRM_START, ask=change.state.ask + 1)
+    else:
+        _first_step(change, "gate")
+
+
+def _gate_failed(change: Change, event: GateFailed) -> None:
+    _fail(change, "gate", f"The new version did not pass its gate: {event.reason}")
+
+
+def _start_answered(change: Change, event: HookAnswered) -> None:
+    if event.hook != "confirm-start" or event.ask != change.state.ask:
+        return
+    if event.allowed:
+        _first_step(change, "hook:confirm-start")
+    else:
+        _fail(
+            change, "hook:confirm-start", f"A webhook refused the start: {event.reason or 'no reason given'}"
+        )
+
+
+def _cancel(change: Change, event: Rollback | Undo) -> None:
+    _fail(change, event.actor, _because(f"Cancelled by {event.actor} before any traffic moved", event))
+
+
+def _fail(change: Change, cause: str, reason: str) -> None:
+    change.set(phase=Phase.FAILED, reason=reason, cause=cause, ended_at=change.now, cleaned=True)
+    change.decide("fail", cause, reason)
+    change.notify("failed", reason, alert=True)
+
+
+# Steps
+
+
+def _first_step(change: Change, cause: str) -> None:
+    change.records.append(Activate(change.state.new))
+    _enter(change, change.state.plan.steps[0].percent, cause, "First step")
+
+
+def _enter(change: Change, percent: int, cause: str, why: str) -> None:
+    """Set the share and start the clock of the step it belongs to."""
+    judged = change.state.judged
+    _set_share(change, percent)
+    change.set(phase=_phase_at(percent), paused=None)
+    change.decide("step", cause, f"{why}: {percent} % of traffic to the new version.", judged)
+    change.notify("step", f"{percent} % of traffic to the new version")
+
+
+def _set_share(change: Change, percent: int) -> None:
+    state = change.state
+    steps = state.plan.steps
+    step = max((index for index, step in enumerate(steps) if step.percent <= percent), default=0)
+    change.set(
+        step=step,
+        percent=percent,
+        serial=state.serial + 1,
+        applied=False,
+        moved=state.moved or percent > 0,
+        evidence=begin_step(state.evidence, percent),
+        judged=None,
+        during="asked" if "during-step" in state.plan.hooks and percent > 0 else "none",
+        smoke="due" if percent == 100 and state.plan.smoke_tests is not False else "none",
+    )
+    _restart_clock(change)
+
+
+def _restart_clock(change: Change) -> None:
+    change.set(remaining_ms=change.state.planned.interval_ms, elapsed_ms=0)
+
+
+def _phase_at(percent: int) -> Phase:
+    return Phase.BAKING if percent == 100 else Phase.STEPPING
+
+
+def _weights_applied(change: Change, event: WeightsApplied) -> None:
+    state = change.state
+    if event.serial != state.serial or state.applied:
+        return
+    change.set(applied=True, evidence=step_live(state.evidence, event.stage))
+
+
+def _tick(change: Change, event: Tick) -> None:
+    """Let observed time pass; at the step's end go on, wait, or give up."""
+    state = change.state
+    if not state.applied or state.frozen:
+        return
+    elapsed_ms = min(max(event.elapsed_ms, 0), MAX_TICK_MS)
+    change.set(remaining_ms=max(0, state.remaining_ms - elapsed_ms), elapsed_ms=state.elapsed_ms + elapsed_ms)
+    if change.state.remaining_ms == 0:
+        _step_over(change)
+
+
+def _step_over(change: Change) -> None:
+    state = change.state
+    lacking = _lacking(state)
+    if not lacking:
+        _proceed(change, "clock" if state.plan.dry_run else "judge", "The step passed")
+    elif state.plan.auto_pause and not _is_answering(state):
+        _pause(change, "undecided", "clock", f"The step is over, undecided. {lacking}")
+    elif state.elapsed_ms < state.planned.max_ms:
+        return
+    elif state.plan.on_undecided == "rollback":
+        _roll_back_automatically(change, "clock", f"Still undecided at maxStepTime. {lacking}")
+    else:
+        _pause(change, "undecided", "clock", f"Still undecided at maxStepTime. {lacking}")
+
+
+def _lacking(state: Rollout) -> str:
+    """Return what the step still lacks to pass; empty: nothing."""
+    if state.during == "asked":
+        return "The during-step webhook has not answered."
+    if state.smoke == "due":
+        return "The smoke tests after the switch have not finished."
+    if state.plan.dry_run or state.planned.interval_ms == 0:
+        return ""
+    if state.judged is None:
+        return "The judge has seen nothing of this step."
+    return "" if state.judged.verdict == "advance" else state.judged.reason
+
+
+def _is_answering(state: Rollout) -> bool:
+    """Whether only an answer already asked for is missing: that is waited for, not put to a person."""
+    return state.during == "asked" or state.smoke == "due"
+
+
+def _proceed(change: Change, cause: str, why: str) -> None:
+    """Leave a step that passed: over to a person, a webhook, or the next step."""
+    state = change.state
+    if state.planned.pause and state.percent == state.planned.percent and not _is_approved(state):
+        _pause(change, "planned", "clock", f"{why}; its settings ask for a person's word before the next.")
+    elif "confirm-promote" in state.plan.hooks:
+        change.set(phase=Phase.CONFIRM_PROMOTE, paused=None, ask=state.ask + 1)
+    else:
+        _advance(change, cause, why)
+
+
+def _is_approved(state: Rollout) -> bool:
+    return state.paused is not None and state.paused.kind == "planned"
+
+
+def _advance(change: Change, cause: str, why: str) -> None:
+    percent = change.state.next_percent
+    if percent is None:
+        _end(change, cause, why)
+    else:
+        _enter(change, percent, cause, why)
+
+
+def _promote_answered(change: Change, event: HookAnswered) -> None:
+    _during_answered(change, event)
+    if change.state.phase is not Phase.CONFIRM_PROMOTE:
+        return
+    if event.hook != "confirm-promote" or event.ask != change.state.ask:
+        return
+    if not event.allowed:
+        change.set(phase=_phase_at(change.state.percent))
+        _pause(
+            change,
+            "veto",
+            "hook:confirm-promote",
+            f"A webhook refused the next step: {event.reason or 'no reason given'}",
+        )
+    elif change.state.frozen:
+        change.set(phase=_phase_at(change.state.percent))
+    else:
+        _advance(change, "hook:confirm-promote", "The step passed and was confirmed")
+
+
+def _during_answered(change: Change, event: HookAnswered) -> None:
+    state = change.state
+    if event.hook != "during-step" or event.ask != state.serial or state.during != "asked":
+        return
+    if event.allowed:
+        change.set(during="allowed")
+    else:
+        change.set(during="none")
+        _breach(
+            change, "hook:during-step", f"A webhook refused the step: {event.reason or 'no reason given'}"
+        )
+
+
+def _smoke_reported(change: Change, event: SmokeReported) -> None:
+    state = change.state
+    if event.serial != state.serial or state.smoke != "due":
+        return
+    if event.ok:
+        change.set(smoke="passed")
+    else:
+        change.set(smoke="none")
+        _breach(change, "smoke", f"Smoke tests failed after the switch: {event.reason}")
+
+
+# The judge
+
+
+def _judged(change: Change, event: Judged) -> None:
+    state = change.state
+    before = state.judged
+    change.set(evidence=event.evidence, judged=event.decision)
+    decision = event.decision
+    is_new = before is None or (before.verdict, before.gate) != (decision.verdict, decision.gate)
+    if decision.verdict == "abort" and _may_act(change.state):
+        _breach(change, "judge", decision.reason, is_new=is_new)
+    elif is_new:
+        change.decide("judge", "judge", decision.reason)
+
+
+def _may_act(state: Rollout) -> bool:
+    """Whether an abort is still to be acted on: not if that is under way, or a person already has it on the
+    table.
+    """
+    if state.phase is Phase.CONFIRM_ROLLBACK:
+        return False
+    if state.paused is None:
+        return True
+    return state.paused.kind != "breach" and (state.paused.kind != "stranded" or state.old_usable)
+
+
+def _breach(change: Change, cause: str, reason: str, *, is_new: bool = True) -> None:
+    """The new version is not good enough: act as the settings say."""
+    plan = change.state.plan
+    if plan.dry_run:
+        if is_new:
+            change.decide("judge", cause, f"{reason} (Dry run: nothing is done about it.)")
+    elif plan.on_breach == "pause":
+        _pause(change, "breach", cause, reason)
+    elif "on-rollback" in plan.hooks:
+        change.set(
+            phase=Phase.CONFIRM_ROLLBACK, paused=None, reason=reason, cause=cause, ask=change.state.ask + 1
+        )
+        change.decide("judge", cause, reason)
+    else:
+        _roll_back_automatically(change, cause, reason)
+
+
+def _rollback_answered(change: Change, event: HookAnswered) -> None:
+    state = change.state
+    if event.hook != "on-rollback" or event.ask != state.ask:
+        return
+    if event.allowed:
+        _roll_back_automatically(change, state.cause, state.reason)
+        return
+    change.set(phase=_phase_at(state.percent))
+    _pause(
+        change,
+        "breach",
+        "hook:on-rollback",
+        f"{state.reason} A webhook refused the rollback: {event.reason or 'no reason given'}",
+    )
+
+
+def _roll_back_automatically(change: Change, cause: str, reason: str) -> None:
+    state = change.state
+    if not state.old_usable and state.new_usable:
+        _pause(change, "stranded", cause, f"Nowhere to go back to, the old version is not usable. {reason}")
+    else:
+        _revert(change, cause, reason)
+
+
+# Orders
+
+
+def _pause(change: Change, kind: PauseKind, actor: str, reason: str) -> None:
+    state = change.state
+    phase = state.paused.phase if state.paused is not None else _phase_at(state.percent)
+    change.set(phase=Phase.PAUSED, paused=Paused(kind, phase, reason, actor))
+    change.decide("pause", actor, reason)
+    change.notify("paused", reason, alert=kind != "person")
+
+
+def _pause_ordered(change: Change, event: Pause) -> None:
+    _pause(change, "person", event.actor, event.reason or f"Paused by {event.actor}.")
+
+
+def _resume(change: Change, event: Resume) -> None:
+    """Go on as the kind of the pause asks for: with the clock where it was, a new clock, or the next step."""
+    state = change.state
+    assert state.paused is not None
+    kind = state.paused.kind
+    if kind == "planned":
+        _refuse_if_frozen(change, "advance")
+    if kind in ("breach", "stranded"):
+        change.set(evidence=forgive(state.evidence), judged=None, reason="", cause="")
+    if kind in ("breach", "stranded", "undecided"):
+        _restart_clock(change)
+    change.decide("resume", event.actor, f"Resumed by {event.actor}.")
+    change.notify("resumed", f"Resumed by {event.actor}")
+    if kind == "planned":
+        _proceed(change, event.actor, f"Approved by {event.actor}")
+    else:
+        change.set(phase=_phase_at(state.percent), paused=None)
+
+
+def _promote(change: Change, event: Promote) -> None:
+    _refuse_if_frozen(change, "advance")
+    _overrule(change)
+    change.set(paused=None)
+    _advance(change, event.actor, f"Promoted by {event.actor}")
+
+
+def _promote_full(change: Change, event: PromoteFull) -> None:
+    _refuse_if_frozen(change, "advance")
+    if change.state.percent == 100:
+        raise IllegalTransition("all traffic is on the new version already: complete ends the watch")
+    _overrule(change)
+    _enter(change, 100, event.actor, f"Promoted in full by {event.actor}")
+
+
+def _set_percent(change: Change, event: SetPercent) -> None:
+    state = change.state
+    if not 0 <= event.percent <= 100:
+        raise IllegalTransition(f"a share is between 0 and 100, not {event.percent}")
+    if event.percent > state.percent:
+        _refuse_if_frozen(change, "raise the share")
+    _overrule(change)
+    judged = state.judged
+    _set_share(change, event.percent)
+    change.set(phase=_phase_at(event.percent))
+    why = f"{event.actor} set {event.percent} % of traffic to the new version."
+    change.decide("set_percent", event.actor, why, judged)
+    change.notify("step", why)
+    if state.paused is not None:
+        paused = Paused(
+            "person", _phase_at(event.percent), f"Paused while {event.actor} sets the share.", event.actor
+        )
+        change.set(phase=Phase.PAUSED, paused=paused)
+
+
+def _overrule(change: Change) -> None:
+    """A person goes on in spite of what the judge holds against the new version: it starts to count anew."""
+    paused = change.state.paused
+    if paused is not None and paused.kind in ("breach", "stranded", "undecided"):
+        change.set(evidence=forgive(change.state.evidence), reason="", cause="")
+
+
+def _complete(change: Change, event: Complete) -> None:
+    if change.state.percent != 100:
+        raise IllegalTransition(f"only at 100 % can it be completed; it is at {change.state.percent} %")
+    _refuse_if_frozen(change, "complete")
+    _end(change, event.actor, f"Completed by {event.actor}")
+
+
+def _roll_back_ordered(change: Change, event: Rollback | Undo) -> None:
+    warning = (
+        ""
+        if change.state.old_usable
+        else "The old version is not usable at the moment; it gets all traffic all the same."
+    )
+    change.set(warning=warning)
+    _revert(change, event.actor, _because(f"Rolled back by {event.actor}", event))
+    if warning:
+        change.decide("warning", event.actor, warning)
+
+
+def _because(what: str, event: Rollback | Undo) -> str:
+    reason = event.reason if isinstance(event, Rollback) else ""
+    return f"{what}: {reason}" if reason else f"{what}."
+
+
+def _refuse_if_frozen(change: Change, what: str) -> None:
+    if change.state.frozen:
+        raise IllegalTransition(f"changes are frozen: cannot {what}")
+
+
+# Ends
+
+
+def _revert(change: Change, cause: str, reason: str) -> None:
+    change.set(
+        phase=Phase.REVERTING,
+        paused=None,
+        percent=0,
+        serial=change.state.serial + 1,
+        applied=False,
+        evidence=begin_step(change.state.evidence, 0),
+        during="none",
+        smoke="none",
+        reason=reason,
+        cause=cause,
+    )
+    change.decide("rollback", cause, reason)
+
+
+def _reverted(change: Change, event: WeightsApplied) -> None:
+    state = change.state
+    if event.serial != state.serial:
+        return
+    change.set(phase=Phase.ROLLED_BACK, applied=True, ended_at=change.now)
+    change.notify("rolled_back", state.reason, alert=True)
+
+
+def _new_drained(change: Change, event: DrainDone) -> None:
+    if event.version == change.state.new and not change.state.cleaned:
+        change.set(cleaned=True)
+        change.records.append(Deprecate(event.version))
+
+
+def _end(change: Change, cause: str, why: str) -> None:
+    change.set(phase=Phase.ENDING, paused=None, cause=cause)
+    change.decide("complete", cause, f"{why}: the old version is drained.")
+
+
+def _old_drained(change: Change, event: DrainDone) -> None:
+    state = change.state
+    if event.version != state.old:
+        return
+    change.set(phase=Phase.COMPLETED, ended_at=change.now)
+    change.records += [MakeCurrent(state.new), Deprecate(state.old)]
+    change.notify("completed", "The new version serves everything; the old one is drained")
+
+
+def _tidied(change: Change, event: ShutdownDone | Superseded) -> None:
+    change.set(cleaned=True)
+
+
+# Anywhere
+
+
+def _usability(change: Change, event: UsabilityChanged) -> None:
+    change.set(old_usable=event.old, new_usable=event.new)
+
+
+def _freeze(change: Change, event: FreezeOn) -> None:
+    change.set(frozen=True)
+
+
+def _thaw(change: Change, event: FreezeOff) -> None:
+    change.set(frozen=False)
+
+
+Handler = Callable[[Change, Any], None]
+
+
+def _in(handler: Handler, *phases: Phase) -> dict[Phase, Handler]:
+    return dict.fromkeys(phases, handler)
+
+
+_TESTING: Final = (Phase.GATE, Phase.CONFIRM_START)
+_RUNNING: Final = (Phase.STEPPING, Phase.BAKING)
+_GUARDED: Final = (*_RUNNING, Phase.CONFIRM_PROMOTE, Phase.PAUSED)
+_OPEN: Final = (Phase.PENDING, *_TESTING, *_GUARDED, Phase.CONFIRM_ROLLBACK, Phase.ENDING, Phase.REVERTING)
+_GIVE_UP: Final = _in(_cancel, Phase.PENDING, *_TESTING) | _in(
+    _roll_back_ordered, *_GUARDED, Phase.CONFIRM_ROLLBACK, Phase.ENDING
+)
+
+MOVES: Final[dict[type[Event], dict[Phase, Handler]]] = {
+    # Orders: what is not listed is refused.
+    Start: _in(_start, Phase.PENDING),
+    Promote: _in(_promote, *_GUARDED),
+    PromoteFull: _in(_promote_full, *_GUARDED),
+    SetPercent: _in(_set_percent, *_GUARDED),
+    Pause: _in(_pause_ordered, *_RUNNING, Phase.CONFIRM_PROMOTE),
+    Resume: _in(_resume, Phase.PAUSED),
+    Complete: _in(_complete, *_GUARDED),
+    Rollback: _GIVE_UP,
+    Undo: _GIVE_UP,
+    # Facts: what is not listed comes too late and changes nothing.
+    GatePassed: _in(_gate_passed, Phase.GATE),
+    GateFailed: _in(_gate_failed, Phase.GATE),
+    HookAnswered: {
+        Phase.CONFIRM_START: _start_answered,
+        Phase.STEPPING: _during_answered,
+        Phase.BAKING: _during_answered,
+        Phase.CONFIRM_PROMOTE: _promote_answered,
+        Phase.PAUSED: _during_answered,
+        Phase.CONFIRM_ROLLBACK: _rollback_answered,
+    },
+    WeightsApplied: _in(_weights_applied, *_GUARDED, Phase.CONFIRM_ROLLBACK, Phase.ENDING)
+    | _in(_reverted, Phase.REVERTING),
+    Tick: _in(_tick, *_RUNNING),
+    Judged: _in(_judged, *_GUARDED, Phase.CONFIRM_ROLLBACK),
+    SmokeReported: _in(_smoke_reported, *_GUARDED),
+    DrainDone: {Phase.ENDING: _old_drained, Phase.ROLLED_BACK: _new_drained},
+    ShutdownDone: _in(_tidied, Phase.COMPLETED),
+    Superseded: _in(_tidied, Phase.COMPLETED, Phase.ROLLED_BACK),
+    UsabilityChanged: _in(_usability, *_OPEN),
+    FreezeOn: _in(_freeze, *_OPEN),
+    FreezeOff: _in(_thaw, *_OPEN),
+}
+"""(event, phase) -> handler: every move there is."""
