@@ -1,6 +1,6 @@
-"""The control process: what exists, what is wanted, what was decided, and who may change it.
+"""The control process: configuration in force, probes, rollouts, supervision, and what an operator may do.
 
-It probes, judges, rolls out, supervises and answers operators. It saves first and acts after. It must not
-know a single proxied byte: workers serve by the last snapshot they were sent, whether control is there or
-not.
+This room keeps the workers running and tells them, by snapshots over the link, how to choose a version; it reads
+their counts and decides. It must not know how a request is proxied (it never touches a proxied byte), how SQL is
+written, or how the admin API speaks HTTP.
 """

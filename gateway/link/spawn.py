@@ -10,8 +10,8 @@ class ListenSpec(msgspec.Struct, frozen=True):
 
     address: str
     """`host:port` as configured."""
-    certificate: str | None = None
-    key: str | None = None
+    certificates: tuple[tuple[str, str], ...] = ()
+    """(certificate chain, key) PEM files; none: plain text."""
     proxy_protocol: bool = False
 
 

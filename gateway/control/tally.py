@@ -1,0 +1,334 @@
+"""Adds the workers' counts up.
+
+Workers report totals since their own start, so the newest report of each incarnation is kept as it came,
+and a sum is made when somebody asks: base (incarnations that ended) + the newest report of each other. A
+report that comes twice, or that a restarted control hears again, changes nothing; one that is lost is
+made good by the next.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Final, TypeVar
+
+import msgspec
+
+from gateway.link.counts import JudgedTotals, VersionTotals
+from gateway.link.messages import Counts
+
+MAX_ABSENT: Final = 16
+"""Incarnations nobody has heard of since control started, kept apart in case they come back."""
+MAX_JUDGED: Final = 512
+"""(stage, share) pairs kept in a version's base: some dozen rollouts."""
+MAX_COHORT_KEYS: Final = 10_000
+"""Keys with an error kept for each service."""
+
+Key = TypeVar("Key")
+_encode: Final = msgspec.msgpack.Encoder().encode
+
+Cell = tuple[str, int, int]
+"""(version id, stage, share in hundredths of a percent)."""
+
+
+class JudgedSum(msgspec.Struct):
+    """Evidence of one cell over all workers, cumulative. latency: bucket -> count."""
+
+    answers: int = 0
+    errors: dict[str, int] = {}
+    latency: dict[int, int] = {}
+
+    def add(self, totals: JudgedTotals) -> None:
+        """Add one worker's."""
+        self.answers += totals.answers
+        _add(self.errors, totals.errors)
+        _add(self.latency, totals.latency)
+
+
+class VersionSum(msgspec.Struct):
+    """Everything counted about one version over all workers, cumulative; `in_flight` and `streams` are
+    now.
+    """
+
+    service: str = ""
+    version: str = ""
+    requests: dict[tuple[str, int], int] = {}
+    """(method, status) -> exchanges."""
+    attempts: dict[str, int] = {}
+    latency: dict[int, int] = {}
+    latency_us: int = 0
+    judged: dict[tuple[int, int], JudgedSum] = {}
+    """By (stage, share)."""
+    in_flight: int = 0
+    streams: int = 0
+
+    def add(self, totals: VersionTotals) -> None:
+        """Add one worker's totals, gauges apart."""
+        self.service, self.version = totals.service, totals.version
+        for method, status, n in totals.requests:
+            self.requests[method, status] = self.requests.get((method, status), 0) + n
+        _add(self.attempts, totals.attempts)
+        _add(self.latency, totals.latency)
+        self.latency_us += totals.latency_us
+        for judged in totals.judged:
+            self.judge(judged)
+
+    def judge(self, totals: JudgedTotals) -> None:
+        """Add one cell of one worker's evidence."""
+        cell = (totals.stage, totals.share)
+        if cell not in self.judged:
+            self.judged[cell] = JudgedSum()
+        self.judged[cell].add(totals)
+
+
+class WorkerSum(msgspec.Struct):
+    """What workers count of themselves: totals, and the gauges of those connected."""
+
+    accepted: int = 0
+    requests: int = 0
+    forced: int = 0
+    refused: dict[str, int] = {}
+    connections: int = 0
+
+    def add(self, counts: Counts) -> None:
+        """Add one worker's totals, gauges apart."""
+        self.accepted += counts.accepted
+        self.requests += counts.requests
+        self.forced += counts.forced
+        _add(self.refused, counts.refused)
+
+
+class _Live(msgspec.Struct):
+    """The newest report of one incarnation."""
+
+    counts: Counts
+    """Of the worker itself; its versions are below."""
+    versions: dict[str, VersionTotals] = {}
+
+
+class _State(msgspec.Struct):
+    """What is stored: enough to go on exactly where the last control was."""
+
+    versions: dict[str, VersionSum] = {}
+    workers: WorkerSum = msgspec.field(default_factory=WorkerSum)
+    live: dict[str, _Live] = {}
+    cohort_keys: dict[str, list[int]] = {}
+    cohort_errors: dict[str, list[tuple[str, int, int, int]]] = {}
+
+
+class Tally:
+    """The counts of all workers, dead ones included."""
+
+    def __init__(self) -> None:
+        self.loop_lag_us: dict[int, int] = {}
+        """By slot: how late its last heartbeat was, microseconds."""
+        self._base: dict[str, VersionSum] = {}
+        self._base_workers = WorkerSum()
+        self._live: dict[str, _Live] = {}
+        self._present: dict[str, int] = {}
+        """Connected incarnation -> slot: whose gauges count."""
+        self._services: dict[str, set[str]] = {}
+        """Service -> ids of its versions that were counted."""
+        self._cohort_keys: dict[str, dict[int, None]] = {}
+        self._cohort_errors: dict[str, dict[Cell, int]] = {}
+
+    # -- reports
+
+    def on_counts(self, slot: int, incarnation: str, counts: Counts) -> None:
+        """Take a worker's newest totals; versions it leaves out have not changed."""
+        self._present[incarnation] = slot
+        self.loop_lag_us[slot] = counts.loop_lag_us
+        live = self._live.get(incarnation)
+        if live is None:
+            live = self._live[incarnation] = _Live(counts)
+        live.counts = msgspec.structs.replace(counts, versions=())
+        for totals in counts.versions:
+            self._keep_evicted(live.versions.get(totals.version_id), totals)
+            self._note_cohorts(totals)
+            live.versions[totals.version_id] = msgspec.structs.replace(totals, cohort_errors=[])
+            self._services.setdefault(totals.service, set()).add(totals.version_id)
+
+    def on_absent(self, incarnation: str) -> None:
+        """Its link ended: its gauges no longer count, its totals do, and it may come back."""
+        self._present.pop(incarnation, None)
+
+    def on_ended(self, incarnation: str) -> None:
+        """Its process is gone for good."""
+        self._present.pop(incarnation, None)
+        live = self._live.pop(incarnation, None)
+        if live is None:
+            return
+        self._base_workers.add(live.counts)
+        for totals in live.versions.values():
+            self._base_of(totals.version_id).add(totals)
+            self._bound_judged(totals.version_id)
+
+    def forget(self, version_ids: Iterable[str]) -> None:
+        """The versions were deleted: nobody asks for their counts again."""
+        for version_id in version_ids:
+            self._base.pop(version_id, None)
+            for live in self._live.values():
+                live.versions.pop(version_id, None)
+            for ids in self._services.values():
+                ids.discard(version_id)
+
+    # -- sums
+
+    def version(self, version_id: str) -> VersionSum:
+        """Return what was ever counted about one version."""
+        total = _copy(self._base.get(version_id))
+        for incarnation, live in self._live.items():
+            totals = live.versions.get(version_id)
+            if totals is None:
+                continue
+            total.add(totals)
+            if incarnation in self._present:
+                total.in_flight += totals.in_flight
+                total.streams += totals.streams
+        return total
+
+    def versions(self) -> dict[str, VersionSum]:
+        """Return every version's sum, by version id."""
+        ids = set(self._base).union(*(live.versions for live in self._live.values()))
+        return {version_id: self.version(version_id) for version_id in sorted(ids)}
+
+    def judged(self, service: str) -> dict[Cell, JudgedSum]:
+        """Return the judge's evidence for one service: cumulative, by (version id, stage, share)."""
+        cells: dict[Cell, JudgedSum] = {}
+        for version_id in self._services.get(service, ()):
+            for (stage, share), judged in self._judged_of(version_id).items():
+                cells[version_id, stage, share] = judged
+        return cells
+
+    def workers(self) -> WorkerSum:
+        """Return what all workers counted of themselves."""
+        total = msgspec.structs.replace(self._base_workers, refused=dict(self._base_workers.refused))
+        for incarnation, live in self._live.items():
+            total.add(live.counts)
+            if incarnation in self._present:
+                total.connections += live.counts.connections
+        return total
+
+    # -- cohorts
+
+    def cohort_errors(self, service: str) -> dict[Cell, int]:
+        """Return, by cell, how many sticky keys had their first error of this rollout there."""
+        return dict(self._cohort_errors.get(service, {}))
+
+    def reset_cohorts(self, service: str) -> None:
+        """A new rollout begins: every key may err once again."""
+        self._cohort_keys.pop(service, None)
+        self._cohort_errors.pop(service, None)
+
+    def _note_cohorts(self, totals: VersionTotals) -> None:
+        """Count each key once a rollout, whichever worker and version saw its error first."""
+        if not totals.cohort_errors:
+            return
+        keys = self._cohort_keys.setdefault(totals.service, {})
+        errors = self._cohort_errors.setdefault(totals.service, {})
+        for stage, share, key in totals.cohort_errors:
+            if key in keys or len(keys) >= MAX_COHORT_KEYS:
+                continue
+            keys[key] = None
+            cell = (totals.version_id, stage, share)
+            errors[cell] = errors.get(cell, 0) + 1
+
+    # -- over a restart of control
+
+    def dump(self) -> bytes:
+        """Return everything, to be stored each second."""
+        state = _State(
+            versions=self._base,
+            workers=self._base_workers,
+            live=self._live,
+            cohort_keys={service: list(keys) for service, keys in self._cohort_keys.items()},
+            cohort_errors={
+                service: [(*cell, n) for cell, n in errors.items()]
+                for service, errors in self._cohort_errors.items()
+            },
+        )
+        return _encode(state)
+
+    def load(self, data: bytes) -> None:
+        """Go on from `data`. Workers that still live report again and replace what is told of them there.
+
+        Raises msgspec.MsgspecError if `data` is not a dump.
+        """
+        state = msgspec.msgpack.decode(data, type=_State)
+        for version_id, total in state.versions.items():
+            self._base[version_id] = total
+            self._services.setdefault(total.service, set()).add(version_id)
+        self._base_workers = state.workers
+        for incarnation, live in state.live.items():
+            self._live.setdefault(incarnation, live)
+            for totals in live.versions.values():
+                self._services.setdefault(totals.service, set()).add(totals.version_id)
+        self._cohort_keys = {service: dict.fromkeys(keys) for service, keys in state.cohort_keys.items()}
+        self._cohort_errors = {
+            service: {(version_id, stage, share): n for version_id, stage, share, n in errors}
+            for service, errors in state.cohort_errors.items()
+        }
+        self._end_the_longest_absent()
+
+    # -- inside
+
+    def _base_of(self, version_id: str) -> VersionSum:
+        if version_id not in self._base:
+            self._base[version_id] = VersionSum()
+        return self._base[version_id]
+
+    def _judged_of(self, version_id: str) -> dict[tuple[int, int], JudgedSum]:
+        total = VersionSum()
+        if (base := self._base.get(version_id)) is not None:
+            total.judged = _copy_judged(base)
+        for live in self._live.values():
+            for judged in live.versions[version_id].judged if version_id in live.versions else ():
+                total.judge(judged)
+        return total.judged
+
+    def _keep_evicted(self, before: VersionTotals | None, now: VersionTotals) -> None:
+        """Save evidence that the worker has thrown away: it keeps a bounded number of cells, oldest first."""
+        if before is None:
+            return
+        kept = {(judged.stage, judged.share): judged.answers for judged in now.judged}
+        for judged in before.judged:
+            if kept.get((judged.stage, judged.share), -1) < judged.answers:
+                self._base_of(now.version_id).service = now.service
+                self._base_of(now.version_id).version = now.version
+                self._base_of(now.version_id).judge(judged)
+
+    def _bound_judged(self, version_id: str) -> None:
+        cells = self._base[version_id].judged
+        for cell in list(_excess(cells, MAX_JUDGED)):
+            del cells[cell]
+
+    def _end_the_longest_absent(self) -> None:
+        absent = [incarnation for incarnation in self._live if incarnation not in self._present]
+        for incarnation in absent[: max(0, len(absent) - MAX_ABSENT)]:
+            self.on_ended(incarnation)
+
+
+def _excess(cells: dict[tuple[int, int], JudgedSum], limit: int) -> Iterator[tuple[int, int]]:
+    """Yield the cells beyond `limit`, those of the oldest stages first."""
+    yield from sorted(cells)[: max(0, len(cells) - limit)]
+
+
+def _copy(total: VersionSum | None) -> VersionSum:
+    if total is None:
+        return VersionSum()
+    return msgspec.structs.replace(
+        total,
+        requests=dict(total.requests),
+        attempts=dict(total.attempts),
+        latency=dict(total.latency),
+        judged=_copy_judged(total),
+    )
+
+
+def _copy_judged(total: VersionSum) -> dict[tuple[int, int], JudgedSum]:
+    return {
+        cell: JudgedSum(judged.answers, dict(judged.errors), dict(judged.latency))
+        for cell, judged in total.judged.items()
+    }
+
+
+def _add(into: dict[Key, int], more: dict[Key, int]) -> None:
+    for key, n in more.items():
+        into[key] = into.get(key, 0) + n

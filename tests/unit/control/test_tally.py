@@ -1,0 +1,169 @@
+"""Counts from several workers, over their deaths and control's."""
+
+from typing import Any
+
+import pytest
+
+from gateway.control import tally as module
+from gateway.control.tally import Tally
+from gateway.link.counts import JudgedTotals, VersionTotals
+from gateway.link.messages import Counts
+
+V1, V2 = "id-1", "id-2"
+
+
+def totals(version_id: str = V1, **changed: Any) -> VersionTotals:
+    fields: dict[str, Any] = {
+        "service": "auth",
+        "version": version_id.replace("id", "v"),
+        "version_id": version_id,
+        "requests": [],
+        "attempts": {},
+        "latency": {},
+        "latency_us": 0,
+        "in_flight": 0,
+        "streams": 0,
+        "judged": [],
+    }
+    return VersionTotals(**{**fields, **changed})
+
+
+def counts(*versions: VersionTotals, **changed: Any) -> Counts:
+    return Counts(versions=versions, **changed)
+
+
+def cell(answers: int, stage: int = 1, share: int = 1000, **errors: int) -> JudgedTotals:
+    return JudgedTotals(stage, share, answers, errors, {3: answers})
+
+
+def test_totals_of_workers_add_up() -> None:
+    tally = Tally()
+    tally.on_counts(0, "a", counts(totals(requests=[("GET", 200, 3)], latency={1: 3}, latency_us=30)))
+    tally.on_counts(
+        1, "b", counts(totals(requests=[("GET", 200, 4), ("GET", 500, 1)], attempts={"reset": 2}))
+    )
+    total = tally.version(V1)
+    assert total.requests == {("GET", 200): 7, ("GET", 500): 1}
+    assert (total.latency, total.latency_us, total.attempts) == ({1: 3}, 30, {"reset": 2})
+    assert (total.service, total.version) == ("auth", "v-1")
+
+
+def test_a_repeated_report_counts_nothing_twice() -> None:
+    tally = Tally()
+    for _ in range(3):
+        tally.on_counts(0, "a", counts(totals(requests=[("GET", 200, 3)]), requests=3))
+    tally.on_counts(0, "a", counts(requests=5))
+    assert tally.version(V1).requests == {("GET", 200): 3}
+    assert tally.workers().requests == 5
+
+
+def test_a_dead_workers_totals_stay_and_its_gauges_go() -> None:
+    tally = Tally()
+    report = counts(totals(requests=[("GET", 200, 3)], in_flight=2, streams=1), connections=7, requests=3)
+    tally.on_counts(0, "a", report)
+    assert (tally.version(V1).in_flight, tally.workers().connections) == (2, 7)
+    tally.on_absent("a")
+    assert (tally.version(V1).in_flight, tally.workers().connections) == (0, 0)
+    tally.on_ended("a")
+    tally.on_counts(0, "b", counts(totals(requests=[("GET", 200, 10)]), requests=10))
+    assert tally.version(V1).requests == {("GET", 200): 13}
+    assert tally.version(V1).streams == 0
+    assert tally.workers().requests == 13
+
+
+def test_a_restarted_control_goes_on_exactly_where_the_last_one_was() -> None:
+    before = Tally()
+    before.on_counts(0, "dead", counts(totals(requests=[("GET", 200, 5)], judged=[cell(5)])))
+    before.on_ended("dead")
+    before.on_counts(0, "a", counts(totals(requests=[("GET", 200, 3)], judged=[cell(3)])))
+    before.on_counts(1, "gone", counts(totals(requests=[("GET", 200, 2)])))
+    after = Tally()
+    after.load(before.dump())
+    assert after.version(V1).requests == {("GET", 200): 10}
+    after.on_counts(0, "a", counts(totals(requests=[("GET", 200, 4)], judged=[cell(4)])))
+    assert after.version(V1).requests == {("GET", 200): 11}
+    assert after.judged("auth")[V1, 1, 1000].answers == 9
+
+
+def test_a_dump_is_not_touched_by_what_comes_later() -> None:
+    tally = Tally()
+    tally.on_counts(0, "a", counts(totals(judged=[cell(3)])))
+    dump = tally.dump()
+    tally.on_counts(0, "a", counts(totals(judged=[cell(9)])))
+    restored = Tally()
+    restored.load(dump)
+    assert restored.judged("auth")[V1, 1, 1000].answers == 3
+
+
+def test_evidence_is_kept_apart_by_version_stage_and_share() -> None:
+    tally = Tally()
+    tally.on_counts(0, "a", counts(totals(judged=[cell(10, reset=1), cell(20, stage=2, share=5000)])))
+    tally.on_counts(1, "b", counts(totals(judged=[cell(1, reset=1)]), totals(V2, judged=[cell(4)])))
+    tally.on_counts(1, "b", counts(totals("id-3", service="other", judged=[cell(99)])))
+    found = tally.judged("auth")
+    assert {key: sum_.answers for key, sum_ in found.items()} == {
+        (V1, 1, 1000): 11,
+        (V1, 2, 5000): 20,
+        (V2, 1, 1000): 4,
+    }
+    assert found[V1, 1, 1000].errors == {"reset": 2}
+    assert found[V1, 1, 1000].latency == {3: 11}
+
+
+def test_evidence_a_worker_has_evicted_is_not_lost() -> None:
+    tally = Tally()
+    tally.on_counts(0, "a", counts(totals(judged=[cell(10), cell(5, stage=2)])))
+    tally.on_counts(0, "a", counts(totals(judged=[cell(6, stage=2)])))
+    tally.on_counts(0, "a", counts(totals(judged=[cell(6, stage=2), cell(2)])))  # evicted, and made anew
+    found = tally.judged("auth")
+    assert found[V1, 1, 1000].answers == 12
+    assert found[V1, 2, 1000].answers == 6
+    tally.on_ended("a")
+    assert tally.judged("auth") == found
+
+
+def test_asking_changes_nothing() -> None:
+    tally = Tally()
+    tally.on_counts(0, "a", counts(totals(requests=[("GET", 200, 3)], judged=[cell(3)])))
+    tally.on_ended("a")
+    tally.on_counts(0, "b", counts(totals(requests=[("GET", 200, 1)], judged=[cell(1)])))
+    assert tally.versions() == tally.versions()
+    assert tally.judged("auth") == tally.judged("auth")
+    assert tally.workers() == tally.workers()
+
+
+def test_a_sticky_key_counts_its_first_error_once_over_workers_and_versions() -> None:
+    tally = Tally()
+    tally.on_counts(0, "a", counts(totals(cohort_errors=[(1, 1000, 77), (1, 1000, 78)])))
+    tally.on_counts(
+        1, "b", counts(totals(cohort_errors=[(1, 1000, 77)]), totals(V2, cohort_errors=[(2, 1000, 78)]))
+    )
+    assert tally.cohort_errors("auth") == {(V1, 1, 1000): 2}
+    restored = Tally()
+    restored.load(tally.dump())
+    restored.on_counts(0, "c", counts(totals(cohort_errors=[(3, 1, 77)])))
+    assert restored.cohort_errors("auth") == {(V1, 1, 1000): 2}
+    restored.reset_cohorts("auth")
+    restored.on_counts(0, "c", counts(totals(cohort_errors=[(3, 1, 77)])))
+    assert restored.cohort_errors("auth") == {(V1, 3, 1): 1}
+
+
+def test_incarnations_nobody_heard_of_are_folded_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ABSENT", 2)
+    dump = b""
+    for number in range(6):
+        tally = Tally()
+        if dump:
+            tally.load(dump)
+        tally.on_counts(0, f"i{number}", counts(totals(requests=[("GET", 200, 1)])))
+        dump = tally.dump()
+    assert tally.version(V1).requests == {("GET", 200): 6}
+    assert len(tally._live) == 3
+
+
+def test_a_deleted_versions_counts_go() -> None:
+    tally = Tally()
+    tally.on_counts(0, "a", counts(totals(requests=[("GET", 200, 3)]), totals(V2)))
+    tally.forget([V1])
+    assert set(tally.versions()) == {V2}
+    assert tally.judged("auth") == {}
