@@ -1,7 +1,11 @@
-"""Coroutine tests run in a fresh loop each."""
+"""Coroutine tests run in a fresh loop each; certificates are made when a test asks for them."""
 
 import asyncio
+import datetime
 import inspect
+import ipaddress
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,3 +18,85 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
     asyncio.run(pyfuncitem.obj(**arguments))
     return True
+
+
+class Authority:
+    """A certificate authority of this test alone."""
+
+    def __init__(self, folder: Path) -> None:
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._issued = 0
+        self.ca = folder / "ca.pem"
+        self.ca.write_bytes(_pem(self._certificate("test authority", self._key, names=(), is_ca=True)))
+
+    def issue(self, *names: str, client: bool = False) -> tuple[str, str]:
+        """Write a certificate for DNS names and IP addresses, and its key; return both paths."""
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        key = ec.generate_private_key(ec.SECP256R1())
+        self._issued += 1
+        stem = self._folder / f"certificate-{self._issued}"
+        certificate, key_file = stem.with_suffix(".pem"), stem.with_suffix(".key")
+        certificate.write_bytes(_pem(self._certificate(names[0], key, names, is_ca=False, client=client)))
+        key_file.write_bytes(_key_pem(key))
+        return str(certificate), str(key_file)
+
+    def _certificate(
+        self, subject: str, key: Any, names: tuple[str, ...], *, is_ca: bool, client: bool = False
+    ) -> Any:
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+        def name(text: str) -> x509.Name:
+            return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+        now = datetime.datetime.now(datetime.UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(name(subject))
+            .issuer_name(name("test authority"))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+        )
+        if names:
+            purpose = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
+            alternatives = x509.SubjectAlternativeName([_general_name(text) for text in names])
+            builder = builder.add_extension(alternatives, critical=False)
+            builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        return builder.sign(self._key, hashes.SHA256())
+
+
+def _general_name(text: str) -> Any:
+    from cryptography import x509
+
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
+
+
+def _pem(certificate: Any) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    data: bytes = certificate.public_bytes(Encoding.PEM)
+    return data
+
+
+def _key_pem(key: Any) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    data: bytes = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return data
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """An authority whose certificates live as long as the test."""
+    return Authority(tmp_path)

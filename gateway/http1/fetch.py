@@ -7,8 +7,9 @@ an answer's body.
 import asyncio
 import re
 import ssl as ssl_module
+import time
 from collections.abc import Callable, Iterable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 from urllib.parse import quote, urlsplit
 
 import httptools
@@ -130,15 +131,14 @@ async def tcp_check(
     Returns the seconds it took. Raises ConnectFailed or UpstreamTimeout.
     """
     target = parse_target(url)._replace(tls=False)
-    loop = asyncio.get_running_loop()
-    started = loop.time()
+    started = time.monotonic()
     try:
         async with asyncio.timeout(timeout_s):
             transport = await _connect(asyncio.Protocol, target, address, None, None)
     except TimeoutError as exc:
         raise UpstreamTimeout(f"no connection within {timeout_s:g} s") from exc
     transport.abort()
-    return loop.time() - started
+    return time.monotonic() - started
 
 
 async def _connect(
@@ -196,8 +196,7 @@ class _Answer(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop, method: str, max_bytes: int) -> None:
         self.done: asyncio.Future[FetchResult] = loop.create_future()
         self.sent = False
-        self._loop = loop
-        self._started = loop.time()
+        self._started = time.monotonic()  # uvloop rounds its own clock to milliseconds
         self._status = 0
         self._fields: dict[str, str] = {}
         self._body: list[bytes] = []
@@ -220,10 +219,9 @@ class _Answer(asyncio.Protocol):
     # The connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclasses of it
         if self.done.done():
-            transport.abort()
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self.done.done():
@@ -298,7 +296,7 @@ class _Answer(asyncio.Protocol):
     def _finish(self, *, truncated: bool = False) -> None:
         if self.done.done():
             return
-        elapsed_s = self._loop.time() - self._started
+        elapsed_s = time.monotonic() - self._started
         result = FetchResult(self._status, self._fields, b"".join(self._body), elapsed_s, truncated)
         self.done.set_result(result)
 
