@@ -1,0 +1,163 @@
+"""Carrying out what the rollout machine asks for: each act ends in the fact to report.
+
+An act may be issued again after a crash: each is idempotent, or carries a number that stays the same.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+from gateway.control.drains import Drains
+from gateway.control.webhooks import Answer, Message, Webhooks
+from gateway.core.rollout_commands import (
+    Act,
+    AskHook,
+    CallShutdownUrl,
+    Notify,
+    RunGate,
+    RunSmoke,
+    SetWeights,
+    StartDrain,
+)
+from gateway.core.rollout_events import (
+    DrainDone,
+    Event,
+    GateFailed,
+    GatePassed,
+    HookAnswered,
+    ShutdownDone,
+    SmokeReported,
+    WeightsApplied,
+)
+from gateway.core.rollout_state import Rollout
+from gateway.core.smoke import SmokeSettings
+from gateway.log import get_logger
+from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord
+
+log = get_logger(room="rollouts")
+
+APPLY_TIMEOUT_S: Final = 5.0
+"""A worker that has not applied a table by then is being replaced."""
+
+
+class CatalogView(Protocol):
+    """What rollouts need of the catalog."""
+
+    def service_record(self, name: str) -> ServiceRecord: ...
+    def version_record(self, version_id: str) -> VersionRecord: ...
+    def put_service(self, record: ServiceRecord) -> None: ...
+    def put_version(self, record: VersionRecord) -> None: ...
+    def publish(self, names: Iterable[str]) -> int: ...
+    def is_usable(self, version_id: str) -> bool: ...
+
+
+class HubView(Protocol):
+    """What rollouts need of the links."""
+
+    async def applied(self, number: int, timeout_s: float) -> list[int]: ...
+
+
+class Checks(Protocol):
+    """What gates are made of."""
+
+    async def gate(self, version_id: str) -> str:
+        """Probe until healthy. Returns why it is not; empty if it is."""
+
+    async def smoke(
+        self, version_id: str, tests: SmokeSettings | None, deployment_id: str | None = None
+    ) -> str:
+        """Run smoke tests (None: the version's own). Returns the first complaint; empty if all passed."""
+
+    async def shut_down(self, version_id: str) -> None:
+        """POST the version's shutdown url, if it has one, until it is taken or given up."""
+
+
+class Acts:
+    """What a rollout can have done."""
+
+    def __init__(
+        self,
+        catalog: CatalogView,
+        hub: HubView,
+        checks: Checks,
+        drains: Drains,
+        webhooks: Webhooks,
+        *,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._catalog = catalog
+        self._hub = hub
+        self._checks = checks
+        self._drains = drains
+        self._webhooks = webhooks
+        self._wall = wall
+
+    async def carry_out(self, record: DeploymentRecord, state: Rollout, act: Act) -> Event:
+        """Do what `act` says. Returns the fact to report."""
+        match act:
+            case SetWeights():
+                return await self._set_weights(state, act)
+            case RunGate():
+                reason = await self._checks.gate(act.version)
+                reason = reason or await self._smoke(state, act.version, act.smoke_tests)
+                return GateFailed(reason) if reason else GatePassed()
+            case RunSmoke():
+                reason = await self._smoke(state, act.version, act.smoke_tests)
+                return SmokeReported(act.serial, not reason, reason)
+            case AskHook():
+                answer = await self._ask(record, state, act)
+                return HookAnswered(act.hook, act.ask, answer.allowed, answer.reason)
+            case StartDrain():
+                await self._drains.drain(act.version, act.timeout_ms)
+                return DrainDone(act.version)
+            case CallShutdownUrl():
+                await self._checks.shut_down(act.version)
+                return ShutdownDone()
+
+    def tell(self, record: DeploymentRecord, state: Rollout, notice: Notify) -> None:
+        """Send a notice to the service's webhooks, soon."""
+        data = {**_about(record, notice.percent), "status": record.status, "alert": notice.alert}
+        message = self._message(
+            f"{notice.number}", f"deployment.{notice.happening}", state, notice.text, data
+        )
+        self._webhooks.notify(self._catalog.service_record(state.service).settings.webhooks, message)
+
+    async def _set_weights(self, state: Rollout, act: SetWeights) -> WeightsApplied:
+        """Send out the weights that were committed with the state; wait until every live worker has them."""
+        for version in (act.old, act.new):
+            if not self._catalog.version_record(version).draining:
+                self._drains.call_back(version)
+        stage = self._catalog.service_record(state.service).stage
+        number = self._catalog.publish([state.service])
+        late = await self._hub.applied(number, APPLY_TIMEOUT_S)
+        if late:
+            log.warning("weights_late", deployment=state.id, slots=late)
+        return WeightsApplied(act.serial, stage)
+
+    async def _smoke(self, state: Rollout, version: str, tests: bool | SmokeSettings) -> str:
+        if tests is False:
+            return ""
+        chosen = tests if isinstance(tests, SmokeSettings) else None
+        return await self._checks.smoke(version, chosen, state.id)
+
+    async def _ask(self, record: DeploymentRecord, state: Rollout, act: AskHook) -> Answer:
+        text = f"{act.hook}: {record.from_version} -> {record.to_version}"
+        data = {**_about(record, state.percent), "step": state.step}
+        message = self._message(f"{act.hook}:{act.ask}", act.hook, state, text, data)
+        return await self._webhooks.ask(
+            self._catalog.service_record(state.service).settings.webhooks, message
+        )
+
+    def _message(self, key: str, kind: str, state: Rollout, text: str, data: dict[str, object]) -> Message:
+        at = datetime.fromtimestamp(self._wall(), UTC)
+        return Message(key=f"{state.id}:{key}", kind=kind, service=state.service, text=text, at=at, data=data)
+
+
+def _about(record: DeploymentRecord, percent: int) -> dict[str, object]:
+    return {
+        "deploymentId": record.id,
+        "fromVersion": record.from_version,
+        "toVersion": record.to_version,
+        "percent": percent,
+    }

@@ -1,0 +1,71 @@
+"""A rollout's state as rows of the store, and back."""
+
+from datetime import UTC, datetime
+
+import msgspec
+from msgspec.structs import replace
+
+from gateway.core.rollout_commands import Decide, Notify
+from gateway.core.rollout_state import Rollout
+from gateway.errors import StoreError
+from gateway.store.records import DecisionRecord, DeploymentRecord, EventRecord
+
+
+def at(wall: float) -> datetime:
+    """Return wall-clock seconds as the store's time."""
+    return datetime.fromtimestamp(wall, UTC)
+
+
+def decoded(record: DeploymentRecord) -> Rollout:
+    """Return the state a row holds. Raises StoreError naming the deployment: nothing replaces a state."""
+    try:
+        return msgspec.json.decode(record.state, type=Rollout)
+    except (msgspec.DecodeError, msgspec.ValidationError) as exc:
+        raise StoreError(f"deployment {record.id}: its stored state does not load: {exc}") from exc
+
+
+def deployment_row(record: DeploymentRecord, state: Rollout, wall: float) -> DeploymentRecord:
+    """Return the deployment's row for `state`."""
+    now, status = at(wall), state.status.value
+    return replace(
+        record,
+        status=status,
+        traffic_percent=state.percent,
+        current_step=state.step,
+        state=msgspec.json.encode(state),
+        started_at=at(state.started_at) if state.started_at is not None else None,
+        completed_at=record.completed_at or (now if status == "completed" else None),
+        rolled_back_at=record.rolled_back_at or (now if status == "rolled_back" else None),
+        error_message=state.reason or None,
+        error_count=state.evidence.new.errors,
+        request_count=state.evidence.new.answers,
+        updated_at=now,
+    )
+
+
+def decision_row(state: Rollout, decide: Decide) -> DecisionRecord:
+    """Return a decision's row: what the judge saw, and what came of it."""
+    data = msgspec.to_builtins(decide.judged) if decide.judged is not None else {}
+    data["percent"] = decide.percent
+    return DecisionRecord(
+        deployment_id=state.id,
+        at=at(decide.at),
+        step=decide.step,
+        verdict=decide.action,
+        reason=decide.reason,
+        actor=decide.cause,
+        data=data,
+    )
+
+
+def event_row(record: DeploymentRecord, state: Rollout, notice: Notify, wall: float) -> EventRecord:
+    """Return a notice's row in the event stream."""
+    return EventRecord(
+        at=at(wall),
+        kind=f"deployment.{notice.happening}",
+        service=state.service,
+        version=record.to_version,
+        deployment_id=state.id,
+        actor=state.cause or state.actor or "gateway",
+        data={"text": notice.text, "percent": notice.percent, "alert": notice.alert},
+    )

@@ -1,0 +1,144 @@
+"""From the tally's running totals to the judge's windows, and to the rows kept for replay."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+
+from gateway.core.window import Cell, KeyError64, Window, merge
+from gateway.store.records import WindowRecord
+
+ROW_S: Final = 10.0
+"""How many seconds a stored row holds at the most."""
+
+
+class JudgedTotal(Protocol):
+    """First attempts of one version at one (stage, share), since counting began."""
+
+    @property
+    def answers(self) -> int: ...
+    @property
+    def errors(self) -> Mapping[str, int]: ...
+    @property
+    def latency(self) -> Mapping[int, int]: ...
+
+
+Key = tuple[str, int, int]
+"""(version id, stage, share in hundredths of a percent)."""
+Judged = Mapping[Key, JudgedTotal]
+
+
+class Windows:
+    """Cuts one rollout's windows: differences of totals, a second each, gathered into rows of ten."""
+
+    def __init__(self, deployment_id: str, old: str, new: str) -> None:
+        self._deployment_id = deployment_id
+        self._old = old
+        self._new = new
+        self._last: dict[Key, Cell] = {}
+        self._gathered: list[Window] = []
+        self._stage = -1
+
+    def start_from(self, judged: Judged) -> None:
+        """Count from here: what was counted before belongs to no window of this rollout."""
+        self._last = {key: _cell(key, total) for key, total in judged.items()}
+
+    def close(
+        self,
+        judged: Judged,
+        cohort_errors: Iterable[tuple[str, int, int, int]],
+        *,
+        seconds: float,
+        usable: tuple[bool, bool],
+        percent: int,
+    ) -> Window:
+        """Return what came since the last window.
+
+        cohort_errors: (version id, stage, share, key) of users who met an error. usable: (old, new), now.
+        """
+        cells: dict[str, list[Cell]] = {self._old: [], self._new: []}
+        for key, total in judged.items():
+            if key[0] not in cells:
+                continue
+            now = _cell(key, total)
+            cell = _difference(now, self._last.get(key))
+            self._last[key] = now
+            if cell is not None:
+                cells[key[0]].append(cell)
+        met: dict[str, list[KeyError64]] = {self._old: [], self._new: []}
+        for version, stage, share, user in cohort_errors:
+            if version in met:
+                met[version].append(KeyError64(stage, share, user))
+        window = Window(
+            seconds=seconds,
+            old=tuple(cells[self._old]),
+            new=tuple(cells[self._new]),
+            old_keys=tuple(met[self._old]),
+            new_keys=tuple(met[self._new]),
+            old_usable=usable[0],
+            new_usable=usable[1],
+            percent=percent,
+        )
+        self._gathered.append(window)
+        return window
+
+    def rows(self, now: datetime, stage: int) -> list[WindowRecord]:
+        """Return the rows that are full: ten seconds, or less where the weights have changed. stage: the
+        service's.
+        """
+        seconds = sum(window.seconds for window in self._gathered)
+        if seconds < ROW_S and stage == self._stage:
+            return []
+        self._stage = stage
+        gathered, self._gathered = self._gathered, []
+        if not gathered:
+            return []
+        whole = merge(gathered)
+        started = now - timedelta(seconds=seconds)
+        return [
+            WindowRecord(
+                deployment_id=self._deployment_id,
+                version_id=version,
+                stage=cell.stage,
+                share=cell.share,
+                started_at=started,
+                seconds=seconds,
+                answers=cell.answers,
+                errors=cell.errors,
+                latency=cell.latency,
+            )
+            for version, cells in ((self._old, whole.old), (self._new, whole.new))
+            for cell in cells
+        ]
+
+
+def _cell(key: Key, total: JudgedTotal) -> Cell:
+    return Cell(
+        stage=key[1],
+        share=key[2],
+        answers=total.answers,
+        errors=dict(total.errors),
+        latency=dict(total.latency),
+    )
+
+
+def _difference(now: Cell, before: Cell | None) -> Cell | None:
+    """Return what came between two totals; None if nothing did."""
+    if before is None:
+        return now if now.answers else None
+    if now.answers == before.answers:
+        return None
+    return Cell(
+        stage=now.stage,
+        share=now.share,
+        answers=now.answers - before.answers,
+        errors={
+            kind: count - before.errors.get(kind, 0)
+            for kind, count in now.errors.items()
+            if count > before.errors.get(kind, 0)
+        },
+        latency={
+            bucket: count - before.latency.get(bucket, 0)
+            for bucket, count in now.latency.items()
+            if count > before.latency.get(bucket, 0)
+        },
+    )

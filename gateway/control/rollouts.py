@@ -1,0 +1,351 @@
+"""The rollout loop: feeds the pure machine what happens, commits what it answers, then carries it out.
+
+Every change of a rollout is one `move` inside one store transaction; memory follows at the commit, and only
+then are the acts begun. An act is a task that ends in a fact for the machine. After a crash the same acts are
+issued again from the stored state, so nothing here needs to be remembered elsewhere.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, Final, Protocol
+
+from msgspec.structs import replace
+
+from gateway.control.rollout_acts import Acts, CatalogView
+from gateway.control.rollout_rows import at, decision_row, decoded, deployment_row, event_row
+from gateway.control.rollout_windows import Judged as JudgedCells
+from gateway.control.rollout_windows import Windows
+from gateway.core.judge import judge
+from gateway.core.rollout import due, move, resume
+from gateway.core.rollout_commands import (
+    Act,
+    Activate,
+    Command,
+    Decide,
+    Deprecate,
+    MakeCurrent,
+    Notify,
+    SetWeights,
+)
+from gateway.core.rollout_events import Event, FreezeOff, FreezeOn, Judged, Start, Tick, UsabilityChanged
+from gateway.core.rollout_settings import Plan
+from gateway.core.rollout_state import JUDGED, Rollout
+from gateway.errors import GatewayError, StaleEpoch, StoreError
+from gateway.log import get_logger
+from gateway.store.api import Store, Transaction
+from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord
+
+log = get_logger(room="rollouts")
+
+TICK_S: Final = 1.0
+IDLE_SAVE_TICKS: Final = 10
+"""Without an open rollout the totals are stored this often."""
+RECENT: Final = 200
+"""How many of the newest deployments are looked at, at a start, for ends that were not tidied up."""
+_BACK: Final[dict[str, Any]] = {"draining": False, "drained": False, "drain_deadline": None}
+"""A version that is given weight drains no more."""
+
+
+class TallyView(Protocol):
+    """What rollouts need of the counts."""
+
+    def judged(self, service: str) -> JudgedCells: ...
+    def take_cohort_errors(self, service: str) -> list[tuple[str, int, int, int]]: ...
+    def dump(self) -> bytes: ...
+
+
+class Running:
+    """One rollout in this process: its stored row, its state, and what is being done about it."""
+
+    def __init__(self, record: DeploymentRecord, state: Rollout) -> None:
+        self.record = record
+        self.state = state
+        self.acts: dict[Act, asyncio.Task[None]] = {}
+        self.windows = Windows(state.id, state.old, state.new)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do, tidying up included."""
+        return not self.state.is_open and not due(self.state)
+
+
+class Rollouts:
+    """All rollouts that still have something to do."""
+
+    def __init__(
+        self,
+        store: Store,
+        catalog: CatalogView,
+        tally: TallyView,
+        acts: Acts,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._catalog = catalog
+        self._tally = tally
+        self._acts = acts
+        self._clock = clock
+        self._wall = wall
+        self._running: dict[str, Running] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._frozen = False
+        self._stopping = False
+        self._ticks = 0
+        self._last_tick: float | None = None
+
+    # what people and other rooms ask
+
+    @property
+    def frozen(self) -> bool:
+        """Whether advances and starts are held."""
+        return self._frozen
+
+    def open_for(self, service: str) -> DeploymentRecord | None:
+        """Return the service's open deployment, if there is one."""
+        return next((record for record, state in self.open_states() if state.service == service), None)
+
+    def open_states(self) -> list[tuple[DeploymentRecord, Rollout]]:
+        """Return every open deployment with its state."""
+        return [(r.record, r.state) for r in self._running.values() if r.state.is_open]
+
+    def state_of(self, deployment_id: str) -> Rollout | None:
+        """Return the machine's state while this process still works on the deployment."""
+        running = self._running.get(deployment_id)
+        return running.state if running else None
+
+    def begin(self, tx: Transaction, record: DeploymentRecord, plan: Plan, actor: str) -> DeploymentRecord:
+        """Open a deployment inside the caller's transaction. Returns the row as it will be stored."""
+        assert record.from_version_id is not None
+        state = Rollout(
+            id=record.id,
+            service=record.service_name,
+            old=record.from_version_id,
+            new=record.to_version_id,
+            plan=plan,
+            frozen=self._frozen,
+        )
+        running = Running(record, state)
+        running.windows.start_from(self._tally.judged(state.service))
+        return self._move(tx, running, [Start(actor)])
+
+    def order(self, tx: Transaction, deployment_id: str, event: Event) -> DeploymentRecord:
+        """Carry out a person's order inside the caller's transaction.
+
+        Raises IllegalTransition if the deployment has no move for it, KeyError if it is not at work here.
+        """
+        return self._move(tx, self._running[deployment_id], [event])
+
+    def freeze(self, tx: Transaction, *, frozen: bool) -> None:
+        """Hold or release every rollout's advance inside the caller's transaction."""
+        tx.set_meta("frozen", b"1" if frozen else b"0")
+        for running in list(self._running.values()):
+            if running.state.is_open:
+                self._move(tx, running, [FreezeOn() if frozen else FreezeOff()])
+        tx.on_commit(lambda: self._set_frozen(frozen=frozen))
+
+    def _set_frozen(self, *, frozen: bool) -> None:
+        self._frozen = frozen
+
+    # the loop
+
+    async def recover(self) -> None:
+        """Take up every stored rollout where it stopped. Once, after catalog and tally are loaded.
+
+        Raises StoreError naming a deployment whose state does not load.
+        """
+        self._frozen = (await self._store.meta("frozen")) == b"1"
+        found = {record.id: record for record in await self._store.open_deployments()}
+        for record in (await self._store.deployments(limit=RECENT)).items:
+            if record.state:
+                found.setdefault(record.id, record)
+        for record in found.values():
+            self._take_up(record)
+
+    def _take_up(self, record: DeploymentRecord) -> None:
+        running = Running(record, decoded(record))
+        if running.is_done:
+            return
+        running.windows.start_from(self._tally.judged(running.state.service))
+        self._running[record.id] = running
+        running.state, commands = resume(running.state)
+        log.info("rollout_resumed", deployment=record.id, phase=running.state.phase, step=running.state.step)
+        self._perform(running, commands)
+
+    async def run(self) -> None:
+        """Tick once a second, until stopped or replaced by a newer control."""
+        while not self._stopping:
+            started = self._clock()
+            try:
+                await self.tick()
+            except StaleEpoch:
+                log.error("rollouts_stopped", reason="another control process has taken over")
+                return
+            except StoreError as exc:
+                log.error("rollout_tick_failed", error=str(exc))
+            await asyncio.sleep(max(0.05, TICK_S - (self._clock() - started)))
+
+    async def tick(self) -> None:
+        """Let the time since the last tick pass: judge every open rollout, move it on, commit all at once."""
+        now = self._clock()
+        elapsed_s = 0.0 if self._last_tick is None else now - self._last_tick
+        self._last_tick = now
+        self._ticks += 1
+        if self._ticks % IDLE_SAVE_TICKS and not self.open_states():
+            return
+        async with self._store.transaction() as tx:
+            for running in list(self._running.values()):
+                if running.state.is_open:
+                    self._tick_one(tx, running, elapsed_s)
+            tx.set_meta("tally", self._tally.dump())
+
+    def _tick_one(self, tx: Transaction, running: Running, elapsed_s: float) -> None:
+        state = running.state
+        old, new = self._catalog.is_usable(state.old), self._catalog.is_usable(state.new)
+        window = running.windows.close(
+            self._tally.judged(state.service),
+            self._tally.take_cohort_errors(state.service),
+            seconds=elapsed_s,
+            usable=(old, new),
+            percent=state.percent,
+        )
+        events: list[Event] = []
+        if (old, new) != (state.old_usable, state.new_usable):
+            events.append(UsabilityChanged(old, new))
+        if state.phase in JUDGED:
+            events.append(Judged(*judge(state.evidence, window, state.plan.rules)))
+        events.append(Tick(round(elapsed_s * 1000)))
+        stage = self._catalog.service_record(state.service).stage
+        tx.add_windows(running.windows.rows(at(self._wall()), stage))
+        self._move(tx, running, events)
+
+    async def stop(self) -> None:
+        """Stop ticking and acting, and commit the last tick; the next control issues the acts again."""
+        self._stopping = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._ticks = -1
+        await self.tick()
+
+    # one move
+
+    def _move(self, tx: Transaction, running: Running, events: Sequence[Event]) -> DeploymentRecord:
+        """Move through `events` and put all of it into `tx`; memory and acts follow at the commit."""
+        wall = self._wall()
+        state = running.state
+        commands: list[Command] = []
+        for event in events:
+            state, more = move(state, event, wall)
+            commands += more
+        versions, service = self._changes(state, commands, wall)
+        record = deployment_row(running.record, state, wall)
+        tx.put_deployment(record)
+        for version in versions:
+            tx.put_version(version)
+        if service is not None:
+            tx.put_service(service)
+        for command in commands:
+            if isinstance(command, Decide):
+                tx.add_decision(decision_row(state, command))
+            elif isinstance(command, Notify):
+                tx.add_event(event_row(record, state, command, wall))
+
+        def committed() -> None:
+            for changed in versions:
+                self._catalog.put_version(changed)
+            if service is not None:
+                self._catalog.put_service(service)
+            self._committed(running, record, state, commands)
+
+        tx.on_commit(committed)
+        return record
+
+    def _committed(
+        self, running: Running, record: DeploymentRecord, state: Rollout, commands: Iterable[Command]
+    ) -> None:
+        if running.record.status != record.status:
+            log.info(
+                "rollout_status", deployment=record.id, status=record.status, reason=record.error_message
+            )
+        running.record, running.state = record, state
+        self._running[record.id] = running
+        for command in commands:
+            if isinstance(command, Notify):
+                self._acts.tell(record, state, command)
+        self._perform(running, commands)
+        self._forget(running)
+
+    def _changes(
+        self, state: Rollout, commands: Iterable[Command], wall: float
+    ) -> tuple[list[VersionRecord], ServiceRecord | None]:
+        """Return the versions' and the service's rows as the commands change them."""
+        now = at(wall)
+        versions: dict[str, VersionRecord] = {}
+        service = original = self._catalog.service_record(state.service)
+
+        def change(version_id: str, **fields: Any) -> None:
+            known = versions.get(version_id) or self._catalog.version_record(version_id)
+            versions[version_id] = replace(known, updated_at=now, **fields)
+
+        for command in commands:
+            match command:
+                case Activate(version):
+                    change(version, is_active=True, status="staging")
+                case MakeCurrent(version):
+                    change(version, is_active=True, status="production")
+                    service = replace(service, current_version_id=version, updated_at=now)
+                case Deprecate(version):
+                    change(version, is_active=False, status="deprecated")
+                case SetWeights(_, old, old_weight, new, new_weight):
+                    change(old, weight=old_weight, **(_BACK if old_weight else {}))
+                    change(new, weight=new_weight, **(_BACK if new_weight else {}))
+                    service = replace(service, stage=service.stage + 1, updated_at=now)
+        return list(versions.values()), service if service is not original else None
+
+    # acts
+
+    def _perform(self, running: Running, commands: Iterable[Command]) -> None:
+        """Begin the acts among what the machine asked for; one already under way is not begun twice."""
+        for act in commands:
+            if isinstance(act, Act) and act not in running.acts and not self._stopping:
+                running.acts[act] = self._spawn(self._act(running, act), type(act).__name__)
+
+    async def _act(self, running: Running, act: Act) -> None:
+        """Carry `act` out and report the fact, again and again while it fails and is still wanted."""
+        try:
+            while True:
+                try:
+                    fact = await self._acts.carry_out(running.record, running.state, act)
+                    running.acts.pop(act, None)
+                    async with self._store.transaction() as tx:
+                        self._move(tx, running, [fact])
+                    return
+                except StaleEpoch:
+                    return
+                except GatewayError as exc:
+                    log.error("rollout_act_failed", act=type(act).__name__, error=str(exc))
+                await asyncio.sleep(TICK_S)
+                if act not in due(running.state):
+                    return
+        finally:
+            running.acts.pop(act, None)
+            self._forget(running)
+
+    def _forget(self, running: Running) -> None:
+        if running.is_done and not running.acts:
+            self._running.pop(running.state.id, None)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            log.error("rollout_act_broke", act=task.get_name(), error=repr(exc))
