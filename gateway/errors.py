@@ -88,6 +88,13 @@ class NotImplementedByUs(DownstreamError):
     title = "Not Implemented"
 
 
+class UnsupportedVersion(DownstreamError):
+    """A major version of HTTP that is not spoken here (RFC 9110 §15.6.6)."""
+
+    status = 505
+    title = "HTTP Version Not Supported"
+
+
 class ClientGone(DownstreamError):
     """The client left before its answer was complete. Logged, never sent."""
 

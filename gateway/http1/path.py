@@ -1,0 +1,88 @@
+"""Request targets -> what is routed and forwarded, by one stated policy.
+
+Routing must see the path as the service will: so one normal form is made here, routed on, and sent on.
+Where two readers could differ, the request is refused rather than guessed at.
+"""
+
+import re
+from functools import lru_cache
+from typing import Final
+
+from gateway.errors import BadRequest
+
+_UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_ESCAPE: Final = re.compile(rb"%(.{0,2})", re.DOTALL)
+_HEX_PAIR: Final = re.compile(rb"[0-9A-Fa-f]{2}")
+_SEPARATORS: Final = re.compile(rb"%2F|%5C")
+_DOTS: Final = frozenset((b".", b".."))
+_AUTHORITY: Final = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::([0-9]{0,5}))?")
+_ABSOLUTE: Final = re.compile(rb"(https?)://([^/?#]*)([^?#]*)(\?.*)?", re.IGNORECASE | re.DOTALL)
+
+
+def normal_path(raw: bytes) -> bytes:
+    """Return the normal form of an absolute path (RFC 3986 §6.2.2): idempotent, and cheap when already
+    normal.
+
+    Escapes of unreserved characters are decoded, others upper-cased; dot segments are removed, also those
+    spelled with `%2e`; `//` counts as `/`. An encoded slash or backslash stays what it is, data inside a
+    segment, unless decoding it would make a dot segment. Raises BadRequest for that, a raw backslash or `#`,
+    `%00` and a malformed escape.
+    """
+    if b"%" not in raw and b"//" not in raw and b"/." not in raw and b"\\" not in raw and b"#" not in raw:
+        return raw
+    if b"\\" in raw or b"#" in raw:
+        raise BadRequest("the path holds a character that must be escaped")
+    return _without_dots(_ESCAPE.sub(_normal_escape, raw))
+
+
+def _normal_escape(match: re.Match[bytes]) -> bytes:
+    digits = match[1]
+    if not _HEX_PAIR.fullmatch(digits) or digits == b"00":
+        raise BadRequest("the path holds a malformed escape")
+    byte = int(digits, 16)
+    return bytes((byte,)) if byte in _UNRESERVED else b"%" + digits.upper()
+
+
+def _without_dots(path: bytes) -> bytes:
+    """Remove empty and dot segments (RFC 3986 §5.2.4). A trailing one leaves its slash."""
+    kept: list[bytes] = []
+    segments = path[1:].split(b"/")
+    for segment in segments:
+        if segment == b"..":
+            del kept[-1:]
+        elif segment and segment != b".":
+            _refuse_hidden_dots(segment)
+            kept.append(segment)
+    is_directory = segments[-1] in (b"", b".", b"..")
+    return b"/" + b"/".join(kept) + (b"/" if is_directory and kept else b"")
+
+
+def _refuse_hidden_dots(segment: bytes) -> None:
+    """Raise BadRequest if some server would find a dot segment in `segment`: behind %2F or %5C, or before
+    `;`."""
+    if b"." not in segment:
+        return
+    for part in _SEPARATORS.split(segment):
+        if part in _DOTS or part.partition(b";")[0] in _DOTS:
+            raise BadRequest("the path holds a disguised dot segment")
+
+
+@lru_cache(maxsize=1024)
+def host_of(authority: bytes) -> str:
+    """Return the host of a Host field or an authority: lower case, no port, no trailing dot.
+
+    Raises BadRequest if it is not `uri-host [":" port]` (RFC 9110 §7.2).
+    """
+    match = _AUTHORITY.fullmatch(authority)
+    if match is None or (match[2] and int(match[2]) > 65_535):
+        raise BadRequest("the Host field is malformed")
+    return match[1].decode("ascii").lower().removesuffix(".")
+
+
+def split_absolute(target: bytes) -> tuple[bytes, bytes]:
+    """Return (authority, origin-form) of an absolute-form target (RFC 9112 §3.2.2). Raises BadRequest."""
+    match = _ABSOLUTE.fullmatch(target)
+    if match is None:
+        raise BadRequest("the request target is malformed")
+    _scheme, authority, path, query = match.groups(default=b"")
+    return authority, (path or b"/") + query

@@ -1,0 +1,498 @@
+"""The client's side of a connection: requests in, answers out, one exchange at a time (RFC 9112 §9.3.2)."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final, Protocol, cast
+
+import msgspec
+
+from gateway.errors import BadRequest, BodyTooLarge, ClientGone, DownstreamError, GatewayError, TooSlow
+from gateway.http1.chunked import ChunkedDecoder, ChunkError
+from gateway.http1.message import (
+    CONNECTION_CLOSE,
+    CONNECTION_KEEP_ALIVE,
+    CONTINUE,
+    CRLF,
+    problem,
+    response_head,
+)
+from gateway.http1.request import CHUNKED_BODY, RequestReader
+
+NEVER: Final = float("inf")
+MAX_PENDING_BYTES: Final = 65_536
+"""How far a client may pipeline ahead before it is not read from any more."""
+LINGER_S: Final = 2.0
+"""How long a client may take to read its last answer and close."""
+HALF_CLOSED_S: Final = 1.5
+"""How long a client that closed its sending side may be kept waiting for a byte.
+
+A client that has gone altogether looks the same until it is written to, and must not hold an upstream for
+long.
+"""
+
+_HEAD: Final = 0  # between two requests, or in a head
+_BODY: Final = 1  # the sink has the head, the body is coming
+_ANSWERING: Final = 2  # the request is complete, its answer is not
+_FLUSHING: Final = 3  # the answer is complete, but the client does not read
+_LINGERING: Final = 4  # sending side closed; what still comes is thrown away
+_CLOSED: Final = 5
+
+
+class ServerSettings(msgspec.Struct, frozen=True):
+    """Bounds of one listener's connections: seconds, bytes, counts."""
+
+    client_header_s: float = 10.0
+    client_idle_s: float = 75.0
+    body_idle_s: float = 30.0
+    header_bytes: int = 32_768
+    header_fields: int = 100
+    uri_bytes: int = 8_192
+    body_bytes: int = 0
+    """0: no limit."""
+
+
+class Sink(Protocol):
+    """Whoever answers a connection's requests. One request at a time; nothing is called after `on_gone`."""
+
+    def on_head(self) -> None:
+        """A request has begun; `connection.reader` describes it. If its `length` is 0 it is complete."""
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of the request's content."""
+
+    def on_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
+        """The request's body is complete. Not called for a request without one."""
+
+    def on_gone(self, error: DownstreamError) -> None:
+        """The request can no longer be answered by the sink: the client left, or broke its request."""
+
+    def on_writable(self, *, writable: bool) -> None:
+        """The client reads too slowly (False), or has caught up (True)."""
+
+    def timeout_s(self) -> float:
+        """How long the present wait may last, from the last time `connection.deadline` was cleared."""
+
+    def on_timeout(self) -> None:
+        """That time is over."""
+
+
+class Connections:
+    """All connections of a listener's owner: their settings, their count, and the one timer for all their
+    deadlines."""
+
+    def __init__(self, settings: ServerSettings, *, sweep_s: float = 0.1) -> None:
+        self.settings = settings
+        self.open: set[ServerProtocol] = set()
+        self.draining = False
+        """Every answer from now on says `Connection: close`."""
+        self.accepted = 0
+        self.refused: dict[str, int] = {}
+        """Answers the gateway gave itself, by reason."""
+        self._sweep_s = sweep_s
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to enforce deadlines. Needs the running loop."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._sweep_s, self._tick)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def count_refusal(self, reason: str) -> None:
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+
+    def sweep(self, now: float) -> None:
+        """Set deadlines that were cleared, and act on those that have passed. now: monotonic seconds."""
+        overdue = []
+        for connection in self.open:
+            deadline = connection.deadline
+            if not deadline:
+                connection.deadline = now + connection.timeout_s()
+            elif deadline <= now:
+                overdue.append(connection)
+        for connection in overdue:
+            connection.on_deadline()
+
+    def _tick(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._sweep_s, self._tick)
+        self.sweep(time.monotonic())
+
+
+class ServerProtocol(asyncio.Protocol):
+    """One client connection.
+
+    Whoever answers writes to `transport` itself, in this order: `begin_answer()` tells whether the
+    connection goes on, then the head, the body, then `finish()`. `deadline` is cleared (0.0) whenever
+    something moves; the sweep sets it anew, so that no clock is read on the way.
+    """
+
+    __slots__ = (
+        "_decoder",
+        "_left",
+        "_limit",
+        "_pending",
+        "_phase",
+        "_reading",
+        "answer_begun",
+        "closing",
+        "deadline",
+        "half_closed",
+        "on_lost",
+        "owner",
+        "peer",
+        "reader",
+        "scheme",
+        "sink",
+        "transport",
+        "writable",
+    )
+
+    def __init__(
+        self, owner: Connections, make_sink: Callable[["ServerProtocol"], Sink], *, scheme: bytes = b"http"
+    ) -> None:
+        settings = owner.settings
+        self.owner = owner
+        self.scheme = scheme
+        self.reader = RequestReader(settings.header_bytes, settings.header_fields, settings.uri_bytes)
+        self.transport: asyncio.Transport = _NO_TRANSPORT
+        self.peer = ""
+        """The client's address, without its port; empty on a Unix socket."""
+        self.deadline = 0.0
+        """Monotonic seconds; 0.0: to be set by the next sweep."""
+        self.answer_begun = False
+        """Whether a byte of a final answer to the present request has been written."""
+        self.closing = False
+        """The present answer is the connection's last."""
+        self.half_closed = False
+        """The client has closed its sending side."""
+        self.writable = True
+        self.sink: Sink = make_sink(self)
+        self.on_lost: Callable[[], None] = _nothing
+        """Called when the connection has ended; whoever takes the transport over calls it instead."""
+        self._phase = _HEAD
+        self._reading = True
+        self._pending = b""
+        self._decoder: ChunkedDecoder | None = None
+        self._left = 0
+        self._limit = 0
+
+    # --- from the loop ----------------------------------------------------------------------------
+
+    def accepted(self, host: str, on_lost: Callable[[], None]) -> None:
+        """Learn the client's address from the listener, which knows it behind a PROXY protocol too."""
+        self.peer = host
+        self.on_lost = on_lost
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are no subclasses of it
+        if not self.peer:
+            peer = transport.get_extra_info("peername")
+            self.peer = peer[0] if isinstance(peer, tuple) else ""
+        self.owner.accepted += 1
+        self.owner.open.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._pending:
+            self._hold(data)
+            return
+        while data:
+            phase = self._phase
+            if phase == _HEAD:
+                data = self._read_head(data)
+            elif phase == _BODY:
+                data = self._read_body(data)
+            elif phase <= _FLUSHING:
+                self._hold(data)
+                return
+            else:
+                return
+
+    def eof_received(self) -> bool:
+        """Keep the sending side open for an answer that is still owed (RFC 9112 §9.6)."""
+        self.half_closed = True
+        if self._phase == _BODY:
+            self._break(BadRequest("the body ended before its length"))
+            return self._phase == _LINGERING
+        if self._phase == _ANSWERING or self._pending:
+            self.deadline = 0.0
+            return self.transport.can_write_eof()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.owner.open.discard(self)
+        busy = self._phase in (_BODY, _ANSWERING)
+        self._phase = _CLOSED
+        self._pending = b""
+        self.on_lost()
+        if busy:
+            self.sink.on_gone(ClientGone("the client closed the connection"))
+
+    def pause_writing(self) -> None:
+        self.writable = False
+        if self._phase in (_BODY, _ANSWERING):
+            self.sink.on_writable(writable=False)
+
+    def resume_writing(self) -> None:
+        self.writable = True
+        self.deadline = 0.0
+        if self._phase in (_BODY, _ANSWERING):
+            self.sink.on_writable(writable=True)
+        elif self._phase == _FLUSHING:
+            self._next()
+
+    # --- for the sink -----------------------------------------------------------------------------
+
+    def begin_answer(self) -> bool:
+        """Tell whether the connection goes on after this answer; its head must say so."""
+        self.answer_begun = True
+        self.closing = not self.reader.keep_alive or self._phase != _ANSWERING or self.owner.draining
+        return not self.closing
+
+    def connection_field(self) -> bytes:
+        """Return the Connection field an answer needs, after `begin_answer` (RFC 9112 §9.3, §9.6)."""
+        if self.closing:
+            return CONNECTION_CLOSE
+        return CONNECTION_KEEP_ALIVE if self.reader.http10 else b""
+
+    def finish(self) -> None:
+        """The answer is complete: go on with the next request, or close."""
+        if self.closing or self._phase != _ANSWERING:
+            self.linger()
+        elif not self.writable:
+            self._phase = _FLUSHING
+        elif self._pending or self.half_closed:
+            self._next()
+        else:
+            self._phase = _HEAD
+            self.answer_begun = False
+            self.deadline = 0.0
+
+    def answer(self, pieces: list[bytes], body: bytes) -> None:
+        """Give a whole answer: `pieces` of its head up to framing and connection fields, and its content."""
+        self.begin_answer()
+        pieces += (b"Content-Length: %d\r\n" % len(body), self.connection_field(), CRLF)
+        if self.reader.method != b"HEAD":
+            pieces.append(body)
+        self.transport.write(b"".join(pieces))
+        self.finish()
+
+    def refuse(self, error: GatewayError, fields: tuple[tuple[str, str], ...] = ()) -> None:
+        """Answer with a problem document (RFC 9457); the connection goes on only if the request was sound
+        and is read."""
+        head = response_head(error.status, (("Content-Type", "application/problem+json"), *fields))
+        self.answer(head, problem(error))
+
+    def continue_body(self) -> None:
+        """Tell a client that waits for it to send its body (RFC 9110 §10.1.1)."""
+        if self.reader.expects_continue and self._phase == _BODY and not self.answer_begun:
+            self.reader.expects_continue = False
+            self.transport.write(CONTINUE)
+
+    def pause(self) -> None:
+        """Stop reading from the client."""
+        if self._reading and self._phase < _LINGERING:
+            self._reading = False
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        if not self._reading and self._phase < _LINGERING:
+            self._reading = True
+            self.transport.resume_reading()
+
+    def linger(self) -> None:
+        """Close so that the client can read all of its answer: a close with bytes unread would reset it
+        (§9.6)."""
+        if self._phase >= _LINGERING:
+            return
+        self.resume()
+        self._phase = _LINGERING
+        self._pending = b""
+        self.deadline = 0.0
+        if self.half_closed or not self.transport.can_write_eof():
+            self.transport.close()
+        else:
+            self.transport.write_eof()
+
+    def abort(self) -> None:
+        """Cut the connection, so that an unfinished answer is never taken for a complete one."""
+        self.owner.open.discard(self)
+        self._phase = _CLOSED
+        self.transport.abort()
+
+    def release(self) -> asyncio.Transport:
+        """Hand the transport over (to a tunnel): this protocol has no more part in the connection."""
+        self.owner.open.discard(self)
+        self._phase = _CLOSED
+        return self.transport
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being read or answered."""
+        return self._phase == _HEAD and not self.reader.has_begun
+
+    @property
+    def body_missing(self) -> bool:
+        """Whether the present request's body is not yet complete."""
+        return self._phase == _BODY
+
+    # --- deadlines --------------------------------------------------------------------------------
+
+    def timeout_s(self) -> float:
+        """How long the present wait may last."""
+        phase, settings = self._phase, self.owner.settings
+        if phase == _HEAD:
+            return settings.client_header_s if self.reader.has_begun else settings.client_idle_s
+        if phase == _FLUSHING:
+            return settings.body_idle_s or NEVER
+        if phase == _LINGERING:
+            return LINGER_S
+        timeout_s = self.sink.timeout_s()
+        return min(timeout_s, HALF_CLOSED_S) if self.half_closed else timeout_s
+
+    def on_deadline(self) -> None:
+        self.deadline = 0.0
+        if self._phase == _HEAD and self.reader.has_begun:
+            self._refuse_head(TooSlow("the head did not come in time"))
+        elif self._phase == _HEAD:
+            self._phase = _CLOSED
+            self.transport.close()
+        elif self._phase in (_FLUSHING, _LINGERING):
+            self.abort()
+        elif self.half_closed:
+            self._break(ClientGone("the client closed its side and no answer came"))
+        else:
+            self.sink.on_timeout()
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def _read_head(self, data: bytes) -> bytes:
+        """Read a head and return what is behind it."""
+        reader = self.reader
+        had_begun = reader.has_begun
+        try:
+            end = reader.feed(data)
+        except DownstreamError as error:
+            self._refuse_head(error)
+            return b""
+        if end < 0:
+            if not had_begun:
+                self.deadline = 0.0
+            return b""
+        if reader.length:
+            return self._begin_body(data[end:])
+        self._phase = _ANSWERING
+        self.sink.on_head()
+        return data[end:] if end < len(data) else b""
+
+    def _begin_body(self, rest: bytes) -> bytes:
+        length = self.reader.length
+        self._limit = limit = self.owner.settings.body_bytes
+        if limit and length > limit:
+            self._refuse_head(BodyTooLarge(f"the body is longer than {limit} bytes"))
+            return b""
+        self._phase = _BODY
+        if length == CHUNKED_BODY:
+            self._decoder = ChunkedDecoder()
+            self._left = 0
+        else:
+            self._left = length
+        self.sink.on_head()
+        return rest
+
+    def _read_body(self, data: bytes) -> bytes:
+        """Pass on what `data` holds of the body, and return what is behind it."""
+        self.deadline = 0.0
+        if self._decoder is not None:
+            return self._read_chunks(self._decoder, data)
+        piece = data[: self._left]
+        self._left -= len(piece)
+        self.sink.on_body(piece)
+        if not self._left:
+            self._end_body([])
+        return data[len(piece) :]
+
+    def _read_chunks(self, decoder: ChunkedDecoder, data: bytes) -> bytes:
+        try:
+            content, end = decoder.feed(data)
+        except ChunkError as exc:
+            self._break(BadRequest(str(exc)))
+            return b""
+        piece = content[0] if len(content) == 1 else b"".join(content)
+        self._left += len(piece)  # counts up here: how much has come
+        if self._limit and self._left > self._limit:
+            self._break(BodyTooLarge(f"the body is longer than {self._limit} bytes"))
+            return b""
+        if piece:
+            self.sink.on_body(piece)
+        if decoder.done:
+            self._end_body(decoder.trailers)
+        return data[end:]
+
+    def _end_body(self, trailers: list[tuple[bytes, bytes]]) -> None:
+        self._decoder = None
+        self._left = 0
+        if self._phase == _BODY:
+            self._phase = _ANSWERING
+            self.sink.on_end(trailers)
+
+    def _refuse_head(self, error: DownstreamError) -> None:
+        """Answer a request that no sink was told of, and close: what follows it cannot be trusted."""
+        self.owner.count_refusal(_reason(error))
+        self._phase = _BODY
+        self.refuse(error)
+
+    def _break(self, error: DownstreamError) -> None:
+        """End an exchange the client itself has spoilt."""
+        self._decoder = None
+        self._phase = _FLUSHING  # whatever the sink does now, it is not told again
+        self.sink.on_gone(error)
+        if self._phase != _FLUSHING:
+            return
+        if self.answer_begun or isinstance(error, ClientGone):
+            self.abort()
+            return
+        self._refuse_head(error)
+
+    def _hold(self, data: bytes) -> None:
+        """Keep what a client sent ahead of its answer."""
+        self._pending += data
+        if len(self._pending) > MAX_PENDING_BYTES:
+            self.pause()
+
+    def _next(self) -> None:
+        """Go on with the next request, from a fresh stack: a client may pipeline thousands."""
+        self._phase = _FLUSHING
+        asyncio.get_running_loop().call_soon(self._read_pending)
+
+    def _read_pending(self) -> None:
+        if self._phase != _FLUSHING:
+            return
+        self._phase = _HEAD
+        self.answer_begun = False
+        self.deadline = 0.0
+        pending, self._pending = self._pending, b""
+        self.resume()
+        self.data_received(pending)
+        if self.half_closed and self._phase == _HEAD:
+            self.transport.close()
+
+
+def _reason(error: GatewayError) -> str:
+    """Return the label a refusal is counted under: `bad_request`, `too_slow`, …"""
+    name = type(error).__name__
+    return "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")
+
+
+def _nothing() -> None:
+    """Nobody counts this connection."""
+
+
+class _NoTransport(asyncio.Transport):
+    """Stands in until the connection is made."""
+
+
+_NO_TRANSPORT: Final = _NoTransport()
