@@ -96,8 +96,9 @@ class RunSmoke(msgspec.Struct, frozen=True):
 
 
 class AskHook(msgspec.Struct, frozen=True):
-    """Act: ask the service's webhooks of this kind, then report HookAnswered. (rollout id, ask) is the
-    idempotency key.
+    """Act: ask the service's webhooks of this kind, then report HookAnswered.
+
+    (rollout id, hook, ask) is the idempotency key.
     """
 
     hook: HookKind

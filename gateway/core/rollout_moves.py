@@ -158,7 +158,6 @@ def _set_share(change: Change, percent: int) -> None:
         percent=percent,
         serial=state.serial + 1,
         applied=False,
-        moved=state.moved or percent > 0,
         evidence=begin_step(state.evidence, percent),
         judged=None,
         during="asked" if "during-step" in state.plan.hooks and percent > 0 else "none",
@@ -297,43 +296,38 @@ def _smoke_reported(change: Change, event: SmokeReported) -> None:
 
 
 def _judged(change: Change, event: Judged) -> None:
-    state = change.state
-    before = state.judged
-    change.set(evidence=event.evidence, judged=event.decision)
-    decision = event.decision
+    before, decision = change.state.judged, event.decision
+    change.set(evidence=event.evidence, judged=decision)
     is_new = before is None or (before.verdict, before.gate) != (decision.verdict, decision.gate)
-    if decision.verdict == "abort" and _may_act(change.state):
+    if decision.verdict == "abort":
         _breach(change, "judge", decision.reason, is_new=is_new)
     elif is_new:
         change.decide("judge", "judge", decision.reason)
 
 
-def _may_act(state: Rollout) -> bool:
-    """Whether an abort is still to be acted on: not if that is under way, or a person already has it on the
-    table.
-    """
-    if state.phase is Phase.CONFIRM_ROLLBACK:
-        return False
-    if state.paused is None:
-        return True
-    return state.paused.kind != "breach" and (state.paused.kind != "stranded" or state.old_usable)
-
-
 def _breach(change: Change, cause: str, reason: str, *, is_new: bool = True) -> None:
-    """The new version is not good enough: act as the settings say."""
-    plan = change.state.plan
-    if plan.dry_run:
+    """The new version is not good enough: act as the settings say. is_new: this was not known before."""
+    state = change.state
+    if _is_in_hand(state):
+        if is_new:
+            change.decide("judge", cause, reason)
+    elif state.plan.dry_run:
         if is_new:
             change.decide("judge", cause, f"{reason} (Dry run: nothing is done about it.)")
-    elif plan.on_breach == "pause":
+    elif state.plan.on_breach == "pause":
         _pause(change, "breach", cause, reason)
-    elif "on-rollback" in plan.hooks:
-        change.set(
-            phase=Phase.CONFIRM_ROLLBACK, paused=None, reason=reason, cause=cause, ask=change.state.ask + 1
-        )
+    elif "on-rollback" in state.plan.hooks:
+        change.set(phase=Phase.CONFIRM_ROLLBACK, paused=None, reason=reason, cause=cause, ask=state.ask + 1)
         change.decide("judge", cause, reason)
     else:
         _roll_back_automatically(change, cause, reason)
+
+
+def _is_in_hand(state: Rollout) -> bool:
+    """Whether a breach is being dealt with already: a webhook is asked, or a person has it on the table."""
+    if state.phase is Phase.CONFIRM_ROLLBACK:
+        return True
+    return state.paused is not None and state.paused.kind in ("breach", "stranded")
 
 
 def _rollback_answered(change: Change, event: HookAnswered) -> None:
@@ -355,6 +349,7 @@ def _rollback_answered(change: Change, event: HookAnswered) -> None:
 def _roll_back_automatically(change: Change, cause: str, reason: str) -> None:
     state = change.state
     if not state.old_usable and state.new_usable:
+        change.set(reason=reason, cause=cause)
         _pause(change, "stranded", cause, f"Nowhere to go back to, the old version is not usable. {reason}")
     else:
         _revert(change, cause, reason)
@@ -364,9 +359,7 @@ def _roll_back_automatically(change: Change, cause: str, reason: str) -> None:
 
 
 def _pause(change: Change, kind: PauseKind, actor: str, reason: str) -> None:
-    state = change.state
-    phase = state.paused.phase if state.paused is not None else _phase_at(state.percent)
-    change.set(phase=Phase.PAUSED, paused=Paused(kind, phase, reason, actor))
+    change.set(phase=Phase.PAUSED, paused=Paused(kind, reason, actor))
     change.decide("pause", actor, reason)
     change.notify("paused", reason, alert=kind != "person")
 
@@ -423,9 +416,7 @@ def _set_percent(change: Change, event: SetPercent) -> None:
     change.decide("set_percent", event.actor, why, judged)
     change.notify("step", why)
     if state.paused is not None:
-        paused = Paused(
-            "person", _phase_at(event.percent), f"Paused while {event.actor} sets the share.", event.actor
-        )
+        paused = Paused("person", f"Paused while {event.actor} sets the share.", event.actor)
         change.set(phase=Phase.PAUSED, paused=paused)
 
 
@@ -441,6 +432,10 @@ def _complete(change: Change, event: Complete) -> None:
         raise IllegalTransition(f"only at 100 % can it be completed; it is at {change.state.percent} %")
     _refuse_if_frozen(change, "complete")
     _end(change, event.actor, f"Completed by {event.actor}")
+
+
+def _already(change: Change, event: Rollback | Undo) -> None:
+    """It is on its way: asking again is no mistake."""
 
 
 def _roll_back_ordered(change: Change, event: Rollback | Undo) -> None:
@@ -520,7 +515,13 @@ def _tidied(change: Change, event: ShutdownDone | Superseded) -> None:
 
 
 def _usability(change: Change, event: UsabilityChanged) -> None:
+    """Take note; a rollback that had nowhere to go back to goes ahead once it has, or once nothing is left to
+    spare.
+    """
     change.set(old_usable=event.old, new_usable=event.new)
+    state = change.state
+    if state.paused is not None and state.paused.kind == "stranded" and (event.old or not event.new):
+        _revert(change, state.cause, state.reason)
 
 
 def _freeze(change: Change, event: FreezeOn) -> None:
@@ -542,8 +543,10 @@ _TESTING: Final = (Phase.GATE, Phase.CONFIRM_START)
 _RUNNING: Final = (Phase.STEPPING, Phase.BAKING)
 _GUARDED: Final = (*_RUNNING, Phase.CONFIRM_PROMOTE, Phase.PAUSED)
 _OPEN: Final = (Phase.PENDING, *_TESTING, *_GUARDED, Phase.CONFIRM_ROLLBACK, Phase.ENDING, Phase.REVERTING)
-_GIVE_UP: Final = _in(_cancel, Phase.PENDING, *_TESTING) | _in(
-    _roll_back_ordered, *_GUARDED, Phase.CONFIRM_ROLLBACK, Phase.ENDING
+_GIVE_UP: Final = (
+    _in(_cancel, Phase.PENDING, *_TESTING)
+    | _in(_roll_back_ordered, *_GUARDED, Phase.CONFIRM_ROLLBACK, Phase.ENDING)
+    | _in(_already, Phase.REVERTING)
 )
 
 MOVES: Final[dict[type[Event], dict[Phase, Handler]]] = {

@@ -76,7 +76,7 @@ PauseKind = Literal["person", "planned", "undecided", "veto", "breach", "strande
 
 
 class Paused(msgspec.Struct, frozen=True):
-    """Why a rollout is paused, and where it goes on.
+    """Why a rollout is paused.
 
     person: somebody asked for it. planned: the step says so. undecided: the step ended without a verdict.
     veto: a webhook said no. breach: `onBreach` or a webhook keeps it from rolling back. stranded: it should
@@ -84,7 +84,6 @@ class Paused(msgspec.Struct, frozen=True):
     """
 
     kind: PauseKind
-    phase: Phase
     reason: str
     actor: str
 
@@ -110,8 +109,6 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     """Number of the last `SetWeights`."""
     applied: bool = True
     """Whether every worker serves by it."""
-    moved: bool = False
-    """Whether the new version was ever given traffic."""
     remaining_ms: int = 0
     """Of the step, in observed time."""
     elapsed_ms: int = 0
