@@ -96,7 +96,8 @@ class Live:
                     if each.key in endpoints:
                         raise LinkError(f"endpoint {each.key} is named twice")
                     kept = self._endpoints.get(each.key)
-                    if kept is None:
+                    if kept is None or (kept.draining and not each.draining):
+                        # Draining has no way back: an endpoint that is called back begins anew.
                         kept = fresh[each.key] = Endpoint(
                             each.key, url=each.url, address=each.address, port=each.port
                         )
@@ -163,9 +164,10 @@ class Live:
             service.refresh(now)
         self._snaps, self.proxy, self._workers = snaps, proxy, workers
         self.table = table
-        for key in before.keys() - endpoints.keys():
-            self._restless.pop(key, None)
-            before[key].pool.close()
+        for key, endpoint in before.items():
+            if endpoints.get(key) is not endpoint:
+                self._restless.pop(key, None)
+                endpoint.pool.close()
 
     def _update(self, now: float, endpoint: Endpoint, snap: EndpointSnap, settings: ServiceSettings) -> None:
         if snap.healthy and (not endpoint.healthy or not endpoint.available_since):
