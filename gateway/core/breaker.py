@@ -103,7 +103,6 @@ class Breaker:
 
     __slots__ = (
         "_alone",
-        "_fresh",
         "_granted",
         "_granted_at",
         "_on_change",
@@ -144,7 +143,6 @@ class Breaker:
         self._passed = 0
         self._alone = False
         """HALF_OPEN by its own decision, not control's."""
-        self._fresh = True
 
     @property
     def settings(self) -> BreakerSettings:
@@ -232,10 +230,12 @@ class Breaker:
         self.failures = 0
 
     def _trial_passed(self, now: float) -> None:
+        if self._alone:
+            self._on_report(self.epoch, "trial_ok", self._settings.half_open_max_calls)
+            self._go(BreakerEvent.PASSED, now)
+            return
         self._passed += 1
         self._on_report(self.epoch, "trial_ok", self._passed)
-        if self._alone:
-            self._go(BreakerEvent.PASSED, now)
 
     def _try_alone(self, now: float) -> None:
         self._go(BreakerEvent.TRY, now)
@@ -279,4 +279,4 @@ class Breaker:
         if self.state is BreakerState.OPEN:
             self._on_report(self.epoch - 1, "opened", self._settings.failure_threshold)
         elif self.state is BreakerState.CLOSED:
-            self._on_report(self.epoch - 1, "trial_ok", 1)
+            self._on_report(self.epoch - 1, "trial_ok", self._settings.half_open_max_calls)

@@ -1,22 +1,229 @@
-"""Weights -> which version takes this request."""
+"""Weights -> which version takes this request: exact, and in an order nobody can fall into step with.
 
-from collections.abc import Sequence
+Let version i have the share p_i, and number a worker's requests from 0. Two demands pull apart:
+
+- *Exact.* After n requests version i has had more than n p_i - 1 and fewer than n p_i + 1 of them. So any
+window of n
+  differs from n p_i by less than 2, and after a whole round (all n p_i integers) every count is exact.
+- *Unpredictable.* A client that repeats a cycle of calls must not find the same call on the same version each
+time,
+  though a fixed order of ten versions' turns would do just that to a cycle of ten.
+
+Both hold if every place in the order is drawn by chance *within windows*: version i's k-th request (k = 1, 2,
+…) falls in
+one of the requests floor((k - 1) / p_i) … ceil(k / p_i) - 1. That is the same as saying that the count after
+n requests
+is n p_i rounded down or up, which is the first demand. Call a version *ahead* when its count is rounded up.
+
+Why a draw exists that is fair at every place: give each request p_i of its place to version i. Every window
+then holds
+mass 1 and every place mass 1, a fractional perfect matching of turns and places, hence a mixture of whole
+ones
+(Birkhoff and von Neumann), each of which keeps the windows. Drawing from the mixture puts version i at any
+given place
+with probability exactly p_i, and different rounds are independent: each call of a cycle is split by the
+weights.
+
+How it is drawn, one request at a time, by integers alone (f_i = n p_i - floor(n p_i); i *crosses* if f_i +
+p_i >= 1):
+
+- A version that crosses and is not ahead must take this request: its window ends.
+- Two versions: i is ahead with probability f_i, which leaves one solution: `_two`.
+- Three: one version is ahead, or all but one, so the f_i fix the chance of each state, and the chances of a
+move are
+  the solution of a 3 x 3 transport problem: `_three`. It has one because the mixture above is one.
+- More: the states' chances are no longer fixed by the f_i. `_many` draws by an estimate, so a place may
+prefer a version
+  by some percent of a round; the windows hold all the same, because no draw is made that the rest could not
+  follow.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from random import Random
 
+Draw = Callable[[], float]
+"""Chance: the next number in [0, 1)."""
 
-class Splitter:
-    """Smooth weighted round robin over positive integer weights."""
 
-    def __init__(self, weights: Sequence[int], *, chance: Random, phase: float = 0.0) -> None:
-        self._weights = list(weights)
-        self._total = sum(weights)
-        self._credit = [0] * len(weights)
+def split(weights: Sequence[int], *, seed: str, phase: float = 0.0) -> Iterator[int]:
+    """Yield for ever the index of the version that takes the next request.
 
-    def pick(self) -> int:
-        """Return the index of the version that takes the next request."""
-        credit = self._credit
-        for index, weight in enumerate(self._weights):
-            credit[index] += weight
-        best = max(range(len(credit)), key=credit.__getitem__)
-        credit[best] -= self._total
-        return best
+    weights: positive integers; their ratios matter. seed: of the order. phase: in [0, 1), this worker's slot
+    over the
+    number of workers: workers with one seed begin on versions spread by the weights, not all on the heaviest.
+    """
+    if not weights or min(weights) <= 0:
+        raise ValueError("a split needs weights, all of them above zero")
+    unit = math.gcd(*weights)
+    reduced = [weight // unit for weight in weights]
+    first = (Random(seed).random() + phase) % 1.0
+    draw: Draw = chain((first,), iter(Random(f"{seed}|{phase}").random, None)).__next__
+    if len(reduced) == 1:
+        return iter(int, 1)
+    if len(reduced) == 2:
+        return _two(reduced[0], sum(reduced), draw)
+    if len(reduced) == 3:
+        return _three(reduced, draw)
+    return _many(reduced, draw)
+
+
+def _two(weight: int, total: int, draw: Draw) -> Iterator[int]:
+    """Two versions, the first with `weight` of `total`. part: f of the first, in units of 1/total."""
+    part, ahead = 0, False
+    while True:
+        part += weight
+        if part < total:
+            if ahead or draw() * (total - part + weight) >= weight:
+                yield 1
+            else:
+                ahead = True
+                yield 0
+            continue
+        part -= total
+        if not ahead or draw() * (part + total - weight) < part:
+            yield 0
+        else:
+            ahead = False
+            yield 1
+
+
+def _three(weights: Sequence[int], draw: Draw) -> Iterator[int]:
+    """Three versions. parts: the f_i in units of 1/total; they sum to 0, 1 or 2 totals, as many as are
+    ahead."""
+    total = sum(weights)
+    while True:
+        ahead = [False, False, False]
+        parts = [0, 0, 0]
+        for _ in range(total):
+            after = [part + weight for part, weight in zip(parts, weights, strict=True)]
+            chosen = _move_of_three(weights, total, parts, after, ahead, draw)
+            yield chosen
+            for index in range(3):
+                crosses = after[index] >= total
+                parts[index] = after[index] - total if crosses else after[index]
+                if crosses:
+                    ahead[index] = ahead[index] and index == chosen
+                elif index == chosen:
+                    ahead[index] = True
+
+
+def _move_of_three(
+    weights: Sequence[int],
+    total: int,
+    parts: Sequence[int],
+    after: Sequence[int],
+    ahead: Sequence[bool],
+    draw: Draw,
+) -> int:
+    """Return who takes the request, with the chances that keep every version's at its share."""
+    crossing = [index for index in range(3) if after[index] >= total]
+    for index in crossing:
+        if not ahead[index]:
+            return index
+    behind = [index for index in range(3) if not ahead[index]]
+    if len(behind) == 3:
+        return _drawn((0, 1, 2), weights, draw)
+    if len(behind) == 2 and not crossing:
+        return _exchange(weights, parts, ahead.index(True), draw)
+    # Left are the states in which nobody's window ends; `mass` is the chance of this one. Out of it those
+    # behind take exactly their shares; those that cross divide the rest, each to stay ahead as it must.
+    mass = parts[ahead.index(True)] if len(behind) == 2 else total - parts[behind[0]]
+    chances = [weights[index] for index in behind]
+    spare = mass - sum(chances)
+    kept = [after[index] - total for index in crossing]
+    whole = sum(kept)
+    if whole == 0:
+        return _drawn(behind, chances, draw)
+    return _drawn([*behind, *crossing], [*chances, *(spare * each / whole for each in kept)], draw)
+
+
+def _exchange(weights: Sequence[int], parts: Sequence[int], one: int, draw: Draw) -> int:
+    """Return who moves ahead when only `one` is, and nobody crosses: one of the two others.
+
+    Who is ahead (with chances `parts`) and who comes next (with chances `weights`) is a 3 x 3 transport
+    problem with an
+    empty diagonal. One number settles it: flow from 0 to 1. We take the middle of what is possible.
+    """
+    low = max(0, weights[1] - parts[2], weights[0] + weights[1] - parts[2] - parts[1])
+    high = min(parts[0], weights[1], weights[0] + weights[1] - parts[2])
+    flow = (low + high) / 2
+    to_next = (flow, weights[0] + weights[1] - parts[2] - flow, weights[1] - flow)[one]
+    other = (1, 0, 1)[one]
+    return other if draw() * parts[one] < to_next else 3 - one - other
+
+
+def _many(weights: Sequence[int], draw: Draw) -> Iterator[int]:
+    """Four versions or more.
+
+    slack[d]: requests before the d-th that no window ending by then needs. A turn may be taken only if that
+    leaves no
+    slack negative (Hall's condition for windows); the earliest window to end always may, so the draw never
+    gets stuck.
+    """
+    total = sum(weights)
+    indexes = range(len(weights))
+    unused = [n - sum(n * weight // total for weight in weights) for n in range(total + 1)]
+    while True:
+        slack = unused[:]
+        counts = [0] * len(weights)
+        for now in range(total):
+            candidates, chances = _estimates(weights, total, now, counts)
+            while True:
+                place = _drawn(range(len(candidates)), chances, draw)
+                chosen = candidates[place]
+                end = -(-(counts[chosen] + 1) * total // weights[chosen])
+                if 0 not in slack[now + 1 : end]:
+                    break
+                del candidates[place], chances[place]
+            for before in range(now + 1, end):
+                slack[before] -= 1
+            counts[chosen] += 1
+            yield chosen
+        assert all(counts[index] == weights[index] for index in indexes)
+
+
+def _estimates(
+    weights: Sequence[int], total: int, now: int, counts: Sequence[int]
+) -> tuple[list[int], list[float]]:
+    """Return who may take request number `now` and about how likely each should, given who is ahead."""
+    behind: list[tuple[int, float]] = []
+    crossing: list[tuple[int, float]] = []
+    ahead = 0
+    crossed = 0.0
+    for index, weight in enumerate(weights):
+        done, part = divmod(now * weight, total)
+        is_ahead = counts[index] > done
+        ahead += is_ahead
+        after = part + weight - total
+        if after < 0:
+            if not is_ahead:
+                behind.append((index, 1 - part / total))
+        elif not is_ahead:
+            return [index], [1.0]
+        elif after > 0:
+            crossing.append((index, after / total))
+        if after >= 0:
+            crossed += 1 - part / total
+    others = len(weights) - ahead - 1
+    chances = []
+    for index, mass in behind:
+        # mass: the chance of being behind; free: less the chance that it is while some other window ends.
+        free = mass * (1 - others * crossed / (others + 1 - mass)) if others + 1 > mass else mass
+        share = weights[index] / total
+        chances.append(share / max(free, share))
+    spare = max(0.0, 1 - sum(chances))
+    whole = sum(after for _, after in crossing) or 1.0
+    chances += [max(spare * after / whole, 1e-9) for _, after in crossing]
+    return [index for index, _ in behind + crossing], chances
+
+
+def _drawn(items: Sequence[int], chances: Sequence[float], draw: Draw) -> int:
+    """Return one of `items`, each as likely as its part of `chances` (not all zero)."""
+    at = draw() * sum(chances)
+    for item, chance in zip(items, chances, strict=True):
+        at -= chance
+        if at < 0:
+            return item
+    return max(zip(chances, items, strict=True))[1]

@@ -7,7 +7,6 @@ objects that the next table takes over. Which versions are usable, and their sha
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from random import Random
 from typing import Any, Final
 
 from gateway.core import balance
@@ -15,11 +14,11 @@ from gateway.core.breaker import Breaker, compile_breaker
 from gateway.core.cohort import Cohorts, StickySettings
 from gateway.core.retry import RetryBudget, RetryPolicy, RetrySettings, compile_retry
 from gateway.core.service import ServiceSettings
-from gateway.core.split import Splitter
+from gateway.core.split import split
 
 ALL: Final = 10_000
 """A share of everything, in hundredths of a percent."""
-KEPT_SPLITTERS: Final = 8
+KEPT_ROUNDS: Final = 8
 """Sets of usable versions whose place in the round is remembered: an endpoint that flaps comes back to its
 round."""
 
@@ -153,11 +152,11 @@ class Service:
     __slots__ = (
         "_by_name",
         "_cohorts",
+        "_draw",
         "_only",
         "_phase",
+        "_rounds",
         "_seed",
-        "_split",
-        "_splitters",
         "_weighted",
         "breaker_on",
         "budget",
@@ -213,10 +212,10 @@ class Service:
         self._phase = phase
         self._by_name = {each.name: each for each in versions}
         self._cohorts = Cohorts(rollout or service_id)
-        self._splitters: dict[tuple[tuple[str, int], ...], Splitter] = {}
+        self._rounds: dict[tuple[tuple[str, int], ...], Callable[[], int]] = {}
         self._only: Version | None = None
         self._weighted: tuple[Version, ...] = ()
-        self._split: Callable[[], int] = int
+        self._draw: Callable[[], int] = int
 
     def choose(self, now: float, key: bytes | None = None) -> Version | None:
         """Return the version for a new request, or None if none is usable.
@@ -226,7 +225,7 @@ class Service:
         if self._only is not None or not self._weighted:
             return self._only
         if key is None:
-            return self._weighted[self._split()]
+            return self._weighted[self._draw()]
         return self._weighted[self._cohort(key)]
 
     def by_name(self, name: str) -> Version | None:
@@ -240,7 +239,7 @@ class Service:
 
     def take_over(self, before: "Service") -> None:
         """Go on where the same service of the last table stood: its rounds and its retry budget."""
-        self._splitters = before._splitters
+        self._rounds = before._rounds
         if _budget_settings(before.settings) == _budget_settings(self.settings):
             self.budget = before.budget
 
@@ -258,19 +257,19 @@ class Service:
         for version, share in zip(weighted, shares_of([each.weight for each in weighted]), strict=True):
             version.share = share
         if len(weighted) > 1:
-            self._split = self._splitter().pick
+            self._draw = self._round(weighted)
 
-    def _splitter(self) -> Splitter:
-        """Return the splitter of the usable versions, at the place in its round where it was left."""
-        key = tuple((each.id, each.share) for each in self._weighted)
-        splitter = self._splitters.pop(key, None)
-        if splitter is None:
-            chance = Random(f"{self._seed}|{self.id}|{key}")
-            splitter = Splitter([share for _, share in key], chance=chance, phase=self._phase)
-        self._splitters[key] = splitter
-        if len(self._splitters) > KEPT_SPLITTERS:
-            del self._splitters[next(iter(self._splitters))]
-        return splitter
+    def _round(self, weighted: tuple[Version, ...]) -> Callable[[], int]:
+        """Return the draw among `weighted`, at the place in its round where it was left."""
+        weights = [weight_units(each.weight) for each in weighted]
+        key = tuple(zip((each.id for each in weighted), weights, strict=True))
+        draw = self._rounds.pop(key, None)
+        if draw is None:
+            draw = split(weights, seed=f"{self._seed}|{self.id}|{key}", phase=self._phase).__next__
+        self._rounds[key] = draw
+        if len(self._rounds) > KEPT_ROUNDS:
+            del self._rounds[next(iter(self._rounds))]
+        return draw
 
     def _cohort(self, key: bytes) -> int:
         """Return the index of the key's version: by the rollout's percentage, else by weighted rendezvous."""
@@ -396,6 +395,11 @@ def _first_for(method: str, routes: list[Route] | None) -> Route | None:
         if not route.methods or method in route.methods:
             return route
     return None
+
+
+def weight_units(weight: float) -> int:
+    """Return a weight above zero in hundredths, at least one: what `core.split` deals in."""
+    return max(round(weight * 100), 1)
 
 
 def shares_of(weights: Sequence[float]) -> list[int]:

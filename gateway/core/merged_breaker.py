@@ -1,0 +1,195 @@
+"""One endpoint's breaker as control sees it: every worker's reports added up, and trial calls shared out.
+
+The workers' own breakers (`core.breaker`) act at once and alone; this one makes them agree. It sees runs of
+failures no
+single worker sees, owns the epochs, and decides who makes the trial calls. Reports carry totals, not
+differences, so a
+repeated one changes nothing; what is lost with a worker or with control is made good by the next word either
+way.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from gateway.core.breaker import BreakerEvent, BreakerSettings, BreakerState, BreakerWord, move
+
+CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
+
+_SPEAKS_IN = {
+    "failures": CLOSED,
+    "success": CLOSED,
+    "opened": CLOSED,
+    "trial_ok": HALF_OPEN,
+    "trial_failed": HALF_OPEN,
+    "unused": HALF_OPEN,
+}
+"""The state a worker's breaker was in when it made a report of this kind."""
+
+
+FRESH_S: Final = 10.0
+"""How long a worker's run of failures counts without a new one."""
+
+
+class MergedBreaker:
+    """Control's breaker of one endpoint.
+
+    All times are monotonic seconds. state, epoch, open_until: as stored, after a restart of control. A stored
+    HALF_OPEN
+    begins a new epoch, because nobody knows which of its trial calls were made.
+    """
+
+    __slots__ = (
+        "_given",
+        "_heard_at",
+        "_next",
+        "_passed",
+        "_returned",
+        "_runs",
+        "_settings",
+        "_slots",
+        "_tripped_by",
+        "epoch",
+        "last_failure_at",
+        "open_until",
+        "state",
+    )
+
+    def __init__(
+        self,
+        settings: BreakerSettings,
+        *,
+        state: BreakerState = CLOSED,
+        epoch: int = 0,
+        open_until: float = 0.0,
+    ) -> None:
+        self.state = state
+        self.epoch = epoch + 1 if state is HALF_OPEN else epoch
+        self.open_until = open_until
+        """OPEN: when trial calls begin."""
+        self.last_failure_at: float | None = None
+        self._settings = settings
+        self._slots: tuple[int, ...] = ()
+        """Workers that trial calls may be given to."""
+        self._next = 0
+        self._runs: dict[int, tuple[int, int]] = {}
+        """CLOSED: slot -> (its failures since its last success, of those before another worker's success)."""
+        self._heard_at: dict[int, float] = {}
+        self._tripped_by = 0
+        self._given: dict[int, int] = {}
+        """HALF_OPEN: slot -> trial calls given to it in this epoch, in total."""
+        self._returned: dict[int, int] = {}
+        self._passed: dict[int, int] = {}
+
+    @property
+    def failures(self) -> int:
+        """Failures in a row, over all workers; while not CLOSED, those that opened it."""
+        if self.state is not CLOSED:
+            return self._tripped_by
+        return sum(run - before for run, before in self._runs.values())
+
+    def reconfigure(self, settings: BreakerSettings) -> None:
+        """Take new settings; they hold from the next report on."""
+        self._settings = settings
+
+    def word(self, now: float, slot: int) -> BreakerWord:
+        """Return what to tell the worker of `slot`."""
+        open_for_s = max(self.open_until - now, 0.0) if self.state is OPEN else 0.0
+        return BreakerWord(self.epoch, self.state, self._given.get(slot, 0), open_for_s)
+
+    def report(self, now: float, slot: int, *, epoch: int, kind: str, count: int) -> bool:
+        """Take what a worker reports. Returns whether the workers must be told (and the state stored)."""
+        said_in = _SPEAKS_IN[kind]
+        if kind in ("failures", "opened", "trial_failed"):
+            self.last_failure_at = now
+        if epoch < self.epoch:
+            return False
+        if epoch > self.epoch:
+            self._enter(said_in, epoch)
+        elif said_in is not self.state:
+            return True
+        if said_in is CLOSED:
+            return self._heard_closed(now, slot, kind, count)
+        return self._heard_trial(now, slot, kind, count)
+
+    def tick(self, now: float, slots: Iterable[int]) -> bool:
+        """Let time pass; `slots` are the workers that live. Returns whether the workers must be told."""
+        self._slots = tuple(sorted(slots))
+        self._forget_all_but(self._slots)
+        if self.state is OPEN and now >= self.open_until:
+            self._go(BreakerEvent.TRY, now)
+            self._share_out()
+            return True
+        return self.state is HALF_OPEN and self._share_out()
+
+    def gone(self, slot: int) -> None:
+        """Forget a worker that has died: its successor in the slot has been given nothing, its trial calls
+        are free."""
+        for each in (self._runs, self._heard_at, self._given, self._returned):
+            each.pop(slot, None)
+
+    def _heard_closed(self, now: float, slot: int, kind: str, count: int) -> bool:
+        if kind == "success":
+            self._runs = {other: (run, run) for other, (run, _) in self._runs.items() if other != slot}
+            return False
+        self._forget_stale(now)
+        _, before = self._runs.get(slot, (0, 0))
+        self._runs[slot] = (count, min(before, count))
+        self._heard_at[slot] = now
+        if kind == "failures" and self.failures < self._settings.failure_threshold:
+            return False
+        self._tripped_by = max(self.failures, count)
+        self._go(BreakerEvent.TRIP, now)
+        return True
+
+    def _heard_trial(self, now: float, slot: int, kind: str, count: int) -> bool:
+        if kind == "trial_failed":
+            self._go(BreakerEvent.FAILED, now)
+            return True
+        if kind == "unused":
+            self._returned[slot] = self._returned.get(slot, 0) + count
+            return self._share_out()
+        self._passed[slot] = max(self._passed.get(slot, 0), count)
+        if sum(self._passed.values()) < self._settings.half_open_max_calls:
+            return False
+        self._go(BreakerEvent.PASSED, now)
+        return True
+
+    def _share_out(self) -> bool:
+        """Give out the trial calls that are with nobody, in turn over the workers. Returns whether there were
+        any."""
+        if not self._slots:
+            return False
+        passed = sum(self._passed.values())
+        out = sum(
+            max(given - self._returned.get(slot, 0) - self._passed.get(slot, 0), 0)
+            for slot, given in self._given.items()
+        )
+        free = self._settings.half_open_max_calls - passed - out
+        for _ in range(free):
+            slot = self._slots[self._next % len(self._slots)]
+            self._next += 1
+            self._given[slot] = self._given.get(slot, 0) + 1
+        return free > 0
+
+    def _forget_all_but(self, slots: tuple[int, ...]) -> None:
+        for slot in [each for each in (*self._runs, *self._given) if each not in slots]:
+            self.gone(slot)
+
+    def _forget_stale(self, now: float) -> None:
+        """Drop runs so old that other workers' successes, which nobody reports, have surely come between."""
+        for slot in [each for each, heard_at in self._heard_at.items() if now - heard_at > FRESH_S]:
+            self._runs.pop(slot, None)
+            del self._heard_at[slot]
+
+    def _go(self, event: BreakerEvent, now: float) -> None:
+        self._enter(move(self.state, event), self.epoch + 1)
+        self.open_until = now + self._settings.reset_timeout / 1000
+
+    def _enter(self, state: BreakerState, epoch: int) -> None:
+        self.state = state
+        self.epoch = epoch
+        self._runs.clear()
+        self._heard_at.clear()
+        self._given.clear()
+        self._returned.clear()
+        self._passed.clear()
