@@ -1,0 +1,53 @@
+"""Replies and problems as HTTP responses."""
+
+from typing import Final
+
+import msgspec
+
+from gateway.admin.auth import Unauthorized
+from gateway.admin.call import Reply
+from gateway.admin.schemas import FieldProblem, ProblemView
+from gateway.control.problems import Problem
+from gateway.errors import GatewayError
+from gateway.http1.app import Response
+
+JSON: Final = "application/json"
+PROBLEM: Final = "application/problem+json"
+GUARDS: Final = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
+
+_encoder: Final = msgspec.json.Encoder()
+
+
+def answer(status: int, reply: Reply, if_none_match: str | None = None) -> Response:
+    """Return a handler's reply; 304 if its ETag is one the client named (RFC 9110 §13.1.2)."""
+    fields = [*GUARDS, *reply.fields]
+    if reply.value is None:
+        return Response(204, fields)
+    tag = dict(reply.fields).get("ETag")
+    if status == 200 and tag is not None and if_none_match is not None and tag in if_none_match:
+        return Response(304, fields)
+    return Response(status, [("Content-Type", JSON), *fields], _encoder.encode(reply.value))
+
+
+def refusal(error: GatewayError) -> Response:
+    """Return any error of ours as a problem (RFC 9457); what is not a Problem keeps its status and words."""
+    fields = [("Content-Type", PROBLEM), *GUARDS]
+    errors: list[FieldProblem] = []
+    if isinstance(error, Problem):
+        errors = [FieldProblem(pointer=bad.pointer, detail=bad.detail) for bad in error.errors]
+        if error.retry_after_s is not None:
+            fields.append(("Retry-After", str(error.retry_after_s)))
+    if isinstance(error, Unauthorized):
+        fields.append(("WWW-Authenticate", error.challenge))
+    if isinstance(error, MethodRefused):
+        fields.append(("Allow", error.allowed))
+    view = ProblemView(title=error.title, status=error.status, detail=str(error), errors=errors)
+    return Response(error.status, fields, _encoder.encode(view))
+
+
+class MethodRefused(Problem):
+    """405, naming what the resource takes (RFC 9110 §15.5.6)."""
+
+    def __init__(self, method: str, allowed: str) -> None:
+        super().__init__(405, "Method Not Allowed", f"{method} is not one of {allowed}")
+        self.allowed = allowed

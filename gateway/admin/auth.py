@@ -1,0 +1,229 @@
+"""Bearer tokens and roles: who asks, and may they. Everything that is not allowed is refused.
+
+A token is 32 random bytes behind a visible prefix. Only its SHA-256 is kept: with 256 bits of chance there
+is nothing to guess, so no slow hash is needed. Wrong tokens are limited per address all the same, to bound
+what they cost and what they write to the audit trail; a right token is never refused for the wrong ones that
+came from its address, so nobody can lock an operator out.
+"""
+
+import hashlib
+import hmac
+import os
+import secrets
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from gateway.admin.ratelimit import SlidingWindow
+from gateway.control.actions_common import Actor
+from gateway.control.problems import Problem
+from gateway.errors import StoreError
+from gateway.log import get_logger
+from gateway.store.api import Store
+from gateway.store.records import AuditEntry, Role, TokenRecord
+
+log = get_logger()
+
+TOKEN_PREFIX: Final = "gw_"  # noqa: S105  # the visible part, no secret
+VISIBLE: Final = 9
+"""Characters of a token that are shown to tell tokens apart: the prefix and 6 of 43."""
+ROLES: Final[tuple[Role, ...]] = ("viewer", "operator", "deployer", "admin")
+"""Each may do what those before it may."""
+LOGIN_WINDOW_S: Final = 900.0
+USE_NOTED_EVERY: Final = timedelta(minutes=10)
+"""How exact `lastUsedAt` is: a write for each request would be too much to know it better."""
+
+
+def new_token() -> str:
+    """Return a fresh token."""
+    return TOKEN_PREFIX + secrets.token_urlsafe(32)
+
+
+def digest(token: str) -> str:
+    """Return what is stored of a token: its SHA-256 in hex."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def allows(role: Role, needed: Role) -> bool:
+    """Return whether `role` may do what `needed` may."""
+    return ROLES.index(role) >= ROLES.index(needed)
+
+
+def bearer_token(fields: Mapping[str, str]) -> str | None:
+    """Return the token of `Authorization: Bearer …` (RFC 6750 §2.1), or None."""
+    scheme, _, token = fields.get("authorization", "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+class Unauthorized(Problem):
+    """401, with the challenge RFC 9110 §15.5.2 asks for."""
+
+    def __init__(self, detail: str, *, error: str = "") -> None:
+        super().__init__(401, "Unauthorized", detail)
+        self.challenge = 'Bearer realm="gateway"' + (f', error="{error}"' if error else "")
+
+
+class Authenticator:
+    """Turns an Authorization field into an Actor, and writes down who was refused."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        failed_logins: int = 10,
+        clock: Callable[[], float] = time.monotonic,
+        utc: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.refused_logins = 0
+        """Logins refused beyond the limit: counted here, stored nowhere."""
+        self._store = store
+        self._failed = SlidingWindow(failed_logins, LOGIN_WINDOW_S)
+        self._clock = clock
+        self._utc = utc
+
+    async def identify(self, fields: Mapping[str, str], address: str) -> Actor:
+        """Return who asks. address: the peer's, without port.
+
+        Raises Unauthorized (401) without a valid token, Problem 429 after too many wrong ones from one
+        address.
+        """
+        token = bearer_token(fields)
+        if token is None:
+            raise Unauthorized("this call needs a token: Authorization: Bearer gw_…")
+        record = await self._find(token)
+        agent = fields.get("user-agent", "")[:200]
+        if record is None:
+            await self._refuse_login(address, agent)
+            raise Unauthorized("the token is not known, or has been revoked", error="invalid_token")
+        await self._note_use(record)
+        return Actor(name=record.name, role=record.role, address=address, user_agent=agent)
+
+    async def is_valid(self, fields: Mapping[str, str]) -> bool:
+        """Return whether the token still is one: for streams, which outlive their first check."""
+        token = bearer_token(fields)
+        return token is not None and await self._find(token) is not None
+
+    async def note_refusal(self, actor: Actor, action: str, resource_id: str, needed: Role) -> None:
+        """Write down that `actor` tried a change its role may not make."""
+        await self._audit(
+            AuditEntry(
+                at=self._utc(),
+                actor=actor.name,
+                action=action,
+                resource=action.partition(".")[0],
+                resource_id=resource_id,
+                allowed=False,
+                details={"reason": f"needs the role {needed}, has {actor.role}"},
+                address=actor.address,
+                user_agent=actor.user_agent,
+            )
+        )
+
+    async def _find(self, token: str) -> TokenRecord | None:
+        hashed = digest(token)
+        record = await self._store.token_by_hash(hashed)
+        if record is None or record.revoked_at is not None or not hmac.compare_digest(record.hash, hashed):
+            return None
+        return record
+
+    async def _refuse_login(self, address: str, agent: str) -> None:
+        now = self._clock()
+        wait_s = self._failed.wait_s(address, now)
+        if wait_s > 0:
+            self.refused_logins += 1
+            raise Problem(
+                429,
+                "Too Many Requests",
+                "too many wrong tokens from this address",
+                retry_after_s=int(wait_s) + 1,
+            )
+        self._failed.record(address, now)
+        await self._audit(
+            AuditEntry(
+                at=self._utc(),
+                actor="unknown",
+                action="login",
+                resource="token",
+                allowed=False,
+                details={"reason": "unknown or revoked token"},
+                address=address,
+                user_agent=agent,
+            )
+        )
+
+    async def _audit(self, entry: AuditEntry) -> None:
+        """Store a refusal. It stands even when it cannot be stored."""
+        try:
+            async with self._store.transaction() as tx:
+                tx.add_audit(entry)
+        except StoreError as exc:
+            log.error("audit_lost", action=entry.action, actor=entry.actor, reason=str(exc))
+
+    async def _note_use(self, record: TokenRecord) -> None:
+        now = self._utc()
+        if record.last_used_at is not None and now - record.last_used_at < USE_NOTED_EVERY:
+            return
+        try:
+            async with self._store.transaction() as tx:
+                # Read again under the writer's lock: a revocation in between must not be undone.
+                latest = await self._store.token_by_hash(record.hash)
+                if latest is not None and latest.revoked_at is None:
+                    tx.put_token(msgspec.structs.replace(latest, last_used_at=now))
+        except StoreError as exc:
+            log.warning("token_use_not_noted", token=record.name, reason=str(exc))
+
+
+async def ensure_bootstrap_token(store: Store, path: Path, now: datetime) -> Path | None:
+    """Make the first admin token if the store has never had a token; write it to `path` (0600), say where.
+
+    Returns `path` when a token was made. The file comes first: a crash before the row leaves a file that the
+    next start replaces, never a gateway without a key. Raises StoreError if the file cannot be written.
+    """
+    if await store.tokens():
+        return None
+    token = new_token()
+    try:
+        _write_private(path, token + "\n")
+    except OSError as exc:
+        raise StoreError(f"{path}: the bootstrap token cannot be written: {exc.strerror or exc}") from exc
+    async with store.transaction() as tx:
+        tx.put_token(
+            TokenRecord(
+                id=str(uuid.uuid4()),
+                name="bootstrap",
+                role="admin",
+                prefix=token[:VISIBLE],
+                hash=digest(token),
+                created_by="gateway",
+                created_at=now,
+            )
+        )
+        tx.add_audit(
+            AuditEntry(
+                at=now,
+                actor="gateway",
+                action="token.create",
+                resource="token",
+                resource_id="bootstrap",
+                details={"role": "admin", "path": str(path)},
+            )
+        )
+    log.info("bootstrap_token_written", path=str(path), role="admin")
+    return path
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, whole or not at all."""
+    draft = path.with_name(path.name + ".new")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)

@@ -1,0 +1,111 @@
+"""One call of the admin API: what a handler is given, what it gives back, and the row that leads to it."""
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+
+from gateway.admin.parse import NoBody
+from gateway.admin.ratelimit import Budget
+from gateway.admin.schemas import Listing, view
+from gateway.admin.views import NameOf
+from gateway.control.actions_common import Actor
+from gateway.core.settings import Settings
+from gateway.store.api import Page
+from gateway.store.records import Role
+
+BASE: Final = "/api/v1/admin"
+
+
+class NoQuery(Settings):
+    """The query of a call that takes none."""
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that has been authenticated, admitted and parsed."""
+
+    actions: Any
+    actor: Actor
+    params: Mapping[str, str]
+    """What the braces of the path template matched."""
+    fields: Mapping[str, str]
+    """Header fields by lower-case name."""
+    query: Any
+    body: Any
+    name_of: NameOf
+    """Version id -> name."""
+
+    @property
+    def id(self) -> str:
+        """Return the path's `{id}`."""
+        return self.params["id"]
+
+    @property
+    def name(self) -> str:
+        """Return the path's `{name}`."""
+        return self.params["name"]
+
+    @property
+    def if_match(self) -> str | None:
+        """Return the If-Match field."""
+        return self.fields.get("if-match")
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """What a handler answers. value: a view, encoded as JSON; None: no body."""
+
+    value: object = None
+    fields: tuple[tuple[str, str], ...] = ()
+
+
+Handler = Callable[[Call], Coroutine[Any, Any, Reply]]
+
+
+class Route(NamedTuple):
+    """One row of the route table: all that is known of a call, for dispatch, role check and OpenAPI alike."""
+
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+    path: str
+    """Template under the base: `deployment/versions/{id}`."""
+    role: Role
+    action: str
+    """Its name in the audit trail, and its operationId: `version.create`."""
+    handler: Handler
+    summary: str
+    answer: Any
+    """The view it answers with; None: 204 without a body."""
+    body: Any = NoBody
+    query: Any = NoQuery
+    status: int = 200
+    budget: Budget | None = "changes"
+    """Which allowance a change draws on. None: never limited."""
+
+    @property
+    def is_change(self) -> bool:
+        """Return whether a call may change something (RFC 9110 §9.2.1)."""
+        return self.method != "GET"
+
+
+def created(path: str, reply: Reply) -> Reply:
+    """Return a reply with the Location of what was made. path: under the base."""
+    return msgspec.structs.replace(reply, fields=(*reply.fields, ("Location", f"{BASE}/{path}")))
+
+
+def page(kind: type[Any], records: Page[Any]) -> Reply:
+    """Return a piece of a list, each record as a `kind`."""
+    return listing([view(kind, record) for record in records.items], records.next)
+
+
+def listing(items: list[Any], cursor: str | None = None) -> Reply:
+    """Return views as a piece of a list; cursor: of the following piece."""
+    return Reply(value=Listing(items=items, next=cursor))
+
+
+def etag(record: Any) -> str:
+    """Return the entity tag of a record: it changes whenever the record does (RFC 9110 §8.8.3)."""
+    return f'"{record.updated_at.timestamp():.6f}"'
+
+
+def tagged(value: object, record: Any) -> Reply:
+    """Return a reply that shows `record`, with its ETag for a later If-Match."""
+    return Reply(value=value, fields=(("ETag", etag(record)),))

@@ -1,0 +1,81 @@
+"""Calls about rollouts: start, steer, look."""
+
+from gateway.admin import views
+from gateway.admin.call import Call, Reply, created, listing, page, tagged
+from gateway.admin.schemas import DecisionView, EventView, WhatIfView, view
+from gateway.store.records import DeploymentRecord
+
+
+async def start(call: Call) -> Reply:
+    """Start a rollout."""
+    key = call.fields.get("idempotency-key")
+    record = await call.actions.start_deployment(call.actor, call.body, idempotency_key=key)
+    return created(f"deployment/{record.id}", _shown(call, record))
+
+
+async def list_all(call: Call) -> Reply:
+    """List rollouts, newest first."""
+    query = call.query
+    found = await call.actions.list_deployments(
+        query.service_name, status=query.status, cursor=query.after, limit=query.limit
+    )
+    return listing([views.deployment(record, call.name_of) for record in found.items], found.next)
+
+
+async def get(call: Call) -> Reply:
+    """Show a rollout."""
+    return _shown(call, await call.actions.get_deployment(call.id))
+
+
+async def set_traffic(call: Call) -> Reply:
+    """Set the new version's share."""
+    record = await call.actions.set_traffic(call.actor, call.id, call.body, if_match=call.if_match)
+    return _shown(call, record)
+
+
+async def promote(call: Call) -> Reply:
+    """Take the next step, or all traffic."""
+    record = await call.actions.promote(call.actor, call.id, call.body, if_match=call.if_match)
+    return _shown(call, record)
+
+
+async def pause(call: Call) -> Reply:
+    """Hold a rollout."""
+    return _shown(call, await call.actions.pause(call.actor, call.id, call.body))
+
+
+async def resume(call: Call) -> Reply:
+    """Let a rollout go on."""
+    return _shown(call, await call.actions.resume(call.actor, call.id, call.body, if_match=call.if_match))
+
+
+async def complete(call: Call) -> Reply:
+    """End a rollout at 100 %."""
+    return _shown(call, await call.actions.complete(call.actor, call.id, call.body, if_match=call.if_match))
+
+
+async def rollback(call: Call) -> Reply:
+    """Move all traffic back."""
+    return _shown(call, await call.actions.rollback(call.actor, call.id, call.body))
+
+
+async def decisions(call: Call) -> Reply:
+    """List verdicts and moves, newest first."""
+    query = call.query
+    return page(DecisionView, await call.actions.decisions(call.id, cursor=query.after, limit=query.limit))
+
+
+async def events(call: Call) -> Reply:
+    """List what happened to a rollout, oldest first."""
+    query = call.query
+    found = await call.actions.deployment_events(call.id, after=query.after, limit=query.limit)
+    return listing([view(EventView, record) for record in found])
+
+
+async def whatif(call: Call) -> Reply:
+    """Replay earlier rollouts under other settings."""
+    return Reply(value=view(WhatIfView, await call.actions.whatif(call.body)))
+
+
+def _shown(call: Call, record: DeploymentRecord) -> Reply:
+    return tagged(views.deployment(record, call.name_of), record)

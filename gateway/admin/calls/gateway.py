@@ -1,0 +1,66 @@
+"""Calls about the gateway itself: events, audit, tokens, freeze, upgrade."""
+
+from gateway.admin.call import Call, Reply, created, listing, page
+from gateway.admin.schemas import (
+    AuditView,
+    CreatedTokenView,
+    EventView,
+    FreezeView,
+    GatewayView,
+    TokenView,
+    view,
+)
+
+
+async def events(call: Call) -> Reply:
+    """List events, oldest first; as a stream this call never comes here."""
+    query = call.query
+    found = await call.actions.events(after=query.after, limit=query.limit, service=query.service_name)
+    return listing([view(EventView, record) for record in found])
+
+
+async def info(call: Call) -> Reply:
+    """Show the control process in charge."""
+    return Reply(value=view(GatewayView, await call.actions.gateway_info()))
+
+
+async def upgrade(call: Call) -> Reply:
+    """Replace the running release."""
+    return Reply(value=view(GatewayView, await call.actions.upgrade(call.actor)))
+
+
+async def audit(call: Call) -> Reply:
+    """List the audit trail, newest first."""
+    query = call.query
+    found = await call.actions.list_audit(
+        cursor=query.after, limit=query.limit, actor=query.actor, action=query.action
+    )
+    return page(AuditView, found)
+
+
+async def list_tokens(call: Call) -> Reply:
+    """List tokens."""
+    return page(TokenView, await call.actions.list_tokens())
+
+
+async def create_token(call: Call) -> Reply:
+    """Make a token."""
+    record, token = await call.actions.create_token(call.actor, call.body)
+    shown = {name: getattr(record, name) for name in TokenView.__struct_fields__}
+    return created(f"tokens/{record.id}", Reply(value=CreatedTokenView(token=token, **shown)))
+
+
+async def revoke_token(call: Call) -> Reply:
+    """Revoke a token."""
+    await call.actions.revoke_token(call.actor, call.id)
+    return Reply()
+
+
+async def get_freeze(call: Call) -> Reply:
+    """Show the freeze."""
+    return Reply(value=view(FreezeView, await call.actions.get_freeze()))
+
+
+async def put_freeze(call: Call) -> Reply:
+    """Set the freeze."""
+    return Reply(value=view(FreezeView, await call.actions.put_freeze(call.actor, call.body)))

@@ -1,0 +1,63 @@
+"""Calls about services: declare, show, change, hold, undo."""
+
+from gateway.admin import views
+from gateway.admin.call import Call, Reply, created, page, tagged
+from gateway.admin.schemas import ServiceView, view
+from gateway.store.records import ServiceRecord
+
+
+async def create(call: Call) -> Reply:
+    """Make a service."""
+    record = await call.actions.create_service(call.actor, call.body)
+    return created(f"services/{record.name}", _shown(record))
+
+
+async def list_all(call: Call) -> Reply:
+    """List services."""
+    return page(ServiceView, await call.actions.list_services())
+
+
+async def get(call: Call) -> Reply:
+    """Show a service."""
+    return _shown(await call.actions.get_service(call.name))
+
+
+async def patch(call: Call) -> Reply:
+    """Change a service's settings."""
+    return _shown(await call.actions.patch_service(call.actor, call.name, call.body, if_match=call.if_match))
+
+
+async def delete(call: Call) -> Reply:
+    """Delete a service."""
+    await call.actions.delete_service(call.actor, call.name, if_match=call.if_match)
+    return Reply()
+
+
+async def health(call: Call) -> Reply:
+    """Show versions, endpoints and recent probes."""
+    return Reply(value=await call.actions.service_health(call.name))
+
+
+async def stats(call: Call) -> Reply:
+    """Show what was counted, by version."""
+    return Reply(value=await call.actions.stats(call.name))
+
+
+async def undo(call: Call) -> Reply:
+    """Take back the last release."""
+    record = await call.actions.undo(call.actor, call.name, call.body)
+    return tagged(views.deployment(record, call.name_of), record)
+
+
+async def pause(call: Call) -> Reply:
+    """Hold new requests."""
+    return _shown(await call.actions.pause_service(call.actor, call.name, call.body))
+
+
+async def resume(call: Call) -> Reply:
+    """Let requests through again."""
+    return _shown(await call.actions.resume_service(call.actor, call.name, call.body))
+
+
+def _shown(record: ServiceRecord) -> Reply:
+    return tagged(view(ServiceView, record), record)

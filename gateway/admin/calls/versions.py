@@ -1,0 +1,51 @@
+"""Calls about versions: register, show, change, test, drain, delete."""
+
+from gateway.admin.call import Call, Reply, created, page, tagged
+from gateway.admin.schemas import DrainView, TestReportView, VersionView, view
+from gateway.store.records import VersionRecord
+
+
+async def create(call: Call) -> Reply:
+    """Register a version."""
+    record = await call.actions.create_version(call.actor, call.body)
+    return created(f"deployment/versions/{record.id}", _shown(record))
+
+
+async def list_all(call: Call) -> Reply:
+    """List versions."""
+    return page(VersionView, await call.actions.list_versions(call.query.service_name))
+
+
+async def get(call: Call) -> Reply:
+    """Show a version."""
+    return _shown(await call.actions.get_version(call.id))
+
+
+async def patch(call: Call) -> Reply:
+    """Change a version."""
+    return _shown(await call.actions.patch_version(call.actor, call.id, call.body, if_match=call.if_match))
+
+
+async def delete(call: Call) -> Reply:
+    """Delete a drained version."""
+    await call.actions.delete_version(call.actor, call.id, if_match=call.if_match)
+    return Reply()
+
+
+async def test(call: Call) -> Reply:
+    """Probe a version now and run its smoke tests."""
+    return Reply(value=view(TestReportView, await call.actions.test_version(call.actor, call.id, call.body)))
+
+
+async def drain(call: Call) -> Reply:
+    """Take a version out."""
+    return Reply(value=view(DrainView, await call.actions.drain_version(call.actor, call.id, call.body)))
+
+
+async def drain_state(call: Call) -> Reply:
+    """Show what still runs at a version."""
+    return Reply(value=view(DrainView, await call.actions.drain_state(call.id)))
+
+
+def _shown(record: VersionRecord) -> Reply:
+    return tagged(view(VersionView, record), record)

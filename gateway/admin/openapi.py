@@ -1,0 +1,155 @@
+"""The OpenAPI 3.1 document, made from the route table and the structs: it cannot disagree with either."""
+
+import functools
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+
+from gateway import __version__
+from gateway.admin.call import BASE, NoQuery, Route
+from gateway.admin.routes import EVENTS, ROUTES
+from gateway.admin.schemas import ProblemView
+from gateway.core.settings import Settings
+
+REF: Final = "#/components/schemas/{name}"
+REFUSALS: Final = {
+    "400": "The body is not JSON, or the query cannot be read.",
+    "401": "No token, or one that is not known.",
+    "403": "The token's role may not do this.",
+    "404": "There is no such thing.",
+    "409": "The present state does not allow it.",
+    "412": "It has changed since it was read (If-Match).",
+    "413": "The body is longer than 1 MiB.",
+    "415": "The body is not application/json.",
+    "422": "A field is wrong; `errors` says which.",
+    "429": "Too often; Retry-After says when again.",
+}
+"""What any call may answer instead of what it should."""
+
+
+@functools.cache
+def document() -> bytes:
+    """Return the document as JSON."""
+    return msgspec.json.encode(build(ROUTES))
+
+
+def build(routes: tuple[Route, ...]) -> dict[str, Any]:
+    """Return the document of a route table."""
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(f"{BASE}/{route.path}", {})[route.method.lower()] = _operation(route)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Gateway admin API",
+            "version": __version__,
+            "description": "Versions, rollouts, the gateway itself. Times are UTC, durations milliseconds.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": _schemas(routes),
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"token": []}],
+    }
+
+
+def _operation(route: Route) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": route.action.replace(".", "_"),
+        "summary": route.summary,
+        "description": f"Needs the role {route.role} or a higher one.",
+        "tags": [route.path.partition("/")[0]],
+        "parameters": [*_path_parameters(route.path), *_query_parameters(route.query), *_fields(route)],
+        "responses": {str(route.status): _answer(route), **_refusals()},
+    }
+    if route.is_change and route.method != "DELETE":
+        operation["requestBody"] = {
+            "required": bool(_required(route.body)),
+            "content": {"application/json": {"schema": _ref(route.body)}},
+        }
+    return operation
+
+
+def _answer(route: Route) -> dict[str, Any]:
+    if route.answer is None:
+        return {"description": "Done."}
+    content: dict[str, Any] = {"application/json": {"schema": _ref(route.answer)}}
+    if route is EVENTS:
+        content["text/event-stream"] = {"schema": {"type": "string"}}
+    answer: dict[str, Any] = {"description": "Done.", "content": content}
+    if route.status == 201:
+        answer["headers"] = {"Location": {"schema": {"type": "string"}}}
+    return answer
+
+
+def _refusals() -> dict[str, Any]:
+    content = {"application/problem+json": {"schema": _ref(ProblemView)}}
+    return {code: {"description": text, "content": content} for code, text in REFUSALS.items()}
+
+
+def _path_parameters(template: str) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        for name in re.findall(r"\{(\w+)\}", template)
+    ]
+
+
+def _query_parameters(query: type[Settings]) -> list[dict[str, Any]]:
+    if query is NoQuery:
+        return []
+    _, components = _components((query,))
+    properties = components[query.__name__]["properties"]
+    return [
+        {"name": name, "in": "query", "required": False, "schema": _given(schema)}
+        for name, schema in properties.items()
+    ]
+
+
+def _given(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a parameter's schema without null, which a query cannot say."""
+    options = [option for option in schema.get("anyOf", ()) if option != {"type": "null"}]
+    return (
+        options[0] if len(options) == 1 else {key: value for key, value in schema.items() if key != "default"}
+    )
+
+
+def _fields(route: Route) -> list[dict[str, Any]]:
+    """Return the header fields a call looks at."""
+    names = {"deployment.start": ["Idempotency-Key"], "event.list": ["Last-Event-ID"]}.get(route.action, [])
+    if route.method in ("PATCH", "PUT", "DELETE") or ("{id}/" in route.path and route.is_change):
+        names.append("If-Match")
+    return [{"name": name, "in": "header", "required": False, "schema": {"type": "string"}} for name in names]
+
+
+def _schemas(routes: tuple[Route, ...]) -> dict[str, Any]:
+    kinds = {
+        ProblemView,
+        *(route.body for route in routes),
+        *(route.answer for route in routes if route.answer),
+    }
+    _, components = _components(kinds)
+    return {name: components[name] for name in sorted(components)}
+
+
+def _ref(kind: Any) -> dict[str, Any]:
+    (schema,), _ = _components((kind,))
+    return schema
+
+
+def _components(kinds: Iterable[Any]) -> tuple[tuple[dict[str, Any], ...], dict[str, Any]]:
+    """Return (a schema each, the components they refer to). `object` is any JSON."""
+    return msgspec.json.schema_components(kinds, ref_template=REF, schema_hook=_any_json)
+
+
+def _required(body: Any) -> tuple[str, ...]:
+    """Return the names of a body's fields that have no default; a merge patch (RFC 7396) has none."""
+    if not (isinstance(body, type) and issubclass(body, Settings)):
+        return ()
+    return tuple(field.name for field in msgspec.structs.fields(body) if field.required)
+
+
+def _any_json(_: type) -> dict[str, Any]:
+    return {"description": "Any JSON value."}

@@ -1,0 +1,61 @@
+"""A request's body and query as checked structs; what is wrong with them as a Problem."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from gateway.control import bodies
+from gateway.control.problems import FieldError, Problem, malformed
+from gateway.core.settings import Settings
+
+T = TypeVar("T")
+
+
+class NoBody(Settings):
+    """The body of a call that takes none: nothing, or `{}`."""
+
+
+def decode_body(fields: Mapping[str, str], body: bytes, kind: type[T]) -> T:
+    """Return the JSON body as `kind`; an empty body is `{}`.
+
+    fields: header fields by lower-case name. Raises Problem: 415 for another media type, 400 for what is not
+    JSON, 422 for JSON that is not a `kind`.
+    """
+    require_json(fields, body)
+    try:
+        return bodies.parse(kind, body)
+    except RecursionError as exc:
+        raise malformed("the body is nested too deeply") from exc
+
+
+def require_json(fields: Mapping[str, str], body: bytes) -> None:
+    """Raise Problem 415 for a body that says it is something else than JSON."""
+    media = fields.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if body and media != "application/json" and not media.endswith("+json"):
+        raise Problem(415, "Unsupported Media Type", f"send Content-Type: application/json, not {media}")
+
+
+def decode_query(query: str, kind: type[T]) -> T:
+    """Return the query as `kind`;
+
+    the last of several equal names wins. Raises Problem 422 naming the parameter.
+    """
+    try:
+        pairs = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=50, errors="strict"))
+    except ValueError as exc:
+        raise malformed(f"the query cannot be read: {exc}") from exc
+    try:
+        return msgspec.convert(pairs, kind, strict=False)
+    except msgspec.ValidationError as exc:
+        raise _bad_parameter(str(exc)) from exc
+
+
+def _bad_parameter(message: str) -> Problem:
+    """Return the 422 for msgspec's message about a flat struct: ``Expected `int` - at `$.limit` ``."""
+    what, _, where = message.partition(" - at `$.")
+    name = where.rstrip("`")
+    if not name:
+        what, name = "unknown parameter", what.partition("`")[2].partition("`")[0]
+    return Problem(422, "Unprocessable Content", f"?{name}: {what}", [FieldError(f"?{name}", what)])

@@ -1,0 +1,47 @@
+"""The query parameters calls take."""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from gateway.core.settings import Settings
+from gateway.store.records import DeploymentStatus
+
+Limit = Annotated[int, Meta(ge=1, le=200)]
+Text = Annotated[str, Meta(max_length=200)]
+
+
+class PageQuery(Settings):
+    """Which piece of a list. after: a `next` cursor of the same list."""
+
+    after: Text | None = None
+    limit: Limit = 50
+
+
+class VersionsQuery(PageQuery):
+    """Versions of one service, or all."""
+
+    service_name: Text | None = None
+
+
+class DeploymentsQuery(PageQuery):
+    """Deployments of one service, or all; in one status, or any."""
+
+    service_name: Text | None = None
+    status: DeploymentStatus | None = None
+
+
+class EventsQuery(Settings):
+    """Which events. after: an event id, as Last-Event-ID; that field wins. Neither: from now on."""
+
+    after: Annotated[int, Meta(ge=0)] | None = None
+    limit: Limit = 100
+    """Only for `Accept: application/json`."""
+    service_name: Text | None = None
+
+
+class AuditQuery(PageQuery):
+    """The audit trail, by actor or action."""
+
+    actor: Text | None = None
+    action: Text | None = None

@@ -1,0 +1,228 @@
+"""The table of calls: the one place that says what may be asked, by whom, with what, and what comes back.
+
+Dispatch, role checks and the OpenAPI document are all read off it.
+"""
+
+from typing import Any, Final
+from urllib.parse import unquote
+
+from gateway.admin.call import Route
+from gateway.admin.calls import deployments, gateway, services, versions
+from gateway.admin.queries import AuditQuery, DeploymentsQuery, EventsQuery, PageQuery, VersionsQuery
+from gateway.admin.schemas import (
+    AuditView,
+    CreatedTokenView,
+    DecisionView,
+    DeploymentView,
+    DrainView,
+    EventView,
+    FreezeView,
+    GatewayView,
+    Listing,
+    ServiceHealthView,
+    ServiceStatsView,
+    ServiceView,
+    TestReportView,
+    TokenView,
+    VersionView,
+    WhatIfView,
+)
+from gateway.control import bodies
+from gateway.control.problems import Problem
+
+EVENTS: Final = Route(
+    "GET", "events", "viewer", "event.list", gateway.events,
+    "Server-Sent Events; resumes after Last-Event-ID. As JSON: a list", Listing[EventView], query=EventsQuery,
+)  # fmt: skip
+
+ROUTES: Final = (
+    # versions
+    Route(
+        "POST", "deployment/versions", "operator", "version.create", versions.create,
+        "Register a version, and its service if routes come along",
+        VersionView, bodies.CreateVersion, status=201,
+    ),
+    Route(
+        "GET", "deployment/versions", "viewer", "version.list", versions.list_all,
+        "List versions", Listing[VersionView], query=VersionsQuery,
+    ),
+    Route(
+        "GET", "deployment/versions/{id}", "viewer", "version.get", versions.get,
+        "Show a version", VersionView,
+    ),
+    Route(
+        "PATCH", "deployment/versions/{id}", "operator", "version.patch", versions.patch,
+        "Change a version; its weight needs deployer", VersionView, bodies.PatchVersion,
+    ),
+    Route(
+        "DELETE", "deployment/versions/{id}", "operator", "version.delete", versions.delete,
+        "Delete a drained version", None, status=204,
+    ),
+    Route(
+        "POST", "deployment/versions/{id}/test", "operator", "version.test", versions.test,
+        "Probe a version now and run smoke tests", TestReportView, bodies.TestVersion,
+    ),
+    Route(
+        "POST", "deployment/versions/{id}/drain", "operator", "version.drain", versions.drain,
+        "Send a version nothing new; one with weight needs deployer", DrainView, bodies.DrainVersion,
+    ),
+    Route(
+        "GET", "deployment/versions/{id}/drain", "viewer", "version.drain_state", versions.drain_state,
+        "Show what still runs at a version", DrainView,
+    ),
+    # deployments
+    Route(
+        "POST", "deployment/start", "deployer", "deployment.start", deployments.start,
+        "Start a rollout; Idempotency-Key makes it repeatable", DeploymentView, bodies.StartDeployment,
+        status=201, budget="starts",
+    ),
+    Route(
+        "POST", "deployment/whatif", "viewer", "deployment.whatif", deployments.whatif,
+        "Replay earlier rollouts under other settings", WhatIfView, bodies.WhatIf,
+    ),
+    Route(
+        "GET", "deployment", "viewer", "deployment.list", deployments.list_all,
+        "List rollouts, newest first", Listing[DeploymentView], query=DeploymentsQuery,
+    ),
+    Route(
+        "GET", "deployment/{id}", "viewer", "deployment.get", deployments.get,
+        "Show a rollout", DeploymentView,
+    ),
+    Route(
+        "PUT", "deployment/{id}/traffic", "deployer", "deployment.traffic", deployments.set_traffic,
+        "Set the new version's share; the step's clock starts again", DeploymentView, bodies.Traffic,
+    ),
+    Route(
+        "POST", "deployment/{id}/rollback", "deployer", "deployment.rollback", deployments.rollback,
+        "Move all traffic back, now", DeploymentView, bodies.Explain, budget=None,
+    ),
+    Route(
+        "POST", "deployment/{id}/complete", "deployer", "deployment.complete", deployments.complete,
+        "End a rollout that is at 100 %", DeploymentView, bodies.Explain,
+    ),
+    Route(
+        "POST", "deployment/{id}/pause", "deployer", "deployment.pause", deployments.pause,
+        "Hold a rollout where it is", DeploymentView, bodies.Explain, budget=None,
+    ),
+    Route(
+        "POST", "deployment/{id}/resume", "deployer", "deployment.resume", deployments.resume,
+        "Let a paused rollout go on", DeploymentView, bodies.Explain,
+    ),
+    Route(
+        "POST", "deployment/{id}/promote", "deployer", "deployment.promote", deployments.promote,
+        "Take the next step now, or all traffic", DeploymentView, bodies.Promote,
+    ),
+    Route(
+        "GET", "deployment/{id}/decisions", "viewer", "deployment.decisions", deployments.decisions,
+        "List verdicts with their evidence, newest first", Listing[DecisionView], query=PageQuery,
+    ),
+    Route(
+        "GET", "deployment/{id}/events", "viewer", "deployment.events", deployments.events,
+        "List what happened to a rollout, oldest first", Listing[EventView], query=EventsQuery,
+    ),
+    # services
+    Route(
+        "POST", "services", "admin", "service.create", services.create,
+        "Make a service", ServiceView, bodies.CreateService, status=201,
+    ),
+    Route(
+        "GET", "services", "viewer", "service.list", services.list_all,
+        "List services", Listing[ServiceView],
+    ),
+    Route("GET", "services/{name}", "viewer", "service.get", services.get, "Show a service", ServiceView),
+    Route(
+        "PATCH", "services/{name}", "admin", "service.patch", services.patch,
+        "Change the settings of a service made through the API", ServiceView, dict[str, Any],
+    ),
+    Route(
+        "DELETE", "services/{name}", "admin", "service.delete", services.delete,
+        "Delete a service made through the API", None, status=204,
+    ),
+    Route(
+        "GET", "services/{name}/health", "viewer", "service.health", services.health,
+        "Show versions, endpoints and recent probes", ServiceHealthView,
+    ),
+    Route(
+        "GET", "services/{name}/stats", "viewer", "service.stats", services.stats,
+        "Show what was counted, by version", ServiceStatsView,
+    ),
+    Route(
+        "POST", "services/{name}/undo", "deployer", "service.undo", services.undo,
+        "Take back the last release", DeploymentView, bodies.Explain, budget=None,
+    ),
+    Route(
+        "POST", "services/{name}/pause", "deployer", "service.pause", services.pause,
+        "Hold new requests for up to 30 s each", ServiceView, bodies.Explain, budget=None,
+    ),
+    Route(
+        "POST", "services/{name}/resume", "deployer", "service.resume", services.resume,
+        "Let requests through again", ServiceView, bodies.Explain,
+    ),
+    # the gateway itself
+    EVENTS,
+    Route("GET", "gateway", "viewer", "gateway.get", gateway.info, "Show the process in charge", GatewayView),
+    Route(
+        "POST", "gateway/upgrade", "admin", "gateway.upgrade", gateway.upgrade,
+        "Start the release now on disk and hand over to it", GatewayView, status=202,
+    ),
+    Route(
+        "GET", "audit", "admin", "audit.list", gateway.audit,
+        "List every change, allowed or refused, newest first", Listing[AuditView], query=AuditQuery,
+    ),
+    Route("GET", "tokens", "admin", "token.list", gateway.list_tokens, "List tokens", Listing[TokenView]),
+    Route(
+        "POST", "tokens", "admin", "token.create", gateway.create_token,
+        "Make a token; it is shown this once", CreatedTokenView, bodies.CreateToken, status=201,
+    ),
+    Route(
+        "DELETE", "tokens/{id}", "admin", "token.revoke", gateway.revoke_token,
+        "Revoke a token", None, status=204,
+    ),
+    Route(
+        "GET", "freeze", "viewer", "freeze.get", gateway.get_freeze,
+        "Say whether starts are refused", FreezeView,
+    ),
+    Route(
+        "PUT", "freeze", "admin", "freeze.put", gateway.put_freeze,
+        "Refuse starts and hold advances, or allow them again; rollbacks always work",
+        FreezeView, bodies.Freeze,
+    ),
+)  # fmt: skip
+
+Methods = dict[str, Route]
+
+
+class Table:
+    """Finds the calls of a path. A literal segment beats a placeholder."""
+
+    def __init__(self, routes: tuple[Route, ...]) -> None:
+        self._paths: dict[tuple[str, ...], Methods] = {}
+        for route in routes:
+            methods = self._paths.setdefault(tuple(route.path.split("/")), {})
+            if route.method in methods:
+                raise ValueError(f"two rows for {route.method} {route.path}")
+            methods[route.method] = route
+        # Placeholders sort after literals ("{" is above every letter), so the first match is the most
+        # literal.
+        self._templates = sorted(self._paths)
+
+    def match(self, path: str) -> tuple[Methods, dict[str, str]]:
+        """Return a path's routes by method, and its parameters. path: under the base. Raises Problem 404."""
+        segments = [unquote(segment) for segment in path.split("/")]
+        for template in self._templates:
+            params = _match(template, segments)
+            if params is not None:
+                return self._paths[template], params
+        raise Problem(404, "Not Found", f"there is no call {path!r}")
+
+
+def _match(template: tuple[str, ...], segments: list[str]) -> dict[str, str] | None:
+    if len(template) != len(segments):
+        return None
+    params = {}
+    for want, got in zip(template, segments, strict=True):
+        if want.startswith("{") and got:
+            params[want[1:-1]] = got
+        elif want != got:
+            return None
+    return params

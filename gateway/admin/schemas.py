@@ -1,0 +1,349 @@
+"""What the admin API answers: one struct per thing, camelCase in JSON, times in RFC 3339.
+
+Views are made from records by field name, so a column becomes public only when it is named here: hashes of
+tokens and the machine's own state never are.
+"""
+
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from gateway.core.judge import Decision
+from gateway.core.service import ServiceSettings
+from gateway.core.smoke import SmokeSettings
+from gateway.store.records import CircuitState, DeploymentStatus, HealthStatus, Role, Strategy, VersionStatus
+
+V = TypeVar("V")
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The base of every answer."""
+
+
+def view(kind: type[V], record: object) -> V:
+    """Return what `kind` shows of a record, field by field of the same name."""
+    return msgspec.convert(record, kind, from_attributes=True)
+
+
+class Listing(View, Generic[V], frozen=True, kw_only=True):
+    """A piece of a list. next: the cursor of the following piece (`?after=`); null at the end."""
+
+    items: list[V]
+    next: str | None = None
+
+
+class FieldProblem(View, frozen=True, kw_only=True):
+    """One bad field. pointer: a JSON pointer into the body, or `?name` for a query parameter."""
+
+    pointer: str
+    detail: str
+
+
+class ProblemView(View, frozen=True, kw_only=True):
+    """`application/problem+json` (RFC 9457)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldProblem] = []
+
+
+class VersionView(View, frozen=True, kw_only=True):
+    """One released build of a service."""
+
+    id: str
+    service_id: str
+    service_name: str
+    version: str
+    url: str
+    replicas: tuple[str, ...]
+    weight: int
+    is_active: bool
+    status: VersionStatus
+    health_status: HealthStatus
+    last_health_check: datetime | None
+    failure_count: int
+    circuit_state: CircuitState
+    shutdown_url: str | None
+    smoke_tests: SmokeSettings | None
+    draining: bool
+    drained: bool
+    drain_deadline: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class ServiceView(View, frozen=True, kw_only=True):
+    """One service.
+
+    source `file`: declared in the configuration, read-only here but for versions and weights.
+    """
+
+    id: str
+    name: str
+    source: str
+    current_version_id: str | None
+    paused: bool
+    settings: ServiceSettings
+    created_at: datetime
+    updated_at: datetime
+
+
+class DeploymentView(View, frozen=True, kw_only=True):
+    """One rollout.
+
+    Times in milliseconds are observed time: a second without control is no second of a step.
+    """
+
+    id: str
+    service_name: str
+    from_version: str | None
+    """Names; null once the version has been deleted."""
+    to_version: str | None
+    from_version_id: str | None
+    to_version_id: str
+    status: DeploymentStatus
+    phase: str
+    """Where exactly it is: finer than `status`."""
+    strategy: Strategy
+    traffic_percent: int
+    target_percent: int
+    current_step: int
+    """Index into `steps`."""
+    steps: list[int]
+    step_ms: int
+    """How long the present step lasts."""
+    remaining_ms: int | None
+    """Of the present step; null while no step's clock can run."""
+    summary: str
+    """Why it stands where it stands, in a sentence."""
+    verdict: Decision | None
+    """The judge's last word in this step, with its evidence."""
+    warning: str
+    """What an order was carried out in spite of."""
+    config: dict[str, Any]
+    started_at: datetime | None
+    completed_at: datetime | None
+    rolled_back_at: datetime | None
+    error_message: str | None
+    error_count: int
+    request_count: int
+    created_by: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class DecisionView(View, frozen=True, kw_only=True):
+    """One verdict with its evidence (`data`: counts, rates, threshold, statistic), or a person's move."""
+
+    id: int
+    deployment_id: str
+    at: datetime
+    step: int
+    verdict: str
+    reason: str
+    actor: str
+    data: dict[str, Any]
+
+
+class EventView(View, frozen=True, kw_only=True):
+    """Something that happened."""
+
+    id: int
+    at: datetime
+    kind: str
+    service: str
+    version: str | None
+    deployment_id: str | None
+    actor: str
+    data: dict[str, Any]
+
+
+class SmokeTestView(View, frozen=True, kw_only=True):
+    """One request of a smoke test, and how it went."""
+
+    method: str
+    path: str
+    expected_status: int
+    status: int | None
+    ok: bool
+    duration_ms: int
+    error: str | None = None
+
+
+class TestReportView(View, frozen=True, kw_only=True):
+    """A probe and the smoke tests. responseTime: milliseconds."""
+
+    __test__ = False  # an answer, whatever pytest makes of its name
+
+    is_healthy: bool
+    response_time: int
+    tests: list[SmokeTestView]
+
+
+class DrainView(View, frozen=True, kw_only=True):
+    """What still runs at a version. safeToStop: nothing runs and nothing new will."""
+
+    state: str
+    in_flight: int
+    streams: int
+    oldest_ms: int
+    deadline: datetime | None
+    safe_to_stop: bool
+
+
+class HealthCheckView(View, frozen=True, kw_only=True):
+    """One recorded probe. responseTime: milliseconds."""
+
+    id: str
+    version_id: str
+    endpoint: str
+    is_healthy: bool
+    response_time: int
+    status_code: int | None
+    error_message: str | None
+    checked_at: datetime
+
+
+class AuditView(View, frozen=True, kw_only=True):
+    """One row of the audit chain: `hash` covers every other field, `prevHash` included."""
+
+    id: int
+    at: datetime
+    actor: str
+    action: str
+    resource: str
+    resource_id: str
+    allowed: bool
+    details: dict[str, Any]
+    address: str
+    user_agent: str
+    prev_hash: str
+    hash: str
+
+
+class TokenView(View, frozen=True, kw_only=True):
+    """A token, by what may be shown of it."""
+
+    id: str
+    name: str
+    role: Role
+    prefix: str
+    created_by: str
+    created_at: datetime
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+
+class CreatedTokenView(TokenView, frozen=True, kw_only=True):
+    """A new token. `token` is shown this once and never again."""
+
+    token: str
+
+
+class WorkerView(View, frozen=True, kw_only=True):
+    """One worker. applied: number of the snapshot it serves by."""
+
+    slot: int
+    pid: int
+    applied: int
+
+
+class GatewayView(View, frozen=True, kw_only=True):
+    """The control process in charge. `epoch` rises when another takes over."""
+
+    pid: int
+    epoch: int
+    release: str
+    workers: list[WorkerView]
+    frozen: bool = False
+
+
+class FreezeView(View, frozen=True, kw_only=True):
+    """Whether starts are refused and advances held. Rollbacks never are."""
+
+    frozen: bool
+    reason: str = ""
+    actor: str | None = None
+    at: datetime | None = None
+
+
+class EndpointView(View, frozen=True, kw_only=True):
+    """One address of a version."""
+
+    key: str
+    url: str
+    address: str
+    port: int
+    healthy: bool
+    circuit_state: CircuitState
+    draining: bool
+
+
+class VersionHealthView(View, frozen=True, kw_only=True):
+    """A version's health: its endpoints, and its newest probes."""
+
+    version_id: str
+    version: str
+    health_status: HealthStatus
+    circuit_state: CircuitState
+    last_health_check: datetime | None
+    endpoints: list[EndpointView]
+    checks: list[HealthCheckView]
+
+
+class ServiceHealthView(View, frozen=True, kw_only=True):
+    """Health of a service, version by version."""
+
+    service_name: str
+    versions: list[VersionHealthView]
+
+
+class VersionStatsView(View, frozen=True, kw_only=True):
+    """What was ever counted about a version; `inFlight` and `streams` are now. Compare two to get rates.
+
+    requests: answers by status. latency: histogram of time to the answer's head, [upper bound in µs, count].
+    """
+
+    version_id: str
+    version: str
+    weight: int
+    requests: dict[str, int]
+    total: int
+    errors: int
+    """Answers of 500 and above."""
+    attempts: dict[str, int]
+    in_flight: int
+    streams: int
+    latency: list[tuple[int, int]]
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+
+
+class ServiceStatsView(View, frozen=True, kw_only=True):
+    """Counts of a service, version by version."""
+
+    service_name: str
+    at: datetime
+    versions: list[VersionStatsView]
+
+
+class ReplayView(View, frozen=True, kw_only=True):
+    """What the proposed settings would have done to one earlier rollout."""
+
+    deployment_id: str
+    status: str
+    """How it ended in truth."""
+    verdict: str
+    step: int
+    after_ms: int
+    reason: str
+
+
+class WhatIfView(View, frozen=True, kw_only=True):
+    """Earlier rollouts, replayed."""
+
+    items: list[ReplayView]

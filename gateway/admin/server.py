@@ -1,0 +1,256 @@
+"""The admin listener: takes a request through login, table, allowance and role to its handler."""
+
+import asyncio
+import ipaddress
+import socket
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from gateway import __version__
+from gateway.admin import openapi
+from gateway.admin.answers import JSON, MethodRefused, answer, refusal
+from gateway.admin.auth import Authenticator, allows
+from gateway.admin.call import BASE, Call, Reply, Route
+from gateway.admin.metrics import TEXT, Metrics
+from gateway.admin.parse import decode_body, decode_query
+from gateway.admin.queries import EventsQuery
+from gateway.admin.ratelimit import RateLimiter
+from gateway.admin.routes import EVENTS, ROUTES, Methods, Table
+from gateway.admin.site import Site
+from gateway.admin.sse import EventFeed
+from gateway.control.actions_common import Actor
+from gateway.control.hub import Hub
+from gateway.control.problems import Problem
+from gateway.control.tally import Tally
+from gateway.errors import GatewayError
+from gateway.http1.app import App, Request, Response
+from gateway.log import get_logger
+from gateway.store.api import Store
+
+if TYPE_CHECKING:
+    from gateway.control.actions import Actions
+    from gateway.control.catalog import Catalog
+
+log = get_logger()
+
+PROBES: Final = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json"})
+
+
+class RateLimits(Protocol):
+    """The `[rate_limit]` table of the configuration."""
+
+    @property
+    def starts_per_minute(self) -> int: ...
+    @property
+    def changes_per_minute(self) -> int: ...
+
+
+class ProcessState(Protocol):
+    """What the control process says of itself and its workers."""
+
+    restarts: Mapping[str, int]
+    """Workers that had to be replaced, by cause."""
+
+    def unready(self) -> str | None:
+        """Return why the gateway should get no traffic now; None: it should."""
+
+
+class AdminServer:
+    """Everything the admin listener serves.
+
+    `/livez`, `/readyz` and the dashboard's files need no token: they tell nothing that a port scan would
+    not. Nor does `/metrics` while the listener is on a loopback address; on any other it needs a viewer's.
+    """
+
+    def __init__(
+        self,
+        *,
+        actions: "Actions",
+        auth: Authenticator,
+        store: Store,
+        catalog: "Catalog",
+        tally: Tally,
+        hub: Hub,
+        state: ProcessState,
+        limits: RateLimits,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.feed = EventFeed(store)
+        """Its `wake` is to be called after each commit that added events."""
+        self._actions = actions
+        self._auth = auth
+        self._catalog = catalog
+        self._state = state
+        self._metrics = Metrics(
+            catalog=catalog,
+            tally=tally,
+            hub=hub,
+            store=store,
+            restarts=state.restarts,
+            unready=state.unready,
+            release=__version__,
+        )
+        self._limiter = RateLimiter(
+            starts_per_minute=limits.starts_per_minute, changes_per_minute=limits.changes_per_minute
+        )
+        self._clock = clock
+        self._table = Table(ROUTES)
+        self._site = Site()
+        self._app = App(self.handle, name="admin")
+        self._listener: asyncio.Server | None = None
+        self._changes: set[asyncio.Task[Reply]] = set()
+        self._is_loopback = False
+
+    async def start(self, sock: socket.socket) -> None:
+        """Accept on a bound TCP socket; it is closed with the server."""
+        self._is_loopback = ipaddress.ip_address(sock.getsockname()[0]).is_loopback
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(self._app.protocol_factory, sock=sock)
+
+    async def close(self, deadline_s: float) -> None:
+        """Accept no more, end the event streams, let running calls finish for up to `deadline_s` seconds."""
+        if self._listener is not None:
+            self._listener.close()
+        self.feed.close()
+        await self._app.close(deadline_s)
+        if self._changes:
+            await asyncio.wait(self._changes, timeout=deadline_s)
+
+    async def handle(self, request: Request) -> Response:
+        """Answer one request. Never raises but for bugs."""
+        started = self._clock()
+        try:
+            response = await self._dispatch(request)
+        except GatewayError as error:
+            response = refusal(error)
+        self._metrics.admin_request(request.method, response.status, self._clock() - started)
+        return response
+
+    async def _dispatch(self, request: Request) -> Response:
+        if request.path == BASE or request.path.startswith(BASE + "/"):
+            return await self._call(request)
+        if request.path not in PROBES and request.path not in self._site.paths:
+            raise Problem(404, "Not Found", f"nothing is at {request.path}; the API is under {BASE}")
+        if request.method == "OPTIONS":
+            return Response(204, [("Allow", "GET, HEAD, OPTIONS")])
+        if request.method not in ("GET", "HEAD"):
+            raise MethodRefused(request.method, "GET, HEAD, OPTIONS")
+        if request.path in PROBES:
+            return await self._probe(request)
+        return self._site.answer(request.path, request.fields.get("if-none-match"))
+
+    async def _probe(self, request: Request) -> Response:
+        if request.path == "/livez":
+            return _text(200, "alive")
+        if request.path == "/readyz":
+            reason = self._state.unready()
+            return _text(200, "ready") if reason is None else _text(503, f"not ready: {reason}")
+        if request.path == "/openapi.json":
+            return Response(200, [("Content-Type", JSON)], openapi.document())
+        if not self._is_loopback:
+            await self._auth.identify(request.fields, request.peer)
+        return Response(200, [("Content-Type", TEXT)], await self._metrics.exposition())
+
+    async def _call(self, request: Request) -> Response:
+        """Answer a call of the API: login, table, allowance, role, parse, handle — in that order."""
+        actor = await self._auth.identify(request.fields, request.peer)
+        path = request.path.removeprefix(BASE).strip("/")
+        methods, params = self._table.match(path)
+        if request.method == "OPTIONS":
+            return Response(204, [("Allow", _allowed(methods))])
+        route = methods.get("GET" if request.method == "HEAD" else request.method)
+        if route is None:
+            raise MethodRefused(request.method, _allowed(methods))
+        await self._admit(route, actor, params)
+        call = Call(
+            actions=self._actions,
+            actor=actor,
+            params=params,
+            fields=request.fields,
+            query=decode_query(request.query, route.query),
+            body=decode_body(request.fields, request.body, route.body),
+            name_of=self._name_of,
+        )
+        if route is EVENTS and "application/json" not in request.fields.get("accept", ""):
+            return await self._stream(request, call.query)
+        reply = await (self._finish(route.handler(call)) if route.is_change else route.handler(call))
+        return answer(route.status, reply, request.fields.get("if-none-match"))
+
+    async def _admit(self, route: Route, actor: Actor, params: dict[str, str]) -> None:
+        """Raise Problem 429 or 403 unless the actor may make this call now.
+
+        The allowance comes first, so that a token without the role cannot fill the audit trail with refusals.
+        """
+        keys = (f"token:{actor.name}", f"address:{actor.address}")
+        if route.is_change and route.budget is not None:
+            wait_s = self._limiter.admit(route.budget, keys, self._clock())
+            if wait_s > 0:
+                self._metrics.refused("rate_limit")
+                detail = f"too many {route.budget} in the last minute"
+                raise Problem(429, "Too Many Requests", detail, retry_after_s=int(wait_s) + 1)
+        if allows(actor.role, route.role):
+            return
+        self._metrics.refused("role")
+        may_note = route.budget is not None or self._limiter.admit("changes", keys, self._clock()) == 0.0
+        if route.is_change and may_note:
+            await self._auth.note_refusal(actor, route.action, next(iter(params.values()), ""), route.role)
+        raise Problem(
+            403, "Forbidden", f"{route.action} needs the role {route.role}; {actor.name} is {actor.role}"
+        )
+
+    def _name_of(self, version_id: str | None) -> str | None:
+        record = self._catalog.find_version(version_id) if version_id is not None else None
+        return record.version if record is not None else None
+
+    async def _finish(self, change: Coroutine[Any, Any, Reply]) -> Reply:
+        """Run a change to its end even if its client hangs up halfway."""
+        task = asyncio.get_running_loop().create_task(change, name="admin change")
+        self._changes.add(task)
+        task.add_done_callback(self._finished)
+        return await asyncio.shield(task)
+
+    def _finished(self, task: asyncio.Task[Reply]) -> None:
+        self._changes.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen by the client if it stayed; if not, the refusal is in the audit trail
+
+    async def _stream(self, request: Request, query: EventsQuery) -> Response:
+        if self.feed.is_closed or self.feed.is_full:
+            raise Problem(
+                503, "Service Unavailable", "no further event stream can be opened", retry_after_s=5
+            )
+        after = _last_event_id(request.fields.get("last-event-id")) or query.after
+        if after is None:
+            after = await self.feed.newest()
+        fields = [
+            ("Content-Type", "text/event-stream"),
+            ("Cache-Control", "no-store"),
+            ("X-Accel-Buffering", "no"),
+        ]
+        return Response(
+            200,
+            fields,
+            self.feed.stream(after, query.service_name, lambda: self._auth.is_valid(request.fields)),
+        )
+
+
+def _last_event_id(text: str | None) -> int | None:
+    if not text:
+        return None
+    if not text.isdecimal() or len(text) > 18:
+        raise Problem(400, "Bad Request", f"Last-Event-ID {text!r} is no event id of ours")
+    return int(text)
+
+
+def _allowed(methods: Methods) -> str:
+    names = set(methods) | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())
+    return ", ".join(sorted(names))
+
+
+def _text(status: int, line: str) -> Response:
+    return Response(
+        status,
+        [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")],
+        f"{line}\n".encode(),
+    )

@@ -1,0 +1,176 @@
+"""The admin API, as one calls it: JSON in, JSON out, problems as one line."""
+
+import json
+from collections.abc import Iterator, Mapping
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote, urlencode, urlsplit
+
+from gateway.cli.exits import TIMED_OUT, ApiError, CliError, Unreachable
+
+BASE: Final = "/api/v1/admin"
+STREAM_IDLE_S: Final = 60.0
+"""An event stream beats every 15 s; silent for longer than this, it is gone."""
+
+
+class ServerEvent(NamedTuple):
+    """One Server-Sent Event."""
+
+    id: str
+    kind: str
+    data: Any
+
+
+class AdminClient:
+    """One admin API, one token. A connection a call: an operator's calls are few."""
+
+    def __init__(self, url: str, token: str | None = None, *, timeout_s: float = 60.0) -> None:
+        parts = urlsplit(url if "//" in url else f"http://{url}")
+        try:
+            usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
+        except ValueError:
+            usable = False
+        if not usable:
+            raise CliError(f"{url!r} is not an admin URL such as http://127.0.0.1:4201", 2)
+        self.url = f"{parts.scheme}://{parts.netloc}"
+        self._secure = parts.scheme == "https"
+        self._netloc = parts.netloc
+        self._token = token
+        self._timeout_s = timeout_s
+
+    def get(self, path: str, **query: object) -> Any:
+        """Return the JSON of a GET under the admin base; parameters that are None are left out."""
+        return self.call("GET", path, query=query)
+
+    def post(self, path: str, body: object = None, **fields: str) -> Any:
+        """Return the JSON of a POST under the admin base."""
+        return self.call("POST", path, body=body, fields=fields)
+
+    def items(self, path: str, *, limit: int | None = None, **query: object) -> Iterator[dict[str, Any]]:
+        """Yield the items of a list, page after page, at most `limit`."""
+        left, cursor = limit, None
+        while left is None or left > 0:
+            page = self.get(path, **query, after=cursor, limit=min(left or 200, 200))
+            yield from page["items"]
+            left = None if left is None else left - len(page["items"])
+            cursor = page.get("next")
+            if cursor is None:
+                return
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: object = None,
+        query: Mapping[str, object] | None = None,
+        fields: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Return the decoded JSON answer, None for an empty one.
+
+        Raises ApiError for a status of 400 or more, Unreachable when nobody answers, CliError on a timeout.
+        """
+        status, raw = self.raw(method, _target(BASE + "/" + path, query), body=body, fields=fields)
+        decoded = _decode(raw)
+        if status >= 400:
+            raise ApiError(status, decoded if isinstance(decoded, dict) else {}, explain(status, decoded))
+        return decoded
+
+    def raw(
+        self, method: str, target: str, *, body: object = None, fields: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes]:
+        """Return (status, body) of any path of the admin listener."""
+        connection = self._connect(self._timeout_s)
+        try:
+            answer = self._ask(connection, method, target, body, fields or {})
+            return answer.status, answer.read()
+        except TimeoutError as exc:
+            raise CliError(f"no answer from {self.url} within {self._timeout_s:g} s", TIMED_OUT) from exc
+        except (OSError, HTTPException) as exc:
+            raise Unreachable(
+                f"cannot reach the admin API at {self.url}: {exc or type(exc).__name__}"
+            ) from exc
+        finally:
+            connection.close()
+
+    def events(self, path: str, *, last_id: str | None = None, **query: object) -> Iterator[ServerEvent]:
+        """Yield Server-Sent Events until the stream ends. Raises as `call` does."""
+        connection = self._connect(STREAM_IDLE_S)
+        fields = {"accept": "text/event-stream"} | ({"last-event-id": last_id} if last_id else {})
+        try:
+            answer = self._ask(connection, "GET", _target(BASE + "/" + path, query), None, fields)
+            if answer.status >= 400:
+                problem = _decode(answer.read())
+                raise ApiError(
+                    answer.status,
+                    problem if isinstance(problem, dict) else {},
+                    explain(answer.status, problem),
+                )
+            yield from parse_events(line.decode() for line in answer)
+        except TimeoutError as exc:
+            raise Unreachable(f"the event stream of {self.url} went silent") from exc
+        except (OSError, HTTPException) as exc:
+            raise Unreachable(f"the event stream of {self.url} broke: {exc or type(exc).__name__}") from exc
+        finally:
+            connection.close()
+
+    def _connect(self, timeout_s: float) -> HTTPConnection:
+        return (HTTPSConnection if self._secure else HTTPConnection)(self._netloc, timeout=timeout_s)
+
+    def _ask(
+        self, connection: HTTPConnection, method: str, target: str, body: object, fields: Mapping[str, str]
+    ) -> HTTPResponse:
+        headers = {"accept": "application/json", "connection": "close", **fields}
+        if self._token:
+            headers["authorization"] = f"Bearer {self._token}"
+        raw = None
+        if body is not None:
+            raw = json.dumps(body).encode()
+            headers["content-type"] = "application/json"
+        connection.request(method, target, raw, headers)
+        return connection.getresponse()
+
+
+def segment(name: str) -> str:
+    """Return a name as one path segment."""
+    return quote(name, safe="")
+
+
+def explain(status: int, problem: object) -> str:
+    """Return one line that says what a problem (RFC 9457) says."""
+    if not isinstance(problem, dict):
+        return f"the admin API answered {status}"
+    line = str(problem.get("detail") or problem.get("title") or f"the admin API answered {status}")
+    places = [f"{error.get('pointer')}: {error.get('detail')}" for error in problem.get("errors") or ()]
+    return f"{line} ({'; '.join(places)})" if places else line
+
+
+def parse_events(lines: Iterator[str]) -> Iterator[ServerEvent]:
+    """Yield the events of a text/event-stream; comments are dropped, data is JSON."""
+    last_id, kind, data = "", "message", [""][:0]
+    for line in lines:
+        name, _, value = line.rstrip("\r\n").partition(":")
+        value = value.removeprefix(" ")
+        if name == "id":
+            last_id = value
+        elif name == "event":
+            kind = value
+        elif name == "data":
+            data.append(value)
+        elif not name and not value and data:
+            yield ServerEvent(last_id, kind, json.loads("\n".join(data)))
+            kind, data = "message", []
+
+
+def _target(path: str, query: Mapping[str, object] | None) -> str:
+    given = {name: value for name, value in (query or {}).items() if value is not None}
+    return f"{path}?{urlencode(given)}" if given else path
+
+
+def _decode(raw: bytes) -> object:
+    if not raw:
+        return None
+    try:
+        return json.loads(raw)
+    except ValueError as exc:
+        raise CliError("the admin API answered with something that is not JSON") from exc

@@ -1,0 +1,122 @@
+"""The command line's root, and the commands that run something instead of asking the admin API."""
+
+import os
+from collections.abc import Sequence
+
+import click
+
+from gateway import __version__, config
+from gateway.cli import operate, rollouts, versions
+from gateway.cli.client import AdminClient
+from gateway.cli.connect import client_command
+from gateway.cli.exits import FAILED, OK, USAGE, CliError, Unreachable
+from gateway.cli.output import Output
+from gateway.cli.params import duration
+from gateway.errors import ConfigError, GatewayError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="gateway")
+def root() -> None:
+    """An HTTP gateway that deploys the services behind it with zero downtime."""
+
+
+for room in (rollouts, versions, operate):
+    for command in room.COMMANDS:
+        root.add_command(command)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command. Returns the exit code; what went wrong is one line on stderr."""
+    try:
+        code = root.main(args=list(arguments), prog_name="gateway", standalone_mode=False)
+    except click.UsageError as exc:
+        exc.show()
+        return USAGE
+    except click.ClickException as exc:
+        exc.show()
+        return FAILED
+    except CliError as exc:
+        click.echo(f"gateway: {exc}", err=True)
+        return exc.code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`). Python would complain once more when it flushes at
+        # exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return FAILED
+    return code if isinstance(code, int) else OK
+
+
+@root.command()
+@click.option("--config", "config_path", type=click.Path(dir_okay=False), help="Configuration file (TOML).")
+@click.option("--listen", metavar="HOST:PORT", help="Where clients connect, instead of listen.address.")
+@click.option("--admin", metavar="HOST:PORT", help="Where operators connect, instead of admin.address.")
+@click.option("--store", metavar="URL", help="Where state is kept, instead of store.url.")
+@click.option("--workers", type=click.IntRange(0, 1024), help="Worker processes; 0: one per core.")
+def serve(
+    config_path: str | None, listen: str | None, admin: str | None, store: str | None, workers: int | None
+) -> int:
+    """Run the gateway until SIGTERM."""
+    from gateway import serve as control
+
+    given = {"listen.address": listen, "admin.address": admin, "store.url": store, "workers": workers}
+    overrides = {key: value for key, value in given.items() if value is not None}
+    try:
+        return control.main(config_path, overrides)
+    except ConfigError as exc:
+        raise CliError(str(exc), USAGE) from exc
+    except GatewayError as exc:
+        raise CliError(str(exc)) from exc
+
+
+@root.command()
+@click.option("--config", "config_path", type=click.Path(dir_okay=False), help="Configuration file (TOML).")
+def check(config_path: str | None) -> int:
+    """Check a configuration file: exit code 0, or 2 with the path of the first wrong key."""
+    try:
+        settings = config.load(config_path)
+    except ConfigError as exc:
+        raise CliError(str(exc), USAGE) from exc
+    found = config.find(config_path)
+    click.echo(f"{found or 'defaults'}: ok, {len(settings.service)} services")
+    return OK
+
+
+@root.command()
+def demo() -> int:
+    """Play a good and a bad release on this machine, with real traffic and the dashboard."""
+    from gateway import demo as story
+
+    return story.main()
+
+
+@root.command()
+@client_command
+@click.option("--live", is_flag=True, help="Only whether it runs, not whether it is ready.")
+def healthcheck(api: AdminClient, out: Output, live: bool) -> int:
+    """Ask the gateway whether it is ready: exit code 0 or 1, for containers and init systems."""
+    status, body = api.raw("GET", "/livez" if live else "/readyz")
+    out.value({"status": status, "ok": status == 200}, body.decode(errors="replace").strip())
+    return OK if status == 200 else FAILED
+
+
+@root.command()
+@client_command
+@click.option("--timeout", "timeout_ms", type=duration, default="60s", show_default=True)
+def upgrade(api: AdminClient, out: Output, timeout_ms: int) -> int:
+    """Replace the running gateway by the release now on disk; returns when the new control is in charge."""
+    before = api.get("gateway")
+    api.post("gateway/upgrade")
+
+    def in_charge() -> dict[str, object] | None:
+        try:
+            now: dict[str, object] = api.get("gateway")
+        except Unreachable:
+            return None
+        return now if now["epoch"] != before["epoch"] else None
+
+    after = rollouts.wait_for(in_charge, timeout_ms, "no new control took over; the old one serves on")
+    out.value(after, f"release {after['release']} is in charge, epoch {after['epoch']}, pid {after['pid']}")
+    return OK

@@ -1,0 +1,73 @@
+"""Where the admin API is and which token to show it."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import click
+
+from gateway import config
+from gateway.cli.client import AdminClient
+from gateway.cli.exits import USAGE, CliError
+from gateway.cli.output import Output
+from gateway.errors import ConfigError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def client_command(command: F) -> F:
+    """Give a command what every client of the admin API takes; it is called with `api` and `out` instead."""
+
+    @functools.wraps(command)
+    def run(
+        admin_url: str | None, token: str | None, config_path: str | None, output: str, **arguments: Any
+    ) -> Any:
+        return command(api=connect(admin_url, token, config_path), out=Output(output), **arguments)
+
+    wrapped: Any = run
+    for option in reversed(_OPTIONS):
+        wrapped = option(wrapped)
+    return cast(F, wrapped)
+
+
+_OPTIONS = (
+    click.option(
+        "--admin-url", envvar="GATEWAY_ADMIN_URL", help="The admin API; default: as the configuration says."
+    ),
+    click.option(
+        "--token",
+        envvar="GATEWAY_TOKEN",
+        help="Bearer token; default: the bootstrap token beside the store, if readable.",
+    ),
+    click.option(
+        "--config",
+        "config_path",
+        type=click.Path(dir_okay=False),
+        help="Where to look up address and store; default: config/gateway.toml, /etc/gateway/gateway.toml.",
+    ),
+    click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True),
+)
+
+
+def connect(admin_url: str | None, token: str | None, config_path: str | None) -> AdminClient:
+    """Return a client of the admin API; what is not given comes from the configuration.
+
+    Raises CliError (2) for a configuration that cannot be read, when it is needed.
+    """
+    if admin_url is None or token is None:
+        try:
+            settings = config.load(config_path)
+        except ConfigError as exc:
+            raise CliError(str(exc), USAGE) from exc
+        admin_url = admin_url or f"http://{settings.admin.address}"
+        token = token or bootstrap_token(settings.store.path)
+    return AdminClient(admin_url, token)
+
+
+def bootstrap_token(store: Path) -> str | None:
+    """Return the token of the file beside the store, None if there is none to read."""
+    try:
+        return store.with_name("admin.token").read_text("utf-8").strip() or None
+    except OSError:
+        return None

@@ -1,0 +1,147 @@
+"""Commands about the gateway itself: events, audit, tokens, freeze."""
+
+import json
+from typing import Any, Final
+
+import click
+
+from gateway.cli.client import AdminClient
+from gateway.cli.connect import client_command
+from gateway.cli.exits import OK, CliError
+from gateway.cli.output import Output, local_time, yes_no
+
+
+@click.command()
+@client_command
+@click.argument("service", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Stay, and print what happens.")
+@click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+def events(api: AdminClient, out: Output, service: str | None, follow: bool, limit: int) -> int:
+    """Print what happened, oldest first."""
+    shown = api.get("events", serviceName=service, limit=min(limit, 200))["items"]
+    for event in shown:
+        _print_event(out, event)
+    if follow:
+        last = str(shown[-1]["id"]) if shown else None
+        for event in api.events("events", last_id=last, serviceName=service):
+            _print_event(out, event.data)
+    return OK
+
+
+def _print_event(out: Output, event: dict[str, Any]) -> None:
+    """Print one event a line: JSON lines for scripts, so that following needs no end."""
+    if out.is_json:
+        click.echo(json.dumps(event, ensure_ascii=False))
+        return
+    about = " ".join(part for part in (event["service"], event.get("version")) if part)
+    detail = event["data"].get("reason") or ", ".join(
+        f"{key}={value}" for key, value in event["data"].items()
+    )
+    click.echo(
+        f"{local_time(event['at'])}  {event['kind']:<24} {about:<20} {event['actor']:<12} {detail}".rstrip()
+    )
+
+
+@click.command()
+@client_command
+@click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@click.option("--actor", help="Only what this token did.")
+@click.option("--action", help="Only this action, for example deployment.start.")
+def audit(api: AdminClient, out: Output, limit: int, actor: str | None, action: str | None) -> int:
+    """List who changed what, allowed or refused, newest first."""
+    items = list(api.items("audit", limit=limit, actor=actor, action=action))
+    out.table(
+        items,
+        ("TIME", "ACTOR", "ACTION", "ON", "ALLOWED", "FROM", "DETAILS"),
+        (
+            (
+                local_time(item["at"]),
+                item["actor"],
+                item["action"],
+                f"{item['resource']} {item['resourceId']}".strip(),
+                yes_no(item["allowed"]),
+                item["address"],
+                json.dumps(item["details"], ensure_ascii=False) if item["details"] else "",
+            )
+            for item in items
+        ),
+    )
+    return OK
+
+
+@click.group()
+def token() -> None:
+    """Make, list and revoke the tokens of the admin API."""
+
+
+@token.command("create")
+@client_command
+@click.argument("name")
+@click.option("--role", type=click.Choice(["viewer", "operator", "deployer", "admin"]), required=True)
+def token_create(api: AdminClient, out: Output, name: str, role: str) -> int:
+    """Make a token. It is printed this once."""
+    made = api.post("tokens", {"name": name, "role": role})
+    out.note(f"token {made['name']} ({made['role']}): keep it, it is not shown again")
+    out.value(made, made["token"])
+    return OK
+
+
+@token.command("list")
+@client_command
+def token_list(api: AdminClient, out: Output) -> int:
+    """List tokens by what may be shown of them."""
+    items = list(api.items("tokens"))
+    out.table(
+        items,
+        ("ID", "NAME", "ROLE", "STARTS WITH", "MADE", "BY", "LAST USED", "REVOKED"),
+        (
+            (
+                item["id"],
+                item["name"],
+                item["role"],
+                item["prefix"],
+                local_time(item["createdAt"]),
+                item["createdBy"],
+                local_time(item["lastUsedAt"]),
+                local_time(item["revokedAt"]),
+            )
+            for item in items
+        ),
+    )
+    return OK
+
+
+@token.command("revoke")
+@client_command
+@click.argument("name_or_id")
+def token_revoke(api: AdminClient, out: Output, name_or_id: str) -> int:
+    """Revoke a token, by id or by its name if only one unrevoked token has it."""
+    live = [item for item in api.items("tokens") if item["revokedAt"] is None]
+    found = [item for item in live if name_or_id in (item["id"], item["name"])]
+    if len(found) != 1:
+        raise CliError(
+            f"{len(found)} unrevoked tokens are called {name_or_id!r}" + ("; use the id" if found else "")
+        )
+    api.call("DELETE", f"tokens/{found[0]['id']}")
+    out.value(found[0], f"revoked {found[0]['name']}")
+    return OK
+
+
+@click.command()
+@client_command
+@click.argument("state", type=click.Choice(["on", "off"]), required=False)
+@click.option("--reason", default="", help="Shown to whoever is refused a start.")
+def freeze(api: AdminClient, out: Output, state: str | None, reason: str) -> int:
+    """Refuse starts and hold advances (on), allow them again (off), or say which it is.
+
+    Rollbacks always work.
+    """
+    if state is None:
+        now = api.get("freeze")
+    else:
+        now = api.call("PUT", "freeze", body={"frozen": state == "on", "reason": reason})
+    out.value(now, f"frozen: {now.get('reason') or 'no reason given'}" if now["frozen"] else "not frozen")
+    return OK
+
+
+COMMANDS: Final = (events, audit, token, freeze)

@@ -1,0 +1,333 @@
+"""Commands about one rollout: start it, watch it, move it."""
+
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import click
+from rich.live import Live
+
+from gateway.cli import tree
+from gateway.cli.client import AdminClient, segment
+from gateway.cli.connect import client_command
+from gateway.cli.exits import FAILED, OK, TIMED_OUT, ApiError, CliError, Unreachable
+from gateway.cli.output import Output, console, local_time
+from gateway.cli.params import duration, percents, route
+
+T = TypeVar("T")
+
+LOOK_EVERY_S: Final = 0.5
+reason_option = click.option("--reason", default="", help="Kept with the move, for those who read it later.")
+
+
+@click.command()
+@client_command
+@click.argument("service")
+@click.argument("version")
+@click.option("--url", help="Where the version answers; needed unless it is registered already.")
+@click.option("--replica", "replicas", multiple=True, help="A further url of the same version; repeatable.")
+@click.option("--route", "routes", type=route, multiple=True, help="Makes an unknown service: [HOST]/PATH.")
+@click.option("--shutdown-url", help="POSTed when the version may stop.")
+@click.option(
+    "--strategy",
+    type=click.Choice(["canary", "blue-green", "immediate"]),
+    default="canary",
+    show_default=True,
+)
+@click.option("--steps", type=percents, help="Percentages, for example 10,50,100.")
+@click.option("--step-interval", type=duration, help="How long each step lasts, for example 5m.")
+@click.option(
+    "--bake-time", type=duration, help="How long all traffic is watched before the old version goes."
+)
+@click.option("--error-threshold", type=float, help="Highest error rate of the new version, in percent.")
+@click.option("--min-requests", type=int, help="Requests a step needs before it may pass.")
+@click.option("--no-auto-pause", is_flag=True, help="Do not pause for a person when a step ends undecided.")
+@click.option("--no-test", is_flag=True, help="Skip the test call; the start's own gate still holds.")
+@click.option("--wait", is_flag=True, help="Return once the old version is drained and may be stopped.")
+@click.option("--timeout", "timeout_ms", type=duration, default="24h", show_default=True, help="With --wait.")
+def deploy(
+    api: AdminClient,
+    out: Output,
+    service: str,
+    version: str,
+    url: str | None,
+    replicas: tuple[str, ...],
+    routes: tuple[dict[str, str], ...],
+    shutdown_url: str | None,
+    strategy: str,
+    no_test: bool,
+    wait: bool,
+    timeout_ms: int,
+    **settings: Any,
+) -> int:
+    """Release VERSION of SERVICE: register it if needed, test it, move the traffic."""
+    known = find_version(api, service, version)
+    if known is None:
+        if url is None:
+            raise CliError(f"{service} has no version {version}: say where it answers with --url", 2)
+        extra = {"replicas": replicas, "shutdownUrl": shutdown_url, "routes": routes}
+        given = {key: value for key, value in extra.items() if value}
+        new = {"serviceName": service, "version": version, "url": url, **given}
+        known = api.post("deployment/versions", new)
+        out.note(f"registered {service} {version} at {url}")
+    elif url is not None and known["url"] != url:
+        raise CliError(
+            f"{service} {version} is registered at {known['url']}: give a new build a new version name"
+        )
+    if known["weight"] > 0 and tree.open_deployment(api, service) is None:
+        return _first_version(api, out, known, wait, timeout_ms)
+    if not no_test:
+        _test(api, out, known)
+    body = {"serviceName": service, "toVersion": version, "strategy": strategy, "config": _config(settings)}
+    started = api.post("deployment/start", body, **{"idempotency-key": str(uuid.uuid4())})
+    if not wait:
+        out.value(started, tree.rollout_line(started))
+        return OK
+    ended = follow(api, out, started, timeout_ms)
+    out.value(ended, tree.rollout_line(ended))
+    return OK if ended["status"] == "completed" else FAILED
+
+
+def _config(settings: dict[str, Any]) -> dict[str, Any]:
+    names = {
+        "steps": "steps",
+        "step_interval": "stepInterval",
+        "bake_time": "bakeTime",
+        "error_threshold": "errorThreshold",
+        "min_requests": "minRequests",
+    }
+    config = {names[key]: settings[key] for key in names if settings.get(key) is not None}
+    return config | ({"autoPause": False} if settings.get("no_auto_pause") else {})
+
+
+def _first_version(
+    api: AdminClient, out: Output, version: dict[str, Any], wait: bool, timeout_ms: int
+) -> int:
+    """Report a version that has the traffic already; there is nothing to move."""
+    path = f"deployment/versions/{version['id']}"
+
+    def healthy() -> dict[str, Any] | None:
+        now: dict[str, Any] = api.get(path)
+        return now if now["healthStatus"] == "healthy" else None
+
+    name = f"{version['serviceName']} {version['version']}"
+    if wait:
+        version = wait_for(healthy, timeout_ms, f"{name} did not become healthy")
+    out.value(version, f"{name} has {version['weight']} % of the traffic already: nothing to move")
+    return OK
+
+
+def _test(api: AdminClient, out: Output, version: dict[str, Any]) -> None:
+    report = api.post(f"deployment/versions/{version['id']}/test")
+    for test in report["tests"]:
+        sign = "ok" if test["ok"] else f"FAILED: {test.get('error') or 'got ' + str(test.get('status'))}"
+        out.note(f"test {test['method']} {test['path']}: {sign} ({test['durationMs']} ms)")
+    if not report["isHealthy"]:
+        raise CliError(
+            f"{version['serviceName']} {version['version']} did not pass its tests; nothing was moved"
+        )
+
+
+def follow(api: AdminClient, out: Output, deployment: dict[str, Any], timeout_ms: int) -> dict[str, Any]:
+    """Watch a rollout until it ends, saying each change on stderr. A gateway that restarts meanwhile is
+    waited for.
+
+    Raises CliError (3) after timeout_ms.
+    """
+    said: list[str] = []
+
+    def ended() -> dict[str, Any] | None:
+        try:
+            now: dict[str, Any] = api.get(f"deployment/{deployment['id']}")
+        except Unreachable:
+            return None
+        line = f"{now['status']}: {now['trafficPercent']} % on {now.get('toVersion')}"
+        line += f" ({verdict})" if (verdict := tree.verdict_line(now)) else ""
+        if said[-1:] != [line]:
+            said.append(line)
+            out.note(line)
+        return now if now["status"] not in tree.OPEN else None
+
+    return wait_for(ended, timeout_ms, f"the rollout of {deployment['serviceName']} is still open")
+
+
+def wait_for(
+    look: Callable[[], T | None],
+    timeout_ms: int,
+    otherwise: str,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> T:
+    """Look every half second until there is an answer.
+
+    Raises CliError (3) with `otherwise` after timeout_ms.
+    """
+    deadline = clock() + timeout_ms / 1000
+    while (found := look()) is None:
+        if clock() >= deadline:
+            raise CliError(f"timed out: {otherwise}", TIMED_OUT)
+        sleep(LOOK_EVERY_S)
+    return found
+
+
+def find_version(api: AdminClient, service: str, version: str) -> dict[str, Any] | None:
+    """Return the version of that name, None if there is none."""
+    items = api.items("deployment/versions", serviceName=service)
+    try:
+        return next((item for item in items if item["version"] == version), None)
+    except ApiError as exc:
+        if exc.status == 404:
+            return None
+        raise
+
+
+def rollout_of(api: AdminClient, service: str, *, must_be_open: bool = True) -> dict[str, Any]:
+    """Return the service's rollout: the open one, or else the newest if it need not be open.
+
+    Raises CliError.
+    """
+    newest = tree.latest_deployment(api, service)
+    if newest is None:
+        raise CliError(f"{service} has had no rollout")
+    if must_be_open and newest["status"] not in tree.OPEN:
+        raise CliError(f"{service} has no open rollout: the last one ended {newest['status']}")
+    return newest
+
+
+@click.command()
+@client_command
+@click.argument("service", required=False)
+@click.option("-w", "--watch", is_flag=True, help="Stay, and show what changes.")
+def get(api: AdminClient, out: Output, service: str | None, watch: bool) -> int:
+    """Show services, versions, weights, health, breakers and the open rollout."""
+    services = tree.read(api, service)
+    if out.is_json:
+        out.value(services if service is None else services[0])
+        return OK
+    if not watch:
+        console().print(tree.render(services))
+        return OK
+    with Live(tree.render(services), console=console(), auto_refresh=False) as live:
+        while True:
+            time.sleep(1.0)
+            live.update(tree.render(tree.read(api, service)), refresh=True)
+
+
+@click.command()
+@client_command
+@click.argument("service")
+def status(api: AdminClient, out: Output, service: str) -> int:
+    """Say where SERVICE's newest rollout stands: exit code 1 if it failed or was rolled back."""
+    newest = rollout_of(api, service, must_be_open=False)
+    lines = [tree.rollout_line(newest), tree.verdict_line(newest)]
+    out.value(newest, *(line for line in lines if line))
+    return FAILED if newest["status"] in ("failed", "rolled_back") else OK
+
+
+def _moved(out: Output, deployment: dict[str, Any]) -> int:
+    out.value(deployment, tree.rollout_line(deployment))
+    if deployment.get("warning"):
+        out.note(f"warning: {deployment['warning']}")
+    return OK
+
+
+@click.command()
+@client_command
+@click.argument("service")
+@click.option("--full", is_flag=True, help="All traffic now, instead of the next step.")
+def promote(api: AdminClient, out: Output, service: str, full: bool) -> int:
+    """Take SERVICE's rollout to its next step, or to the end."""
+    deployment = rollout_of(api, service)
+    return _moved(out, api.post(f"deployment/{deployment['id']}/promote", {"full": full}))
+
+
+def _move(name: str, help_text: str, *, must_be_open: bool = True) -> click.Command:
+    """Return a command that sends an open rollout one event."""
+
+    @click.command(name, help=help_text)
+    @client_command
+    @click.argument("service")
+    @reason_option
+    def command(api: AdminClient, out: Output, service: str, reason: str) -> int:
+        deployment = rollout_of(api, service, must_be_open=must_be_open)
+        return _moved(out, api.post(f"deployment/{deployment['id']}/{name}", {"reason": reason}))
+
+    return command
+
+
+pause = _move("pause", "Hold SERVICE's rollout where it is; it is still judged.")
+resume = _move("resume", "Let SERVICE's paused rollout go on.")
+complete = _move("complete", "End SERVICE's rollout now; only at 100 %.")
+rollback = _move("rollback", "Move all traffic back to the old version, now.", must_be_open=False)
+
+
+@click.command()
+@client_command
+@click.argument("service")
+@reason_option
+def undo(api: AdminClient, out: Output, service: str, reason: str) -> int:
+    """Take back SERVICE's last release: at once while its rollout is open, later by a new one."""
+    return _moved(out, api.post(f"services/{segment(service)}/undo", {"reason": reason}))
+
+
+@click.command()
+@client_command
+@click.argument("service")
+@click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
+def history(api: AdminClient, out: Output, service: str, limit: int) -> int:
+    """List SERVICE's rollouts, newest first."""
+    items = list(api.items("deployment", serviceName=service, limit=limit))
+    out.table(
+        items,
+        ("STARTED", "FROM", "TO", "STRATEGY", "STATUS", "SHARE", "BY", "WHY"),
+        (
+            (
+                local_time(item["startedAt"] or item["createdAt"]),
+                item.get("fromVersion"),
+                item.get("toVersion"),
+                item["strategy"],
+                item["status"],
+                f"{item['trafficPercent']} %",
+                item["createdBy"],
+                tree.verdict_line(item),
+            )
+            for item in items
+        ),
+    )
+    return OK
+
+
+@click.command()
+@client_command
+@click.argument("service")
+@click.option(
+    "--strategy",
+    type=click.Choice(["canary", "blue-green", "immediate"]),
+    default="canary",
+    show_default=True,
+)
+@click.option("--steps", type=percents, help="Percentages, for example 10,50,100.")
+@click.option("--step-interval", type=duration)
+@click.option("--error-threshold", type=float, help="In percent.")
+@click.option("--min-requests", type=int)
+@click.option("--deployment", "deployment_id", help="Only this earlier rollout, by id.")
+def whatif(
+    api: AdminClient, out: Output, service: str, strategy: str, deployment_id: str | None, **settings: Any
+) -> int:
+    """Replay SERVICE's earlier rollouts under other settings: when would each have stopped?"""
+    body = {"serviceName": service, "strategy": strategy, "config": _config(settings)}
+    answer = api.post("deployment/whatif", body | ({"deploymentId": deployment_id} if deployment_id else {}))
+    out.table(answer["items"], WHATIF_COLUMNS, (_whatif_row(item) for item in answer["items"]))
+    return OK
+
+
+WHATIF_COLUMNS = ("ROLLOUT", "ENDED", "WOULD HAVE", "AFTER", "WHY")
+
+
+def _whatif_row(item: dict[str, Any]) -> tuple[object, ...]:
+    return (item["deploymentId"], item.get("status"), item["verdict"], item.get("afterMs"), item["reason"])
+
+
+COMMANDS: Final = (deploy, get, status, promote, pause, resume, complete, rollback, undo, history, whatif)
