@@ -40,7 +40,7 @@ def resume(state: Rollout) -> tuple[Rollout, tuple[Command, ...]]:
     open.
     """
     acts = due(state)
-    if state.is_open and state.applied:
+    if state.is_open and state.applied and state.serial:
         acts = (weights_act(state), *acts)
     return state, acts
 

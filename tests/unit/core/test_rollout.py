@@ -7,7 +7,7 @@ import pytest
 
 from gateway.core.evidence import Evidence
 from gateway.core.judge import Decision, Verdict
-from gateway.core.rollout import ENDED, Phase, Rollout, Status, due, move, resume
+from gateway.core.rollout import Phase, Rollout, Status, due, move, resume
 from gateway.core.rollout_commands import (
     Activate,
     AskHook,
@@ -262,7 +262,7 @@ def test_resuming_issues_what_the_state_waits_for(phase: Phase) -> None:
     assert state == hand.state
     assert set(due(state)) <= set(commands)
     weights = [command for command in commands if isinstance(command, SetWeights)]
-    assert len(weights) == (0 if phase in ENDED else 1)
+    assert len(weights) == (1 if state.is_open and state.serial else 0)
     assert all(command.old_weight + command.new_weight == 100 for command in weights)
 
 
