@@ -1,13 +1,46 @@
-"""Coroutine tests run in a fresh loop each; certificates are made when a test asks for them."""
+"""Coroutine tests run in a fresh loop each; certificates are made when a test asks for them.
+
+Properties are tried by the profile that HYPOTHESIS_PROFILE names: `ci` (300 examples, the default) or `deep`
+(5,000). A run that fails prints its seed; `--hypothesis-seed` makes the same examples again.
+"""
 
 import asyncio
 import datetime
 import inspect
 import ipaddress
+import os
+import random
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+"""Tests share helpers as `tests.…`."""
+
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "ci")
+# A busy machine is not a failure: no deadline per example, no check of how fast examples are made.
+settings.register_profile(
+    "ci", max_examples=300, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("deep", settings.get_profile("ci"), max_examples=5_000)
+settings.load_profile(PROFILE)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the seed of every property here, once for all xdist workers, so that it can be printed."""
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = str(random.getrandbits(32))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
+    """Say how a failed run makes the same examples again."""
+    if exitstatus:
+        seed = terminalreporter.config.option.hypothesis_seed
+        terminalreporter.write_line(f"HYPOTHESIS_PROFILE={PROFILE} pytest --hypothesis-seed={seed}")
 
 
 @pytest.hookimpl(tryfirst=True)
