@@ -74,18 +74,7 @@ PLANS: st.SearchStrategy[Any] = st.builds(
     ),
 )
 ORDERS: st.SearchStrategy[Any] = st.one_of(
-    st.sampled_from(
-        [
-            Start("p"),
-            Promote("p"),
-            PromoteFull("p"),
-            Pause("p"),
-            Resume("p"),
-            Complete("p"),
-            Rollback("p"),
-            Undo("p"),
-        ]
-    ),
+    st.sampled_from([Promote("p"), PromoteFull("p"), Pause("p"), Resume("p"), Complete("p"), Start("p")]),
     st.integers(-1, 101).map(lambda percent: SetPercent("p", percent)),
 )
 RESTING = (Phase.PENDING, Phase.STEPPING, Phase.BAKING, Phase.PAUSED)
@@ -142,7 +131,22 @@ class Rollouts(RuleBasedStateMachine):
         self.row = msgspec.json.encode(state)
         self.waiting += [command for command in commands if not isinstance(command, Record)]
 
+    @precondition(lambda self: self.state.phase is Phase.PENDING)
+    @rule()
+    def begin(self) -> None:
+        if not self.state.frozen:
+            self.happen(Start("p"))
+
+    @rule(order=st.sampled_from([Rollback("p"), Undo("p")]), dice=st.integers(0, 3))
+    def go_back(self, order: Any, dice: int) -> None:
+        """Now and then somebody wants everything back, in any state."""
+        if dice == 3:
+            self.order(order)
+
     @rule(order=ORDERS)
+    def order_something(self, order: Any) -> None:
+        self.order(order)
+
     def order(self, order: Any) -> None:
         before = self.state
         try:
@@ -155,7 +159,7 @@ class Rollouts(RuleBasedStateMachine):
             self.asked_back = True
 
     @rule(
-        verdict=st.sampled_from(["advance", "hold", "abort"]),
+        verdict=st.sampled_from(["advance", "advance", "hold", "hold", "abort"]),
         elapsed_ms=st.one_of(st.integers(0, 6_000), st.sampled_from([-(10**9), 10**9])),
     )
     def second(self, verdict: Any, elapsed_ms: int) -> None:
@@ -181,9 +185,20 @@ class Rollouts(RuleBasedStateMachine):
         if state.phase in JUDGED and after.phase in JUDGED and after.serial == state.serial:
             assert 0 <= after.elapsed_ms - state.elapsed_ms <= 5_000
 
+    @rule(seconds=st.integers(1, 8))
+    def run_on(self, seconds: int) -> None:
+        """Everything goes well for a while."""
+        for _ in range(seconds):
+            while self.waiting:
+                self.act_on(good=True)
+            self.second("advance", 1_000)
+
     @precondition(lambda self: self.waiting)
-    @rule(good=st.booleans(), data=st.data())
-    def act(self, good: bool, data: Any) -> None:
+    @rule(luck=st.integers(0, 4))
+    def act(self, luck: int) -> None:
+        self.act_on(good=luck > 0)
+
+    def act_on(self, *, good: bool) -> None:
         """Carry out what waits longest and report it."""
         act = self.waiting.pop(0)
         event = self.answer(act, good)
