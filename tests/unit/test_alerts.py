@@ -1,0 +1,70 @@
+"""Alert rules and the dashboard ask only for metrics and labels that the gateway exposes."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from tests.unit.exposed import exposed
+
+CONFIG: Final = Path(__file__).parents[2] / "config"
+RULES: Final = [
+    rule for group in yaml.safe_load((CONFIG / "alerts.yml").read_text())["groups"] for rule in group["rules"]
+]
+DASHBOARD: Final = json.loads((CONFIG / "grafana" / "gateway.json").read_text())
+TARGETS: Final = [
+    (panel["title"], target["expr"]) for panel in DASHBOARD["panels"] for target in panel["targets"]
+]
+OF_THE_SCRAPE: Final = {"instance", "job"}
+"""Labels that Prometheus adds to every series."""
+EXPOSED: Final = exposed()
+SELECTOR: Final = re.compile(r"\b(gateway_\w+)(?:\{([^}]*)\})?")
+GROUPING: Final = re.compile(r"\b(?:by|on)\s*\(([^)]*)\)")
+
+
+def unknown(expression: str) -> list[str]:
+    """Return the metrics of a PromQL expression that are not exposed, and the labels they lack."""
+    metrics = SELECTOR.findall(expression)
+    wrong = [name for name, _ in metrics if name not in EXPOSED]
+    known = OF_THE_SCRAPE.union(*(EXPOSED.get(name, set()) for name, _ in metrics))
+    for name, selector in metrics:
+        labels = set(re.findall(r"(\w+)\s*[=!]~?", re.sub(r'"[^"]*"', "", selector)))
+        wrong += [f"{name}{{{label}}}" for label in labels - EXPOSED.get(name, set()) - OF_THE_SCRAPE]
+    for names in GROUPING.findall(expression):
+        wrong += [label for label in re.findall(r"\w+", names) if label not in known]
+    return wrong
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_alert_asks_for_what_is_exposed(rule: dict[str, Any]) -> None:
+    assert unknown(rule["expr"]) == []
+    assert "gateway_" in rule["expr"] or rule["expr"].startswith("up{")
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_alert_says_how_bad_it_is_and_what_happened(rule: dict[str, Any]) -> None:
+    assert rule["labels"]["severity"] in ("critical", "warning")
+    assert rule["annotations"]["summary"]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_alert_has_a_case_that_fires_it(rule: dict[str, Any]) -> None:
+    """The cases themselves are run by promtool, where there is one."""
+    cases = yaml.safe_load((CONFIG / "alerts.test.yml").read_text())["tests"]
+    fired = {case["alertname"] for test in cases for case in test["alert_rule_test"] if case["exp_alerts"]}
+    assert rule["alert"] in fired
+
+
+@pytest.mark.parametrize(("title", "expression"), TARGETS, ids=lambda value: value.replace(" ", "-")[:40])
+def test_panel_asks_for_what_is_exposed(title: str, expression: str) -> None:
+    assert unknown(expression) == []
+
+
+def test_unknown_names_are_seen() -> None:
+    """Guards the check itself."""
+    assert unknown("gateway_nothing_total") == ["gateway_nothing_total"]
+    assert unknown('gateway_ready_status{colour="red"}') == ["gateway_ready_status{colour}"]
+    assert unknown("sum by (colour) (gateway_ready_status)") == ["colour"]
