@@ -41,6 +41,7 @@ class HubView(Protocol):
     async def applied(self, number: int, timeout_s: float) -> list[int]: ...
     def drain_endpoints(self, keys: Sequence[str], deadline_s: float) -> None: ...
     def drain_state(self, keys: Iterable[str]) -> Mapping[str, EndpointLoad]: ...
+    def forget_endpoints(self, keys: Iterable[str]) -> None: ...
 
 
 class DrainState(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -147,6 +148,7 @@ class Drains:
         finally:
             if self._called_back.get(version_id) is called_back:
                 del self._called_back[version_id]
+            self._hub.forget_endpoints(self._catalog.endpoint_keys(version_id))
 
     async def _mark(self, version_id: str, timeout_ms: int) -> datetime:
         """Store that the version drains, unless it is stored already. Returns the deadline."""
@@ -168,10 +170,9 @@ class Drains:
         """Wait until the workers report nothing at `keys`. Returns how many exchanges were cut."""
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + timeout_s
-        await _pause(called_back, 2 * REPORT_S)  # a first report of every worker
         while not called_back.is_set() and loop.time() < ends_at:
-            loads = self._hub.drain_state(keys).values()
-            if all(load.in_flight == 0 for load in loads):
+            loads = self._hub.drain_state(keys)
+            if all(key in loads and loads[key].in_flight == 0 for key in keys):
                 break
             await _pause(called_back, REPORT_S)
         return sum(load.forced for load in self._hub.drain_state(keys).values())
