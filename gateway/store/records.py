@@ -79,7 +79,10 @@ class DeploymentRecord(Record, frozen=True, kw_only=True):
     id: str
     service_name: str
     from_version_id: str | None = None
+    from_version: str | None = None
+    """Its name: history outlives the version."""
     to_version_id: str
+    to_version: str = ""
     status: DeploymentStatus = "pending"
     strategy: Strategy = "canary"
     traffic_percent: int = 0
@@ -243,6 +246,7 @@ class Retention(Record, frozen=True, kw_only=True):
 
     health_checks_per_endpoint: int = 100
     events_days: int = 30
+    decisions_days: int = 90
     windows_days: int = 14
     smoke_days: int = 90
     audit_days: int = 365

@@ -1,0 +1,222 @@
+"""The store in one SQLite file: one writer, readers that never wait for it, nothing committed ever lost."""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, Self, TypeVar
+
+import aiosqlite
+
+from gateway.errors import StaleEpoch, StoreError
+from gateway.store import prune as pruning
+from gateway.store.audit import GENESIS, Tail, verify
+from gateway.store.faults import named
+from gateway.store.migrations import BOOKKEEPING, COMPATIBLE_FROM, MIGRATIONS, SCHEMA, Migration
+from gateway.store.reads import Reads
+from gateway.store.records import DEFAULT_RETENTION, AuditReport, Retention
+from gateway.store.tables import time_text
+from gateway.store.transaction import PUT_META, Counters, SqliteTransaction
+
+T = TypeVar("T")
+
+BUSY_TIMEOUT_S: Final = 5.0
+"""Two processes write only during the moments of an upgrade."""
+
+_BEGINNING: Final = """
+    SELECT
+        (SELECT value FROM gateway_meta WHERE key = 'epoch'),
+        (SELECT seq FROM sqlite_sequence WHERE name = 'gateway_event'),
+        (SELECT seq FROM sqlite_sequence WHERE name = 'gateway_decision'),
+        (SELECT max(id) FROM gateway_audit),
+        (SELECT hash FROM gateway_audit ORDER BY id DESC LIMIT 1)
+"""
+
+
+class SqliteStore(Reads):
+    """See `api.Store`."""
+
+    def __init__(
+        self, path: Path, writer: aiosqlite.Connection, reader: aiosqlite.Connection, epoch: int
+    ) -> None:
+        """Called by `open`."""
+        super().__init__(path, reader)
+        self.epoch = epoch
+        self._writer = writer
+        self._turn = asyncio.Lock()
+
+    @classmethod
+    async def open(cls, url: str, *, now: datetime) -> Self:
+        """Open, and bring up to this release's schema, the store at `url`; make it, and its folders, if
+        missing.
+
+        url: `sqlite:///relative` or `sqlite:////absolute`. now: stamps the migrations. Raises StoreError
+        naming the file and the reason; nothing was changed then.
+        """
+        path = path_of(url)
+        with named(path):
+            _make(path)
+            writer = await _connect(path)
+            try:
+                await _migrate(writer, now)
+                reader = await _connect(path)
+                await reader.execute("PRAGMA query_only = ON")
+            except BaseException:
+                await writer.close()
+                raise
+            rows = await reader.execute_fetchall("SELECT value FROM gateway_meta WHERE key = 'epoch'")
+        return cls(path, writer, reader, _number(next(iter(rows))[0]))
+
+    async def close(self) -> None:
+        """Wait for the writer's turn to end and close the file."""
+        async with self._turn:
+            await self._reader.close()
+            await self._writer.close()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[SqliteTransaction]:
+        """See `api.Store.transaction`. Once the block has ended, a cancellation waits for the commit."""
+        async with self._turn:
+            try:
+                transaction = await _to_the_end(self._begin())
+                yield transaction
+                with named(self.path):
+                    await _to_the_end(transaction.commit())
+            except BaseException:
+                await _to_the_end(self._roll_back())
+                raise
+
+    async def raise_epoch(self) -> int:
+        """See `api.Store.raise_epoch`."""
+        async with self._turn:
+            try:
+                self.epoch = await _to_the_end(self._raise_epoch())
+            except BaseException:
+                await _to_the_end(self._roll_back())
+                raise
+        return self.epoch
+
+    async def verify_audit(self) -> AuditReport:
+        """See `api.Store.verify_audit`. Uses a connection of its own: the walk may take a while."""
+        with named(self.path):
+            connection = await _connect(self.path)
+            try:
+                return await verify(connection)
+            finally:
+                await connection.close()
+
+    async def prune(self, now: datetime, keep: Retention = DEFAULT_RETENTION) -> dict[str, int]:
+        """See `api.Store.prune`."""
+        return await pruning.prune(self, now, keep)
+
+    async def _begin(self) -> SqliteTransaction:
+        with named(self.path):
+            await self._writer.execute("BEGIN IMMEDIATE")
+            (row,) = await self._writer.execute_fetchall(_BEGINNING)
+        epoch, event, decision, audit_id, audit_hash = row
+        if _number(epoch) != self.epoch:
+            raise StaleEpoch(
+                f"{self.path}: epoch {_number(epoch)} has begun, this process writes in {self.epoch}"
+            )
+        return SqliteTransaction(
+            self._writer, Counters(event or 0, decision or 0, Tail(audit_id or 0, audit_hash or GENESIS))
+        )
+
+    async def _raise_epoch(self) -> int:
+        with named(self.path):
+            await self._writer.execute("BEGIN IMMEDIATE")
+            rows = await self._writer.execute_fetchall("SELECT value FROM gateway_meta WHERE key = 'epoch'")
+            epoch = _number(next(iter(rows))[0]) + 1
+            await self._writer.execute(PUT_META, ("epoch", str(epoch).encode()))
+            await self._writer.execute("COMMIT")
+        return epoch
+
+    async def _roll_back(self) -> None:
+        if self._writer.in_transaction:
+            await self._writer.rollback()
+
+
+def path_of(url: str) -> Path:
+    """Return the file that `url` names. Raises StoreError for anything but `sqlite:///path`."""
+    scheme, found, path = url.partition(":///")
+    if scheme != "sqlite" or not found or not path or "\0" in path:
+        raise StoreError(f"{url!r}: not a store url (sqlite:///relative/path or sqlite:////absolute/path)")
+    return Path(path)
+
+
+def _make(path: Path) -> None:
+    """Make the folders and an empty file only we may read: it will hold secrets."""
+    if path.is_dir():
+        raise IsADirectoryError("is a directory")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+async def _connect(path: Path) -> aiosqlite.Connection:
+    connection = await aiosqlite.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_S)
+    try:
+        (mode,) = await connection.execute_fetchall("PRAGMA journal_mode = WAL")
+        if mode[0] != "wal":
+            raise sqlite3.OperationalError("this file system cannot hold a write-ahead log")
+        await connection.execute("PRAGMA synchronous = FULL")
+        await connection.execute("PRAGMA foreign_keys = ON")
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
+
+
+async def _migrate(connection: aiosqlite.Connection, now: datetime) -> None:
+    """Apply what is missing, in one transaction: another process may be doing the same."""
+    await connection.execute("BEGIN IMMEDIATE")
+    for statement in BOOKKEEPING:
+        await connection.execute(statement)
+    await _check_compatible(connection)
+    rows = await connection.execute_fetchall("SELECT number, checksum FROM gateway_migration")
+    applied: dict[int, str] = {row[0]: row[1] for row in rows}
+    for migration in MIGRATIONS:
+        if migration.number not in applied:
+            await _apply(connection, migration, now)
+        elif applied[migration.number] != migration.checksum:
+            label = f"migration {migration.number} ({migration.name})"
+            raise StoreError(f"{label} was applied in another form than this release knows")
+    await connection.execute("INSERT INTO gateway_meta VALUES ('epoch', '0') ON CONFLICT DO NOTHING")
+    if not applied or max(applied) < SCHEMA:
+        for key, number in (("schema", SCHEMA), ("compatible_from", COMPATIBLE_FROM)):
+            await connection.execute(PUT_META, (key, str(number).encode()))
+    await connection.execute("COMMIT")
+
+
+async def _check_compatible(connection: aiosqlite.Connection) -> None:
+    rows = await connection.execute_fetchall("SELECT value FROM gateway_meta WHERE key = 'compatible_from'")
+    needed = max((_number(row[0]) for row in rows), default=0)
+    if needed > SCHEMA:
+        raise StoreError(f"it needs a gateway with schema {needed} or newer, this one has schema {SCHEMA}")
+
+
+async def _apply(connection: aiosqlite.Connection, migration: Migration, now: datetime) -> None:
+    for statement in migration.statements:
+        await connection.execute(statement)
+    await connection.execute(
+        "INSERT INTO gateway_migration VALUES (?, ?, ?, ?)",
+        (migration.number, migration.name, migration.checksum, time_text(now)),
+    )
+
+
+def _number(value: bytes | str) -> int:
+    return int(value)
+
+
+async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Await `work`; if cancelled meanwhile, finish it first, so that its effect is whole and known."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if not task.done():
+            await asyncio.wait({task})
+        raise

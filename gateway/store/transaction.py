@@ -1,0 +1,151 @@
+"""One write transaction: rows collected by statement, so that a tick of many rollouts is few calls."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import aiosqlite
+import msgspec
+
+from gateway.store import audit
+from gateway.store.records import (
+    AuditEntry,
+    BreakerRecord,
+    DecisionRecord,
+    DeploymentRecord,
+    EventRecord,
+    HealthCheckRecord,
+    ServiceRecord,
+    SmokeRecord,
+    TokenRecord,
+    VersionRecord,
+    WindowRecord,
+)
+from gateway.store.tables import (
+    AUDIT,
+    BREAKERS,
+    DECISIONS,
+    DEPLOYMENTS,
+    EVENTS,
+    HEALTH_CHECKS,
+    SERVICES,
+    SMOKE_RESULTS,
+    TOKENS,
+    VERSIONS,
+    WINDOWS,
+)
+
+PUT_META: Final = """
+    INSERT INTO gateway_meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value
+"""
+
+
+class Counters(msgspec.Struct):
+    """Where the store's counters stand when a transaction begins, and then within it."""
+
+    event: int
+    decision: int
+    audit: audit.Tail
+
+
+class SqliteTransaction:
+    """See `api.Transaction`. The store makes it after BEGIN IMMEDIATE, and commits it or rolls it back."""
+
+    def __init__(self, connection: aiosqlite.Connection, counters: Counters) -> None:
+        self._connection = connection
+        self._counters = counters
+        self._batches: list[dict[str, list[tuple[Any, ...]]]] = [{}]
+        """Statement -> rows. References are checked at commit, so only rows of one statement need to keep
+        their order; a deletion stands in a batch of its own.
+        """
+        self._callbacks: list[Callable[[], object]] = []
+
+    def put_service(self, record: ServiceRecord) -> None:
+        self._queue(SERVICES.put, SERVICES.row(record))
+
+    def put_version(self, record: VersionRecord) -> None:
+        self._queue(VERSIONS.put, VERSIONS.row(record))
+
+    def put_deployment(self, record: DeploymentRecord) -> None:
+        self._queue(DEPLOYMENTS.put, DEPLOYMENTS.row(record))
+
+    def delete_service(self, service_id: str) -> None:
+        self._queue_alone(f"DELETE FROM {SERVICES.name} WHERE id = ?", (service_id,))
+
+    def delete_version(self, version_id: str) -> None:
+        self._queue_alone(f"DELETE FROM {VERSIONS.name} WHERE id = ?", (version_id,))
+
+    def add_event(self, record: EventRecord) -> int:
+        self._counters.event += 1
+        self._queue(EVENTS.insert, EVENTS.row(msgspec.structs.replace(record, id=self._counters.event)))
+        return self._counters.event
+
+    def add_decision(self, record: DecisionRecord) -> int:
+        self._counters.decision += 1
+        row = DECISIONS.row(msgspec.structs.replace(record, id=self._counters.decision))
+        self._queue(DECISIONS.insert, row)
+        return self._counters.decision
+
+    def add_audit(self, entry: AuditEntry) -> int:
+        record = audit.link(entry, self._counters.audit)
+        self._counters.audit = audit.Tail(record.id, record.hash)
+        self._queue(AUDIT.insert, AUDIT.row(record))
+        return record.id
+
+    def add_smoke(self, record: SmokeRecord) -> None:
+        self._queue(SMOKE_RESULTS.insert, SMOKE_RESULTS.row(record))
+
+    def add_health(self, records: Iterable[HealthCheckRecord]) -> None:
+        for record in records:
+            self._queue(HEALTH_CHECKS.insert, HEALTH_CHECKS.row(record))
+
+    def add_windows(self, records: Iterable[WindowRecord]) -> None:
+        for record in records:
+            self._queue(WINDOWS.insert, WINDOWS.row(record))
+
+    def put_breaker(self, record: BreakerRecord) -> None:
+        self._queue(BREAKERS.put, BREAKERS.row(record))
+
+    def delete_breakers(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._queue_alone(f"DELETE FROM {BREAKERS.name} WHERE key = ?", (key,))
+
+    def put_token(self, record: TokenRecord) -> None:
+        self._queue(TOKENS.put, TOKENS.row(record))
+
+    def set_meta(self, key: str, value: bytes) -> None:
+        self._queue(PUT_META, (key, value))
+
+    def on_commit(self, callback: Callable[[], object]) -> None:
+        self._callbacks.append(callback)
+
+    async def flush(self) -> None:
+        """Write what was collected so far, uncommitted."""
+        batches, self._batches = self._batches, [{}]
+        for batch in batches:
+            for statement, rows in batch.items():
+                await self._connection.executemany(statement, rows)
+
+    async def commit(self) -> None:
+        """Write, commit, and let memory follow."""
+        await self.flush()
+        await self._connection.execute("COMMIT")
+        for callback in self._callbacks:
+            callback()
+
+    async def execute(self, statement: str, *parameters: object) -> int:
+        """Run one statement now, after what was collected. Returns how many rows it changed."""
+        await self.flush()
+        cursor = await self._connection.execute(statement, parameters)
+        await cursor.close()
+        return cursor.rowcount
+
+    async def query(self, statement: str, *parameters: object) -> list[Any]:
+        """Return rows as this transaction sees them."""
+        await self.flush()
+        return list(await self._connection.execute_fetchall(statement, parameters))
+
+    def _queue(self, statement: str, row: tuple[Any, ...]) -> None:
+        self._batches[-1].setdefault(statement, []).append(row)
+
+    def _queue_alone(self, statement: str, row: tuple[Any, ...]) -> None:
+        self._batches += [{statement: [row]}, {}]
