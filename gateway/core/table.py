@@ -6,7 +6,7 @@ objects that the next table takes over. Which versions are usable, and their sha
 `Service.refresh` when something changes, never by a request.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from gateway.core import balance
@@ -47,7 +47,7 @@ class Endpoint:
         self.address = address
         """Numeric; empty for `unix:`."""
         self.port = port
-        self.healthy = True
+        self.healthy = False
         self.draining = False
         """Once true it stays so."""
         self.available_since = 0.0
@@ -236,6 +236,11 @@ class Service:
     def key_number(self, key: bytes) -> int:
         """Return the 64-bit number that stands for a sticky key in this rollout's counts."""
         return self._cohorts.number(key)
+
+    def endpoints(self) -> Iterator[Endpoint]:
+        """Yield every endpoint of every version."""
+        for version in self.versions:
+            yield from version.endpoints
 
     def take_over(self, before: "Service") -> None:
         """Go on where the same service of the last table stood: its rounds and its retry budget."""
