@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from bench import report
+from bench.client import Lost
 from bench.harness import World, gone, held_connections
 from bench.load import Load, LoadReport, LoadSettings
 from bench.peers import subfolder, workspace
@@ -70,7 +71,7 @@ async def weight_steps(deed: Deed) -> None:
     """Fifty changes of the share, up and down."""
     world = deed.world
     await world.add_version("v1.1")
-    rollout = await world.start("v1.1", steps=[1, 100], stepInterval=3_600_000, minRequests=1)
+    rollout = await world.start_rolling("v1.1", steps=[1, 100], stepInterval=3_600_000)
     for k in range(50):
         await world.api("PUT", f"deployment/{rollout}/traffic", {"percent": (k * 37) % 99 + 1})
         await asyncio.sleep(STEP_S)
@@ -86,16 +87,17 @@ async def immediate(deed: Deed) -> None:
 
 
 async def deploy(deed: Deed, strategy: str) -> None:
-    """One whole deployment: gate, switch, bake, the old version drained and told to stop."""
+    """One whole deployment: gate, switch, bake, the old version drained; then its process ends."""
     await deed.world.add_version("v1.1")
     rollout = await deed.world.start("v1.1", strategy, bakeTime=2_000, drainTimeout=5_000)
     await expect_status(deed, rollout, "completed")
+    deed.world.samples[0].stop()
 
 
 async def rollback(deed: Deed) -> None:
     """Half the traffic there, then all of it back."""
     await deed.world.add_version("v1.1")
-    rollout = await deed.world.start("v1.1", steps=[50, 100], stepInterval=3_600_000)
+    rollout = await deed.world.start_rolling("v1.1", steps=[50, 100], stepInterval=3_600_000)
     await asyncio.sleep(1)
     await deed.world.api("POST", f"deployment/{rollout}/rollback")
     await expect_status(deed, rollout, "rolled_back")
@@ -184,7 +186,7 @@ async def strike_worker(deed: Deed, turn: int, number: signal.Signals) -> None:
 
 async def in_charge_after(world: World, before: int) -> bool:
     """Whether a control process other than `before` answers the admin API."""
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Lost, RuntimeError):
         return bool((await world.info())["pid"] != before)
     return False
 

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from bench.client import Answer, Lost, call
-from bench.procs import ServerProcess, free_port, kill
+from bench.procs import FROM_HERE, ServerProcess, free_port, kill
 
 ADMIN: Final = "/api/v1/admin"
-ROOT: Final = Path(__file__).parent.parent
 CONFIG: Final = """
 workers = {workers}
 [listen]
@@ -66,9 +65,7 @@ class Sample(ServerProcess):
             version,
             *flags,
         ]
-        super().__init__(
-            f"sample-{version}-{port}", command, port=port, folder=folder, env={"PYTHONPATH": str(ROOT)}
-        )
+        super().__init__(f"sample-{version}-{port}", command, port=port, folder=folder, env=FROM_HERE)
         self.wait_listening()
 
     @property
@@ -151,8 +148,7 @@ class World:
     def start_gateway(self) -> ServerProcess:
         """Start `gateway serve`; returns once its admin listener accepts."""
         command = [sys.executable, "-m", "gateway", "serve", "--config", str(self.config)]
-        env = {"PYTHONPATH": str(ROOT)}
-        server = ServerProcess("gateway", command, port=self.admin_port, folder=self.folder, env=env)
+        server = ServerProcess("gateway", command, port=self.admin_port, folder=self.folder, env=FROM_HERE)
         self.controls.append(server)
         return server.wait_listening()
 
@@ -222,8 +218,17 @@ class World:
         body = {"serviceName": "auth", "toVersion": to_version, "strategy": strategy, "config": config}
         return str((await self.api("POST", "deployment/start", body, expect=201))["id"])
 
+    async def start_rolling(self, to_version: str, **config: object) -> str:
+        """Start a canary and wait until its gate has passed; returns its id."""
+        rollout = await self.start(to_version, **config)
+        await self.until(lambda: self.has_status(rollout, "rolling"), "the canary to roll")
+        return rollout
+
     async def deployment(self, deployment_id: str) -> Any:
         return await self.api("GET", f"deployment/{deployment_id}")
+
+    async def has_status(self, deployment_id: str, status: str) -> bool:
+        return bool((await self.deployment(deployment_id))["status"] == status)
 
     async def settled(self, deployment_id: str, deadline_s: float = 120) -> str:
         """Wait until a deployment is over; returns its status."""

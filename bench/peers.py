@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from bench.procs import ServerProcess, find_program, free_port
+from bench.procs import FROM_HERE, ServerProcess, find_program, free_port
 
 DUTIES: Final = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id")
 
@@ -115,8 +115,7 @@ def start_upstream(folder: Path, *, own: bool = False) -> ServerProcess:
     port = free_port()
     if own or not nginx:
         command = [sys.executable, "-m", "bench.upstream", str(port)]
-        env = {"PYTHONPATH": str(Path(__file__).parent.parent)}
-        return ServerProcess("upstream", command, port=port, folder=folder, env=env).wait_listening()
+        return ServerProcess("upstream", command, port=port, folder=folder, env=FROM_HERE).wait_listening()
     config = NGINX_COMMON + NGINX_UPSTREAM
     return start_nginx(
         "upstream", nginx, folder, config.format(port=port, answer="x" * 97, nofile=20_000), port
@@ -180,7 +179,7 @@ def gateway(
         config = GATEWAY.format(port=port, admin=free_port(), folder=folder, extra=log)
         file = write(folder / "gateway.toml", config + (services or gateway_service)(upstream))
         command = [sys.executable, "-m", "gateway", "serve", "--config", str(file)]
-        server = ServerProcess("gateway", command, port=port, folder=folder).wait_listening()
+        server = ServerProcess("gateway", command, port=port, folder=folder, env=FROM_HERE).wait_listening()
         wait_usable(server, path)
         return server
 
