@@ -220,7 +220,7 @@ class World:
 
     async def start_rolling(self, to_version: str, **config: object) -> str:
         """Start a canary and wait until its gate has passed; returns its id."""
-        rollout = await self.start(to_version, **config)
+        rollout = await self.start(to_version, "canary", **config)
         await self.until(lambda: self.has_status(rollout, "rolling"), "the canary to roll")
         return rollout
 
