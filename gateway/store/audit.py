@@ -8,7 +8,7 @@ import aiosqlite
 import msgspec
 
 from gateway.store.records import AuditEntry, AuditRecord, AuditReport
-from gateway.store.tables import AUDIT, json_text
+from gateway.store.tables import AUDIT
 
 GENESIS: Final = "0" * 64
 """What the first row of all links to."""
@@ -64,13 +64,12 @@ async def verify(connection: aiosqlite.Connection) -> AuditReport:
 def digest(row: Sequence[Any]) -> str:
     """Return the SHA-256, in hex, of a row of the audit table, its own `hash` left out.
 
-    row: the values as stored, in the order of the table's columns.
+    row: the values as stored, in the order of the table's columns. Empty ones are left out: a
+    column that a later release adds must not unsign older rows.
     """
-    named = dict(zip(AUDIT.columns, row, strict=True))
-    named.pop("hash")
-    return hashlib.sha256(
-        json_text({name: value if value is not None else "" for name, value in named.items()}).encode()
-    ).hexdigest()
+    named = zip(AUDIT.columns, row, strict=True)
+    signed = {name: value for name, value in named if name != "hash" and value is not None}
+    return hashlib.sha256(msgspec.json.encode(signed, order="deterministic")).hexdigest()
 
 
 class Walk:
