@@ -143,8 +143,9 @@ class Load:
         """Return the kept connection that has been idle longest; None when there is none."""
         while self.idle:
             connection = self.idle.popleft()
-            if not connection.closed:
+            if connection.reusable and not connection.closed:
                 return connection
+            connection.close()
         return None
 
     def put_back(self, kind: str, connection: Connection) -> None:
