@@ -238,7 +238,7 @@ class Hub:
         peer.draining, peer.accepting, peer.is_greeted = hello.draining, hello.accepting, True
         self.peers[hello.incarnation] = peer
         self.events.hello(peer, hello, fds)
-        if hello.protocol == PROTOCOL and self.whole is not None:
+        if hello.protocol == PROTOCOL and self.whole is not None and not peer.sent:
             peer.snapshot(self.personal(self.whole(), peer.slot))
             self._repeat_drains(peer)
 

@@ -138,6 +138,8 @@ class Supervisor:
         """Workers lost, by how: totals for the metrics."""
         self.on_ended: Callable[[str], None] = lambda incarnation: None
         """A worker's process is gone for good."""
+        self.on_absent: Callable[[str], None] = lambda incarnation: None
+        """A worker's link ended; it may still run, and come back."""
         self.on_template_gone: Callable[[], None] = lambda: None
         """No worker can be replaced any more: time for a new control."""
         self._clock = clock
@@ -206,6 +208,10 @@ class Supervisor:
         self._arrange()
         for peer in self._orphans.values():
             self._drain_orphan(peer)
+
+    def ready_slots(self) -> list[int]:
+        """Return the slots whose own worker serves, or could."""
+        return sorted(worker.slot for worker in self._ready())
 
     # -- ending
 
@@ -390,8 +396,11 @@ class Supervisor:
         for name, fd in zip(hello.listeners, fds, strict=False):
             self.listeners.adopt(name, fd)
         close_all(fds[len(hello.listeners) :])
+        if self._orphans.get(hello.incarnation) is not peer:
+            log.info(
+                "orphan_adopted", slot=hello.slot, pid=hello.pid, sockets=len(fds), draining=hello.draining
+            )
         self._orphans[hello.incarnation] = peer
-        log.info("orphan_adopted", slot=hello.slot, pid=hello.pid, sockets=len(fds), draining=hello.draining)
         self._changed.set()
         if self._is_open:
             self._arrange()
@@ -417,6 +426,7 @@ class Supervisor:
             self._vacate(worker)
 
     def _on_lost(self, peer: Peer, reason: str) -> None:
+        self.on_absent(peer.incarnation)
         if self._orphans.pop(peer.incarnation, None) is not None:
             log.info("orphan_gone", slot=peer.slot, pid=peer.pid, reason=reason)
         self._changed.set()

@@ -100,10 +100,13 @@ class Channel(Generic[Received]):
         self._loop.remove_writer(self._sock.fileno())
         self._sock.close()
         close_all(self._received_fds)
+        self._received_fds.clear()
+        self._drop_unsent()
+
+    def _drop_unsent(self) -> None:
         close_all(self._sending_fds)
         for _, fds in self._waiting:
             close_all(fds)
-        self._received_fds.clear()
         self._waiting.clear()
         self._sending, self._sending_fds = memoryview(b""), ()
 
@@ -132,12 +135,18 @@ class Channel(Generic[Received]):
                 self._is_blocked = True
                 self._loop.add_writer(self._sock.fileno(), self._on_writable)
             return
-        except OSError as exc:
-            self._lose(str(exc))
+        except OSError:
+            self._stop_sending()
             return
         if self._is_blocked:
             self._is_blocked = False
             self._loop.remove_writer(self._sock.fileno())
+
+    def _stop_sending(self) -> None:
+        """The other end is gone. What it said last is still to be read; then comes the end, and `on_lost`."""
+        self._drop_unsent()
+        self._loop.remove_writer(self._sock.fileno())
+        self._is_blocked = True
 
     def _next(self) -> bool:
         """Take the first waiting message up for sending. False: none waits."""

@@ -270,3 +270,14 @@ def test_descriptors_sent_with_the_first_byte_come_with_it() -> None:
         os.close(fd)
     left.close()
     right.close()
+
+
+async def test_last_words_are_read_although_sending_has_failed() -> None:
+    left, right = pair()
+    owner = Owner()
+    receiver = Channel(right, decode_up, owner)
+    left.send(frame(Ack(1)) + frame(Ack(2)))
+    left.close()
+    receiver.send(Accept())  # fails: nobody reads any more
+    await owner.until(lambda: owner.lost is not None)
+    assert owner.messages == [Ack(1), Ack(2)]
