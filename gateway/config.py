@@ -15,7 +15,6 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from gateway.core.health import HealthSettings, parse_expected_status
 from gateway.core.limits import Limits, Millis, Timeouts
 from gateway.core.service import Name, ServiceSettings
 from gateway.core.settings import Settings
@@ -264,8 +263,6 @@ def _check_gateway(config: Config) -> None:
 def _check_service(path: str, service: FileService) -> None:
     if not service.routes:
         raise ConfigError(f"{path}.routes", "at least one route is needed")
-    if isinstance(service.health, HealthSettings):
-        _checked(f"{path}.health.expected_status", parse_expected_status, service.health.expected_status)
     if not isinstance(service.version_header, bool):
         _check_networks(f"{path}.version_header.allow_from", service.version_header.allow_from)
     for index, version in enumerate(service.version):
@@ -349,7 +346,7 @@ def _camel_key(key: str) -> str:
 
 
 def _snake_path(path: str) -> str:
-    return re.sub(r"([a-z])([A-Z]|\d+(?=[A-Z]))", r"\1_\2", path).lower()
+    return re.sub(r"(?<=[a-z])(?=[A-Z0-9])|(?<=[0-9])(?=[A-Z])", "_", path).lower()
 
 
 _UNKNOWN = re.compile(r"Object contains unknown field `([^`]*)`(?: - at `\$\.?([^`]*)`)?$")

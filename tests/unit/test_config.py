@@ -1,0 +1,143 @@
+"""The configuration: what is wrong is named by its path, and nothing is half-read."""
+
+from pathlib import Path
+
+import pytest
+
+from gateway import config
+from gateway.core.service import ServiceSettings
+from gateway.errors import ConfigError
+
+SERVICE = """
+[[service]]
+name = "auth"
+routes = [{ path = "/api" }]
+"""
+
+
+def load(tmp_path: Path, text: str, **environ: str) -> config.Config:
+    file = tmp_path / "gateway.toml"
+    file.write_text(text)
+    return config.load(file, environ=environ)
+
+
+def test_empty_file_is_the_defaults(tmp_path: Path) -> None:
+    assert load(tmp_path, "") == config.Config()
+
+
+def test_shipped_file_is_the_defaults() -> None:
+    shipped = Path(__file__).parents[2] / "config/gateway.toml"
+    assert config.load(shipped, environ={}) == config.Config()
+
+
+def test_shipped_example_is_valid_and_says_the_defaults(tmp_path: Path) -> None:
+    shipped = (Path(__file__).parents[2] / "config/gateway.toml").read_text()
+    lines = shipped[shipped.index("# [[service]]") :].splitlines()
+    service = load(tmp_path, "\n".join(line.removeprefix("# ").removeprefix("#") for line in lines)).service[
+        0
+    ]
+    default = ServiceSettings()
+    for policy in ("health", "breaker", "retry", "version_header"):
+        assert getattr(service, policy) == getattr(default, policy), policy
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "reason"),
+    [
+        ("wrokers = 1", "wrokers", "unknown key"),
+        (SERVICE + "helth = {}", "service[0].helth", "unknown key"),
+        ("[timeouts]\nclientHeader = 5", "timeouts.clientHeader", "unknown key"),
+        ("[timeouts]\nclient_header = 'x'", "timeouts.client_header", "Expected `int`, got `str`"),
+        ("[timeouts]\nclient_header = 0", "timeouts.client_header", "Expected `int` >= 1"),
+        ("[listen]\naddress = 'nowhere'", "listen.address", "'nowhere' is not host:port"),
+        ("[listen]\naddress = 'a.b:80'", "listen.address", "'a.b' is not a numeric address"),
+        ("[[listen]]\n[[listen]]\naddress = ':99999'", "listen[1].address", "':99999' is not host:port"),
+        ("[listen]\ntrusted_proxies = ['10.0.0.1/8']", "listen.trusted_proxies[0]", "has host bits set"),
+        ("[store]\nurl = 'mysql:x'", "store.url", "'mysql:x' is not sqlite:///PATH"),
+        ("[[service]]\nname = 'a'", "service[0].routes", "at least one route is needed"),
+        ("[[service]]\nroutes = []", "service[0].name", "is required"),
+        (SERVICE + "health = true", "service[0]", "health is a table of settings, or false"),
+        (SERVICE + "fallback = {}", "service[0].fallback", "exactly one of status, version, url"),
+        (SERVICE + "health = { expected_status = '9' }", "service[0].health", "not a status"),
+        (
+            SERVICE + "[[service.version]]\nversion = 'v1'\nurl = 'ftp://x'",
+            "service[0].version[0].url",
+            "the scheme must be http, https or unix",
+        ),
+        (SERVICE + SERVICE, "service[1].name", "'auth' is declared twice"),
+        (
+            SERVICE + SERVICE.replace("auth", "shop"),
+            "service[1].routes[0]",
+            "*/api already leads to service 'auth'",
+        ),
+        ("[rate_limit]\nfailed_logins_per_15_minutes = 0", "rate_limit.failed_logins_per_15_minutes", ">= 1"),
+    ],
+)
+def test_wrong_key_is_named_by_its_path(tmp_path: Path, text: str, path: str, reason: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text)
+    assert caught.value.path == path
+    assert reason in caught.value.reason
+
+
+def test_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml: cannot be read: No such file"):
+        config.load(tmp_path / "none.toml", environ={})
+
+
+def test_file_that_is_not_toml_is_named_with_the_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is not TOML.*line 2"):
+        load(tmp_path, "workers = 1\nworkers = ,")
+
+
+def test_environment_is_stronger_than_the_file(tmp_path: Path) -> None:
+    secret = tmp_path / "url"
+    secret.write_text("sqlite:////srv/gateway.db\n")
+    loaded = load(
+        tmp_path,
+        "workers = 1\n[admin]\naddress = '127.0.0.1:1'",
+        GATEWAY__WORKERS="3",
+        GATEWAY__ADMIN__ADDRESS="127.0.0.1:5201",
+        GATEWAY__STORE__URL_FILE=str(secret),
+        GATEWAY_TOKEN="not ours",
+    )
+    assert (loaded.workers, loaded.admin.address) == (3, "127.0.0.1:5201")
+    assert loaded.store.path == Path("/srv/gateway.db")
+
+
+def test_command_line_is_stronger_than_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text("")
+    loaded = config.load(file, overrides={"workers": 5}, environ={"GATEWAY__WORKERS": "3"})
+    assert loaded.workers == 5
+
+
+def test_unreadable_secret_names_the_variable(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="GATEWAY__STORE__URL_FILE"):
+        load(tmp_path, "", GATEWAY__STORE__URL_FILE=str(tmp_path / "none"))
+
+
+def test_users_own_names_stay_as_written(tmp_path: Path) -> None:
+    text = SERVICE + "health = { headers = { X_Under = 'a', 'Content-Type' = 'b' } }"
+    health = load(tmp_path, text).service[0].health
+    assert not isinstance(health, bool)
+    assert health.headers == {"X_Under": "a", "Content-Type": "b"}
+
+
+def test_policy_is_switched_off_by_false(tmp_path: Path) -> None:
+    service = load(tmp_path, SERVICE + "health = false\nretry = false\nbreaker = false").service[0]
+    assert (service.health, service.retry, service.breaker) == (False, False, False)
+
+
+def test_diff_names_what_changed_by_service_name(tmp_path: Path) -> None:
+    old = load(tmp_path, "workers = 1" + SERVICE)
+    new = load(tmp_path, "workers = 2" + SERVICE.replace("/api", "/v2"))
+    lines = config.diff(old, new)
+    assert "workers: 1 -> 2" in lines
+    assert any(line.startswith("service.auth.routes") and "/v2" in line for line in lines)
+    assert config.diff(old, old) == []
+
+
+def test_address_is_numeric_with_v6_in_brackets() -> None:
+    assert config.parse_address("p", "[::1]:80") == ("::1", 80)
+    assert config.parse_address("p", "localhost:80") == ("127.0.0.1", 80)
