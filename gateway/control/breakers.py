@@ -8,13 +8,13 @@ calls of a half-open breaker are each worker's own, so they are put into a snaps
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 import msgspec
 
-from gateway.control.hub import Peer
+from gateway.control.hub import Hub, Peer
 from gateway.core.breaker import BreakerSettings, BreakerState, compile_breaker
 from gateway.core.merged_breaker import MergedBreaker
 from gateway.link.messages import BreakerReport
@@ -71,17 +71,19 @@ class Breakers:
 
     def __init__(
         self,
-        *,
-        catalog: BreakerCatalog,
         store: Store,
-        slots: Callable[[], Sequence[int]],
+        catalog: BreakerCatalog,
+        hub: Hub,
+        *,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """slots: those of the workers that may get trial calls. clock, wall: monotonic and Unix seconds."""
-        self._catalog = catalog
+        """clock, wall: monotonic and Unix seconds."""
         self._store = store
-        self._slots = slots
+        self._catalog = catalog
+        self._hub = hub
+        hub.events.breaker = self.on_report
+        hub.personal = self.personal
         self._clock = clock
         self._wall = wall
         self._merged: dict[str, MergedBreaker] = {}
@@ -94,8 +96,8 @@ class Breakers:
         self._unstored: set[str] = set()
         self._events: list[EventRecord] = []
 
-    async def load(self) -> None:
-        """Go on from what the store says; call it before the first table is published."""
+    async def recover(self) -> None:
+        """Go on from what the store says, and tell the workers."""
         for record in await self._store.breakers():
             place = self._place_of(record.key)
             if place is None:
@@ -107,6 +109,9 @@ class Breakers:
             )
             self._told[record.key] = merged.state
             self._catalog.set_breaker(record.key, self._view(merged))
+            self._unpublished.add(place.service)
+        if self._unpublished:
+            self._publish()
 
     def failures(self, key: str) -> int:
         """Return the endpoint's failures in a row, over all workers."""
@@ -144,7 +149,8 @@ class Breakers:
 
     def tick(self) -> None:
         """Let time pass: begin trial calls, share out those nobody used, forget endpoints that are gone."""
-        now, slots = self._clock(), self._slots()
+        now = self._clock()
+        slots = [worker.slot for worker in self._hub.workers() if not worker.draining]
         for key, merged in list(self._merged.items()):
             place = self._place_of(key)
             if place is None:

@@ -229,10 +229,13 @@ class Supervisor:
         await self.quit()
 
     async def quit(self) -> None:
-        """End every worker now; returns when they are gone."""
+        """End every worker now; returns when they are gone. Orphans serve on if ours never took over."""
         self._begin_stop()
+        if not self._is_open:
+            self._orphans.clear()
         for peer in list(self.hub.peers.values()):
-            peer.quit()
+            if self._is_open or peer.incarnation in self._workers:
+                peer.quit()
         with suppress(TimeoutError):
             async with asyncio.timeout(1.0):
                 await self._until(self._is_empty)

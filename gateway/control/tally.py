@@ -18,8 +18,8 @@ MAX_ABSENT: Final = 16
 """Incarnations nobody has heard of since control started, kept apart in case they come back."""
 MAX_JUDGED: Final = 512
 """(stage, share) pairs kept in a version's base: some dozen rollouts."""
-MAX_COHORT_KEYS: Final = 10_000
-"""Keys with an error kept for each service."""
+MAX_COHORT_ERRORS: Final = 10_000
+"""Sticky keys' errors kept for each service until they are taken; further ones are dropped."""
 
 Key = TypeVar("Key")
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -109,8 +109,6 @@ class _State(msgspec.Struct):
     versions: dict[str, VersionSum] = {}
     workers: WorkerSum = msgspec.field(default_factory=WorkerSum)
     live: dict[str, _Live] = {}
-    cohort_keys: dict[str, list[int]] = {}
-    cohort_errors: dict[str, list[tuple[str, int, int, int]]] = {}
 
 
 class Tally:
@@ -126,8 +124,7 @@ class Tally:
         """Connected incarnation -> slot: whose gauges count."""
         self._services: dict[str, set[str]] = {}
         """Service -> ids of its versions that were counted."""
-        self._cohort_keys: dict[str, dict[int, None]] = {}
-        self._cohort_errors: dict[str, dict[Cell, int]] = {}
+        self._cohort_errors: dict[str, list[tuple[str, int, int, int]]] = {}
 
     # -- reports
 
@@ -208,43 +205,25 @@ class Tally:
 
     # -- cohorts
 
-    def cohort_errors(self, service: str) -> dict[Cell, int]:
-        """Return, by cell, how many sticky keys had their first error of this rollout there."""
-        return dict(self._cohort_errors.get(service, {}))
+    def take_cohort_errors(self, service: str) -> list[tuple[str, int, int, int]]:
+        """Return the sticky keys that met an error since the last call: (version id, stage, share, key hash).
 
-    def reset_cohorts(self, service: str) -> None:
-        """A new rollout begins: every key may err once again."""
-        self._cohort_keys.pop(service, None)
-        self._cohort_errors.pop(service, None)
+        A key may come more than once, from several workers: whoever judges counts it once a rollout.
+        """
+        return self._cohort_errors.pop(service, [])
 
     def _note_cohorts(self, totals: VersionTotals) -> None:
-        """Count each key once a rollout, whichever worker and version saw its error first."""
         if not totals.cohort_errors:
             return
-        keys = self._cohort_keys.setdefault(totals.service, {})
-        errors = self._cohort_errors.setdefault(totals.service, {})
-        for stage, share, key in totals.cohort_errors:
-            if key in keys or len(keys) >= MAX_COHORT_KEYS:
-                continue
-            keys[key] = None
-            cell = (totals.version_id, stage, share)
-            errors[cell] = errors.get(cell, 0) + 1
+        kept = self._cohort_errors.setdefault(totals.service, [])
+        room = max(0, MAX_COHORT_ERRORS - len(kept))
+        kept.extend((totals.version_id, *error) for error in totals.cohort_errors[:room])
 
     # -- over a restart of control
 
     def dump(self) -> bytes:
         """Return everything, to be stored each second."""
-        state = _State(
-            versions=self._base,
-            workers=self._base_workers,
-            live=self._live,
-            cohort_keys={service: list(keys) for service, keys in self._cohort_keys.items()},
-            cohort_errors={
-                service: [(*cell, n) for cell, n in errors.items()]
-                for service, errors in self._cohort_errors.items()
-            },
-        )
-        return _encode(state)
+        return _encode(_State(versions=self._base, workers=self._base_workers, live=self._live))
 
     def load(self, data: bytes) -> None:
         """Go on from `data`. Workers that still live report again and replace what is told of them there.
@@ -260,11 +239,6 @@ class Tally:
             self._live.setdefault(incarnation, live)
             for totals in live.versions.values():
                 self._services.setdefault(totals.service, set()).add(totals.version_id)
-        self._cohort_keys = {service: dict.fromkeys(keys) for service, keys in state.cohort_keys.items()}
-        self._cohort_errors = {
-            service: {(version_id, stage, share): n for version_id, stage, share, n in errors}
-            for service, errors in state.cohort_errors.items()
-        }
         self._end_the_longest_absent()
 
     # -- inside

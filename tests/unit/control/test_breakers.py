@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from gateway.control.breakers import Breakers, Stored
+from gateway.control.hub import WorkerInfo
 from gateway.core.breaker import BreakerSettings, BreakerState
 from gateway.core.service import ServiceSettings
 from gateway.link.messages import BreakerReport
@@ -69,13 +70,14 @@ class Room:
         self.store = store or Store()
         self.now = 100.0
         self.wall = 1_000_000.0
-        self.breakers = Breakers(
-            catalog=self.catalog,
-            store=self.store,  # type: ignore[arg-type]
-            slots=lambda: [0, 1],
-            clock=lambda: self.now,
-            wall=lambda: self.wall,
+        hub: Any = SimpleNamespace(
+            events=SimpleNamespace(),
+            workers=lambda: [
+                WorkerInfo(slot, 1, f"i{slot}", 1, connected=True, draining=slot == 2) for slot in (0, 1, 2)
+            ],
         )
+        store_: Any = self.store
+        self.breakers = Breakers(store_, self.catalog, hub, clock=lambda: self.now, wall=lambda: self.wall)
 
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
@@ -156,7 +158,8 @@ async def test_state_survives_a_restart_with_its_remaining_time() -> None:
     await room.breakers.flush()
     after = Room(room.store)
     after.now, after.wall = 5.0, room.wall + 0.1
-    await after.breakers.load()
+    await after.breakers.recover()
+    assert after.catalog.published == [{"auth"}]
     view = after.catalog.views[KEY]
     assert (view.epoch, view.state) == (1, "OPEN")
     assert abs(view.open_for_s - 0.5) < 1e-6
@@ -170,7 +173,7 @@ async def test_a_clock_set_back_does_not_keep_a_breaker_open() -> None:
     await room.breakers.flush()
     after = Room(room.store)
     after.wall = room.wall - 86_400
-    await after.breakers.load()
+    await after.breakers.recover()
     assert after.catalog.views[KEY].open_for_s <= 1.0
 
 

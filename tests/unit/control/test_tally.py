@@ -132,20 +132,22 @@ def test_asking_changes_nothing() -> None:
     assert tally.workers() == tally.workers()
 
 
-def test_a_sticky_key_counts_its_first_error_once_over_workers_and_versions() -> None:
+def test_errors_of_sticky_keys_are_taken_once() -> None:
     tally = Tally()
-    tally.on_counts(0, "a", counts(totals(cohort_errors=[(1, 1000, 77), (1, 1000, 78)])))
+    tally.on_counts(0, "a", counts(totals(cohort_errors=[(1, 1000, 77)])))
     tally.on_counts(
-        1, "b", counts(totals(cohort_errors=[(1, 1000, 77)]), totals(V2, cohort_errors=[(2, 1000, 78)]))
+        1, "b", counts(totals(cohort_errors=[(1, 1000, 77)]), totals(V2, cohort_errors=[(2, 1, 78)]))
     )
-    assert tally.cohort_errors("auth") == {(V1, 1, 1000): 2}
-    restored = Tally()
-    restored.load(tally.dump())
-    restored.on_counts(0, "c", counts(totals(cohort_errors=[(3, 1, 77)])))
-    assert restored.cohort_errors("auth") == {(V1, 1, 1000): 2}
-    restored.reset_cohorts("auth")
-    restored.on_counts(0, "c", counts(totals(cohort_errors=[(3, 1, 77)])))
-    assert restored.cohort_errors("auth") == {(V1, 3, 1): 1}
+    assert tally.take_cohort_errors("auth") == [(V1, 1, 1000, 77), (V1, 1, 1000, 77), (V2, 2, 1, 78)]
+    assert tally.take_cohort_errors("auth") == []
+
+
+def test_errors_of_sticky_keys_nobody_takes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_COHORT_ERRORS", 3)
+    tally = Tally()
+    for _ in range(4):
+        tally.on_counts(0, "a", counts(totals(cohort_errors=[(1, 1000, 1), (1, 1000, 2)])))
+    assert len(tally.take_cohort_errors("auth")) == 3
 
 
 def test_incarnations_nobody_heard_of_are_folded_in(monkeypatch: pytest.MonkeyPatch) -> None:
