@@ -16,6 +16,7 @@ TAIL_PERCENT: Final = 95
 """From this share on too little old traffic is left to compare with."""
 BASELINE_ANSWERS: Final = 200
 """Fewer old answers than this before the switch are no baseline."""
+FAILING: Final = 0.05
 BASELINE_CHUNK_S: Final = 10.0
 BASELINE_CHUNKS: Final = 30
 """The baseline reaches back five minutes, further only while it lacks answers."""
@@ -63,6 +64,11 @@ class Tally(msgspec.Struct, frozen=True, array_like=True):
         """Errors per answer; 0 without answers."""
         return self.errors / self.answers if self.answers else 0.0
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether this is more than the odd error: an old version like this is in trouble itself."""
+        return self.errors >= 3 and self.rate > FAILING
+
 
 class Lean(msgspec.Struct, frozen=True, array_like=True):
     """Which way errors lean, weighted by the share in force (the two sums of a Mantel–Haenszel ratio).
@@ -77,7 +83,7 @@ class Lean(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Recent(msgspec.Struct, frozen=True, array_like=True):
-    """Both versions over the same few seconds, at least one of them an answer of the new one."""
+    """Both versions over the same few seconds of one step, with at least one answer of the new one."""
 
     new_answers: int
     new_errors: int
@@ -91,7 +97,7 @@ class Outage(msgspec.Struct, frozen=True, array_like=True):
     seconds: float = 0.0
     """Observed while the old one was usable."""
     shared: bool = False
-    """The old one was unusable too for part of it."""
+    """The old one was unusable too for part of it, or failing then or just before."""
     old: Tally = Tally()
     """How the old one did meanwhile."""
 
@@ -167,7 +173,9 @@ class Evidence(msgspec.Struct, frozen=True):
 
 def begin_step(evidence: Evidence, percent: int) -> Evidence:
     """Return the evidence as a new share is set: the step counts start over, the statistics do not."""
-    evidence = replace(evidence, percent=percent, live_stage=None, step_new=Tally(), step_old=Tally())
+    evidence = replace(
+        evidence, percent=percent, live_stage=None, step_new=Tally(), step_old=Tally(), recent=()
+    )
     if percent < TAIL_PERCENT:
         return replace(evidence, baseline=None, tail_lean=Lean())
     before = Tally(
@@ -244,11 +252,11 @@ def observe(evidence: Evidence, window: Window, rules: Rules) -> Evidence:
         ),
         lean=lean,
         tail_lean=tail_lean,
-        recent=_recent(evidence.recent, Recent(new_answers, new_errors, old_answers, old_errors)),
+        recent=_recent(evidence.recent, _side_by_side(new, old, evidence.percent)),
         before=_before(evidence.before, window.seconds, old_answers, old_errors),
         baseline=evidence.baseline,
         baseline_rate=evidence.baseline_rate,
-        outage=_outage(evidence.outage, window, old_answers, old_errors),
+        outage=_outage(evidence, window, old_answers, old_errors),
         old_usable=window.old_usable,
         slow=_slow(evidence.slow or Slow(), window, rules.max_latency_ratio)
         if rules.max_latency_ratio
@@ -343,6 +351,14 @@ def _comparison(
     return factors
 
 
+def _side_by_side(new: list[_Counted], old: list[_Counted], percent: int) -> Recent:
+    """Return what both did while both had a share; at 100 %, what the new one did alone."""
+    if percent < 100:
+        new = [cell for cell in new if cell.share < 1]
+        old = [cell for cell in old if cell.share > 0]
+    return Recent(*_total(new), *_total(old))
+
+
 def _recent(recent: tuple[Recent, ...], now: Recent) -> tuple[Recent, ...]:
     """Return the last windows, newest last; one without a new answer is joined to the next."""
     if recent and recent[-1].new_answers == 0:
@@ -372,14 +388,17 @@ def _before(chunks: tuple[Chunk, ...], seconds: float, answers: int, errors: int
     return (joined, *chunks[2:])
 
 
-def _outage(outage: Outage | None, window: Window, old_answers: int, old_errors: int) -> Outage | None:
+def _outage(evidence: Evidence, window: Window, old_answers: int, old_errors: int) -> Outage | None:
     if window.new_usable:
         return None
+    outage = evidence.outage
+    if outage is None:
+        lately = evidence.before[-1].tally if evidence.before else Tally()
+        return Outage(shared=not window.old_usable or lately.is_failing)
     if not window.old_usable:
         return Outage(shared=True)
-    if outage is None:
-        return Outage()
-    return Outage(outage.seconds + window.seconds, outage.shared, outage.old.plus(old_answers, old_errors))
+    old = outage.old.plus(old_answers, old_errors)
+    return Outage(outage.seconds + window.seconds, outage.shared or old.is_failing, old)
 
 
 def _slow(slow: Slow, window: Window, ratio: float) -> Slow:

@@ -25,6 +25,7 @@ from typing import Final, Literal
 import msgspec
 
 from gateway.core.evidence import (
+    FAILING,
     LATENCY_ANSWERS,
     Evidence,
     Lean,
@@ -73,8 +74,8 @@ Gate = Literal[
 UNAVAILABLE_S: Final = 10.0
 SHARED_GRACE_S: Final = 70.0
 """After an outage of both, the old version comes back first by luck: a breaker's reset (60 s) more."""
-OLD_FAILING: Final = 0.05
-"""An old version that fails this often while the new one is out may well suffer from the same thing."""
+GUARD: Final = 20.0
+"""What the comparison's statistic must at least say before another gate may blame the new version."""
 CEILING_ANSWERS: Final = 10
 CEILING_TAIL: Final = 1e-6
 COMPARISON_SHARE: Final = 0.8
@@ -132,7 +133,7 @@ def _unavailable(evidence: Evidence, rules: Rules) -> str:
     outage = evidence.outage
     if outage is None or outage.seconds < (SHARED_GRACE_S if outage.shared else UNAVAILABLE_S):
         return ""
-    if outage.old.rate > OLD_FAILING:
+    if outage.old.rate > FAILING:
         return ""
     return (
         f"The new version has been unusable for {outage.seconds:.0f} s (unhealthy, or every breaker open), "
@@ -141,30 +142,25 @@ def _unavailable(evidence: Evidence, rules: Rules) -> str:
 
 
 def _ceiling(evidence: Evidence, rules: Rules) -> str:
-    new_n = new_k = old_n = old_k = 0
-    if not _enough_users(evidence, rules):
+    if not _enough_users(evidence, rules) or not _is_the_new_ones_doing(evidence):
         return ""
+    baseline = evidence.baseline if evidence.percent == 100 else None
+    new, old = Tally(), baseline or Tally()
     for chunk in reversed(evidence.recent):
-        new_n, new_k = new_n + chunk.new_answers, new_k + chunk.new_errors
-        old_n, old_k = old_n + chunk.old_answers, old_k + chunk.old_errors
-        if new_n < CEILING_ANSWERS or 2 * new_k < new_n:
+        new = new.plus(chunk.new_answers, chunk.new_errors)
+        if baseline is None:
+            old = old.plus(chunk.old_answers, chunk.old_errors)
+        if new.answers < CEILING_ANSWERS or new.rate < 0.5 or old.rate >= new.rate / 2:
             continue
-        n, k = (
-            (old_n, old_k)
-            if evidence.percent < 100 or evidence.baseline is None
-            else _pair(evidence.baseline)
-        )
-        if 2 * k * new_n >= new_k * n > 0:
-            continue
-        if predictive_tail(new_k, new_n, k, n) < CEILING_TAIL:
-            last = f"{new_k} of the new version's last {new_n} requests failed"
-            return f"{last}; the old one failed {_rate(Tally(n, k))}."
+        if predictive_tail(new.errors, new.answers, old.errors, old.answers) < CEILING_TAIL:
+            last = f"{new.errors} of the new version's last {new.answers} requests failed"
+            return f"{last}; the old one failed {_rate(old)}."
     return ""
 
 
 def _threshold(evidence: Evidence, rules: Rules) -> str:
     statistic, limit = evidence.threshold.value, _limit(rules, THRESHOLD_SHARE)
-    if statistic < limit or not _enough_users(evidence, rules) or not _old_is_better(evidence):
+    if statistic < limit or not _enough_users(evidence, rules) or not _is_the_new_ones_doing(evidence):
         return ""
     return (
         f"The new version fails {_rate(evidence.new)}, more than errorThreshold allows "
@@ -248,8 +244,12 @@ def _clear(evidence: Evidence) -> str:
     return f"The new version fails {_rate(evidence.step_new)} in this step; {other}."
 
 
-def _old_is_better(evidence: Evidence) -> bool:
-    """Whether the old version fails less than half as often, as far as can be told."""
+def _is_the_new_ones_doing(evidence: Evidence) -> bool:
+    """Whether the old version fails less than half as often, and not by luck, as far as that can be told."""
+    if evidence.percent == 100 and evidence.baseline is None:
+        return True
+    if evidence.comparison.value < GUARD:
+        return False
     if evidence.percent < 100:
         return _leans(evidence.tail_lean if evidence.in_tail else evidence.lean, evidence.percent)
     return evidence.baseline is None or evidence.step_new.rate > 2 * evidence.baseline.rate
@@ -307,10 +307,6 @@ def _compared_with(evidence: Evidence) -> Literal["concurrent", "baseline", "non
     if not evidence.in_tail:
         return "concurrent"
     return "none" if evidence.baseline is None else "baseline"
-
-
-def _pair(tally: Tally) -> tuple[int, int]:
-    return tally.answers, tally.errors
 
 
 def _rate(tally: Tally) -> str:
