@@ -1,111 +1,150 @@
-"""Where a version's url may lead: what is a target at all, and which addresses are never one."""
+"""Where a url leads, and whether the gateway may go there.
+
+An operator's url makes the gateway connect to something, so what must never be reached that way is named
+here: the addresses clouds keep credentials at, what is not one host, and the gateway itself. A name is
+judged by every address it resolves to, each time it is resolved.
+"""
 
 import ipaddress
+import re
 from collections.abc import Iterable
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple, cast
 from urllib.parse import urlsplit
 
-import msgspec
+from gateway.errors import ConfigError
 
-from gateway.errors import GatewayError
+Scheme = Literal["http", "https", "unix"]
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-METADATA: Final = frozenset(
-    {"169.254.169.254", "169.254.170.2", "fd00:ec2::254", "100.100.100.200", "192.0.0.192"}
+_WRITABLE: Final = re.compile(r"[!-\[\]-~]+")
+"""Visible ASCII but the backslash, which some parsers take for a slash."""
+_METADATA_NAMES: Final = frozenset({"metadata.google.internal", "metadata", "instance-data"})
+_METADATA: Final = frozenset(
+    {
+        ipaddress.ip_address("169.254.169.254"),
+        ipaddress.ip_address("fd00:ec2::254"),
+        ipaddress.ip_address("100.100.100.200"),
+    }
 )
-"""Addresses at which clouds give out credentials."""
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
 
-class BadTarget(GatewayError):
-    """A url that no version may have. The text says why."""
+class Target(NamedTuple):
+    """Where a url leads. unix: `path` is the socket's, host is empty and port 0."""
 
-    status = 422
-    title = "Unprocessable Content"
+    scheme: Scheme
+    host: str
+    """Lower case, without brackets."""
+    port: int
+    path: str
 
-
-class Target(msgspec.Struct, frozen=True):
-    """A url taken apart. `unix`: only `path` is set."""
-
-    scheme: Literal["http", "https", "unix"]
-    host: str = ""
-    port: int = 0
-    path: str = ""
+    @property
+    def address(self) -> str:
+        """The host, if it is a numeric address; else empty."""
+        try:
+            return str(ipaddress.ip_address(self.host))
+        except ValueError:
+            return ""
 
     @property
     def is_named(self) -> bool:
-        """Whether the host is a name, to be looked up, and not an address."""
-        return self.scheme != "unix" and _address(self.host) is None
+        """Whether the host is a name that has to be looked up."""
+        return self.scheme != "unix" and not self.address
+
+
+class Listener(NamedTuple):
+    """One of the gateway's own listening sockets: a numeric address, and the port as bound."""
+
+    address: str
+    port: int
 
 
 def parse_target(url: str) -> Target:
-    """Return the parts of `http://host[:port]`, `https://…` or `unix:/path`. Raises BadTarget."""
-    if url.startswith("unix:"):
-        path = url.removeprefix("unix:")
-        if not path.startswith("/") or "\0" in path:
-            raise BadTarget(f"{url!r}: a unix target is unix:/absolute/path")
-        return Target("unix", path=path)
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as exc:
-        raise BadTarget(f"{url!r} is not a url: {exc}") from exc
-    if parts.scheme not in ("http", "https"):
-        raise BadTarget(f"{url!r}: the scheme must be http, https or unix")
-    if not parts.hostname or any(char <= " " for char in url):
-        raise BadTarget(f"{url!r} has no host")
-    if parts.username is not None or parts.password is not None:
-        raise BadTarget("a url with credentials in it is refused")
-    if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise BadTarget(f"{url!r}: only scheme, host and port; requests bring their own path")
-    if port == 0:
-        raise BadTarget(f"{url!r}: port 0 is no port")
-    scheme: Literal["http", "https"] = "https" if parts.scheme == "https" else "http"
-    return Target(scheme, parts.hostname, port or (443 if scheme == "https" else 80))
+    """Take the url of a version apart: `http://host[:port]`, `https://…`, or `unix:/path`.
 
-
-def check_target(
-    url: str,
-    address: str | None = None,
-    *,
-    allowed: Iterable[str] = (),
-    own: Iterable[tuple[str, int]] = (),
-) -> Target:
-    """Return the parts of a url that a version may lead to.
-
-    address: what its host resolves to, when that is known. allowed: networks; empty: any. own: (host, port)
-    the gateway listens on. Raises BadTarget.
+    Raises ConfigError saying what is wrong: not such a url, credentials, or a path (routes have those).
     """
-    target = parse_target(url)
-    if target.scheme == "unix":
-        return target
-    ip = _address(address or target.host)
-    if ip is None:
-        return target
-    if ip.is_link_local or ip.is_multicast or str(ip) in METADATA:
-        raise BadTarget(f"{url!r}: link-local, multicast and metadata addresses are refused")
-    networks = [ipaddress.ip_network(network) for network in allowed]
-    if networks and not any(ip in network for network in networks if network.version == ip.version):
-        raise BadTarget(f"{url!r}: {ip} is outside allowed_targets")
-    for host, port in own:
-        if port == target.port and _is_own(ip, host):
-            raise BadTarget(f"{url!r} is the gateway's own listener {host}:{port}")
+    target = parse_url(url)
+    if target.scheme != "unix" and target.path not in ("", "/"):
+        raise ConfigError("", f"{url!r}: a version's url ends after its host and port")
     return target
 
 
-def _is_own(ip: ipaddress.IPv4Address | ipaddress.IPv6Address, host: str) -> bool:
-    """Whether connecting to `ip` reaches a listener on `host`; a wildcard hears every local address."""
-    listener = _address(host)
-    if listener is None:
-        return False
-    if listener.is_unspecified:
-        return ip.is_loopback or ip.is_unspecified
-    return ip == listener or (ip.is_unspecified and listener.is_loopback)
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return `host` as an address, an IPv4 one in IPv6 clothing as itself; None for a name."""
+def parse_url(url: str) -> Target:
+    """Take any url the gateway is to call apart. Raises ConfigError, as `parse_target` does."""
+    if not _WRITABLE.fullmatch(url):
+        raise ConfigError("", f"{url!r} is not a url: it holds spaces or unusual characters")
+    if url.startswith("unix:"):
+        return _unix(url)
     try:
-        ip = ipaddress.ip_address(host)
-    except ValueError:
-        return None
-    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    return mapped or ip
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as exc:
+        raise ConfigError("", f"{url!r} is not a url: {exc}") from exc
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigError("", f"{url!r} is not an http:, https: or unix: url")
+    if "@" in parts.netloc:
+        raise ConfigError("", "a url must not hold credentials")
+    if parts.fragment or port == 0:
+        raise ConfigError("", f"{url!r}: neither a fragment nor port 0 leads anywhere")
+    path = parts.path + (f"?{parts.query}" if parts.query else "")
+    return Target(cast(Scheme, parts.scheme), host, port or (443 if parts.scheme == "https" else 80), path)
+
+
+def _unix(url: str) -> Target:
+    path = url.removeprefix("unix:").removeprefix("//")
+    if not path.startswith("/"):
+        raise ConfigError("", f"{url!r} is not unix: and an absolute path")
+    return Target("unix", "", 0, path)
+
+
+def check_target(
+    url: str, address: str = "", *, allowed: Iterable[str] = (), own: Iterable[Listener] = ()
+) -> None:
+    """Refuse a url that must not be connected to.
+
+    address: a numeric address its host resolved to; empty: only what the url itself says is judged. allowed:
+    networks (CIDR) it must lie in, if there are any; a socket file counts as 127.0.0.1. own: the gateway's
+    listeners. Raises ConfigError with the reason.
+    """
+    target = parse_url(url)
+    if target.host.rstrip(".") in _METADATA_NAMES:
+        raise ConfigError("", f"{url!r} leads to a metadata service")
+    literal = "127.0.0.1" if target.scheme == "unix" else address or target.address
+    if not literal:
+        return
+    reached = _plain(ipaddress.ip_address(literal))
+    if reason := _forbidden(reached):
+        raise ConfigError("", f"{url!r} leads to {reached}, {reason}")
+    networks = [ipaddress.ip_network(network, strict=False) for network in allowed]
+    if networks and not any(reached in network for network in networks):
+        raise ConfigError("", f"{url!r} leads to {reached}, outside the allowed targets")
+    if any(_is_own(listener, reached, target.port) for listener in own):
+        raise ConfigError("", f"{url!r} leads back to the gateway itself")
+
+
+def _plain(address: Address) -> Address:
+    """Return the IPv4 address that an IPv6 form of one stands for; others as they are."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour or address
+
+
+def _forbidden(address: Address) -> str:
+    """Return why nobody may be sent there; empty if one may."""
+    if address in _METADATA:
+        return "a metadata service"
+    if address.is_link_local:
+        return "a link-local address"
+    if address.is_unspecified or address.is_multicast or address == ipaddress.ip_address("255.255.255.255"):
+        return "which is not the address of one host"
+    return ""
+
+
+def _is_own(listener: Listener, reached: Address, port: int) -> bool:
+    if port != listener.port:
+        return False
+    bound = _plain(ipaddress.ip_address(listener.address))
+    return reached == bound or (bound.is_unspecified and reached.is_loopback)

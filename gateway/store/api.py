@@ -97,6 +97,9 @@ class Store(Protocol):
     async def raise_epoch(self) -> int:
         """Take the store over: from now on every other process's transaction fails. Returns the new epoch."""
 
+    async def is_current(self) -> bool:
+        """Return whether this process's epoch still is the store's."""
+
     async def close(self) -> None: ...
 
     async def load_services(self) -> list[ServiceRecord]: ...

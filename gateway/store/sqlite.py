@@ -99,6 +99,10 @@ class SqliteStore(Reads):
                 raise
         return self.epoch
 
+    async def is_current(self) -> bool:
+        """See `api.Store.is_current`."""
+        return await self.meta("epoch") == str(self.epoch).encode()
+
     async def verify_audit(self) -> AuditReport:
         """See `api.Store.verify_audit`. Uses a connection of its own: the walk may take a while."""
         with named(self.path):
@@ -184,7 +188,7 @@ async def _migrate(connection: aiosqlite.Connection, now: datetime) -> None:
         elif applied[migration.number] != migration.checksum:
             label = f"migration {migration.number} ({migration.name})"
             raise StoreError(f"{label} was applied in another form than this release knows")
-    await connection.execute("INSERT INTO gateway_meta VALUES ('epoch', '0') ON CONFLICT DO NOTHING")
+    await connection.execute("INSERT INTO gateway_meta VALUES ('epoch', x'30') ON CONFLICT DO NOTHING")
     if not applied or max(applied) < SCHEMA:
         for key, number in (("schema", SCHEMA), ("compatible_from", COMPATIBLE_FROM)):
             await connection.execute(PUT_META, (key, str(number).encode()))

@@ -305,7 +305,10 @@ def test_an_older_epoch_cannot_write(tmp_path: Path) -> None:
         new = await opened(tmp_path / "s.db")
         async with old.transaction() as tx:
             tx.set_meta("x", b"old")
+        assert await old.is_current()
         assert await new.raise_epoch() == 2 == new.epoch
+        assert not await old.is_current()
+        assert await new.is_current()
         with pytest.raises(StaleEpoch, match="epoch 2 has begun, this process writes in 1"):
             async with old.transaction() as tx:
                 tx.set_meta("x", b"stale")
