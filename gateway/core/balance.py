@@ -1,8 +1,7 @@
 """Which available endpoint of a version takes the attempt: the less busy of two picked by chance.
 
 Two choices keep the longest queue short without knowing all queues (Mitzenmacher, 2001), and unlike "least
-busy of all"
-they do not send every worker's next request to the same endpoint.
+busy of all" they do not send every worker's next request to the same endpoint.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -32,8 +31,7 @@ def available(endpoints: Sequence[E], panic: Literal["fail", "use_all"]) -> tupl
     """Return the endpoints that may take an attempt: healthy, not draining, breaker not open.
 
     panic: what to do when none is healthy; `use_all` takes them all for healthy, `fail` none. A draining
-    endpoint or an
-    open breaker is never overruled.
+    endpoint or an open breaker is never overruled.
     """
     open_to_us = [each for each in endpoints if not each.draining and each.admits]
     healthy = tuple(each for each in open_to_us if each.healthy)

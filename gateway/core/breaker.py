@@ -2,8 +2,7 @@
 
 Each worker guards its own attempts with a `Breaker`; control adds up what the workers report in one
 `core.merged_breaker.MergedBreaker` and tells them all. Both walk the table of moves below, and both count
-*epochs*: every
-move raises the epoch by one, and whatever began in an earlier epoch is dropped when it ends.
+*epochs*: every move raises the epoch by one, and what began before a move is dropped when it ends.
 """
 
 import enum
@@ -94,17 +93,17 @@ Report = Callable[[int, str, int], None]
 
 
 class Breaker:
-    """One worker's guard of one endpoint: ask `admit` first, tell `settle` (or `release`) after.
+    """One worker's guard of one endpoint: ask `admit` first, tell `settle` or `release` after.
 
     slot: the worker's; without control, slots under `half_open_max_calls` make one trial call each.
-    on_report: called for what control must know. on_change(now): called when `is_available` or the state has
+    on_report: called with what control must know. on_change(now): called when the state or `is_available` has
     changed.
     """
 
     __slots__ = (
-        "_alone",
         "_granted",
         "_granted_at",
+        "_is_alone",
         "_on_change",
         "_on_report",
         "_open_until",
@@ -112,6 +111,7 @@ class Breaker:
         "_settings",
         "_slot",
         "_spent",
+        "_stay",
         "epoch",
         "failures",
         "is_available",
@@ -128,6 +128,7 @@ class Breaker:
     ) -> None:
         self.state = BreakerState.CLOSED
         self.epoch = 0
+        """Control's count of moves, as far as this worker knows; a move of its own counts too."""
         self.failures = 0
         """CLOSED: failures since the last success."""
         self.is_available = True
@@ -136,18 +137,16 @@ class Breaker:
         self._slot = slot
         self._on_report = on_report
         self._on_change = on_change
+        self._stay = 0
+        """States entered: what `admit` hands out, because two stays may share one of control's epochs."""
         self._open_until = 0.0
         self._granted = 0
         self._granted_at = 0.0
         self._spent = 0
+        """HALF_OPEN: trial calls begun or given back, of those granted."""
         self._passed = 0
-        self._alone = False
+        self._is_alone = False
         """HALF_OPEN by its own decision, not control's."""
-
-    @property
-    def settings(self) -> BreakerSettings:
-        """What the operator set."""
-        return self._settings
 
     def reconfigure(self, settings: BreakerSettings) -> None:
         """Take new settings; they hold from the next failure on."""
@@ -156,20 +155,19 @@ class Breaker:
     def admit(self, now: float) -> int | None:
         """Let one attempt through, or refuse it.
 
-        now: monotonic seconds. Returns the epoch to hand to `settle` or `release`, or None while the breaker
-        is open.
+        now: monotonic seconds. Returns what to hand to `settle` or `release`; None while the breaker is open.
         """
         if self.state is BreakerState.CLOSED:
-            return self.epoch
+            return self._stay
         if not self.is_available:
             return None
         self._spent += 1
         self._offer(now, self._spent < self._granted)
-        return self.epoch
+        return self._stay
 
     def settle(self, now: float, epoch: int, ok: bool) -> None:
-        """Report how an admitted attempt ended. One of an earlier epoch is dropped."""
-        if epoch != self.epoch:
+        """Report how an admitted attempt ended. One that began before the last move is dropped."""
+        if epoch != self._stay:
             return
         if self.state is BreakerState.CLOSED:
             if not ok:
@@ -179,20 +177,18 @@ class Breaker:
         elif ok:
             self._trial_passed(now)
         else:
-            self._on_report(epoch, "trial_failed", 1)
+            self._on_report(self.epoch, "trial_failed", 1)
             self._go(BreakerEvent.FAILED, now)
 
     def release(self, now: float, epoch: int) -> None:
-        """Report that an admitted attempt ended without a verdict (the client left): a trial call may be made
-        again."""
-        if epoch == self.epoch and self.state is BreakerState.HALF_OPEN:
+        """Report that an admitted attempt ended without a verdict (its client left): a trial call is free."""
+        if epoch == self._stay and self.state is BreakerState.HALF_OPEN:
             self._spent -= 1
             self._granted_at = now
             self._offer(now, True)
 
     def tell(self, now: float, word: BreakerWord) -> None:
-        """Take control's word. A word of an earlier epoch is outdated: control is told again what it has
-        missed."""
+        """Take control's word. If control is behind, tell it again what it has missed."""
         if word.epoch < self.epoch:
             self._repeat()
         elif word.epoch > self.epoch or word.state is not self.state:
@@ -200,21 +196,16 @@ class Breaker:
         elif word.grant > self._granted:
             self._granted = word.grant
             self._granted_at = now
-            self._alone = False
+            self._is_alone = False
             self._offer(now, self._spent < self._granted)
 
     def tick(self, now: float) -> None:
-        """Let time pass: give back trial calls nobody used; without control, try by itself after the reset
-        timeout."""
+        """Let time pass: give back trial calls nobody used; after the reset timeout, without control, try."""
         if self.state is BreakerState.OPEN:
             if now >= self._open_until + ALONE_AFTER_S and self._slot < self._settings.half_open_max_calls:
                 self._try_alone(now)
-        elif self.state is BreakerState.HALF_OPEN and not self._alone:
-            unused = self._granted - self._spent
-            if unused > 0 and now >= self._granted_at + UNUSED_AFTER_S:
-                self._spent += unused
-                self._on_report(self.epoch, "unused", unused)
-                self._offer(now, False)
+        elif self.state is BreakerState.HALF_OPEN and not self._is_alone:
+            self._give_back(now)
 
     def _count_failure(self, now: float) -> None:
         self.failures += 1
@@ -230,7 +221,8 @@ class Breaker:
         self.failures = 0
 
     def _trial_passed(self, now: float) -> None:
-        if self._alone:
+        """Count a good trial call; without control one is enough, and control hears of it as of all."""
+        if self._is_alone:
             self._on_report(self.epoch, "trial_ok", self._settings.half_open_max_calls)
             self._go(BreakerEvent.PASSED, now)
             return
@@ -239,9 +231,16 @@ class Breaker:
 
     def _try_alone(self, now: float) -> None:
         self._go(BreakerEvent.TRY, now)
-        self._alone = True
+        self._is_alone = True
         self._granted = 1
         self._offer(now, True)
+
+    def _give_back(self, now: float) -> None:
+        unused = self._granted - self._spent
+        if unused > 0 and now >= self._granted_at + UNUSED_AFTER_S:
+            self._spent = self._granted
+            self._on_report(self.epoch, "unused", unused)
+            self._offer(now, False)
 
     def _go(self, event: BreakerEvent, now: float) -> None:
         self._enter(move(self.state, event), self.epoch + 1)
@@ -249,15 +248,15 @@ class Breaker:
         self._on_change(now)
 
     def _adopt(self, now: float, word: BreakerWord) -> None:
-        """Take control's state as it stands; it may be several moves ahead of ours."""
-        changed = word.state is not self.state
+        """Take control's state as it stands: it may be several moves ahead, and is right when epochs tie."""
+        before = (self.state, self.is_available)
         self._enter(word.state, word.epoch)
         self._open_until = now + word.open_for_s
         self._granted = word.grant
         self._granted_at = now
-        if word.state is BreakerState.HALF_OPEN and word.grant:
-            self.is_available = True
-        if changed or word.grant:
+        if word.state is BreakerState.HALF_OPEN:
+            self.is_available = word.grant > 0
+        if (self.state, self.is_available) != before:
             self._on_change(now)
 
     def _enter(self, state: BreakerState, epoch: int) -> None:
@@ -265,7 +264,8 @@ class Breaker:
         self.epoch = epoch
         self.failures = 0
         self.is_available = state is BreakerState.CLOSED
-        self._alone = False
+        self._stay += 1
+        self._is_alone = False
         self._granted = self._spent = self._passed = 0
 
     def _offer(self, now: float, available: bool) -> None:
@@ -274,8 +274,7 @@ class Breaker:
             self._on_change(now)
 
     def _repeat(self) -> None:
-        """Control is behind: it restarted, or this crossed our report on its way. Reports are totals, so
-        saying it twice is harmless."""
+        """Say again how this breaker got ahead of control; reports are totals, so twice is harmless."""
         if self.state is BreakerState.OPEN:
             self._on_report(self.epoch - 1, "opened", self._settings.failure_threshold)
         elif self.state is BreakerState.CLOSED:

@@ -46,9 +46,8 @@ class Cohorts:
         """Return the index of the key's version among (id, weight > 0) pairs: weighted rendezvous hashing.
 
         A key moves only to a version whose weight grew, or from one whose weight shrank; versions that come
-        and go move
-        no other keys. Version i scores -weight/ln(u), u uniform in (0, 1) by (salt, id, key); the highest
-        score wins.
+        and go move no other keys. Version i scores -weight/ln(u), u uniform in (0, 1) by (salt, id, key); the
+        highest score wins.
         """
         best, best_score = 0, -1.0
         for index, (version, weight) in enumerate(weighted):

@@ -77,10 +77,8 @@ class HealthState:
     """The health of one endpoint, moved by consecutive check results.
 
     stored: what was known before a restart; it stands, and the thresholds count from the first check after
-    the start,
-    so that one lost probe at a restart takes nothing out. What has never passed needs a single pass: a new
-    version that
-    answers may start, and one that does not is not usable whatever it is called.
+    the start, so that one lost probe at a restart takes nothing out. What has never passed needs a single
+    pass: a new version that answers may start, and one that does not is not usable whatever it is called.
     """
 
     __slots__ = ("_failures", "_passes", "_settings", "health")

@@ -1,11 +1,9 @@
 """One endpoint's breaker as control sees it: every worker's reports added up, and trial calls shared out.
 
 The workers' own breakers (`core.breaker`) act at once and alone; this one makes them agree. It sees runs of
-failures no
-single worker sees, owns the epochs, and decides who makes the trial calls. Reports carry totals, not
-differences, so a
-repeated one changes nothing; what is lost with a worker or with control is made good by the next word either
-way.
+failures no single worker sees, owns the epochs, and decides who makes the trial calls. Reports carry totals,
+not differences, so a repeated one changes nothing; what is lost with a worker or with control is made good by
+the next word either way.
 """
 
 from collections.abc import Iterable
@@ -25,7 +23,6 @@ _SPEAKS_IN = {
 }
 """The state a worker's breaker was in when it made a report of this kind."""
 
-
 FRESH_S: Final = 10.0
 """How long a worker's run of failures counts without a new one."""
 
@@ -34,15 +31,15 @@ class MergedBreaker:
     """Control's breaker of one endpoint.
 
     All times are monotonic seconds. state, epoch, open_until: as stored, after a restart of control. A stored
-    HALF_OPEN
-    begins a new epoch, because nobody knows which of its trial calls were made.
+    HALF_OPEN begins a new epoch, because nobody knows which of its trial calls were made.
     """
 
     __slots__ = (
         "_given",
         "_heard_at",
-        "_next",
+        "_last",
         "_passed",
+        "_passed_by_gone",
         "_returned",
         "_runs",
         "_settings",
@@ -61,6 +58,7 @@ class MergedBreaker:
         state: BreakerState = CLOSED,
         epoch: int = 0,
         open_until: float = 0.0,
+        failures: int = 0,
     ) -> None:
         self.state = state
         self.epoch = epoch + 1 if state is HALF_OPEN else epoch
@@ -70,15 +68,17 @@ class MergedBreaker:
         self._settings = settings
         self._slots: tuple[int, ...] = ()
         """Workers that trial calls may be given to."""
-        self._next = 0
+        self._last = -1
+        """The slot that was given a trial call last."""
         self._runs: dict[int, tuple[int, int]] = {}
         """CLOSED: slot -> (its failures since its last success, of those before another worker's success)."""
         self._heard_at: dict[int, float] = {}
-        self._tripped_by = 0
+        self._tripped_by = failures
         self._given: dict[int, int] = {}
         """HALF_OPEN: slot -> trial calls given to it in this epoch, in total."""
         self._returned: dict[int, int] = {}
         self._passed: dict[int, int] = {}
+        self._passed_by_gone = 0
 
     @property
     def failures(self) -> int:
@@ -103,13 +103,13 @@ class MergedBreaker:
             self.last_failure_at = now
         if epoch < self.epoch:
             return False
-        if epoch > self.epoch:
+        is_news = epoch > self.epoch
+        if is_news:
             self._enter(said_in, epoch)
         elif said_in is not self.state:
             return True
-        if said_in is CLOSED:
-            return self._heard_closed(now, slot, kind, count)
-        return self._heard_trial(now, slot, kind, count)
+        hear = self._heard_closed if said_in is CLOSED else self._heard_trial
+        return hear(now, slot, kind, count) or is_news
 
     def tick(self, now: float, slots: Iterable[int]) -> bool:
         """Let time pass; `slots` are the workers that live. Returns whether the workers must be told."""
@@ -122,8 +122,8 @@ class MergedBreaker:
         return self.state is HALF_OPEN and self._share_out()
 
     def gone(self, slot: int) -> None:
-        """Forget a worker that has died: its successor in the slot has been given nothing, its trial calls
-        are free."""
+        """Forget a worker that has died: its trial calls are free, and its successor starts from nothing."""
+        self._passed_by_gone += self._passed.pop(slot, 0)
         for each in (self._runs, self._heard_at, self._given, self._returned):
             each.pop(slot, None)
 
@@ -132,8 +132,8 @@ class MergedBreaker:
             self._runs = {other: (run, run) for other, (run, _) in self._runs.items() if other != slot}
             return False
         self._forget_stale(now)
-        _, before = self._runs.get(slot, (0, 0))
-        self._runs[slot] = (count, min(before, count))
+        run, before = self._runs.get(slot, (0, 0))
+        self._runs[slot] = (count, before if count >= run else 0)
         self._heard_at[slot] = now
         if kind == "failures" and self.failures < self._settings.failure_threshold:
             return False
@@ -149,7 +149,7 @@ class MergedBreaker:
             self._returned[slot] = self._returned.get(slot, 0) + count
             return self._share_out()
         self._passed[slot] = max(self._passed.get(slot, 0), count)
-        if sum(self._passed.values()) < self._settings.half_open_max_calls:
+        if self._good_calls() < self._settings.half_open_max_calls:
             return False
         self._go(BreakerEvent.PASSED, now)
         return True
@@ -159,17 +159,19 @@ class MergedBreaker:
         any."""
         if not self._slots:
             return False
-        passed = sum(self._passed.values())
         out = sum(
             max(given - self._returned.get(slot, 0) - self._passed.get(slot, 0), 0)
             for slot, given in self._given.items()
         )
-        free = self._settings.half_open_max_calls - passed - out
+        free = self._settings.half_open_max_calls - self._good_calls() - out
         for _ in range(free):
-            slot = self._slots[self._next % len(self._slots)]
-            self._next += 1
+            slot = next((each for each in self._slots if each > self._last), self._slots[0])
+            self._last = slot
             self._given[slot] = self._given.get(slot, 0) + 1
         return free > 0
+
+    def _good_calls(self) -> int:
+        return sum(self._passed.values()) + self._passed_by_gone
 
     def _forget_all_but(self, slots: tuple[int, ...]) -> None:
         for slot in [each for each in (*self._runs, *self._given) if each not in slots]:
@@ -193,3 +195,4 @@ class MergedBreaker:
         self._given.clear()
         self._returned.clear()
         self._passed.clear()
+        self._passed_by_gone = 0

@@ -51,9 +51,8 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         """Return whether a failed attempt may be made again; the budget is asked separately, last.
 
         attempts: made so far, the failed one included. kind: `connect`, `reset`, `timeout`, or the status
-        (`503`).
-        sent: whether any byte of the request reached an upstream. response_started: whether any reached the
-        client.
+        (`503`). sent: whether any byte of the request reached an upstream. response_started: whether any
+        reached the client.
         """
         if response_started or attempts >= self.attempts or kind not in self.on:
             return False
@@ -74,9 +73,8 @@ class RetryBudget:
     us.
 
     At any moment the retries of the last ten seconds are at most `percent` of the requests of those seconds,
-    plus, per
-    second, this worker's part of `min_per_second`. Under a storm: attempts <= (1 + percent/100) x requests +
-    min_per_second x seconds.
+    plus, per second, this worker's part of `min_per_second`. Under a storm: attempts <= (1 + percent/100) x
+    requests + min_per_second x seconds.
     """
 
     __slots__ = (
@@ -133,5 +131,5 @@ class RetryBudget:
             self._spent -= self._retries[index]
             self._requests[index] = self._retries[index] = 0
         self._second = second
-        most = max(self._floor_per_s, WHOLE if self._floor_per_s else 0)
-        self._floor = min(self._floor + passed * self._floor_per_s, most)
+        # Whole retries of earlier seconds are lost, what is left of one is kept: 2.5 a second is five in two.
+        self._floor = min(self._floor + passed * self._floor_per_s, self._floor_per_s + WHOLE - 1)

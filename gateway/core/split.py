@@ -10,19 +10,15 @@ time,
   though a fixed order of ten versions' turns would do just that to a cycle of ten.
 
 Both hold if every place in the order is drawn by chance *within windows*: version i's k-th request (k = 1, 2,
-…) falls in
-one of the requests floor((k - 1) / p_i) … ceil(k / p_i) - 1. That is the same as saying that the count after
-n requests
-is n p_i rounded down or up, which is the first demand. Call a version *ahead* when its count is rounded up.
+…) falls in one of the requests floor((k - 1) / p_i) … ceil(k / p_i) - 1. That is the same as saying that the
+count after n requests is n p_i rounded down or up, which is the first demand. Call a version *ahead* when its
+count is rounded up.
 
 Why a draw exists that is fair at every place: give each request p_i of its place to version i. Every window
-then holds
-mass 1 and every place mass 1, a fractional perfect matching of turns and places, hence a mixture of whole
-ones
-(Birkhoff and von Neumann), each of which keeps the windows. Drawing from the mixture puts version i at any
-given place
-with probability exactly p_i, and different rounds are independent: each call of a cycle is split by the
-weights.
+then holds mass 1 and every place mass 1, a fractional perfect matching of turns and places, hence a mixture
+of whole ones (Birkhoff and von Neumann), each of which keeps the windows. Drawing from the mixture puts
+version i at any given place with probability exactly p_i, and different rounds are independent: each call of
+a cycle is split by the weights.
 
 How it is drawn, one request at a time, by integers alone (f_i = n p_i - floor(n p_i); i *crosses* if f_i +
 p_i >= 1):
@@ -51,8 +47,8 @@ def split(weights: Sequence[int], *, seed: str, phase: float = 0.0) -> Iterator[
     """Yield for ever the index of the version that takes the next request.
 
     weights: positive integers; their ratios matter. seed: of the order. phase: in [0, 1), this worker's slot
-    over the
-    number of workers: workers with one seed begin on versions spread by the weights, not all on the heaviest.
+    over the number of workers: workers with one seed begin on versions spread by the weights, not all on the
+    heaviest.
     """
     if not weights or min(weights) <= 0:
         raise ValueError("a split needs weights, all of them above zero")
@@ -143,8 +139,8 @@ def _exchange(weights: Sequence[int], parts: Sequence[int], one: int, draw: Draw
     """Return who moves ahead when only `one` is, and nobody crosses: one of the two others.
 
     Who is ahead (with chances `parts`) and who comes next (with chances `weights`) is a 3 x 3 transport
-    problem with an
-    empty diagonal. One number settles it: flow from 0 to 1. We take the middle of what is possible.
+    problem with an empty diagonal. One number settles it: flow from 0 to 1. We take the middle of what is
+    possible.
     """
     low = max(0, weights[1] - parts[2], weights[0] + weights[1] - parts[2] - parts[1])
     high = min(parts[0], weights[1], weights[0] + weights[1] - parts[2])
@@ -158,9 +154,8 @@ def _many(weights: Sequence[int], draw: Draw) -> Iterator[int]:
     """Four versions or more.
 
     slack[d]: requests before the d-th that no window ending by then needs. A turn may be taken only if that
-    leaves no
-    slack negative (Hall's condition for windows); the earliest window to end always may, so the draw never
-    gets stuck.
+    leaves no slack negative (Hall's condition for windows); the earliest window to end always may, so the
+    draw never gets stuck.
     """
     total = sum(weights)
     indexes = range(len(weights))

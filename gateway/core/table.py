@@ -1,8 +1,7 @@
 """The routing table a worker serves by: host + path -> route -> service -> version -> endpoint.
 
 A table is swapped whole; what must outlive a swap (breaker, pool, counts, the splitter's place in its round)
-hangs on
-objects that the next table takes over. Which versions are usable, and their shares, is worked out by
+hangs on objects that the next table takes over. Which versions are usable, and their shares, is worked out by
 `Service.refresh` when something changes, never by a request.
 """
 
@@ -145,8 +144,7 @@ class Service:
     """One service: its versions, its policies, and the choice between the former.
 
     seed: of the order inside a round; the same on every worker. phase: this worker's slot over the number of
-    workers,
-    so that workers which start together do not all begin with the same version.
+    workers, so that workers which start together do not all begin with the same version.
     """
 
     __slots__ = (
@@ -311,10 +309,8 @@ class RoutingTable:
     """All routes, as they came with snapshot `number`.
 
     An exact host beats `*.suffix` (the longest first), which beats `*`; within a host the longest path wins,
-    by whole
-    segments; a route for the path but not the method gives way to a shorter one. Raises ValueError if two
-    services
-    claim the same host, path and method.
+    by whole segments; a route for the path but not the method gives way to a shorter one. Raises ValueError
+    if two services claim the same host, path and method.
     """
 
     __slots__ = ("_any", "_hosts", "_suffixes", "number", "services")

@@ -2,8 +2,7 @@
 
 `apply` builds the next table beside the current one and checks it, then swaps one reference; a request reads
 `Live.table` once and keeps what it read. Endpoints (with their breakers and pools), counts, rounds and retry
-budgets
-outlive the swap; a service that did not change is the same object before and after.
+budgets outlive the swap; a service that did not change is the same object before and after.
 """
 
 import time
@@ -31,8 +30,7 @@ class Live:
     """What this worker serves by now.
 
     slot: this worker's number. clock: monotonic seconds. seed: of the order inside rounds, the same on every
-    worker
-    (None: 0), and of the choice of endpoints (None: chance).
+    worker (None: 0), and of the choice of endpoints (None: chance).
     """
 
     def __init__(
@@ -239,8 +237,7 @@ class _Draft:
     """The next table while it is being built.
 
     changed: names of the services to build anew; the others go on as they are. What every service depends on
-    (the
-    gateway's own settings, the number of workers) changes them all.
+    (the gateway's own settings, the number of workers) changes them all.
     """
 
     def __init__(
