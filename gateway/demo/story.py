@@ -101,11 +101,9 @@ async def play(*, hold: bool) -> None:
 async def _start_gateway(stack: contextlib.AsyncExitStack, folder: Path) -> tuple[Admin, int, str]:
     config = folder / "gateway.toml"
     config.write_text(CONFIG.format(folder=folder))
-    ready = folder / "ready.json"
+    ready = folder / "gateway.json"
     log = stack.enter_context((folder / "gateway.log").open("w"))
-    await _spawn(
-        stack, "-m", "gateway", "serve", "--config", str(config), "--ready-file", str(ready), stderr=log
-    )
+    await _spawn(stack, "-m", "gateway", "serve", "--config", str(config), stderr=log)
     for _ in range(200):
         if ready.exists():
             break

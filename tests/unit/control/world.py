@@ -1,0 +1,224 @@
+"""A control process in small: the real store and loops, fakes for catalog, workers and upstreams."""
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from gateway.control.drains import Drains
+from gateway.control.rollout_acts import Acts
+from gateway.control.rollouts import Rollouts
+from gateway.control.tally import JudgedSum
+from gateway.control.webhooks import Webhooks
+from gateway.core.rollout_settings import RolloutSettings, Strategy, plan
+from gateway.core.service import ServiceSettings
+from gateway.core.smoke import SmokeSettings
+from gateway.link.messages import EndpointLoad
+from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord
+from gateway.store.sqlite import SqliteStore
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class FakeCatalog:
+    """Records by name and id, and what was published."""
+
+    def __init__(self) -> None:
+        self.services: dict[str, ServiceRecord] = {}
+        self.versions: dict[str, VersionRecord] = {}
+        self.unusable: set[str] = set()
+        self.published: list[dict[str, int]] = []
+        """Weights by version name, at each publication."""
+
+    def service_record(self, name: str) -> ServiceRecord:
+        return self.services[name]
+
+    def version_record(self, version_id: str) -> VersionRecord:
+        return self.versions[version_id]
+
+    def put_service(self, record: ServiceRecord) -> None:
+        self.services[record.name] = record
+
+    def put_version(self, record: VersionRecord) -> None:
+        self.versions[record.id] = record
+
+    def publish(self, names: Iterable[str]) -> int:
+        self.published.append({v.version: v.weight for v in self.versions.values()})
+        return len(self.published)
+
+    def is_usable(self, version_id: str) -> bool:
+        return version_id not in self.unusable
+
+    def endpoint_keys(self, version_id: str) -> tuple[str, ...]:
+        return (f"{version_id}|url|address",)
+
+
+class FakeHub:
+    """Workers that apply at once, and have `in_flight` exchanges at every endpoint."""
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.drained: list[tuple[tuple[str, ...], float]] = []
+
+    async def applied(self, number: int, timeout_s: float) -> list[int]:
+        return []
+
+    def drain_endpoints(self, keys: Sequence[str], deadline_s: float) -> None:
+        self.drained.append((tuple(keys), deadline_s))
+
+    def drain_state(self, keys: Iterable[str]) -> Mapping[str, EndpointLoad]:
+        return {key: EndpointLoad(key, self.in_flight, 0, 0) for key in keys}
+
+    def forget_endpoints(self, keys: Iterable[str]) -> None:
+        pass
+
+
+class FakeTally:
+    """Totals that a test adds to."""
+
+    def __init__(self) -> None:
+        self.cells: dict[tuple[str, int, int], JudgedSum] = {}
+
+    def add(self, version_id: str, stage: int, share: int, answers: int, errors: int = 0) -> None:
+        cell = self.cells.setdefault((version_id, stage, share), JudgedSum())
+        cell.answers += answers
+        if errors:
+            cell.errors["500"] = cell.errors.get("500", 0) + errors
+
+    def judged(self, service: str) -> dict[tuple[str, int, int], JudgedSum]:
+        return self.cells
+
+    def take_cohort_errors(self, service: str) -> list[tuple[str, int, int, int]]:
+        return []
+
+    def dump(self) -> bytes:
+        return b"tally"
+
+
+class FakeChecks:
+    """Gates that pass, unless told to fail."""
+
+    def __init__(self) -> None:
+        self.gate_reason = ""
+        self.smoke_reason = ""
+        self.shut_downs: list[str] = []
+
+    async def gate(self, version_id: str) -> str:
+        return self.gate_reason
+
+    async def smoke(
+        self, version_id: str, tests: SmokeSettings | None, deployment_id: str | None = None
+    ) -> str:
+        return self.smoke_reason
+
+    async def shut_down(self, version_id: str) -> None:
+        self.shut_downs.append(version_id)
+
+
+class World:
+    """One service `auth` with v1 at 100 % and v2 at 0 %."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.catalog = FakeCatalog()
+        self.hub = FakeHub()
+        self.tally = FakeTally()
+        self.checks = FakeChecks()
+        self.now = 1000.0
+
+    async def open(self) -> "World":
+        """Open the store, as a control that starts; call again after `crash`."""
+        self.store = await SqliteStore.open(f"sqlite:///{self.path / 'gateway.db'}", now=START)
+        if not await self.store.load_services():
+            await self._fill()
+        for service in await self.store.load_services():
+            self.catalog.put_service(service)
+        for version in await self.store.load_versions():
+            self.catalog.put_version(version)
+        self.drains = Drains(self.store, self.catalog, self.hub)
+        acts = Acts(self.catalog, self.hub, self.checks, self.drains, Webhooks())
+        self.rollouts = Rollouts(self.store, self.catalog, self.tally, acts, clock=lambda: self.now)
+        await self.rollouts.recover()
+        return self
+
+    async def crash(self) -> None:
+        """End without a last tick, as a kill does, and start again."""
+        for task in list(self.rollouts._tasks):
+            task.cancel()
+        await self.drains.stop()
+        await self.store.close()
+        self.catalog = FakeCatalog()
+        await self.open()
+
+    async def close(self) -> None:
+        await self.rollouts.stop()
+        await self.drains.stop()
+        await self.store.close()
+
+    async def _fill(self) -> None:
+        service = ServiceRecord(
+            id=str(uuid.uuid4()),
+            name="auth",
+            settings=ServiceSettings(),
+            current_version_id="v1",
+            created_at=START,
+            updated_at=START,
+        )
+        async with self.store.transaction() as tx:
+            tx.put_service(service)
+            for name, weight, active in (("v1", 100, True), ("v2", 0, False)):
+                tx.put_version(
+                    VersionRecord(
+                        id=name,
+                        service_id=service.id,
+                        service_name="auth",
+                        version=name,
+                        url="http://127.0.0.1:1",
+                        weight=weight,
+                        is_active=active,
+                        status="production" if active else "testing",
+                        created_at=START,
+                        updated_at=START,
+                    )
+                )
+
+    async def start(self, strategy: Strategy = "canary", **config: object) -> str:
+        """Start a deployment v1 -> v2; returns its id."""
+        settings = RolloutSettings(**config)  # type: ignore[arg-type]
+        record = DeploymentRecord(
+            id=str(uuid.uuid4()),
+            service_name="auth",
+            from_version_id="v1",
+            from_version="v1",
+            to_version_id="v2",
+            to_version="v2",
+            strategy=strategy,
+            created_at=START,
+            updated_at=START,
+        )
+        async with self.store.transaction() as tx:
+            self.rollouts.begin(tx, record, plan(strategy, settings), "ann")
+        return record.id
+
+    async def settle(self) -> None:
+        """Let every act that can end, end."""
+        import asyncio
+
+        while tasks := [task for task in self.rollouts._tasks if not task.done()]:
+            done, _ = await asyncio.wait(tasks, timeout=5)
+            if not done:
+                return
+
+    async def second(self, *, answers: int = 0, errors: int = 0) -> None:
+        """Let a second pass in which the new version answered so much, at its present share."""
+        stage = self.catalog.services["auth"].stage
+        weight = self.catalog.versions["v2"].weight
+        if answers:
+            self.tally.add("v2", stage, weight * 100, answers, errors)
+            self.tally.add("v1", stage, 10_000 - weight * 100, answers * 5)
+        self.now += 1
+        await self.rollouts.tick()
+        await self.settle()
+
+    def weights(self) -> tuple[int, int]:
+        return self.catalog.versions["v1"].weight, self.catalog.versions["v2"].weight
