@@ -8,7 +8,6 @@ import msgspec
 from gateway.admin.parse import NoBody
 from gateway.admin.ratelimit import Budget
 from gateway.admin.schemas import Listing, view
-from gateway.admin.views import NameOf
 from gateway.control.actions_common import Actor
 from gateway.core.settings import Settings
 from gateway.store.api import Page
@@ -32,8 +31,6 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """Header fields by lower-case name."""
     query: Any
     body: Any
-    name_of: NameOf
-    """Version id -> name."""
 
     @property
     def id(self) -> str:

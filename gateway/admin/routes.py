@@ -127,7 +127,7 @@ ROUTES: Final = (
     ),
     Route(
         "GET", "services", "viewer", "service.list", services.list_all,
-        "List services", Listing[ServiceView],
+        "List services", Listing[ServiceView], query=PageQuery,
     ),
     Route("GET", "services/{name}", "viewer", "service.get", services.get, "Show a service", ServiceView),
     Route(
@@ -169,7 +169,10 @@ ROUTES: Final = (
         "GET", "audit", "admin", "audit.list", gateway.audit,
         "List every change, allowed or refused, newest first", Listing[AuditView], query=AuditQuery,
     ),
-    Route("GET", "tokens", "admin", "token.list", gateway.list_tokens, "List tokens", Listing[TokenView]),
+    Route(
+        "GET", "tokens", "admin", "token.list", gateway.list_tokens,
+        "List tokens", Listing[TokenView], query=PageQuery,
+    ),
     Route(
         "POST", "tokens", "admin", "token.create", gateway.create_token,
         "Make a token; it is shown this once", CreatedTokenView, bodies.CreateToken, status=201,

@@ -100,8 +100,7 @@ class DeploymentView(View, frozen=True, kw_only=True):
     id: str
     service_name: str
     from_version: str | None
-    """Names; null once the version has been deleted."""
-    to_version: str | None
+    to_version: str
     from_version_id: str | None
     to_version_id: str
     status: DeploymentStatus
@@ -251,6 +250,13 @@ class WorkerView(View, frozen=True, kw_only=True):
     applied: int
 
 
+class YouView(View, frozen=True, kw_only=True):
+    """Whoever asks, by their token."""
+
+    name: str
+    role: Role
+
+
 class GatewayView(View, frozen=True, kw_only=True):
     """The control process in charge. `epoch` rises when another takes over."""
 
@@ -258,7 +264,8 @@ class GatewayView(View, frozen=True, kw_only=True):
     epoch: int
     release: str
     workers: list[WorkerView]
-    frozen: bool = False
+    frozen: bool
+    you: YouView
 
 
 class FreezeView(View, frozen=True, kw_only=True):

@@ -80,7 +80,6 @@ class AdminServer:
         """Its `wake` is to be called after each commit that added events."""
         self._actions = actions
         self._auth = auth
-        self._catalog = catalog
         self._state = state
         self._metrics = Metrics(
             catalog=catalog,
@@ -149,12 +148,12 @@ class AdminServer:
         if request.path == "/openapi.json":
             return Response(200, [("Content-Type", JSON)], openapi.document())
         if not self._is_loopback:
-            await self._auth.identify(request.fields, request.peer)
+            await self._login(request)
         return Response(200, [("Content-Type", TEXT)], await self._metrics.exposition())
 
     async def _call(self, request: Request) -> Response:
         """Answer a call of the API: login, table, allowance, role, parse, handle — in that order."""
-        actor = await self._auth.identify(request.fields, request.peer)
+        actor = await self._login(request)
         path = request.path.removeprefix(BASE).strip("/")
         methods, params = self._table.match(path)
         if request.method == "OPTIONS":
@@ -170,12 +169,18 @@ class AdminServer:
             fields=request.fields,
             query=decode_query(request.query, route.query),
             body=decode_body(request.fields, request.body, route.body),
-            name_of=self._name_of,
         )
         if route is EVENTS and "application/json" not in request.fields.get("accept", ""):
             return await self._stream(request, call.query)
         reply = await (self._finish(route.handler(call)) if route.is_change else route.handler(call))
         return answer(route.status, reply, request.fields.get("if-none-match"))
+
+    async def _login(self, request: Request) -> Actor:
+        try:
+            return await self._auth.identify(request.fields, request.peer)
+        except Problem:
+            self._metrics.refused("login")
+            raise
 
     async def _admit(self, route: Route, actor: Actor, params: dict[str, str]) -> None:
         """Raise Problem 429 or 403 unless the actor may make this call now.
@@ -198,10 +203,6 @@ class AdminServer:
         raise Problem(
             403, "Forbidden", f"{route.action} needs the role {route.role}; {actor.name} is {actor.role}"
         )
-
-    def _name_of(self, version_id: str | None) -> str | None:
-        record = self._catalog.find_version(version_id) if version_id is not None else None
-        return record.version if record is not None else None
 
     async def _finish(self, change: Coroutine[Any, Any, Reply]) -> Reply:
         """Run a change to its end even if its client hangs up halfway."""

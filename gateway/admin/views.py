@@ -1,15 +1,10 @@
 """Records that need more than their own columns to be shown."""
 
-from collections.abc import Callable
-
 import msgspec
 
 from gateway.admin.schemas import DeploymentView
 from gateway.core.rollout import ENDED, Paused, Phase, Rollout
 from gateway.store.records import DeploymentRecord
-
-NameOf = Callable[[str | None], str | None]
-"""Version id -> its name; None for None or a version that is gone."""
 
 CLOCKED = frozenset({Phase.STEPPING, Phase.BAKING, Phase.PAUSED, Phase.CONFIRM_PROMOTE})
 """Phases in which a step's remaining time means something."""
@@ -17,13 +12,11 @@ CLOCKED = frozenset({Phase.STEPPING, Phase.BAKING, Phase.PAUSED, Phase.CONFIRM_P
 _state = msgspec.json.Decoder(Rollout)
 
 
-def deployment(record: DeploymentRecord, name_of: NameOf) -> DeploymentView:
+def deployment(record: DeploymentRecord) -> DeploymentView:
     """Return what is shown of a rollout: its row, and what the machine's stored state says of progress."""
     state = _state.decode(record.state) if record.state else None
     columns = {name: getattr(record, name) for name in _SHARED}
     return DeploymentView(
-        from_version=name_of(record.from_version_id),
-        to_version=name_of(record.to_version_id),
         phase=state.phase.value if state else record.status,
         steps=[step.percent for step in state.plan.steps] if state else [],
         step_ms=state.planned.interval_ms if state else 0,

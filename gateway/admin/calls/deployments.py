@@ -10,7 +10,7 @@ async def start(call: Call) -> Reply:
     """Start a rollout."""
     key = call.fields.get("idempotency-key")
     record = await call.actions.start_deployment(call.actor, call.body, idempotency_key=key)
-    return created(f"deployment/{record.id}", _shown(call, record))
+    return created(f"deployment/{record.id}", _shown(record))
 
 
 async def list_all(call: Call) -> Reply:
@@ -19,44 +19,44 @@ async def list_all(call: Call) -> Reply:
     found = await call.actions.list_deployments(
         query.service_name, status=query.status, cursor=query.after, limit=query.limit
     )
-    return listing([views.deployment(record, call.name_of) for record in found.items], found.next)
+    return listing([views.deployment(record) for record in found.items], found.next)
 
 
 async def get(call: Call) -> Reply:
     """Show a rollout."""
-    return _shown(call, await call.actions.get_deployment(call.id))
+    return _shown(await call.actions.get_deployment(call.id))
 
 
 async def set_traffic(call: Call) -> Reply:
     """Set the new version's share."""
     record = await call.actions.set_traffic(call.actor, call.id, call.body, if_match=call.if_match)
-    return _shown(call, record)
+    return _shown(record)
 
 
 async def promote(call: Call) -> Reply:
     """Take the next step, or all traffic."""
     record = await call.actions.promote(call.actor, call.id, call.body, if_match=call.if_match)
-    return _shown(call, record)
+    return _shown(record)
 
 
 async def pause(call: Call) -> Reply:
     """Hold a rollout."""
-    return _shown(call, await call.actions.pause(call.actor, call.id, call.body))
+    return _shown(await call.actions.pause(call.actor, call.id, call.body))
 
 
 async def resume(call: Call) -> Reply:
     """Let a rollout go on."""
-    return _shown(call, await call.actions.resume(call.actor, call.id, call.body, if_match=call.if_match))
+    return _shown(await call.actions.resume(call.actor, call.id, call.body, if_match=call.if_match))
 
 
 async def complete(call: Call) -> Reply:
     """End a rollout at 100 %."""
-    return _shown(call, await call.actions.complete(call.actor, call.id, call.body, if_match=call.if_match))
+    return _shown(await call.actions.complete(call.actor, call.id, call.body, if_match=call.if_match))
 
 
 async def rollback(call: Call) -> Reply:
     """Move all traffic back."""
-    return _shown(call, await call.actions.rollback(call.actor, call.id, call.body))
+    return _shown(await call.actions.rollback(call.actor, call.id, call.body))
 
 
 async def decisions(call: Call) -> Reply:
@@ -77,5 +77,5 @@ async def whatif(call: Call) -> Reply:
     return Reply(value=view(WhatIfView, await call.actions.whatif(call.body)))
 
 
-def _shown(call: Call, record: DeploymentRecord) -> Reply:
-    return tagged(views.deployment(record, call.name_of), record)
+def _shown(record: DeploymentRecord) -> Reply:
+    return tagged(views.deployment(record), record)

@@ -46,7 +46,7 @@ async def stats(call: Call) -> Reply:
 async def undo(call: Call) -> Reply:
     """Take back the last release."""
     record = await call.actions.undo(call.actor, call.name, call.body)
-    return tagged(views.deployment(record, call.name_of), record)
+    return tagged(views.deployment(record), record)
 
 
 async def pause(call: Call) -> Reply:

@@ -1,0 +1,81 @@
+"""The exposition is what Prometheus reads, and its numbers are the tally's."""
+
+from typing import Any
+
+import msgspec
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.admin.metrics import EDGES_US, cumulative, newest_by_service
+from gateway.core.window import BUCKETS, bucket_of, bucket_upper_us
+from gateway.link.counts import VersionCounts, totals_of
+from gateway.link.messages import Counts
+from gateway.store.records import DeploymentRecord
+
+
+def test_every_edge_ends_a_counted_bucket() -> None:
+    ends = {bucket_upper_us(index) for index in range(BUCKETS)}
+    assert set(EDGES_US) <= ends
+    assert len(EDGES_US) == 18
+
+
+def test_a_cumulative_histogram_rises_to_its_total() -> None:
+    latency = {bucket_of(us): count for us, count in ((100, 3), (1_500, 5), (9_000, 2), (10**9, 1))}
+    rows = cumulative(latency)
+    counts = [count for _, count in rows]
+    assert counts == sorted(counts)
+    assert rows[-1] == ("+Inf", 11)
+    assert dict(rows)["0.001024"] == 3
+    assert dict(rows)["0.002048"] == 8
+    assert dict(rows)[repr(EDGES_US[-1] / 1e6)] == 10
+
+
+def test_an_empty_histogram_is_all_zeros() -> None:
+    assert {count for _, count in cumulative({})} == {0}
+
+
+async def test_counts_of_workers_are_exposed_by_version(bench: Any, deployment: DeploymentRecord) -> None:
+    counts = VersionCounts("auth", "v1.1", "ver-1")
+    counts.request("GET", 200, 1_000)
+    counts.request("GET", 503, 2_000)
+    counts.attempt("answered")
+    report = Counts(
+        versions=(totals_of(counts),), connections=4, accepted=9, refused={"no_route": 2}, loop_lag_us=1500
+    )
+    bench.tally.on_counts(0, "incarnation", report)
+    bench.store.deployment_records = [deployment]
+    response = await bench.ask("GET", "/metrics", role="viewer")
+    assert dict(response.fields)["Content-Type"].startswith("text/plain")
+    samples = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(response.body.decode())
+        for sample in family.samples
+    }
+    version = (("service", "auth"), ("version", "v1.1"))
+    assert samples["gateway_requests_total", ("code", "503"), ("method", "GET"), *version] == 1
+    assert samples["gateway_attempts_total", ("outcome", "answered"), *version] == 1
+    assert samples["gateway_request_duration_seconds_count", *version] == 2
+    assert samples["gateway_request_duration_seconds_sum", *version] == 0.003
+    assert samples["gateway_connections_total",] == 9
+    assert samples["gateway_connections_open",] == 4
+    assert samples["gateway_refused_total", ("reason", "no_route")] == 2
+    assert samples["gateway_worker_loop_lag_seconds", ("slot", "0")] == 0.0015
+    assert samples["gateway_snapshot_apply_seconds", ("slot", "0")] == 0.00025
+    assert samples["gateway_worker_restarts_total", ("cause", "exited")] == 2
+    assert samples["gateway_ready_status",] == 1
+    status = (("service", "auth"), ("status", "pending"), ("strategy", "canary"))
+    assert samples["gateway_deployment_status", *status] == 1
+
+
+async def test_answers_of_the_admin_listener_are_counted(bench: Any) -> None:
+    await bench.ask("GET", "/livez", role=None)
+    await bench.ask("BREW", "/livez", role=None)
+    await bench.ask("POST", "/api/v1/admin/tokens", role="viewer")
+    text = (await bench.ask("GET", "/metrics")).body.decode()
+    assert 'gateway_admin_request_duration_seconds_count{code="200",method="GET"} 1.0' in text
+    assert 'gateway_admin_request_duration_seconds_count{code="405",method="other"} 1.0' in text
+    assert 'gateway_admin_refused_total{reason="role"} 1.0' in text
+
+
+def test_only_the_newest_deployment_of_a_service_is_shown(deployment: DeploymentRecord) -> None:
+    older = msgspec.structs.replace(deployment, id="older", status="rolled_back")
+    assert newest_by_service([deployment, older]) == [deployment]

@@ -1,0 +1,204 @@
+"""From a request to its answer: login, table, allowance, role, parse, handle, encode."""
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.admin.call import BASE
+from gateway.control.problems import conflict
+from gateway.errors import IllegalTransition
+from gateway.store.api import Page
+from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def problem(response: Any) -> dict[str, Any]:
+    assert dict(response.fields)["Content-Type"] == "application/problem+json"
+    decoded: dict[str, Any] = json.loads(response.body)
+    assert decoded["status"] == response.status
+    assert decoded["title"]
+    return decoded
+
+
+async def test_a_version_is_registered_and_shown_where_location_says(
+    bench: Any, version: VersionRecord
+) -> None:
+    bench.actions.answers["create_version"] = version
+    body = b'{"serviceName": "auth", "version": "v1.1", "url": "http://127.0.0.1:7201"}'
+    response = await bench.ask("POST", f"{BASE}/deployment/versions", role="operator", body=body)
+    assert response.status == 201
+    fields = dict(response.fields)
+    assert fields["Location"] == f"{BASE}/deployment/versions/ver-1"
+    assert fields["Content-Type"] == "application/json"
+    assert fields["ETag"].startswith('"')
+    shown = json.loads(response.body)
+    assert (shown["serviceName"], shown["isActive"], shown["createdAt"]) == (
+        "auth",
+        False,
+        "2026-01-02T03:04:05Z",
+    )
+    [(name, (actor, sent), _)] = bench.actions.calls
+    assert (name, actor.role, sent.service_name) == ("create_version", "operator", "auth")
+
+
+async def test_a_list_has_items_and_next(bench: Any, version: VersionRecord) -> None:
+    bench.actions.answers["list_versions"] = Page([version], "cursor")
+    response = await bench.ask("GET", f"{BASE}/deployment/versions", role="viewer", query="serviceName=auth")
+    decoded = json.loads(response.body)
+    assert [item["id"] for item in decoded["items"]] == ["ver-1"]
+    assert decoded["next"] == "cursor"
+
+
+async def test_nothing_under_the_base_answers_without_a_token(bench: Any) -> None:
+    for path in (f"{BASE}/deployment", f"{BASE}/nothing", BASE):
+        response = await bench.ask("GET", path, role=None)
+        assert response.status == 401
+        assert dict(response.fields)["WWW-Authenticate"] == 'Bearer realm="gateway"'
+        problem(response)
+    assert bench.actions.calls == []
+
+
+async def test_a_wrong_token_is_401_then_429_and_a_right_one_still_works(bench: Any) -> None:
+    bench.actions.answers["list_services"] = Page([])
+    for _ in range(3):
+        response = await bench.ask("GET", f"{BASE}/services", token="gw_wrong")
+        assert response.status == 401
+        assert 'error="invalid_token"' in dict(response.fields)["WWW-Authenticate"]
+    response = await bench.ask("GET", f"{BASE}/services", token="gw_wrong")
+    assert response.status == 429
+    assert dict(response.fields)["Retry-After"] == "901"
+    assert bench.auth.refused_logins == 1
+    assert len(bench.store.audit_rows) == 3
+    assert (await bench.ask("GET", f"{BASE}/services")).status == 200
+    bench.now += 901
+    assert (await bench.ask("GET", f"{BASE}/services", token="gw_wrong")).status == 401
+
+
+async def test_a_role_below_the_calls_is_403_and_audited(bench: Any) -> None:
+    response = await bench.ask("POST", f"{BASE}/deployment/dep-1/rollback", role="operator")
+    assert response.status == 403
+    assert "deployer" in problem(response)["detail"]
+    [row] = bench.store.audit_rows
+    assert (row.action, row.resource, row.resource_id, row.allowed) == (
+        "deployment.rollback",
+        "deployment",
+        "dep-1",
+        False,
+    )
+    assert bench.actions.calls == []
+
+
+async def test_refusals_beyond_the_allowance_are_not_stored(bench: Any) -> None:
+    for _ in range(20):
+        assert (await bench.ask("POST", f"{BASE}/deployment/dep-1/pause", role="viewer")).status == 403
+    assert len(bench.store.audit_rows) == 5
+
+
+async def test_a_refused_read_is_not_audited(bench: Any) -> None:
+    assert (await bench.ask("GET", f"{BASE}/tokens", role="deployer")).status == 403
+    assert bench.store.audit_rows == []
+
+
+async def test_another_method_is_405_with_allow(bench: Any) -> None:
+    response = await bench.ask("DELETE", f"{BASE}/deployment/start")
+    assert response.status == 405
+    assert dict(response.fields)["Allow"] == "OPTIONS, POST"
+    response = await bench.ask("POST", "/metrics", role=None)
+    assert (response.status, dict(response.fields)["Allow"]) == (405, "GET, HEAD, OPTIONS")
+
+
+async def test_options_names_the_methods(bench: Any) -> None:
+    response = await bench.ask("OPTIONS", f"{BASE}/deployment/versions/x", role="viewer")
+    assert response.status == 204
+    assert dict(response.fields)["Allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH"
+
+
+async def test_head_is_served_by_get(bench: Any, service: ServiceRecord) -> None:
+    bench.actions.answers["get_service"] = service
+    assert (await bench.ask("HEAD", f"{BASE}/services/auth", role="viewer")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "media", "status"),
+    [
+        (b"{", "application/json", 400),
+        (b"a=b", "application/x-www-form-urlencoded", 415),
+        (b'{"percent": 101}', "application/json", 422),
+        (b'{"percent": 10, "x": 1}', "application/json", 422),
+    ],
+)
+async def test_a_bad_body_never_reaches_the_action(bench: Any, body: bytes, media: str, status: int) -> None:
+    response = await bench.ask("PUT", f"{BASE}/deployment/dep-1/traffic", body=body, content_type=media)
+    assert response.status == status
+    assert problem(response)["detail"]
+    assert bench.actions.calls == []
+
+
+async def test_an_actions_problem_is_the_answer(bench: Any) -> None:
+    bench.actions.answers["promote"] = conflict("auth has no open deployment")
+    response = await bench.ask("POST", f"{BASE}/deployment/dep-1/promote")
+    assert response.status == 409
+    assert problem(response)["detail"] == "auth has no open deployment"
+    bench.actions.answers["promote"] = IllegalTransition("not while pending")
+    assert (await bench.ask("POST", f"{BASE}/deployment/dep-1/promote")).status == 409
+
+
+async def test_starts_are_limited_and_rollbacks_are_not(bench: Any, deployment: DeploymentRecord) -> None:
+    bench.actions.answers |= {"start_deployment": deployment, "rollback": deployment}
+    body = b'{"serviceName": "auth", "toVersion": "v1.1"}'
+    for expected in (201, 201, 429):
+        response = await bench.ask("POST", f"{BASE}/deployment/start", role="deployer", body=body)
+        assert response.status == expected
+    assert int(dict(response.fields)["Retry-After"]) > 0
+    for _ in range(30):
+        response = await bench.ask("POST", f"{BASE}/deployment/dep-1/rollback", role="deployer")
+        assert response.status == 200
+
+
+async def test_the_idempotency_key_is_handed_on(bench: Any, deployment: DeploymentRecord) -> None:
+    bench.actions.answers["start_deployment"] = deployment
+    body = b'{"serviceName": "auth", "toVersion": "v1.1"}'
+    await bench.ask("POST", f"{BASE}/deployment/start", body=body, idempotency_key="k-1")
+    assert bench.actions.calls[0][2] == {"idempotency_key": "k-1"}
+
+
+async def test_if_match_is_handed_on_and_a_known_etag_saves_the_body(
+    bench: Any, version: VersionRecord
+) -> None:
+    bench.actions.answers |= {"patch_version": version, "get_version": version}
+    path = f"{BASE}/deployment/versions/ver-1"
+    tag = dict((await bench.ask("GET", path)).fields)["ETag"]
+    await bench.ask("PATCH", path, body=b'{"weight": 5}', if_match=tag)
+    assert bench.actions.calls[-1][2] == {"if_match": tag}
+    response = await bench.ask("GET", path, if_none_match=tag)
+    assert (response.status, response.body) == (304, b"")
+
+
+async def test_probes_and_the_page_need_no_token(bench: Any) -> None:
+    for path in ("/livez", "/readyz", "/openapi.json", "/"):
+        assert (await bench.ask("GET", path, role=None)).status == 200
+    bench.why_unready = "draining"
+    response = await bench.ask("GET", "/readyz", role=None)
+    assert (response.status, response.body) == (503, b"not ready: draining\n")
+    assert (await bench.ask("GET", "/livez", role=None)).status == 200
+
+
+async def test_metrics_are_open_on_loopback_only(bench: Any) -> None:
+    assert (await bench.ask("GET", "/metrics", role=None)).status == 401
+    assert (await bench.ask("GET", "/metrics", role="viewer")).status == 200
+
+
+async def test_an_unknown_path_outside_the_base_is_404(bench: Any) -> None:
+    response = await bench.ask("GET", "/favicon.ico", role=None)
+    assert response.status == 404
+    problem(response)
+    assert (await bench.ask("GET", BASE + "x", role=None)).status == 404
+
+
+async def test_every_answer_is_kept_out_of_caches(bench: Any) -> None:
+    bench.actions.answers["list_services"] = Page([])
+    for response in (await bench.ask("GET", f"{BASE}/services"), await bench.ask("GET", BASE, role=None)):
+        assert dict(response.fields)["Cache-Control"] == "no-store"
+        assert dict(response.fields)["X-Content-Type-Options"] == "nosniff"
