@@ -161,5 +161,9 @@ class PoolFull(Refused):
     """The service's concurrency limit and its queue are both full."""
 
 
+class Paused(Refused):
+    """The service is paused for maintenance, and was not resumed in time."""
+
+
 class Draining(Refused):
     """The gateway or the endpoint takes no new exchange."""

@@ -147,3 +147,11 @@ def problem(error: GatewayError) -> bytes:
     """Return the body of an error as application/problem+json (RFC 9457)."""
     document = {"type": "about:blank", "title": error.title, "status": error.status, "detail": str(error)}
     return json.dumps(document, ensure_ascii=False).encode()
+
+
+def problem_response(
+    error: GatewayError, fields: Iterable[tuple[str, str]] = ()
+) -> tuple[list[bytes], bytes]:
+    """Return an error's head, up to framing, and its body."""
+    head = response_head(error.status, (("Content-Type", "application/problem+json"), *fields))
+    return head, problem(error)

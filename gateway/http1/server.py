@@ -14,8 +14,7 @@ from gateway.http1.message import (
     CONNECTION_KEEP_ALIVE,
     CONTINUE,
     CRLF,
-    problem,
-    response_head,
+    problem_response,
 )
 from gateway.http1.request import CHUNKED_BODY, RequestReader
 
@@ -224,6 +223,7 @@ class ServerProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.owner.open.discard(self)
+        self.on_lost()
         busy = self._phase in (_BODY, _ANSWERING)
         self._phase = _CLOSED
         self._pending = b""
@@ -283,8 +283,7 @@ class ServerProtocol(asyncio.Protocol):
     def refuse(self, error: GatewayError, fields: tuple[tuple[str, str], ...] = ()) -> None:
         """Answer with a problem document (RFC 9457); the connection goes on only if the request was sound
         and is read."""
-        head = response_head(error.status, (("Content-Type", "application/problem+json"), *fields))
-        self.answer(head, problem(error))
+        self.answer(*problem_response(error, fields))
 
     def continue_body(self) -> None:
         """Tell a client that waits for it to send its body (RFC 9110 §10.1.1)."""
@@ -323,11 +322,22 @@ class ServerProtocol(asyncio.Protocol):
         self._phase = _CLOSED
         self.transport.abort()
 
+    def take_pending(self) -> bytes:
+        """Return, and forget, what the client sent beyond its request."""
+        pending, self._pending = self._pending, b""
+        return pending
+
     def release(self) -> asyncio.Transport:
         """Hand the transport over (to a tunnel): this protocol has no more part in the connection."""
         self.owner.open.discard(self)
         self._phase = _CLOSED
         return self.transport
+
+    def close_if_idle(self) -> None:
+        """Close a connection that carries no request now."""
+        if self.is_idle and not self._pending:
+            self._phase = _CLOSED
+            self.transport.close()
 
     @property
     def is_idle(self) -> bool:
@@ -441,7 +451,7 @@ class ServerProtocol(asyncio.Protocol):
 
     def _refuse_head(self, error: DownstreamError) -> None:
         """Answer a request that no sink was told of, and close: what follows it cannot be trusted."""
-        self.owner.count_refusal(_reason(error))
+        self.owner.count_refusal(reason_label(error))
         self._phase = _BODY
         self.refuse(error)
 
@@ -481,7 +491,7 @@ class ServerProtocol(asyncio.Protocol):
             self.transport.close()
 
 
-def _reason(error: GatewayError) -> str:
+def reason_label(error: GatewayError) -> str:
     """Return the label a refusal is counted under: `bad_request`, `too_slow`, …"""
     name = type(error).__name__
     return "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")

@@ -1,0 +1,270 @@
+"""The upstream's side: one connection, one request at a time, its response read as it comes."""
+
+import asyncio
+from typing import Any, Final, Protocol, cast
+
+from gateway.errors import BadResponse, ResetMidway, UpstreamError
+from gateway.http1.chunked import ChunkedDecoder, ChunkError
+from gateway.http1.message import has_no_body
+from gateway.http1.response import CHUNKED_BODY, UNTIL_CLOSE, ResponseReader
+
+_IDLE: Final = 0  # no request under way: nothing may come
+_HEAD: Final = 1  # a request was sent, its final head has not come
+_SIZED: Final = 2  # a body with a length
+_CHUNKED: Final = 3
+_UNTIL_CLOSE: Final = 4
+_CLOSED: Final = 5
+
+
+class UpstreamSink(Protocol):
+    """Whoever sent the request. After `on_response(complete=True)`, `on_response_end` or `on_upstream_lost`
+    it hears no more."""
+
+    def on_interim(self) -> None:
+        """A 1xx came; `upstream.reader` describes it."""
+
+    def on_upgrade(self, rest: bytes) -> None:
+        """A 101 came, and behind it `rest`."""
+
+    def on_response(self, body: bytes, *, complete: bool) -> None:
+        """The final head came (`upstream.reader`), with as much of the body as came with it."""
+
+    def on_response_body(self, data: bytes) -> None:
+        """More of the body."""
+
+    def on_response_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
+        """The body is complete."""
+
+    def on_upstream_lost(self, error: UpstreamError) -> None:
+        """The response will not be completed."""
+
+    def on_upstream_writable(self, *, writable: bool) -> None:
+        """The upstream reads too slowly (False), or has caught up (True)."""
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to an endpoint. `pool` is whoever keeps it while it is idle."""
+
+    __slots__ = (
+        "_decoder",
+        "_left",
+        "_method",
+        "_phase",
+        "_reading",
+        "_reusable",
+        "_sink",
+        "idle_until",
+        "is_reused",
+        "pool",
+        "reader",
+        "transport",
+        "was_silent",
+        "writable",
+    )
+
+    def __init__(self, pool: Any) -> None:
+        self.pool = pool
+        self.reader = ResponseReader()
+        self.transport: asyncio.Transport = asyncio.Transport()
+        self.idle_until = 0.0
+        """Monotonic seconds until which an idle connection is kept."""
+        self.is_reused = False
+        """Whether it has carried a request before the present one."""
+        self.was_silent = False
+        """Lost before any byte of a response came."""
+        self.writable = True
+        self._sink: UpstreamSink | None = None
+        self._method = b""
+        self._phase = _IDLE
+        self._reading = True
+        self._reusable = True
+        self._decoder: ChunkedDecoder | None = None
+        self._left = 0
+
+    # --- for the sink -----------------------------------------------------------------------------
+
+    def send(self, sink: UpstreamSink, method: bytes, head: bytes) -> None:
+        """Begin a request. Its body, framed, is written to `transport` afterwards."""
+        self._sink = sink
+        self._method = method
+        self._phase = _HEAD
+        self.transport.write(head)
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether the last response ended cleanly and another request may follow it."""
+        return self._reusable and self._phase == _IDLE
+
+    @property
+    def is_open(self) -> bool:
+        return self._phase != _CLOSED
+
+    def pause(self) -> None:
+        """Stop reading from the upstream."""
+        if self._reading and self._phase != _CLOSED:
+            self._reading = False
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        if not self._reading and self._phase != _CLOSED:
+            self._reading = True
+            self.transport.resume_reading()
+
+    def close(self) -> None:
+        """Drop the connection; the sink hears nothing more."""
+        self._sink = None
+        self._phase = _CLOSED
+        self.transport.abort()
+
+    def release(self) -> asyncio.Transport:
+        """Hand the transport over (to a tunnel)."""
+        self._sink = None
+        self._phase = _CLOSED
+        return self.transport
+
+    # --- from the loop ----------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are no subclasses of it
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            phase = self._phase
+            if phase == _HEAD:
+                self._read_head(data)
+            elif phase == _SIZED:
+                self._read_sized(data)
+            elif phase == _CHUNKED:
+                self._read_chunked(data)
+            elif phase == _UNTIL_CLOSE:
+                assert self._sink is not None
+                self._sink.on_response_body(data)
+            elif phase == _IDLE:
+                # Nobody asked for this, and nobody shall get it.
+                self.pool.forget(self)
+                self.close()
+        except BadResponse as error:
+            self._fail(error)
+
+    def eof_received(self) -> None:
+        """Only a body that the close delimits ends well here (RFC 9112 §8)."""
+        if self._phase == _UNTIL_CLOSE:
+            self._end([])
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        phase, self._phase = self._phase, _CLOSED
+        sink, self._sink = self._sink, None
+        self.was_silent = phase == _HEAD and not self.reader.has_begun
+        self.reader.forget()
+        if phase == _IDLE:
+            self.pool.forget(self)
+        elif phase != _CLOSED and sink is not None:
+            sink.on_upstream_lost(ResetMidway("the upstream closed the connection midway", sent=True))
+
+    def pause_writing(self) -> None:
+        self.writable = False
+        if self._sink is not None:
+            self._sink.on_upstream_writable(writable=False)
+
+    def resume_writing(self) -> None:
+        self.writable = True
+        if self._sink is not None:
+            self._sink.on_upstream_writable(writable=True)
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def _read_head(self, data: bytes) -> None:
+        reader, sink = self.reader, self._sink
+        assert sink is not None
+        end = reader.feed(data)
+        if end < 0:
+            return
+        rest = data[end:]
+        status = reader.status
+        if status < 200:
+            self._interim(status, rest)
+            return
+        self._reusable = reader.keep_alive
+        length = reader.length
+        if has_no_body(self._method, status):
+            length = 0
+        if length >= 0:
+            self._begin_sized(sink, rest, length)
+            return
+        if length == UNTIL_CLOSE:
+            self._phase = _UNTIL_CLOSE
+            self._reusable = False
+            sink.on_response(rest, complete=False)
+            return
+        assert length == CHUNKED_BODY
+        self._decoder = ChunkedDecoder()
+        self._phase = _CHUNKED
+        sink.on_response(b"", complete=False)
+        if rest and self._phase == _CHUNKED:
+            self._read_chunked(rest)
+
+    def _begin_sized(self, sink: UpstreamSink, rest: bytes, length: int) -> None:
+        if len(rest) < length:
+            self._phase = _SIZED
+            self._left = length - len(rest)
+            sink.on_response(rest, complete=False)
+            return
+        if len(rest) > length:
+            self._reusable = False  # bytes beyond the response: whatever they are, nobody gets them
+            rest = rest[:length]
+        self._phase = _IDLE
+        self._sink = None
+        sink.on_response(rest, complete=True)
+
+    def _interim(self, status: int, rest: bytes) -> None:
+        assert self._sink is not None
+        if status == 101:
+            self._sink.on_upgrade(rest)
+            return
+        self._sink.on_interim()
+        if rest and self._phase == _HEAD:
+            self._read_head(rest)
+
+    def _read_sized(self, data: bytes) -> None:
+        assert self._sink is not None
+        left = self._left
+        if len(data) < left:
+            self._left = left - len(data)
+            self._sink.on_response_body(data)
+            return
+        if len(data) > left:
+            self._reusable = False
+            data = data[:left]
+        self._left = 0
+        self._sink.on_response_body(data)
+        self._end([])
+
+    def _read_chunked(self, data: bytes) -> None:
+        decoder, sink = self._decoder, self._sink
+        assert decoder is not None
+        assert sink is not None
+        try:
+            content, end = decoder.feed(data)
+        except ChunkError as exc:
+            raise BadResponse(f"the response's chunks are malformed: {exc}", sent=True) from exc
+        piece = content[0] if len(content) == 1 else b"".join(content)
+        if piece:
+            sink.on_response_body(piece)
+        if decoder.done:
+            if end < len(data):
+                self._reusable = False
+            self._end(decoder.trailers)
+
+    def _end(self, trailers: list[tuple[bytes, bytes]]) -> None:
+        """The response is complete, unless the sink has given it up meanwhile."""
+        sink, self._sink = self._sink, None
+        self._decoder = None
+        if sink is not None:
+            self._phase = _IDLE
+            sink.on_response_end(trailers)
+
+    def _fail(self, error: UpstreamError) -> None:
+        sink = self._sink
+        self.close()
+        if sink is not None:
+            sink.on_upstream_lost(error)

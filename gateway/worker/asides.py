@@ -1,0 +1,31 @@
+"""Requests the gateway answers itself because they may go no further: OPTIONS and TRACE with Max-Forwards."""
+
+from typing import Final
+
+from gateway.http1.message import CRLF, response_head
+from gateway.http1.server import ServerProtocol
+
+ALLOWED: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE"
+_SECRETS: Final = frozenset((b"authorization: ", b"cookie: ", b"proxy-authorization: "))
+
+
+def hops_left(client: ServerProtocol) -> int | None:
+    """Return how many hops a request may still take, ours included; None if it does not say (RFC 9110
+    §7.6.2)."""
+    value = client.reader.special.get(b"max-forwards", b"")
+    if client.reader.method not in (b"OPTIONS", b"TRACE") or not value.isdigit() or len(value) > 9:
+        return None
+    return int(value)
+
+
+def answer(client: ServerProtocol) -> tuple[list[bytes], bytes]:
+    """Return the head and the content with which the last recipient answers (RFC 9110 §9.3.7, §9.3.8)."""
+    if client.reader.method == b"OPTIONS":
+        return response_head(200, (("Allow", ALLOWED),)), b""
+    request = client.reader
+    lines = request.lines
+    kept = [
+        b"".join(lines[at : at + 3]) for at in range(0, len(lines), 3) if lines[at].lower() not in _SECRETS
+    ]
+    echo = b"TRACE %b HTTP/1.1\r\n%b%b" % (request.target, b"".join(kept), CRLF)
+    return response_head(200, (("Content-Type", "message/http"),)), echo

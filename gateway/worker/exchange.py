@@ -1,0 +1,767 @@
+"""One request, end to end: head -> route -> version -> endpoint -> breaker -> connection -> relay -> settled.
+
+An exchange belongs to its client connection and serves its requests one after the other. It is moved by what
+the two connections hear; on the common path (a pooled connection at hand) nothing waits and no task, future
+or timer is made.
+"""
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from gateway.core.retry import IDEMPOTENT
+from gateway.core.table import Endpoint, Route, Service, Version
+from gateway.errors import (
+    BadResponse,
+    ClientGone,
+    ConnectFailed,
+    DownstreamError,
+    Draining,
+    GatewayError,
+    NoEndpoint,
+    NoRoute,
+    Refused,
+    TooSlow,
+    UpstreamError,
+    UpstreamTimeout,
+)
+from gateway.http1.chunked import chunk, last_chunk
+from gateway.http1.client import UpstreamConnection
+from gateway.http1.message import CHUNKED, CRLF, STATUS_LINES, date_line, problem_response, response_head
+from gateway.http1.request import CHUNKED_BODY
+from gateway.http1.server import NEVER, ServerProtocol, reason_label
+from gateway.link.counts import ANSWERED
+from gateway.worker import asides
+from gateway.worker.gate import Gate
+from gateway.worker.policy import Policy, sticky_key
+
+if TYPE_CHECKING:
+    from gateway.worker.plane import Plane
+
+MAX_HELD_BYTES: Final = 65_536
+"""How much of a body is held while there is no upstream to write it to."""
+CLIENT_GONE: Final = "client_gone"
+RETRY_AFTER_S: Final = "1"
+MAX_COHORT_ERRORS: Final = 1_000
+EVENT_STREAM: Final = b"text/event-stream"
+KINDS: Final = [None if status < 400 else str(status) for status in range(1000)]
+"""What an answer of each status is to retry, breaker and judge: None is a good one."""
+METHODS: Final = {
+    name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE")
+}
+
+_IDLE: Final = 0
+_QUEUED: Final = 1  # at the gate
+_CONNECTING: Final = 2
+_SENT: Final = 3  # the head is with the upstream, no final response yet
+_RELAYING: Final = 4  # the client has the response's head
+
+
+class Exchange:
+    """The sink of a client connection and of whatever upstream it uses."""
+
+    __slots__ = (
+        "answered_us",
+        "attempts",
+        "began",
+        "body",
+        "body_bytes",
+        "breaker_epoch",
+        "client",
+        "connecting",
+        "content_bytes",
+        "endpoint",
+        "forwarder",
+        "gate",
+        "head",
+        "is_chosen_by_split",
+        "is_replayable",
+        "is_stream",
+        "key",
+        "last_endpoint",
+        "method",
+        "outcome",
+        "phase",
+        "plane",
+        "policy",
+        "rechunks",
+        "request",
+        "route",
+        "service",
+        "set_cookie",
+        "share",
+        "stage",
+        "status",
+        "tried",
+        "upstream",
+        "version",
+    )
+
+    def __init__(self, plane: "Plane", client: ServerProtocol) -> None:
+        self.plane = plane
+        self.client = client
+        self.request = client.reader
+        self.forwarder = plane.nobody
+        self.phase = _IDLE
+        self.began = 0.0
+        """Monotonic seconds."""
+        self.answered_us = 0
+        """How long the client waited for the head of its answer."""
+        self.method = ""
+        self.route: Route | None = None
+        self.service: Service | None = None
+        self.policy: Policy | None = None
+        self.gate: Gate | None = None
+        """The gate passed, to be left at the end."""
+        self.head = b""
+        """What is sent upstream, the same at every attempt."""
+        self.key: bytes | None = None
+        """What identifies the user of a sticky service."""
+        self.set_cookie = b""
+        self.stage = 0
+        self.share = 0
+        self.is_chosen_by_split = False
+        self.attempts = 0
+        self.tried: list[Endpoint] = []
+        self.version: Version | None = None
+        self.endpoint: Endpoint | None = None
+        self.last_endpoint: Endpoint | None = None
+        """Of the last attempt, also when it has ended."""
+        self.outcome = ""
+        """What went wrong, if something did."""
+        self.breaker_epoch = 0
+        self.connecting: asyncio.Task[None] | None = None
+        self.upstream: UpstreamConnection | None = None
+        self.body: list[bytes] = []
+        """Framed pieces of the request's body, not yet sent or kept for another attempt."""
+        self.body_bytes = 0
+        self.is_replayable = True
+        """Whether `body` holds all of the body that has come."""
+        self.status = 0
+        self.content_bytes = 0
+        """Of the answer's content, so far."""
+        self.rechunks = False
+        """Whether the client gets the body in chunks."""
+        self.is_stream = False
+
+    # --- 1. the request's head: which version of which service ------------------------------------
+
+    def on_head(self) -> None:
+        """Route a request, and attempt it."""
+        self.began = now = monotonic()
+        self.attempts = 0
+        plane, request = self.plane, self.request
+        plane.requests += 1
+        raw_method = request.method
+        self.method = method = METHODS.get(raw_method) or raw_method.decode("ascii")
+        path = request.path
+        route = plane.live.table.match(request.host, path.decode("ascii") if path != b"*" else "/", method)
+        if route is None:
+            self._refuse(NoRoute("no route names this host and path"))
+            return
+        self.route = route
+        self.service = service = route.service
+        self.policy = policy = plane.policies.get(service) or plane.policy_of(service)
+        if b"max-forwards" in request.special and self._ends_here():
+            return
+        if policy.gate is not None:
+            self._knock(policy.gate)
+            return
+        self._choose(service, policy, now)
+
+    def _ends_here(self) -> bool:
+        """Count a hop off Max-Forwards, and answer if none is left."""
+        hops = asides.hops_left(self.client)
+        if hops == 0:
+            self.status = 200
+            self._answer(*asides.answer(self.client))
+            return True
+        if hops is not None:
+            self.request.special[b"max-forwards"] = b"%d" % (hops - 1)
+        return False
+
+    def _knock(self, gate: Gate) -> None:
+        """Pass the gate of a service that is paused or limited."""
+        self.phase = _QUEUED
+        self.client.deadline = 0.0
+        try:
+            may_go_on = gate.enter(self)
+        except Refused as error:
+            self._refuse(error)
+            return
+        if may_go_on:
+            self.on_admitted(gate)
+
+    def on_admitted(self, gate: Gate) -> None:
+        """The gate is passed; the table may have changed while the request was held."""
+        self.phase = _CONNECTING
+        self.gate = gate
+        plane = self.plane
+        service = plane.live.table.services.get(self.service.name) if self.service else None
+        if service is None:
+            self._refuse(NoRoute("the service has been removed"))
+            return
+        self.service = service
+        self.policy = policy = plane.policies.get(service) or plane.policy_of(service)
+        self._choose(service, policy, monotonic())
+
+    def _choose(self, service: Service, policy: Policy, now: float) -> None:
+        """Find the version: a tester's, the cohort's, or by weight."""
+        request = self.request
+        if service.budget is not None:
+            service.budget.on_request(now)
+        version = None
+        if request.others and policy.version_header in request.others:
+            version = self._asked_for(service, policy)
+        self.is_chosen_by_split = version is None
+        if version is None:
+            if policy.sticky:
+                self._find_key(service, policy)
+            version = service.choose(now, self.key)
+        if version is None:
+            self._fall_back(now, policy)
+            return
+        self.stage = service.stage
+        self.share = version.share
+        if not self._attempt(version, now):
+            self._fall_back(now, policy)
+
+    def _asked_for(self, service: Service, policy: Policy) -> Version | None:
+        """Return the version a tester names, if this client may; nobody's field is passed on."""
+        name = self.request.field(policy.version_header) or b""
+        self.request.drop(policy.version_header)
+        if not policy.version_allow.holds(self.client.peer):
+            return None
+        return service.by_name(name.decode("latin-1"))
+
+    def _find_key(self, service: Service, policy: Policy) -> None:
+        assert service.sticky is not None
+        by = service.sticky.by
+        self.key = sticky_key(by, self.request, self.forwarder.client_of(self.request))
+        if self.key is None and policy.issues_cookie and by.startswith("cookie:"):
+            self.key = self.plane.request_ids()
+            self.set_cookie = b"Set-Cookie: %b=%b; Path=/; HttpOnly; SameSite=Lax\r\n" % (
+                by[7:].encode(),
+                self.key,
+            )
+
+    # --- 2. an attempt: endpoint, breaker, connection ---------------------------------------------
+
+    def _attempt(self, version: Version, now: float) -> bool:
+        """Try `version` at an endpoint not tried yet. Returns False if it has none that admits us."""
+        endpoint = version.pick(now, self.tried)
+        while endpoint is not None:
+            breaker = endpoint.breaker
+            epoch = 0 if breaker is None else breaker.admit(now)
+            if epoch is not None:
+                self.breaker_epoch = epoch
+                version.counts.in_flight += 1
+                self.version = version
+                self._lease(endpoint, now)
+                return True
+            self.tried.append(endpoint)
+            endpoint = version.pick(now, self.tried)
+        return False
+
+    def _lease(self, endpoint: Endpoint, now: float) -> None:
+        self.endpoint = self.last_endpoint = endpoint
+        endpoint.in_flight += 1
+        self.attempts += 1
+        pool = endpoint.pool
+        if not self.head:
+            self.head = self.forwarder.head(self.request, self.route, pool.authority)
+        connection = pool.lease(now)
+        if connection is None:
+            self._connect(endpoint)
+        else:
+            self._send(connection)
+
+    def _connect(self, endpoint: Endpoint) -> None:
+        self.phase = _CONNECTING
+        self.client.deadline = 0.0
+        self.connecting = endpoint.pool.connect(self)
+
+    def on_connected(self, connection: UpstreamConnection) -> None:
+        self.connecting = None
+        self._send(connection)
+
+    def on_connect_failed(self, error: ConnectFailed) -> None:
+        self.connecting = None
+        self._fail("connect", error)
+
+    def _send(self, connection: UpstreamConnection) -> None:
+        """Send the head, and what has come of the body."""
+        self.upstream = connection
+        self.phase = _SENT
+        self.client.deadline = 0.0
+        connection.send(self, self.request.method, self.head)
+        if self.body:
+            for piece in self.body:
+                connection.transport.write(piece)
+            self._bound_body()
+        if self.request.length:
+            self.client.resume()
+
+    # --- 3. the request's body, on its way up -----------------------------------------------------
+
+    def on_body(self, data: bytes) -> None:
+        self._pass_up(data if self.request.length != CHUNKED_BODY else chunk(data))
+
+    def on_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
+        self.client.deadline = 0.0  # the response's time begins
+        if self.request.length == CHUNKED_BODY:
+            self._pass_up(last_chunk(trailers))
+
+    def _pass_up(self, framed: bytes) -> None:
+        upstream = self.upstream
+        if upstream is None:
+            self.body.append(framed)
+            self.body_bytes += len(framed)
+            if self.body_bytes > MAX_HELD_BYTES:
+                self.client.pause()
+            return
+        upstream.transport.write(framed)
+        if self.is_replayable:
+            self.body.append(framed)
+            self.body_bytes += len(framed)
+            self._bound_body()
+
+    def _bound_body(self) -> None:
+        """Let go of a body that is too long to be kept for another attempt."""
+        assert self.policy is not None
+        if not self.is_replayable or self.body_bytes > self.policy.replay_bytes:
+            self.is_replayable = False
+            self.body.clear()
+
+    def on_upstream_writable(self, *, writable: bool) -> None:
+        self.client.deadline = 0.0
+        if writable:
+            self.client.resume()
+        else:
+            self.client.pause()
+
+    # --- 4. the response, on its way down ---------------------------------------------------------
+
+    def on_response(self, body: bytes, *, complete: bool) -> None:
+        """Pass on a response's head, and what came with it: all of it, most often."""
+        upstream, client = self.upstream, self.client
+        assert upstream is not None
+        reader = upstream.reader
+        self.status = status = reader.status
+        now = monotonic()
+        if status >= 500 and self._is_tried_again(status, now):
+            return
+        self.answered_us = int((now - self.began) * 1e6)
+        if self.version is not None:
+            self.version.counts.request(self.method, status, self.answered_us)
+        if not complete:
+            self._begin_relay(body)
+            return
+        special = reader.special
+        pieces = [STATUS_LINES[status], *reader.lines]
+        date = special.get(b"date")
+        pieces += (date_line(),) if date is None else (b"Date: ", date, CRLF)
+        if status != 204 and (length := special.get(b"content-length")) is not None:
+            pieces += (b"Content-Length: ", length, CRLF)
+        elif reader.length == -1 and not self.request.http10 and status != 204:
+            pieces.append(CHUNKED)  # a HEAD's, or a 304's: what a GET would have got
+        if not client.begin_answer() or self.request.http10:
+            pieces.append(client.connection_field())
+        if self.set_cookie:
+            pieces.append(self.set_cookie)
+        pieces += (CRLF, body)
+        self.content_bytes = len(body)
+        client.transport.write(b"".join(pieces))
+        self._complete(now)
+
+    def _begin_relay(self, body: bytes) -> None:
+        """Send the head of a response whose body is still coming."""
+        upstream, client, request = self.upstream, self.client, self.request
+        endpoint = self.endpoint
+        assert upstream is not None
+        assert endpoint is not None
+        reader = upstream.reader
+        special = reader.special
+        self.phase = _RELAYING
+        client.deadline = 0.0
+        self.rechunks = reader.length < 0 and not request.http10
+        if reader.length < 0 and request.http10:
+            request.keep_alive = False  # the close ends the body
+        client.begin_answer()
+        date = special.get(b"date")
+        pieces = [STATUS_LINES[self.status], *reader.lines]
+        pieces += (date_line(),) if date is None else (b"Date: ", date, CRLF)
+        if self.rechunks:
+            pieces.append(CHUNKED)
+        elif reader.length >= 0:
+            pieces += (b"Content-Length: ", special[b"content-length"], CRLF)
+        pieces += (self.set_cookie, client.connection_field(), CRLF)
+        if body:
+            self.content_bytes = len(body)
+            pieces.append(chunk(body) if self.rechunks else body)
+        client.transport.write(b"".join(pieces))
+        if reader.length < 0 and _is_event_stream(reader.lines):
+            self._count_stream(endpoint, 1)
+
+    def on_response_body(self, data: bytes) -> None:
+        self.client.deadline = 0.0
+        self.content_bytes += len(data)
+        self.client.transport.write(chunk(data) if self.rechunks else data)
+
+    def on_response_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
+        if self.rechunks:
+            self.client.transport.write(last_chunk(trailers))
+        self._complete(monotonic())
+
+    def on_writable(self, *, writable: bool) -> None:
+        """The client reads too slowly, or has caught up."""
+        if self.upstream is None:
+            return
+        if writable:
+            self.upstream.resume()
+        else:
+            self.upstream.pause()
+
+    def on_interim(self) -> None:
+        """Pass on a 1xx (RFC 9110 §15.2): a 100 only to who waits for it, nothing to HTTP/1.0."""
+        upstream, client = self.upstream, self.client
+        assert upstream is not None
+        reader = upstream.reader
+        if reader.status == 100:
+            client.continue_body()
+        elif not self.request.http10:
+            client.transport.write(b"".join((STATUS_LINES[reader.status], *reader.lines, CRLF)))
+
+    def on_upgrade(self, rest: bytes) -> None:
+        """Join the two connections if the client asked for it (RFC 9110 §7.8)."""
+        if not self.request.upgrade:
+            self.on_upstream_lost(BadResponse("the upstream switched protocols unasked", sent=True))
+            return
+        upstream, client = self.upstream, self.client
+        assert upstream is not None
+        reader = upstream.reader
+        self.status = 101
+        protocol = reader.special.get(b"upgrade", self.request.upgrade)
+        self.answered_us = int((monotonic() - self.began) * 1e6)
+        if self.version is not None:
+            self.version.counts.request(self.method, 101, self.answered_us)
+        client.begin_answer()
+        upgrade = (b"Connection: Upgrade\r\nUpgrade: ", protocol, CRLF, CRLF)
+        client.transport.write(b"".join((STATUS_LINES[101], *reader.lines, *upgrade)))
+        self.plane.tunnels.join(self, rest, is_websocket=protocol.lower() == b"websocket")
+
+    def detach(self) -> Callable[[bool], None]:
+        """Leave the two connections to a tunnel. Returns what to call at its end, with whether it was cut."""
+        endpoint, version, gate, on_lost = self.endpoint, self.version, self.gate, self.client.on_lost
+        assert endpoint is not None
+        _hold_tunnel(endpoint, version, 1)
+        self._settle(monotonic(), ANSWERED, None)
+        self.gate = self.upstream = None
+        self._forget()
+
+        def end(was_cut: bool) -> None:
+            endpoint.forced += was_cut
+            _hold_tunnel(endpoint, version, -1)
+            if gate is not None:
+                gate.leave()
+            on_lost()
+
+        return end
+
+    # --- 5. the end -------------------------------------------------------------------------------
+
+    def _complete(self, now: float) -> None:
+        """The response is with the client, whole."""
+        upstream, client, endpoint = self.upstream, self.client, self.endpoint
+        assert upstream is not None
+        assert endpoint is not None
+        self.upstream = None
+        if client.body_missing or not client.writable:
+            upstream.resume()
+        if client.body_missing:
+            upstream.close()  # the rest of the upload must not be taken for another request
+        else:
+            endpoint.pool.give_back(upstream, now)
+        kind = KINDS[self.status]
+        self._settle(now, ANSWERED, kind)
+        self._forget()
+        client.finish()
+
+    def _settle(self, now: float, outcome: str, kind: str | None) -> None:
+        """Account for an attempt: reached exactly once for each, from every ending.
+
+        kind: None for a good answer, else what went wrong: `connect`, `reset`, `timeout`, or a status.
+        """
+        endpoint, version, service = self.endpoint, self.version, self.service
+        assert endpoint is not None
+        assert service is not None
+        self.endpoint = None
+        self.outcome = "" if outcome == ANSWERED else outcome
+        endpoint.in_flight -= 1
+        if self.is_stream:
+            self._count_stream(endpoint, -1)
+        breaker = endpoint.breaker
+        if version is None:  # a fallback elsewhere is nobody's version
+            return
+        if breaker is not None:
+            if outcome == CLIENT_GONE:
+                breaker.release(now, self.breaker_epoch)
+            else:
+                breaker.settle(now, self.breaker_epoch, kind is None or kind not in service.breaker_on)
+        counts = version.counts
+        counts.in_flight -= 1
+        counts.attempt(outcome)
+        if self.is_chosen_by_split and self.attempts == 1 and outcome != CLIENT_GONE:
+            latency_us = self.answered_us if outcome == ANSWERED else int((now - self.began) * 1e6)
+            counts.judge(self.stage, self.share, kind, latency_us)
+            if kind is not None and self.key is not None and len(counts.cohort_errors) < MAX_COHORT_ERRORS:
+                counts.cohort_errors.append((self.stage, self.share, service.key_number(self.key)))
+
+    def _forget(self) -> None:
+        """Let go of the request, and of its place at the gate."""
+        if self.plane.log is not None:
+            self.plane.log_exchange(self)
+        self.phase = _IDLE
+        self.head = b""
+        self.version = self.last_endpoint = None
+        self.status = 0
+        self.content_bytes = 0
+        self.is_stream = False
+        if self.key is not None:
+            self.key = None
+            self.set_cookie = b""
+        if self.tried:
+            self.tried.clear()
+        if self.request.length:
+            self.body.clear()
+            self.body_bytes = 0
+            self.is_replayable = True
+        if self.gate is not None:
+            gate, self.gate = self.gate, None
+            gate.leave()
+
+    # --- 6. when it goes wrong --------------------------------------------------------------------
+
+    def on_upstream_lost(self, error: UpstreamError) -> None:
+        """The upstream closed, was reset, or sent what is no response."""
+        upstream, self.upstream = self.upstream, None
+        assert upstream is not None
+        upstream.close()
+        if upstream.was_silent and upstream.is_reused and self._may_be_repeated():
+            # It closed an idle connection as we reused it: nobody's failure (RFC 9112 §9.3.1).
+            assert self.endpoint is not None
+            self._connect(self.endpoint)
+            return
+        self._fail("502" if isinstance(error, BadResponse) else "reset", error)
+
+    def _may_be_repeated(self) -> bool:
+        return self.method in IDEMPOTENT and self.is_replayable and not self.client.answer_begun
+
+    def _fail(self, kind: str, error: UpstreamError) -> None:
+        """An attempt failed: charge it to its version, then try again if that is allowed, or say so."""
+        now = monotonic()
+        outcome = "bad_response" if kind == "502" else kind
+        again = self._alternative(kind, sent=error.sent, now=now)
+        failed = self.endpoint
+        self._settle(now, outcome, kind)
+        if again is not None and self._attempt_again(again, failed, now):
+            return
+        self._answer_failure(error)
+
+    def _is_tried_again(self, status: int, now: float) -> bool:
+        """Drop an answer that is worth another attempt, and make it."""
+        kind = KINDS[status]
+        upstream, failed = self.upstream, self.endpoint
+        assert kind is not None
+        assert upstream is not None
+        assert failed is not None
+        again = self._alternative(kind, sent=True, now=now)
+        if again is None:
+            return False
+        self.upstream = None
+        if upstream.is_reusable and not self.client.body_missing:
+            failed.pool.give_back(upstream, now)
+        else:
+            upstream.close()
+        self._settle(now, ANSWERED, kind)
+        if not self._attempt_again(again, failed, now):
+            self._answer_failure(BadResponse(f"the upstream answered {status}", sent=True))
+        return True
+
+    def _alternative(self, kind: str, *, sent: bool, now: float) -> Version | None:
+        """Return the version to try next, if a retry is allowed and there is budget; None to give up."""
+        service, version, failed = self.service, self.version, self.endpoint
+        if service is None or version is None or service.retry is None:
+            return None
+        allowed = service.retry.can_retry(
+            attempts=self.attempts,
+            kind=kind,
+            sent=sent,
+            method=self.method,
+            body_at_hand=self.is_replayable,
+            response_started=self.client.answer_begun,
+        )
+        if not allowed or (service.budget is not None and not service.budget.take(now)):
+            return None
+        for other in (version, service.stable):
+            if (
+                other is not None
+                and other.usable
+                and any(self._is_new(each, failed) for each in other.available)
+            ):
+                return other
+        return version
+
+    def _is_new(self, endpoint: Endpoint, failed: Endpoint | None) -> bool:
+        return endpoint is not failed and endpoint not in self.tried
+
+    def _attempt_again(self, version: Version, failed: Endpoint | None, now: float) -> bool:
+        """Try an endpoint of `version` not tried yet; if all have been, any of them."""
+        if failed is not None:
+            self.tried.append(failed)
+        if self._attempt(version, now):
+            return True
+        self.tried.clear()
+        return self._attempt(version, now)
+
+    def _answer_failure(self, error: UpstreamError) -> None:
+        if self.client.answer_begun:
+            self._forget()
+            self.client.abort()  # never a clean end to half an answer
+            return
+        self._refuse(error)
+
+    def _fall_back(self, now: float, policy: Policy) -> None:
+        """Answer although no version is usable: as the service's fallback says, else 503."""
+        self.is_chosen_by_split = False
+        fallback = policy.fallback
+        if fallback is not None and fallback.status is not None:
+            self.status = fallback.status
+            self.plane.clients.count_refusal("fallback")
+            head = response_head(fallback.status, (("Content-Type", fallback.content_type),))
+            self._answer(head, fallback.body.encode())
+            return
+        if fallback is not None and fallback.version is not None and self.service is not None:
+            version = self.service.by_name(fallback.version)
+            if version is not None and self._attempt(version, now):
+                return
+        if policy.fallback_endpoint is not None:
+            self.version = None
+            self._lease(policy.fallback_endpoint, now)
+            return
+        self._refuse(NoEndpoint("no version of the service is usable"))
+
+    def _refuse(self, error: GatewayError) -> None:
+        """Answer with a problem of our own."""
+        self.plane.clients.count_refusal(reason_label(error))
+        self.status = error.status
+        fields = (("Retry-After", RETRY_AFTER_S),) if error.status == 503 else ()
+        self._answer(*problem_response(error, fields))
+
+    def _answer(self, pieces: list[bytes], body: bytes) -> None:
+        self.content_bytes = len(body)
+        self.answered_us = int((monotonic() - self.began) * 1e6)
+        self._forget()
+        self.client.answer(pieces, body)
+
+    def on_gone(self, error: DownstreamError) -> None:
+        """The client left, or spoilt its own request: stop everything at once."""
+        self._give_up()
+        self.status = error.status
+        self._forget()
+
+    def _give_up(self) -> None:
+        """End what is under way without a verdict on the upstream."""
+        if self.phase == _QUEUED and self.policy is not None and self.policy.gate is not None:
+            self.policy.gate.give_up(self)
+        if self.connecting is not None:
+            self.connecting.cancel()
+            self.connecting = None
+        if self.upstream is not None:
+            self.upstream.close()
+            self.upstream = None
+        if self.endpoint is not None:
+            self._settle(monotonic(), CLIENT_GONE, None)
+
+    def cut(self) -> None:
+        """A drain's deadline has passed: end this exchange, so that nobody takes it for complete."""
+        if self.endpoint is not None:
+            self.endpoint.forced += 1
+        self._give_up()
+        if self.client.answer_begun or self.phase == _IDLE:
+            self._forget()
+            self.client.abort()
+        else:
+            self._refuse(Draining("the service is being replaced"))
+
+    def end_stream(self) -> None:
+        """End an event stream whose endpoint drains: without the last chunk, so that its client comes
+        back."""
+        self._give_up()
+        self._forget()
+        self.client.abort()
+
+    def _count_stream(self, endpoint: Endpoint, change: int) -> None:
+        """Count an event stream or a tunnel: it has no end to wait for."""
+        self.is_stream = change > 0
+        endpoint.streams += change
+        if self.version is not None:
+            self.version.counts.streams += change
+
+    # --- 7. deadlines -----------------------------------------------------------------------------
+
+    def timeout_s(self) -> float:
+        """How long the present wait may last (0 in the settings: for ever)."""
+        policy = self.policy
+        if policy is None or self.phase == _IDLE:
+            return NEVER
+        if self.phase == _QUEUED:
+            return policy.gate.wait_s() if policy.gate is not None else NEVER
+        if self.phase == _CONNECTING:
+            return policy.connect_s
+        if self.phase == _SENT and not self.client.body_missing:
+            return policy.response_header_s
+        return (policy.stream_idle_s if self.is_stream else policy.body_idle_s) or NEVER
+
+    def on_timeout(self) -> None:
+        """It has lasted too long: whose fault is it?"""
+        client, upstream = self.client, self.upstream
+        if self.phase == _QUEUED:
+            assert self.policy is not None
+            assert self.policy.gate is not None
+            error = self.policy.gate.refusal()
+            self._give_up()
+            self._refuse(error)
+        elif self.phase == _CONNECTING:
+            assert self.connecting is not None
+            self.connecting.cancel()
+            self.connecting = None
+            self._fail("connect", UpstreamTimeout("the upstream did not accept a connection in time"))
+        elif self.phase == _SENT and upstream is not None and client.body_missing and upstream.writable:
+            self._give_up()
+            self._refuse(TooSlow("the body did not come in time"))
+        elif self.phase == _RELAYING and not client.writable:
+            self.on_gone(ClientGone("the client does not read its answer"))
+            client.abort()
+        elif upstream is not None:
+            self.upstream = None
+            upstream.close()
+            self._fail("timeout", UpstreamTimeout("the upstream did not answer in time", sent=True))
+
+
+def _hold_tunnel(endpoint: Endpoint, version: Version | None, change: int) -> None:
+    """Count a tunnel in or out."""
+    endpoint.in_flight += change
+    endpoint.streams += change
+    if version is not None:
+        version.counts.in_flight += change
+        version.counts.streams += change
+
+
+def _is_event_stream(lines: list[bytes]) -> bool:
+    """Tell whether a response's fields say `Content-Type: text/event-stream`."""
+    for at in range(0, len(lines), 3):
+        if lines[at].lower() == b"content-type: ":
+            return lines[at + 1].lower().startswith(EVENT_STREAM)
+    return False

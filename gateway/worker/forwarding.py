@@ -1,0 +1,159 @@
+"""What the gateway says of itself and of the client to an upstream: forwarded fields, request ids, Via."""
+
+import ipaddress
+import itertools
+import os
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Final
+
+from gateway.core.table import Route
+from gateway.http1.message import CHUNKED
+from gateway.http1.request import CHUNKED_BODY, RequestReader
+
+VIA: Final = b"1.1 gateway"
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:+/=@-]{1,128}")
+_PROTO: Final = re.compile(rb"https?", re.IGNORECASE)
+_PORT: Final = re.compile(rb"[0-9]{1,5}")
+_AUTHORITY: Final = re.compile(rb"[A-Za-z0-9._~:\[\]-]{1,255}")
+_QUIET: Final = frozenset((b"connection", b"host", b"keep-alive"))
+"""Special fields of a request that change nothing of what is said about it."""
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Networks:
+    """A set of networks, asked for addresses. Answers are remembered: the same clients come back."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._networks: list[Network] = [ipaddress.ip_network(text, strict=False) for text in texts]
+        self.holds = lru_cache(maxsize=4096)(self._holds)
+
+    def _holds(self, address: str) -> bool:
+        if not self._networks:
+            return False
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._networks)
+
+
+class RequestIds:
+    """Ids for requests that bring none: a random part per process, and a count."""
+
+    def __init__(self) -> None:
+        self._prefix = os.urandom(8).hex().encode()
+        self._next = itertools.count(1).__next__
+
+    def __call__(self) -> bytes:
+        return b"%b%08x" % (self._prefix, self._next())
+
+
+class Forwarder:
+    """Writes the heads of one client connection's requests anew, for upstreams."""
+
+    __slots__ = ("_address", "_block", "_block_host", "_for", "_ids", "_is_trusted", "_port", "_scheme")
+
+    def __init__(self, *, peer: str, scheme: bytes, port: bytes, is_trusted: bool, ids: RequestIds) -> None:
+        """peer: the client's address, empty on a Unix socket. port: ours. is_trusted: a proxy in front of
+        us."""
+        self._address = (peer or "unknown").encode()
+        self._for = b'"[%b]"' % self._address if b":" in self._address else self._address
+        self._scheme = scheme
+        self._port = port
+        self._is_trusted = is_trusted
+        self._ids = ids
+        self._block_host: bytes | None = None
+        self._block = b""
+        """What is said of every request for `_block_host` that says nothing of the kind itself."""
+
+    def head(self, request: RequestReader, route: Route | None, authority: bytes) -> bytes:
+        """Return the head to send. authority: the Host of a request without one (HTTP/1.0)."""
+        special = request.special
+        host = special.get(b"host", authority)
+        path = request.path
+        if route is not None and route.strip_prefix and route.path != "/":
+            path = path[len(route.path) :] or b"/"
+        pieces = [request.method, b" ", path, request.query, b" HTTP/1.1\r\nHost: ", host, b"\r\n"]
+        if request.nominated:
+            _drop_nominated(request)
+        pieces += request.lines
+        if special.keys() <= _QUIET:
+            if host != self._block_host:
+                self._block_host, self._block = host, self._said({}, host)
+            pieces += (self._block, b"X-Request-ID: ", self._ids(), b"\r\n\r\n")
+        else:
+            pieces.append(self._said(special, host))
+            self._add_special(pieces, request)
+        return b"".join(pieces)
+
+    def client_of(self, request: RequestReader) -> str:
+        """Return the address of the client itself: what a trusted proxy says, else the peer's."""
+        said = request.special.get(b"x-forwarded-for") if self._is_trusted else None
+        if said is None:
+            return self._address.decode()
+        return said.rpartition(b",")[2].strip(b" \t").decode("latin-1")
+
+    def _said(self, special: dict[bytes, bytes], host: bytes) -> bytes:
+        """Return the fields about the client; what it says itself counts only if it is a trusted proxy."""
+        said = special if self._is_trusted else {}
+        forwarded = b"for=%b;host=%b;proto=%b" % (self._for, _quoted(host), self._scheme)
+        return b"".join(
+            (
+                b"X-Forwarded-For: %b\r\n" % _appended(said.get(b"x-forwarded-for"), self._address),
+                b"X-Forwarded-Proto: %b\r\n" % _kept(said, b"x-forwarded-proto", _PROTO, self._scheme),
+                b"X-Forwarded-Host: %b\r\n" % _kept(said, b"x-forwarded-host", _AUTHORITY, host),
+                b"X-Forwarded-Port: %b\r\n" % _kept(said, b"x-forwarded-port", _PORT, self._port),
+                b"Forwarded: %b\r\n" % _appended(said.get(b"forwarded"), forwarded),
+                b"Via: %b\r\n" % _appended(special.get(b"via"), VIA),
+            )
+        )
+
+    def _add_special(self, pieces: list[bytes], request: RequestReader) -> None:
+        """Add framing, and the fields of the client's connection that go on in our own words."""
+        special = request.special
+        request_id = special.get(b"x-request-id", b"")
+        if not _REQUEST_ID.fullmatch(request_id):
+            request_id = self._ids()
+        pieces += (b"X-Request-ID: ", request_id, b"\r\n")
+        if request.length == CHUNKED_BODY:
+            pieces.append(CHUNKED)
+        elif b"content-length" in special:
+            pieces.append(b"Content-Length: %d\r\n" % request.length)
+        if request.expects_continue and request.length:
+            pieces.append(b"Expect: 100-continue\r\n")
+        if b"max-forwards" in special:
+            pieces += (b"Max-Forwards: ", special[b"max-forwards"], b"\r\n")
+        if request.upgrade:
+            pieces += (b"Connection: Upgrade\r\nUpgrade: ", request.upgrade, b"\r\n")
+        elif b"trailers" in special.get(b"te", b"").lower():
+            pieces.append(b"Connection: TE\r\nTE: trailers\r\n")
+        pieces.append(b"\r\n")
+
+
+def _drop_nominated(request: RequestReader) -> None:
+    """Remove the fields the client's Connection field names (RFC 9110 §7.6.1); none that we need is among
+    them."""
+    for name in request.nominated:
+        if name not in _USUAL_OPTIONS:
+            request.drop(name)
+
+
+_USUAL_OPTIONS: Final = frozenset((b"close", b"keep-alive", b"upgrade", b"te", b"http2-settings"))
+
+
+def _appended(before: bytes | None, value: bytes) -> bytes:
+    return value if not before else before + b", " + value
+
+
+def _kept(said: dict[bytes, bytes], name: bytes, form: re.Pattern[bytes], own: bytes) -> bytes:
+    """Return what a trusted proxy said if it is well-formed, else our own."""
+    value = said.get(name, b"")
+    return value if form.fullmatch(value) else own
+
+
+def _quoted(host: bytes) -> bytes:
+    """Return a host as a Forwarded parameter: quoted if it holds a colon (RFC 7239 §4)."""
+    return b'"%b"' % host if b":" in host else host

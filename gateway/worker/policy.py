@@ -1,0 +1,79 @@
+"""A service's settings, compiled once per table for the requests of this worker."""
+
+import re
+from typing import Final
+
+from gateway.core.limits import Timeouts
+from gateway.core.service import FallbackSettings, VersionHeaderSettings
+from gateway.core.table import Endpoint, Service
+from gateway.http1.request import RequestReader
+from gateway.worker.forwarding import Networks
+from gateway.worker.gate import Gate
+from gateway.worker.pool import seconds
+
+_COOKIE: Final = rb"(?:^|;)[ \t]*%b=([^;]*)"
+
+
+class Policy:
+    """What an exchange asks of its service beyond choosing a version."""
+
+    __slots__ = (
+        "body_idle_s",
+        "connect_s",
+        "fallback",
+        "fallback_endpoint",
+        "gate",
+        "issues_cookie",
+        "replay_bytes",
+        "response_header_s",
+        "sticky",
+        "stream_idle_s",
+        "version_allow",
+        "version_header",
+    )
+
+    def __init__(
+        self, service: Service, timeouts: Timeouts, gate: Gate, fallback_endpoint: Endpoint | None
+    ) -> None:
+        settings = service.settings
+        own = settings.timeouts
+        self.connect_s = seconds(own, timeouts, "connect")
+        self.response_header_s = seconds(own, timeouts, "response_header")
+        self.body_idle_s = seconds(own, timeouts, "body_idle")
+        self.stream_idle_s = seconds(own, timeouts, "stream_idle")
+        gate.configure(settings.concurrency, paused=service.paused)
+        self.gate: Gate | None = gate if gate.is_needed else None
+        """None on the common path: neither paused nor limited."""
+        self.fallback: FallbackSettings | None = settings.fallback
+        self.fallback_endpoint = fallback_endpoint
+        self.replay_bytes = service.retry.body_bytes if service.retry is not None else 0
+        header = _version_header(settings.version_header)
+        self.version_header = header.name.lower().encode() if header else b""
+        """Lower case; empty: switched off."""
+        self.version_allow = Networks(header.allow_from if header else ())
+        self.sticky = service.sticky is not None
+        self.issues_cookie = service.sticky.issue_cookie if service.sticky else False
+
+
+def _version_header(settings: VersionHeaderSettings | bool) -> VersionHeaderSettings | None:
+    """Return the settings in force; `true` is the defaults, `false` none."""
+    if isinstance(settings, bool):
+        return VersionHeaderSettings() if settings else None
+    return settings
+
+
+def sticky_key(by: str, request: RequestReader, client: str) -> bytes | None:
+    """Return what identifies the user of a request, or None.
+
+    by: `cookie:NAME`, `header:NAME` or `client_ip`. client: the client's own address.
+    """
+    kind, _, name = by.partition(":")
+    if kind == "client_ip":
+        return client.encode()
+    if kind == "header":
+        return request.field(name.lower().encode()) or None
+    cookies = request.field(b"cookie")
+    if cookies is None:
+        return None
+    found = re.search(_COOKIE % re.escape(name.encode()), cookies)
+    return found[1].strip(b' \t"') or None if found else None

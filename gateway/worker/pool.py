@@ -1,0 +1,161 @@
+"""The connections to one endpoint: leased one at a time, kept while idle, made when there is none."""
+
+import asyncio
+import ssl
+from typing import Final, Protocol
+from urllib.parse import urlsplit
+
+from gateway.core.limits import Timeouts, UpstreamTimeouts
+from gateway.core.service import ServiceSettings, UpstreamTlsSettings
+from gateway.core.table import Endpoint
+from gateway.errors import ConnectFailed, GatewayError
+from gateway.http1.client import UpstreamConnection
+from gateway.http1.tls import upstream_context
+from gateway.link.snapshot import ProxySettings
+
+MAX_IDLE: Final = 256
+"""Idle connections kept per endpoint and worker."""
+
+
+class Lessee(Protocol):
+    """Who waits for a connection."""
+
+    def on_connected(self, connection: UpstreamConnection) -> None:
+        """It is yours: send."""
+
+    def on_connect_failed(self, error: ConnectFailed) -> None:
+        """None came about."""
+
+
+class Pool:
+    """`lease` an idle connection, or `connect`; `give_back` when the response is complete."""
+
+    def __init__(self, endpoint: Endpoint, settings: ServiceSettings, proxy: ProxySettings) -> None:
+        url = urlsplit(endpoint.url)
+        self.authority = url.netloc.encode() or b"localhost"
+        """The Host of a request that named none."""
+        self._endpoint = endpoint
+        self._path = endpoint.url.removeprefix("unix:") if url.scheme == "unix" else ""
+        self._host = endpoint.address or url.hostname or ""
+        self._port = endpoint.port or url.port or (443 if url.scheme == "https" else 80)
+        self._server_name = settings.tls.server_name or url.hostname or ""
+        self._tls = settings.tls if url.scheme == "https" else None
+        self._context: ssl.SSLContext | None = None
+        self._idle: dict[UpstreamConnection, None] = {}
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+        self.idle_s = 4.0
+        self.configure(settings, proxy)
+
+    def configure(self, settings: ServiceSettings, proxy: ProxySettings) -> None:
+        """Take the settings in force; they hold for connections made from now on."""
+        if self._tls is not None and settings.tls != self._tls:
+            self._tls, self._context = settings.tls, None
+            self._server_name = settings.tls.server_name or self._host
+        self.idle_s = seconds(settings.timeouts, proxy.timeouts, "upstream_idle")
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is closed and has nothing left to close."""
+        return self._is_closed and not self._idle
+
+    def lease(self, now: float) -> UpstreamConnection | None:
+        """Return the idle connection used last, or None. now: monotonic seconds."""
+        idle = self._idle
+        while idle:
+            connection, _ = idle.popitem()
+            if connection.idle_until > now:
+                connection.is_reused = True
+                return connection
+            connection.close()
+        return None
+
+    def connect(self, lessee: Lessee) -> asyncio.Task[None]:
+        """Begin a new connection for `lessee`; cancel the returned task to give up."""
+        task = asyncio.get_running_loop().create_task(
+            self._connect(lessee), name=f"connect {self._endpoint.key}"
+        )
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+        return task
+
+    def give_back(self, connection: UpstreamConnection, now: float) -> None:
+        """Keep a connection whose response is complete, if it can be used again."""
+        if not connection.is_reusable or self._is_closed or self._endpoint.draining:
+            connection.close()
+            return
+        hint = connection.reader.special.get(b"keep-alive")
+        connection.idle_until = now + (self.idle_s if hint is None else self._idle_s(hint))
+        idle = self._idle
+        idle[connection] = None
+        if len(idle) > MAX_IDLE:
+            oldest = next(iter(idle))
+            del idle[oldest]
+            oldest.close()
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        """An idle connection has ended by itself."""
+        self._idle.pop(connection, None)
+
+    def sweep(self, now: float) -> None:
+        """Close what has been idle for too long, or serves an endpoint that drains."""
+        is_over = self._is_closed or self._endpoint.draining
+        for connection in [each for each in self._idle if is_over or each.idle_until <= now]:
+            del self._idle[connection]
+            connection.close()
+
+    def close(self) -> None:
+        """No lease from now on; connections that are out finish their exchange."""
+        self._is_closed = True
+        self.sweep(0.0)
+
+    def _idle_s(self, hint: bytes) -> float:
+        """Return how long to keep a connection whose upstream says `Keep-Alive: timeout=N`: a second less."""
+        for parameter in hint.lower().split(b","):
+            name, _, value = parameter.strip().partition(b"=")
+            if name == b"timeout" and value.isdigit():
+                return min(self.idle_s, max(float(value) - 1.0, 0.0))
+        return self.idle_s
+
+    async def _connect(self, lessee: Lessee) -> None:
+        try:
+            connection = await self._open()
+        except GatewayError as exc:
+            lessee.on_connect_failed(ConnectFailed(str(exc)))
+        except (OSError, ssl.SSLError) as exc:
+            lessee.on_connect_failed(ConnectFailed(f"no connection to the upstream: {exc}"))
+        else:
+            lessee.on_connected(connection)
+
+    async def _open(self) -> UpstreamConnection:
+        loop = asyncio.get_running_loop()
+        if self._path:
+            _, connection = await loop.create_unix_connection(lambda: UpstreamConnection(self), self._path)
+            return connection
+        context = self._tls_context()
+        _, connection = await loop.create_connection(
+            lambda: UpstreamConnection(self),
+            self._host,
+            self._port,
+            ssl=context,
+            server_hostname=self._server_name if context else None,
+        )
+        return connection
+
+    def _tls_context(self) -> ssl.SSLContext | None:
+        if self._tls is not None and self._context is None:
+            self._context = context_of(self._tls)
+        return self._context
+
+
+def context_of(settings: UpstreamTlsSettings) -> ssl.SSLContext:
+    """Return the context that `settings` describe. Raises ConfigError naming a file that cannot be used."""
+    return upstream_context(
+        verify=settings.verify, ca=settings.ca, certificate=settings.certificate, key=settings.key
+    )
+
+
+def seconds(own: UpstreamTimeouts, general: Timeouts, name: str) -> float:
+    """Return a timeout in seconds: the service's own, or else the gateway's."""
+    value: int | None = getattr(own, name)
+    return (getattr(general, name) if value is None else value) / 1000

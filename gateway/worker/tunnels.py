@@ -1,0 +1,67 @@
+"""The tunnels of a worker: joined after a 101, swept, drained."""
+
+from collections.abc import Callable
+from random import Random
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from gateway.worker.frames import GOING_AWAY, SERVICE_RESTART
+from gateway.worker.tunnel import Tunnel
+
+if TYPE_CHECKING:
+    from gateway.worker.exchange import Exchange
+
+SPREAD: Final = 0.7
+"""Goodbyes are spread over this part of a drain's window, so that clients do not all come back at once."""
+
+
+class Tunnels:
+    """All of them, with the one duty an exchange leaves behind: to count the end."""
+
+    def __init__(self) -> None:
+        self.open: dict[Tunnel, float] = {}
+        """Tunnel -> monotonic seconds when its request came."""
+        self.forced = 0
+        """Cut at a deadline: total."""
+        self._chance = Random()
+
+    def join(self, exchange: "Exchange", rest: bytes, *, is_websocket: bool) -> None:
+        """Make a tunnel of an exchange's two connections. rest: what the upstream sent behind its 101."""
+        upstream, client, policy = exchange.upstream, exchange.client, exchange.policy
+        assert upstream is not None
+        assert policy is not None
+        pending, half_closed = client.take_pending(), client.half_closed
+        key, began = exchange.endpoint.key if exchange.endpoint else "", exchange.began
+        on_end = exchange.detach()
+        tunnel = Tunnel(
+            client.release(),
+            upstream.release(),
+            websocket=is_websocket,
+            on_end=lambda ended: self._ended(ended, on_end),
+            key=key,
+            idle_s=policy.stream_idle_s,
+        )
+        self.open[tunnel] = began
+        tunnel.start(from_client=pending, from_upstream=rest, client_eof=half_closed)
+
+    def sweep(self, now: float) -> None:
+        for tunnel in list(self.open):
+            tunnel.sweep(now)
+
+    def drain(self, deadline_s: float, keys: frozenset[str] | None) -> None:
+        """End the tunnels of these endpoints (None: of all) within `deadline_s` seconds."""
+        now = monotonic()
+        code = GOING_AWAY if keys is None else SERVICE_RESTART
+        for tunnel in self.open:
+            if keys is None or tunnel.key in keys:
+                leave_at = now + self._chance.random() * SPREAD * deadline_s
+                tunnel.drain(leave_at, now + deadline_s, code)
+
+    def abort(self) -> None:
+        for tunnel in list(self.open):
+            tunnel.abort()
+
+    def _ended(self, tunnel: Tunnel, on_end: Callable[[bool], None]) -> None:
+        del self.open[tunnel]
+        self.forced += tunnel.forced
+        on_end(tunnel.forced)
