@@ -62,7 +62,7 @@ def test_shipped_example_is_valid_and_says_the_defaults(tmp_path: Path) -> None:
         (
             SERVICE + "[[service.version]]\nversion = 'v1'\nurl = 'ftp://x'",
             "service[0].version[0].url",
-            "the scheme must be http, https or unix",
+            "ftp",
         ),
         (SERVICE + SERVICE, "service[1].name", "'auth' is declared twice"),
         (
