@@ -1,0 +1,106 @@
+"""The command line in front of an admin API that answers from a table."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from gateway.cli import connect, rollouts
+from gateway.cli.client import BASE, AdminClient
+from gateway.cli.commands import run
+
+
+class CannedApi(AdminClient):
+    """Answers what a test put under "METHOD path"; a list is used up one by one, its last answer stays."""
+
+    def __init__(self) -> None:
+        super().__init__("http://127.0.0.1:1", "gw_x")
+        self.answers: dict[str, Any] = {}
+        self.asked: list[tuple[str, object]] = []
+        self.sent_fields: list[Mapping[str, str]] = []
+
+    def raw(
+        self, method: str, target: str, *, body: object = None, fields: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes]:
+        key = f"{method} {target.removeprefix(BASE + '/').partition('?')[0]}"
+        self.asked.append((f"{method} {target.removeprefix(BASE + '/')}", body))
+        self.sent_fields.append(fields or {})
+        answer = self.answers[key]
+        if isinstance(answer, list):
+            answer = answer.pop(0) if len(answer) > 1 else answer[0]
+        if isinstance(answer, Exception):
+            raise answer
+        status, value = answer if isinstance(answer, tuple) else (200, answer)
+        return status, b"" if value is None else json.dumps(value).encode()
+
+
+Cli = Callable[..., int]
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> CannedApi:
+    canned = CannedApi()
+    monkeypatch.setattr(connect, "connect", lambda *_: canned)
+    monkeypatch.setattr(rollouts, "LOOK_EVERY_S", 0.0)
+    return canned
+
+
+@pytest.fixture
+def cli() -> Cli:
+    return lambda *arguments: run([str(argument) for argument in arguments])
+
+
+def page(*items: object, cursor: str | None = None) -> dict[str, object]:
+    return {"items": list(items), "next": cursor}
+
+
+@pytest.fixture
+def made() -> Any:
+    """Makes the JSON of a version or deployment with some fields changed."""
+
+    class Made:
+        page = staticmethod(page)
+
+        @staticmethod
+        def version(**changed: object) -> dict[str, object]:
+            return {
+                "id": "ver-1",
+                "serviceId": "svc-1",
+                "serviceName": "auth",
+                "version": "v1.1",
+                "url": "http://127.0.0.1:7201",
+                "replicas": [],
+                "weight": 0,
+                "status": "testing",
+                "healthStatus": "healthy",
+                "circuitState": "CLOSED",
+                "draining": False,
+                "drained": False,
+                "createdAt": "2026-01-02T03:04:05Z",
+                **changed,
+            }
+
+        @staticmethod
+        def deployment(**changed: object) -> dict[str, object]:
+            return {
+                "id": "dep-1",
+                "serviceName": "auth",
+                "fromVersion": "v1.0",
+                "toVersion": "v1.1",
+                "status": "rolling",
+                "strategy": "canary",
+                "trafficPercent": 10,
+                "currentStep": 0,
+                "steps": [10, 50, 100],
+                "remainingMs": 192_000,
+                "summary": "hold: 3 of 20 requests seen",
+                "warning": "",
+                "errorMessage": None,
+                "createdBy": "alice",
+                "startedAt": "2026-01-02T03:04:05Z",
+                "createdAt": "2026-01-02T03:04:05Z",
+                **changed,
+            }
+
+    return Made

@@ -1,0 +1,64 @@
+"""What the client makes of answers."""
+
+from typing import Any
+
+import pytest
+
+from gateway.cli.client import AdminClient, explain, parse_events, segment
+from gateway.cli.exits import DENIED, FAILED, USAGE, ApiError, CliError
+
+
+def test_events_are_read_as_they_are_written() -> None:
+    text = "retry: 2000\n\n: still here\n\n"
+    text += 'id: 7\nevent: a.b\ndata: {"x": 1}\n\nid: 8\nevent: c\ndata: {}\n\ndata: {"cut": '
+    events = list(parse_events(iter(text.splitlines(keepends=True))))
+    assert [(event.id, event.kind, event.data) for event in events] == [
+        ("7", "a.b", {"x": 1}),
+        ("8", "c", {}),
+    ]
+
+
+def test_a_problem_is_one_line_with_its_places() -> None:
+    problem = {"title": "T", "detail": "no", "errors": [{"pointer": "/weight", "detail": "too much"}]}
+    assert explain(422, problem) == "no (/weight: too much)"
+    assert explain(404, {"title": "Not Found"}) == "Not Found"
+    assert explain(502, None) == "the admin API answered 502"
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "http://", "http://h:port", "http://h:99999"])
+def test_a_url_that_is_none_is_a_usage_error(url: str) -> None:
+    with pytest.raises(CliError) as caught:
+        AdminClient(url)
+    assert caught.value.code == USAGE
+
+
+def test_a_host_and_port_alone_are_plain_http() -> None:
+    assert AdminClient("127.0.0.1:4201").url == "http://127.0.0.1:4201"
+
+
+def test_a_name_is_one_segment() -> None:
+    assert segment("a/b c") == "a%2Fb%20c"
+
+
+def test_pages_are_followed_to_the_end_or_the_limit(api: Any, made: Any) -> None:
+    api.answers["GET services"] = [made.page({"n": 1}, {"n": 2}, cursor="c"), made.page({"n": 3})]
+    assert [item["n"] for item in api.items("services")] == [1, 2, 3]
+    assert [target for target, _ in api.asked] == ["GET services?limit=200", "GET services?after=c&limit=200"]
+    api.answers["GET services"] = [made.page({"n": 1}, {"n": 2}, cursor="c")]
+    assert [item["n"] for item in api.items("services", limit=2)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(401, DENIED), (403, DENIED), (404, FAILED), (409, FAILED), (500, FAILED)]
+)
+def test_refusals_have_their_exit_code(api: Any, status: int, code: int) -> None:
+    api.answers["GET gateway"] = (status, {"detail": "no"})
+    with pytest.raises(ApiError) as caught:
+        api.get("gateway")
+    assert (caught.value.code, caught.value.status) == (code, status)
+
+
+def test_an_answer_that_is_not_json_is_one_line(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "raw", lambda *_, **__: (200, b"<html>"))
+    with pytest.raises(CliError, match="not JSON"):
+        api.get("gateway")

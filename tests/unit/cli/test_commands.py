@@ -1,0 +1,334 @@
+"""Commands say what happened, in words and in the exit code."""
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.cli.exits import Unreachable
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_deploy_registers_tests_and_starts(api: Any, cli: Any, made: Any, capsys: Capture) -> None:
+    test = {"method": "GET", "path": "/", "expectedStatus": 200, "status": 200, "ok": True, "durationMs": 3}
+    api.answers |= {
+        "GET deployment/versions": made.page(),
+        "POST deployment/versions": (201, made.version()),
+        "POST deployment/versions/ver-1/test": {"isHealthy": True, "responseTime": 3, "tests": [test]},
+        "POST deployment/start": (201, made.deployment()),
+    }
+    code = cli(
+        "deploy",
+        "auth",
+        "v1.1",
+        "--url",
+        "http://127.0.0.1:7201",
+        "--steps",
+        "10,50,100",
+        "--step-interval",
+        "5m",
+    )
+    assert code == 0
+    sent = dict(api.asked)
+    assert sent["POST deployment/versions"] == {
+        "serviceName": "auth",
+        "version": "v1.1",
+        "url": "http://127.0.0.1:7201",
+    }
+    assert sent["POST deployment/start"] == {
+        "serviceName": "auth",
+        "toVersion": "v1.1",
+        "strategy": "canary",
+        "config": {"steps": [10, 50, 100], "stepInterval": 300_000},
+    }
+    assert api.sent_fields[-1]["idempotency-key"]
+    out, err = capsys.readouterr()
+    assert out == "rolling v1.0 → v1.1 (canary): step 1/3, 10 %, 3m12s left\n"
+    assert "registered auth v1.1" in err
+
+
+def test_deploy_moves_nothing_when_a_test_fails(api: Any, cli: Any, made: Any, capsys: Capture) -> None:
+    test = {"method": "GET", "path": "/", "expectedStatus": 200, "status": 500, "ok": False, "durationMs": 3}
+    api.answers |= {
+        "GET deployment/versions": made.page(made.version()),
+        "POST deployment/versions/ver-1/test": {"isHealthy": False, "responseTime": 3, "tests": [test]},
+    }
+    assert cli("deploy", "auth", "v1.1") == 1
+    assert "nothing was moved" in capsys.readouterr().err
+    assert not any(target.startswith("POST deployment/start") for target, _ in api.asked)
+
+
+def test_deploy_needs_a_url_for_a_version_nobody_knows(
+    api: Any, cli: Any, made: Any, capsys: Capture
+) -> None:
+    api.answers["GET deployment/versions"] = made.page()
+    assert cli("deploy", "auth", "v1.1") == 2
+    assert capsys.readouterr().err == "gateway: auth has no version v1.1: say where it answers with --url\n"
+
+
+def test_deploy_never_moves_a_name_to_another_build(api: Any, cli: Any, made: Any) -> None:
+    api.answers["GET deployment/versions"] = made.page(made.version())
+    assert cli("deploy", "auth", "v1.1", "--url", "http://127.0.0.1:9999") == 1
+
+
+@pytest.mark.parametrize(("status", "code"), [("completed", 0), ("rolled_back", 1), ("failed", 1)])
+def test_deploy_waits_for_the_end_and_over_a_restart(
+    api: Any, cli: Any, made: Any, capsys: Capture, status: str, code: int
+) -> None:
+    api.answers |= {
+        "GET deployment/versions": made.page(made.version()),
+        "POST deployment/start": (201, made.deployment()),
+        "GET deployment/dep-1": [
+            made.deployment(),
+            Unreachable("restarting"),
+            made.deployment(trafficPercent=50, currentStep=1),
+            made.deployment(status=status, trafficPercent=100, remainingMs=None, summary="all is well"),
+        ],
+    }
+    assert cli("deploy", "auth", "v1.1", "--no-test", "--wait") == code
+    out, err = capsys.readouterr()
+    assert out.startswith(status)
+    assert [line.split(" (")[0] for line in err.splitlines()] == [
+        "rolling: 10 % on v1.1",
+        "rolling: 50 % on v1.1",
+        f"{status}: 100 % on v1.1",
+    ]
+
+
+def test_waiting_too_long_is_exit_code_3(api: Any, cli: Any, made: Any) -> None:
+    api.answers |= {
+        "GET deployment/versions": made.page(made.version()),
+        "POST deployment/start": (201, made.deployment()),
+        "GET deployment/dep-1": made.deployment(),
+    }
+    assert cli("deploy", "auth", "v1.1", "--no-test", "--wait", "--timeout", "0") == 3
+
+
+def test_the_first_version_needs_no_rollout(api: Any, cli: Any, made: Any, capsys: Capture) -> None:
+    api.answers |= {
+        "GET deployment/versions": (404, {"detail": "no service 'auth'"}),
+        "POST deployment/versions": (201, made.version(weight=100, healthStatus="unknown")),
+        "GET deployment": made.page(),
+        "GET deployment/versions/ver-1": [
+            made.version(weight=100, healthStatus="unknown"),
+            made.version(weight=100),
+        ],
+    }
+    assert cli("deploy", "auth", "v1.0", "--url", "http://127.0.0.1:7200", "--route", "/api", "--wait") == 0
+    assert "nothing to move" in capsys.readouterr().out
+    sent = dict(api.asked)["POST deployment/versions"]
+    assert list(sent["routes"]) == [{"host": "*", "path": "/api"}]
+
+
+def test_get_shows_the_tree(api: Any, cli: Any, made: Any, capsys: Capture) -> None:
+    service = {"id": "svc-1", "name": "auth", "currentVersionId": "ver-0", "paused": False}
+    api.answers |= {
+        "GET services": made.page(service),
+        "GET deployment/versions": made.page(
+            made.version(id="ver-0", version="v1.0", weight=90), made.version(weight=10)
+        ),
+        "GET deployment": made.page(made.deployment()),
+    }
+    assert cli("get") == 0
+    out = capsys.readouterr().out
+    for text in ("auth", "v1.0 *", "90 %", "healthy", "step 1/3", "hold: 3 of 20 requests seen"):
+        assert text in out
+    assert cli("get", "-o", "json") == 0
+    assert json.loads(capsys.readouterr().out)[0]["deployment"]["id"] == "dep-1"
+
+
+@pytest.mark.parametrize("move", ["promote", "pause", "resume", "complete"])
+def test_a_move_goes_to_the_open_rollout(api: Any, cli: Any, made: Any, move: str) -> None:
+    api.answers |= {
+        "GET deployment": made.page(made.deployment()),
+        f"POST deployment/dep-1/{move}": made.deployment(),
+    }
+    assert cli(move, "auth") == 0
+    assert api.asked[-1][0] == f"POST deployment/dep-1/{move}"
+
+
+def test_a_move_without_an_open_rollout_says_so(api: Any, cli: Any, made: Any, capsys: Capture) -> None:
+    api.answers["GET deployment"] = made.page(made.deployment(status="completed"))
+    assert cli("pause", "auth") == 1
+    assert capsys.readouterr().err == "gateway: auth has no open rollout: the last one ended completed\n"
+    api.answers["GET deployment"] = made.page()
+    assert cli("pause", "auth") == 1
+
+
+def test_rollback_is_tried_whatever_the_rollout_says_of_itself(
+    api: Any, cli: Any, made: Any, capsys: Capture
+) -> None:
+    api.answers |= {
+        "GET deployment": made.page(made.deployment(status="completed")),
+        "POST deployment/dep-1/rollback": made.deployment(status="rolled_back", warning="v1.0 is unhealthy"),
+    }
+    assert cli("rollback", "auth", "--reason", "smoke") == 0
+    assert api.asked[-1][1] == {"reason": "smoke"}
+    assert "warning: v1.0 is unhealthy" in capsys.readouterr().err
+
+
+def test_status_fails_when_the_rollout_did(api: Any, cli: Any, made: Any) -> None:
+    for status, code in (("rolling", 0), ("completed", 0), ("rolled_back", 1), ("failed", 1)):
+        api.answers["GET deployment"] = made.page(made.deployment(status=status))
+        assert cli("status", "auth") == code
+
+
+def test_denied_is_exit_code_4(api: Any, cli: Any, capsys: Capture) -> None:
+    api.answers["GET services"] = (403, {"detail": "needs the role viewer"})
+    assert cli("get") == 4
+    assert capsys.readouterr().err == "gateway: needs the role viewer\n"
+
+
+def test_an_unreachable_gateway_is_one_line(cli: Any, capsys: Capture) -> None:
+    assert cli("get", "--admin-url", "http://127.0.0.1:1", "--token", "x") == 1
+    err = capsys.readouterr().err
+    assert err.startswith("gateway: cannot reach the admin API at http://127.0.0.1:1")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["deploy"],
+        ["promote"],
+        ["set-weight", "a", "b", "101"],
+        ["deploy", "a", "b", "--steps", "x"],
+    ],
+)
+def test_usage_is_exit_code_2(cli: Any, arguments: list[str], capsys: Capture) -> None:
+    assert cli(*arguments) == 2
+    assert capsys.readouterr().err
+
+
+def test_set_weight_patches_the_version(api: Any, cli: Any, made: Any) -> None:
+    api.answers |= {
+        "GET deployment/versions": made.page(made.version()),
+        "PATCH deployment/versions/ver-1": made.version(weight=30),
+    }
+    assert cli("set-weight", "auth", "v1.1", 30) == 0
+    assert api.asked[-1] == ("PATCH deployment/versions/ver-1", {"weight": 30})
+
+
+def test_drain_waits_until_the_version_may_stop(api: Any, cli: Any, made: Any, capsys: Capture) -> None:
+    busy = {
+        "state": "draining",
+        "inFlight": 2,
+        "streams": 0,
+        "oldestMs": 5,
+        "deadline": None,
+        "safeToStop": False,
+    }
+    api.answers |= {
+        "GET deployment/versions": made.page(made.version()),
+        "POST deployment/versions/ver-1/drain": busy,
+        "GET deployment/versions/ver-1/drain": [
+            busy,
+            busy | {"state": "drained", "inFlight": 0, "safeToStop": True},
+        ],
+    }
+    assert cli("drain", "auth", "v1.1", "--deadline", "30s", "--wait") == 0
+    assert capsys.readouterr().out == "auth v1.1: drained, may be stopped\n"
+    assert ("POST deployment/versions/ver-1/drain", {"timeout": 30_000}) in api.asked
+
+
+def test_a_new_token_is_alone_on_stdout(api: Any, cli: Any, capsys: Capture) -> None:
+    api.answers["POST tokens"] = (201, {"name": "ci", "role": "deployer", "token": "gw_secret"})
+    assert cli("token", "create", "ci", "--role", "deployer") == 0
+    assert capsys.readouterr().out == "gw_secret\n"
+
+
+def test_a_token_is_revoked_by_name_when_only_one_has_it(api: Any, cli: Any, made: Any) -> None:
+    first = {"id": "t-1", "name": "ci", "revokedAt": None}
+    api.answers |= {"GET tokens": made.page(first, first | {"id": "t-2"}), "DELETE tokens/t-1": (204, None)}
+    assert cli("token", "revoke", "ci") == 1
+    assert cli("token", "revoke", "t-1") == 0
+
+
+def test_freeze_is_set_and_shown(api: Any, cli: Any, capsys: Capture) -> None:
+    api.answers |= {"PUT freeze": {"frozen": True, "reason": "audit"}, "GET freeze": {"frozen": False}}
+    assert cli("freeze", "on", "--reason", "audit") == 0
+    assert cli("freeze") == 0
+    assert capsys.readouterr().out == "frozen: audit\nnot frozen\n"
+
+
+def test_upgrade_returns_when_the_new_control_is_in_charge(api: Any, cli: Any, capsys: Capture) -> None:
+    old = {"epoch": 3, "release": "1", "pid": 10}
+    api.answers |= {
+        "GET gateway": [old, old, Unreachable("handing over"), old | {"epoch": 4, "release": "2"}],
+        "POST gateway/upgrade": (202, old),
+    }
+    assert cli("upgrade") == 0
+    assert capsys.readouterr().out == "release 2 is in charge, epoch 4, pid 10\n"
+    api.answers["GET gateway"] = old
+    assert cli("upgrade", "--timeout", "0") == 3
+
+
+def test_healthcheck_is_the_exit_code(api: Any, cli: Any) -> None:
+    api.answers |= {"GET /readyz": (503, "not ready"), "GET /livez": (200, "alive")}
+    assert cli("healthcheck") == 1
+    assert cli("healthcheck", "--live") == 0
+
+
+def test_events_are_lines(api: Any, cli: Any, made: Any, capsys: Capture) -> None:
+    event = {
+        "id": 1,
+        "at": "2026-01-02T03:04:05Z",
+        "kind": "deployment.step",
+        "service": "auth",
+        "version": "v1.1",
+        "actor": "judge",
+        "data": {"text": "10 %"},
+    }
+    api.answers["GET events"] = made.page(event)
+    assert cli("events", "auth") == 0
+    out = capsys.readouterr().out
+    assert "deployment.step" in out
+    assert "text=10 %" in out
+    assert cli("events", "-o", "json") == 0
+    assert json.loads(capsys.readouterr().out)["id"] == 1
+
+
+def test_history_and_versions_are_tables(api: Any, cli: Any, made: Any, capsys: Capture) -> None:
+    api.answers |= {
+        "GET deployment": made.page(made.deployment()),
+        "GET deployment/versions": made.page(made.version()),
+    }
+    assert cli("history", "auth") == 0
+    assert cli("versions") == 0
+    out = capsys.readouterr().out
+    assert "STRATEGY" in out
+    assert "http://127.0.0.1:7201" in out
+
+
+def test_check_names_the_wrong_key(cli: Any, tmp_path: Any, capsys: Capture) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text("[admin]\naddres = 'x'\n")
+    assert cli("check", "--config", file) == 2
+    assert capsys.readouterr().err == "gateway: admin.addres: unknown key\n"
+    file.write_text("[admin]\naddress = '127.0.0.1:0'\n")
+    assert cli("check", "--config", file) == 0
+
+
+def test_the_bootstrap_token_beside_the_store_is_found(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gateway.cli import connect
+
+    file = tmp_path / "gateway.toml"
+    file.write_text(
+        f"[store]\nurl = 'sqlite:///{tmp_path}/gateway.db'\n[admin]\naddress = '127.0.0.1:4999'\n"
+    )
+    (tmp_path / "admin.token").write_text("gw_boot\n")
+    seen: list[tuple[str, str | None]] = []
+    monkeypatch.setattr(connect, "AdminClient", lambda url, token: seen.append((url, token)))
+    connect.connect(None, None, str(file))
+    connect.connect("http://h:1", None, str(file))
+    (tmp_path / "admin.token").unlink()
+    connect.connect(None, None, str(file))
+    assert seen == [
+        ("http://127.0.0.1:4999", "gw_boot"),
+        ("http://h:1", "gw_boot"),
+        ("http://127.0.0.1:4999", None),
+    ]
