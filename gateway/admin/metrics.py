@@ -207,6 +207,9 @@ class GatewayCollector(Collector):
         breaker = GaugeMetricFamily(
             "gateway_endpoint_breaker_state", "1 for the state its breaker is in.", labels=(*labels, "state")
         )
+        healthy = GaugeMetricFamily(
+            "gateway_endpoint_healthy", "1 while it may be sent requests.", labels=labels
+        )
         draining = GaugeMetricFamily("gateway_endpoint_draining", "1 while it drains.", labels=labels)
         for service in self._catalog.services.values():
             for version in service.versions.values():
@@ -214,8 +217,9 @@ class GatewayCollector(Collector):
                     names = (service.record.name, version.record.version, endpoint.name)
                     for state in BREAKER_STATES:
                         breaker.add_metric((*names, state.lower()), endpoint.breaker.state == state)
+                    healthy.add_metric(names, endpoint.is_healthy)
                     draining.add_metric(names, endpoint.draining)
-        yield from (breaker, draining)
+        yield from (breaker, healthy, draining)
 
     def _deployments(self) -> Iterator[Metric]:
         status = GaugeMetricFamily(

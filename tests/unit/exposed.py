@@ -32,7 +32,7 @@ def exposed() -> dict[str, set[str]]:
 
 
 def _catalog() -> Any:
-    endpoint = Fake(name="127.0.0.1:7200", breaker=Fake(state="CLOSED"), draining=False)
+    endpoint = Fake(name="127.0.0.1:7200", breaker=Fake(state="CLOSED"), is_healthy=True, draining=False)
     record = Fake(
         service_name="auth",
         version="v1.0",

@@ -1,7 +1,5 @@
 """The exposition is what Prometheus reads, and its numbers are the tally's."""
 
-from typing import Any
-
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -10,6 +8,7 @@ from gateway.core.window import BUCKETS, bucket_of, bucket_upper_us
 from gateway.link.counts import VersionCounts, totals_of
 from gateway.link.messages import Counts
 from gateway.store.records import DeploymentRecord
+from tests.unit.admin.bench import Bench
 
 
 def test_every_edge_ends_a_counted_bucket() -> None:
@@ -33,7 +32,7 @@ def test_an_empty_histogram_is_all_zeros() -> None:
     assert {count for _, count in cumulative({})} == {0}
 
 
-async def test_counts_of_workers_are_exposed_by_version(bench: Any, deployment: DeploymentRecord) -> None:
+async def test_counts_of_workers_are_exposed_by_version(bench: Bench, deployment: DeploymentRecord) -> None:
     counts = VersionCounts("auth", "v1.1", "ver-1")
     counts.request("GET", 200, 1_000)
     counts.request("GET", 503, 2_000)
@@ -66,7 +65,7 @@ async def test_counts_of_workers_are_exposed_by_version(bench: Any, deployment: 
     assert samples["gateway_deployment_status", *status] == 1
 
 
-async def test_answers_of_the_admin_listener_are_counted(bench: Any) -> None:
+async def test_answers_of_the_admin_listener_are_counted(bench: Bench) -> None:
     await bench.ask("GET", "/livez", role=None)
     await bench.ask("BREW", "/livez", role=None)
     await bench.ask("POST", "/api/v1/admin/tokens", role="viewer")

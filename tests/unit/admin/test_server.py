@@ -10,6 +10,7 @@ from gateway.control.problems import conflict
 from gateway.errors import IllegalTransition
 from gateway.store.api import Page
 from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord
+from tests.unit.admin.bench import Bench
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -23,7 +24,7 @@ def problem(response: Any) -> dict[str, Any]:
 
 
 async def test_a_version_is_registered_and_shown_where_location_says(
-    bench: Any, version: VersionRecord
+    bench: Bench, version: VersionRecord
 ) -> None:
     bench.actions.answers["create_version"] = version
     body = b'{"serviceName": "auth", "version": "v1.1", "url": "http://127.0.0.1:7201"}'
@@ -43,7 +44,7 @@ async def test_a_version_is_registered_and_shown_where_location_says(
     assert (name, actor.role, sent.service_name) == ("create_version", "operator", "auth")
 
 
-async def test_a_list_has_items_and_next(bench: Any, version: VersionRecord) -> None:
+async def test_a_list_has_items_and_next(bench: Bench, version: VersionRecord) -> None:
     bench.actions.answers["list_versions"] = Page([version], "cursor")
     response = await bench.ask("GET", f"{BASE}/deployment/versions", role="viewer", query="serviceName=auth")
     decoded = json.loads(response.body)
@@ -51,7 +52,7 @@ async def test_a_list_has_items_and_next(bench: Any, version: VersionRecord) -> 
     assert decoded["next"] == "cursor"
 
 
-async def test_nothing_under_the_base_answers_without_a_token(bench: Any) -> None:
+async def test_nothing_under_the_base_answers_without_a_token(bench: Bench) -> None:
     for path in (f"{BASE}/deployment", f"{BASE}/nothing", BASE):
         response = await bench.ask("GET", path, role=None)
         assert response.status == 401
@@ -60,7 +61,7 @@ async def test_nothing_under_the_base_answers_without_a_token(bench: Any) -> Non
     assert bench.actions.calls == []
 
 
-async def test_a_wrong_token_is_401_then_429_and_a_right_one_still_works(bench: Any) -> None:
+async def test_a_wrong_token_is_401_then_429_and_a_right_one_still_works(bench: Bench) -> None:
     bench.actions.answers["list_services"] = Page([])
     for _ in range(3):
         response = await bench.ask("GET", f"{BASE}/services", token="gw_wrong")
@@ -76,7 +77,7 @@ async def test_a_wrong_token_is_401_then_429_and_a_right_one_still_works(bench: 
     assert (await bench.ask("GET", f"{BASE}/services", token="gw_wrong")).status == 401
 
 
-async def test_a_role_below_the_calls_is_403_and_audited(bench: Any) -> None:
+async def test_a_role_below_the_calls_is_403_and_audited(bench: Bench) -> None:
     response = await bench.ask("POST", f"{BASE}/deployment/dep-1/rollback", role="operator")
     assert response.status == 403
     assert "deployer" in problem(response)["detail"]
@@ -90,18 +91,18 @@ async def test_a_role_below_the_calls_is_403_and_audited(bench: Any) -> None:
     assert bench.actions.calls == []
 
 
-async def test_refusals_beyond_the_allowance_are_not_stored(bench: Any) -> None:
+async def test_refusals_beyond_the_allowance_are_not_stored(bench: Bench) -> None:
     for _ in range(20):
         assert (await bench.ask("POST", f"{BASE}/deployment/dep-1/pause", role="viewer")).status == 403
     assert len(bench.store.audit_rows) == 5
 
 
-async def test_a_refused_read_is_not_audited(bench: Any) -> None:
+async def test_a_refused_read_is_not_audited(bench: Bench) -> None:
     assert (await bench.ask("GET", f"{BASE}/tokens", role="deployer")).status == 403
     assert bench.store.audit_rows == []
 
 
-async def test_another_method_is_405_with_allow(bench: Any) -> None:
+async def test_another_method_is_405_with_allow(bench: Bench) -> None:
     response = await bench.ask("DELETE", f"{BASE}/deployment/start")
     assert response.status == 405
     assert dict(response.fields)["Allow"] == "OPTIONS, POST"
@@ -109,13 +110,13 @@ async def test_another_method_is_405_with_allow(bench: Any) -> None:
     assert (response.status, dict(response.fields)["Allow"]) == (405, "GET, HEAD, OPTIONS")
 
 
-async def test_options_names_the_methods(bench: Any) -> None:
+async def test_options_names_the_methods(bench: Bench) -> None:
     response = await bench.ask("OPTIONS", f"{BASE}/deployment/versions/x", role="viewer")
     assert response.status == 204
     assert dict(response.fields)["Allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH"
 
 
-async def test_head_is_served_by_get(bench: Any, service: ServiceRecord) -> None:
+async def test_head_is_served_by_get(bench: Bench, service: ServiceRecord) -> None:
     bench.actions.answers["get_service"] = service
     assert (await bench.ask("HEAD", f"{BASE}/services/auth", role="viewer")).status == 200
 
@@ -129,14 +130,16 @@ async def test_head_is_served_by_get(bench: Any, service: ServiceRecord) -> None
         (b'{"percent": 10, "x": 1}', "application/json", 422),
     ],
 )
-async def test_a_bad_body_never_reaches_the_action(bench: Any, body: bytes, media: str, status: int) -> None:
+async def test_a_bad_body_never_reaches_the_action(
+    bench: Bench, body: bytes, media: str, status: int
+) -> None:
     response = await bench.ask("PUT", f"{BASE}/deployment/dep-1/traffic", body=body, content_type=media)
     assert response.status == status
     assert problem(response)["detail"]
     assert bench.actions.calls == []
 
 
-async def test_an_actions_problem_is_the_answer(bench: Any) -> None:
+async def test_an_actions_problem_is_the_answer(bench: Bench) -> None:
     bench.actions.answers["promote"] = conflict("auth has no open deployment")
     response = await bench.ask("POST", f"{BASE}/deployment/dep-1/promote")
     assert response.status == 409
@@ -145,7 +148,7 @@ async def test_an_actions_problem_is_the_answer(bench: Any) -> None:
     assert (await bench.ask("POST", f"{BASE}/deployment/dep-1/promote")).status == 409
 
 
-async def test_starts_are_limited_and_rollbacks_are_not(bench: Any, deployment: DeploymentRecord) -> None:
+async def test_starts_are_limited_and_rollbacks_are_not(bench: Bench, deployment: DeploymentRecord) -> None:
     bench.actions.answers |= {"start_deployment": deployment, "rollback": deployment}
     body = b'{"serviceName": "auth", "toVersion": "v1.1"}'
     for expected in (201, 201, 429):
@@ -157,7 +160,7 @@ async def test_starts_are_limited_and_rollbacks_are_not(bench: Any, deployment: 
         assert response.status == 200
 
 
-async def test_the_idempotency_key_is_handed_on(bench: Any, deployment: DeploymentRecord) -> None:
+async def test_the_idempotency_key_is_handed_on(bench: Bench, deployment: DeploymentRecord) -> None:
     bench.actions.answers["start_deployment"] = deployment
     body = b'{"serviceName": "auth", "toVersion": "v1.1"}'
     await bench.ask("POST", f"{BASE}/deployment/start", body=body, idempotency_key="k-1")
@@ -165,7 +168,7 @@ async def test_the_idempotency_key_is_handed_on(bench: Any, deployment: Deployme
 
 
 async def test_if_match_is_handed_on_and_a_known_etag_saves_the_body(
-    bench: Any, version: VersionRecord
+    bench: Bench, version: VersionRecord
 ) -> None:
     bench.actions.answers |= {"patch_version": version, "get_version": version}
     path = f"{BASE}/deployment/versions/ver-1"
@@ -176,7 +179,7 @@ async def test_if_match_is_handed_on_and_a_known_etag_saves_the_body(
     assert (response.status, response.body) == (304, b"")
 
 
-async def test_probes_and_the_page_need_no_token(bench: Any) -> None:
+async def test_probes_and_the_page_need_no_token(bench: Bench) -> None:
     for path in ("/livez", "/readyz", "/openapi.json", "/"):
         assert (await bench.ask("GET", path, role=None)).status == 200
     bench.why_unready = "draining"
@@ -185,19 +188,19 @@ async def test_probes_and_the_page_need_no_token(bench: Any) -> None:
     assert (await bench.ask("GET", "/livez", role=None)).status == 200
 
 
-async def test_metrics_are_open_on_loopback_only(bench: Any) -> None:
+async def test_metrics_are_open_on_loopback_only(bench: Bench) -> None:
     assert (await bench.ask("GET", "/metrics", role=None)).status == 401
     assert (await bench.ask("GET", "/metrics", role="viewer")).status == 200
 
 
-async def test_an_unknown_path_outside_the_base_is_404(bench: Any) -> None:
+async def test_an_unknown_path_outside_the_base_is_404(bench: Bench) -> None:
     response = await bench.ask("GET", "/favicon.ico", role=None)
     assert response.status == 404
     problem(response)
     assert (await bench.ask("GET", BASE + "x", role=None)).status == 404
 
 
-async def test_every_answer_is_kept_out_of_caches(bench: Any) -> None:
+async def test_every_answer_is_kept_out_of_caches(bench: Bench) -> None:
     bench.actions.answers["list_services"] = Page([])
     for response in (await bench.ask("GET", f"{BASE}/services"), await bench.ask("GET", BASE, role=None)):
         assert dict(response.fields)["Cache-Control"] == "no-store"

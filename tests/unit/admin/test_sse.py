@@ -3,14 +3,12 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Any
 
 from gateway.admin.call import BASE
 from gateway.admin.sse import STREAMS, EventFeed, encode_event
 from gateway.store.records import EventRecord
-
-AT = datetime(2026, 1, 2, tzinfo=UTC)
+from tests.unit.admin.bench import AT, Bench
 
 
 def event(number: int, service: str = "auth") -> EventRecord:
@@ -43,7 +41,7 @@ def test_an_event_is_one_block_of_one_data_line() -> None:
     assert len(lines) == 3
 
 
-async def test_what_was_missed_comes_before_what_happens(bench: Any) -> None:
+async def test_what_was_missed_comes_before_what_happens(bench: Bench) -> None:
     feed = EventFeed(bench.store)
     bench.store.event_records = [event(1), event(2), event(3)]
     stream = feed.stream(1, None, welcome)
@@ -58,7 +56,7 @@ async def test_what_was_missed_comes_before_what_happens(bench: Any) -> None:
     assert feed.open == 0
 
 
-async def test_an_event_between_reading_and_resting_is_not_missed(bench: Any) -> None:
+async def test_an_event_between_reading_and_resting_is_not_missed(bench: Bench) -> None:
     feed = EventFeed(bench.store)
     read = bench.store.events
 
@@ -75,14 +73,14 @@ async def test_an_event_between_reading_and_resting_is_not_missed(bench: Any) ->
     assert ids(await next_of(stream)) == [1]
 
 
-async def test_only_the_service_asked_for_is_sent(bench: Any) -> None:
+async def test_only_the_service_asked_for_is_sent(bench: Bench) -> None:
     bench.store.event_records = [event(1, "auth"), event(2, "billing")]
     stream = EventFeed(bench.store).stream(0, "billing", welcome)
     await next_of(stream)
     assert ids(await next_of(stream)) == [2]
 
 
-async def test_a_quiet_stream_beats_and_ends_when_the_token_is_revoked(bench: Any) -> None:
+async def test_a_quiet_stream_beats_and_ends_when_the_token_is_revoked(bench: Bench) -> None:
     stream = EventFeed(bench.store, heartbeat_s=0.01).stream(0, None, welcome)
     await next_of(stream)
     assert (await next_of(stream)).startswith(b":")
@@ -90,7 +88,7 @@ async def test_a_quiet_stream_beats_and_ends_when_the_token_is_revoked(bench: An
     assert [piece async for piece in stream] == [b"retry: 2000\n\n"]
 
 
-async def test_closing_ends_every_stream_in_order(bench: Any) -> None:
+async def test_closing_ends_every_stream_in_order(bench: Bench) -> None:
     feed = EventFeed(bench.store)
     stream = feed.stream(0, None, welcome)
     await next_of(stream)
@@ -106,7 +104,7 @@ async def _all(stream: AsyncIterator[bytes]) -> list[bytes]:
     return [piece async for piece in stream]
 
 
-async def test_the_endpoint_streams_from_last_event_id(bench: Any) -> None:
+async def test_the_endpoint_streams_from_last_event_id(bench: Bench) -> None:
     bench.store.event_records = [event(1), event(2)]
     response = await bench.ask("GET", f"{BASE}/events", role="viewer", last_event_id="1")
     assert (response.status, dict(response.fields)["Content-Type"]) == (200, "text/event-stream")
@@ -116,7 +114,7 @@ async def test_the_endpoint_streams_from_last_event_id(bench: Any) -> None:
     assert response.status == 400
 
 
-async def test_without_last_event_id_a_stream_begins_now(bench: Any) -> None:
+async def test_without_last_event_id_a_stream_begins_now(bench: Bench) -> None:
     bench.store.event_records = [event(1), event(2)]
     response = await bench.ask("GET", f"{BASE}/events", role="viewer")
     await next_of(response.body)
@@ -125,13 +123,13 @@ async def test_without_last_event_id_a_stream_begins_now(bench: Any) -> None:
     assert ids(await next_of(response.body)) == [3]
 
 
-async def test_too_many_streams_are_refused(bench: Any) -> None:
+async def test_too_many_streams_are_refused(bench: Bench) -> None:
     bench.server.feed.open = STREAMS
     response = await bench.ask("GET", f"{BASE}/events", role="viewer")
     assert (response.status, dict(response.fields)["Retry-After"]) == (503, "5")
 
 
-async def test_events_as_json_are_a_list(bench: Any) -> None:
+async def test_events_as_json_are_a_list(bench: Bench) -> None:
     bench.actions.answers["events"] = [event(1)]
     response = await bench.ask("GET", f"{BASE}/events", role="viewer", accept="application/json")
     assert [item["id"] for item in json.loads(response.body)["items"]] == [1]

@@ -1,0 +1,146 @@
+"""A store, actions and catalog that keep what they are told, and the admin server on top of them."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+from gateway.admin.auth import Authenticator, digest
+from gateway.admin.server import AdminServer
+from gateway.control.tally import Tally
+from gateway.http1.app import Request
+from gateway.store.api import Page
+from gateway.store.records import (
+    AuditEntry,
+    DeploymentRecord,
+    EventRecord,
+    Role,
+    TokenRecord,
+)
+
+AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+class FakeStore:
+    """Tokens, audit rows and events in memory."""
+
+    epoch = 3
+
+    def __init__(self) -> None:
+        self.token_records: dict[str, TokenRecord] = {}
+        self.audit_rows: list[AuditEntry] = []
+        self.event_records: list[EventRecord] = []
+        self.deployment_records: list[DeploymentRecord] = []
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator["FakeStore"]:
+        yield self
+
+    def add_audit(self, entry: AuditEntry) -> None:
+        self.audit_rows.append(entry)
+
+    def put_token(self, record: TokenRecord) -> None:
+        self.token_records[record.hash] = record
+
+    async def tokens(self) -> list[TokenRecord]:
+        return list(self.token_records.values())
+
+    async def token_by_hash(self, hashed: str) -> TokenRecord | None:
+        return self.token_records.get(hashed)
+
+    async def deployments(self, **_: object) -> Page[DeploymentRecord]:
+        return Page(self.deployment_records)
+
+    async def events(self, *, after: int, limit: int, service: str | None = None) -> list[EventRecord]:
+        found = (event for event in self.event_records if event.id > after)
+        return [event for event in found if service in (None, event.service)][:limit]
+
+    async def last_event_id(self) -> int:
+        return self.event_records[-1].id if self.event_records else 0
+
+
+class FakeActions:
+    """Answers each action with what a test put into `answers`, and keeps how it was called."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Any] = {}
+        self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        async def action(*args: Any, **kwargs: Any) -> Any:
+            self.calls.append((name, args, kwargs))
+            answer = self.answers[name]
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        return action
+
+
+class Bench:
+    """The server with everything around it in the test's hands."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.why_unready: str | None = None
+        self.store = FakeStore()
+        self.actions = FakeActions()
+        self.catalog = SimpleNamespace(services={})
+        self.hub = SimpleNamespace(apply_us={0: 250}, workers=list)
+        self.tally = Tally()
+        state = SimpleNamespace(restarts={"exited": 2}, unready=lambda: self.why_unready)
+        limits = SimpleNamespace(starts_per_minute=2, changes_per_minute=5)
+        auth: Any = Authenticator(
+            self.store,  # type: ignore[arg-type]
+            failed_logins=3,
+            clock=lambda: self.now,
+            utc=lambda: AT,
+        )
+        parts: dict[str, Any] = {
+            "actions": self.actions,
+            "auth": auth,
+            "store": self.store,
+            "catalog": self.catalog,
+            "tally": self.tally,
+            "hub": self.hub,
+            "state": state,
+            "limits": limits,
+        }
+        self.auth = auth
+        self.server = AdminServer(**parts, clock=lambda: self.now)
+
+    def token(self, role: Role) -> str:
+        """Return a token of that role, known to the store."""
+        token = f"gw_{role}-token"
+        self.store.put_token(
+            TokenRecord(
+                id=f"id-{role}",
+                name=role,
+                role=role,
+                prefix=token[:9],
+                hash=digest(token),
+                created_by="test",
+                created_at=AT,
+                last_used_at=AT,
+            )
+        )
+        return token
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        role: Role | None = "admin",
+        token: str | None = None,
+        query: str = "",
+        body: bytes = b"",
+        **fields: str,
+    ) -> Any:
+        """Return the server's response to one request."""
+        named = {name.replace("_", "-"): value for name, value in fields.items()}
+        token = token or (self.token(role) if role else None)
+        if token is not None:
+            named["authorization"] = f"Bearer {token}"
+        return await self.server.handle(Request(method, path, query, named, body, "127.0.0.1"))
