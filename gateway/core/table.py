@@ -257,18 +257,18 @@ class Service:
             weighted = tuple(each for each in self.versions if each.usable and each.standby)[:1]
         self._weighted = weighted
         self._only = weighted[0] if len(weighted) == 1 else None
-        for version, share in zip(weighted, shares_of([each.weight for each in weighted]), strict=True):
+        units = [weight_units(each.weight) for each in weighted]
+        for version, share in zip(weighted, shares_of(units), strict=True):
             version.share = share
         if len(weighted) > 1:
-            self._draw = self._round(weighted)
+            self._draw = self._round(weighted, units)
 
-    def _round(self, weighted: tuple[Version, ...]) -> Callable[[], int]:
+    def _round(self, weighted: tuple[Version, ...], units: Sequence[int]) -> Callable[[], int]:
         """Return the draw among `weighted`, at the place in its round where it was left."""
-        weights = [weight_units(each.weight) for each in weighted]
-        key = tuple(zip((each.id for each in weighted), weights, strict=True))
+        key = tuple(zip((each.id for each in weighted), units, strict=True))
         draw = self._rounds.pop(key, None)
         if draw is None:
-            draw = split(weights, seed=f"{self._seed}|{self.id}|{key}", phase=self._phase).__next__
+            draw = split(units, seed=f"{self._seed}|{self.id}|{key}", phase=self._phase).__next__
         self._rounds[key] = draw
         if len(self._rounds) > KEPT_ROUNDS:
             del self._rounds[next(iter(self._rounds))]
@@ -403,21 +403,20 @@ def weight_units(weight: float) -> int:
     return max(round(weight * 100), 1)
 
 
-def shares_of(weights: Sequence[float]) -> list[int]:
-    """Return weights as shares that sum to exactly ALL, rounded by largest remainder; a lone 0 (the stand-by)
-    gets all.
+def shares_of(units: Sequence[int]) -> list[int]:
+    """Return weights above zero as shares, each at least 1, that sum to exactly ALL; none of none.
 
-    A positive weight never rounds to nothing.
+    Rounded by largest remainder; what tiny weights get too much is taken from the largest.
     """
-    if len(weights) < 2:
-        return [ALL] * len(weights)
-    total = sum(weights)
-    exact = [weight * ALL / total for weight in weights]
-    shares = [max(int(each), 1) for each in exact]
-    while (missing := ALL - sum(shares)) != 0:
-        step = 1 if missing > 0 else -1
-        index = max(range(len(shares)), key=lambda i: step * (exact[i] - shares[i]))
-        shares[index] += step
+    if not units:
+        return []
+    total = sum(units)
+    shares = [max(unit * ALL // total, 1) for unit in units]
+    missing = ALL - sum(shares)
+    by_remainder = sorted(range(len(units)), key=lambda index: units[index] * ALL % total, reverse=True)
+    for index in by_remainder[: max(missing, 0)]:
+        shares[index] += 1
+    shares[shares.index(max(shares))] += min(missing, 0)
     return shares
 
 

@@ -101,6 +101,8 @@ class Live:
         for version in snap.versions:
             for each in version.endpoints:
                 BreakerState(each.breaker.state)
+                if each.key in draft.pools:
+                    raise LinkError(f"endpoint {each.key} is named twice")
                 endpoint = self._endpoints.get(each.key)
                 if endpoint is None:
                     endpoint = Endpoint(each.key, url=each.url, address=each.address, port=each.port)
