@@ -77,7 +77,7 @@ class AdminServer:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.feed = EventFeed(store)
-        """Its `wake` is to be called after each commit that added events."""
+        store.on_event = self.feed.wake
         self._actions = actions
         self._auth = auth
         self._state = state

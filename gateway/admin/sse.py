@@ -39,11 +39,8 @@ class EventFeed:
         """Return whether one more stream would be too many."""
         return self.open >= STREAMS
 
-    def wake(self, *_: object) -> None:
-        """Tell every stream to look again.
-
-        Called after each commit that added events; any arguments are ignored.
-        """
+    def wake(self) -> None:
+        """Tell every stream to look again."""
         for event in self._waiting:
             event.set()
 

@@ -87,6 +87,8 @@ class Store(Protocol):
 
     epoch: int
     """The epoch this process writes in."""
+    on_event: Callable[[], object]
+    """Called right after each commit that added events, still in the writer's turn; must not raise."""
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Open a write transaction: commits when the block ends, rolls back on any exception.

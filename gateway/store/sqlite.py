@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -45,6 +45,8 @@ class SqliteStore(Reads):
         """Called by `open`."""
         super().__init__(path, reader)
         self.epoch = epoch
+        self.on_event: Callable[[], object] = lambda: None
+        """See `api.Store.on_event`."""
         self._writer = writer
         self._turn = asyncio.Lock()
 
@@ -125,9 +127,8 @@ class SqliteStore(Reads):
             raise StaleEpoch(
                 f"{self.path}: epoch {_number(epoch)} has begun, this process writes in {self.epoch}"
             )
-        return SqliteTransaction(
-            self._writer, Counters(event or 0, decision or 0, Tail(audit_id or 0, audit_hash or GENESIS))
-        )
+        tail = Tail(audit_id or 0, audit_hash or GENESIS)
+        return SqliteTransaction(self._writer, Counters(event or 0, decision or 0, tail), self.on_event)
 
     async def _raise_epoch(self) -> int:
         with named(self.path):

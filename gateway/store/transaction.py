@@ -50,9 +50,14 @@ class Counters(msgspec.Struct):
 class SqliteTransaction:
     """See `api.Transaction`. The store makes it after BEGIN IMMEDIATE, and commits it or rolls it back."""
 
-    def __init__(self, connection: aiosqlite.Connection, counters: Counters) -> None:
+    def __init__(
+        self, connection: aiosqlite.Connection, counters: Counters, on_event: Callable[[], object]
+    ) -> None:
+        """on_event: called once after the commit if events were added."""
         self._connection = connection
         self._counters = counters
+        self._first_event = counters.event
+        self._on_event = on_event
         self._batches: list[dict[str, list[tuple[Any, ...]]]] = [{}]
         """Statement -> rows. References are checked at commit, so only rows of one statement need to keep
         their order; a deletion stands in a batch of its own.
@@ -131,6 +136,8 @@ class SqliteTransaction:
         await self._connection.execute("COMMIT")
         for callback in self._callbacks:
             callback()
+        if self._counters.event > self._first_event:
+            self._on_event()
 
     async def execute(self, statement: str, *parameters: object) -> int:
         """Run one statement now, after what was collected. Returns how many rows it changed."""
