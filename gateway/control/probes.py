@@ -96,6 +96,7 @@ class Probes:
         self._events: list[EventRecord] = []
         self._touched: set[str] = set()
         """Versions whose row has to follow."""
+        self._news = asyncio.Event()
 
     # -- the loop
 
@@ -104,7 +105,7 @@ class Probes:
         try:
             while True:
                 self.reconcile()
-                await asyncio.sleep(FLUSH_S)
+                await self._pause()
                 try:
                     await self.flush()
                 except StoreError as exc:
@@ -114,6 +115,15 @@ class Probes:
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
             self._tasks.clear()
+
+    async def _pause(self) -> None:
+        """Wait for a change of health, which is stored at once, or for the time to store the rest."""
+        try:
+            async with asyncio.timeout(FLUSH_S):
+                await self._news.wait()
+        except TimeoutError:
+            pass
+        self._news.clear()
 
     def reconcile(self) -> None:
         """Give every endpoint to probe its task, and end those of endpoints that are gone."""
@@ -178,6 +188,7 @@ class Probes:
     def _changed(self, probed: Probed, before: Health, result: ProbeResult) -> None:
         record = self._catalog.version_record(probed.version_id)
         self._catalog.publish([record.service_name])
+        self._news.set()
         log.info(
             "endpoint_health",
             service=record.service_name,
