@@ -1,0 +1,395 @@
+"""One worker process: its sockets, its table, its link to control, from the fork to the last byte.
+
+It is forked idle. It serves by the newest snapshot, counts, and does what control says; without control
+it goes on by itself: its table stays, the link is tried again, and after the orphan timeout it drains and
+leaves.
+"""
+
+import asyncio
+import gc
+import math
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import uvloop
+
+from gateway.errors import ConfigError, LinkError
+from gateway.http1.capacity import Capacity
+from gateway.http1.listener import Listener, raise_descriptor_limit
+from gateway.http1.tls import CertificateFiles, ServerTls
+from gateway.link.counts import VersionCounts, VersionTotals, totals_of
+from gateway.link.fds import close_all
+from gateway.link.messages import (
+    PROTOCOL,
+    Accept,
+    Ack,
+    Counts,
+    Down,
+    Drain,
+    DrainEndpoints,
+    DrainReport,
+    EndpointLoad,
+    Hello,
+    Leaving,
+    Lend,
+    ListenerName,
+    Quit,
+    Reclaim,
+)
+from gateway.link.snapshot import ProxySettings, Snapshot
+from gateway.link.spawn import Spawn
+from gateway.log import get_logger
+from gateway.worker.live import Live
+from gateway.worker.plane import Plane
+from gateway.worker.uplink import Uplink
+
+log = get_logger(room="worker")
+
+TICK_S: Final = 0.1
+"""How often counts go up; also the heartbeat."""
+FLUSH_S: Final = 1.0
+"""How long a leaving worker gives control to take its last counts."""
+GC_THRESHOLD: Final = (50_000, 20, 100)
+"""Requests make few cycles: a collection every 50,000 net allocations keeps memory flat and the tail
+clean.
+"""
+
+
+def run_worker(order: Spawn, link: socket.socket, listeners: list[socket.socket]) -> int:
+    """Run a worker to its end. Returns its exit code.
+
+    link: connected to control. listeners: bound and listening, in the order of `order.listeners`.
+    """
+    raise_descriptor_limit()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(order, link, listeners))
+
+
+async def _run(order: Spawn, link: socket.socket, listeners: list[socket.socket]) -> int:
+    worker = Worker(order, dict(zip(order.listeners, listeners, strict=True)))
+    worker.start(link)
+    try:
+        return await worker.done
+    finally:
+        worker.close()
+
+
+class Worker:
+    """What this process holds and does."""
+
+    def __init__(self, order: Spawn, sockets: dict[ListenerName, socket.socket]) -> None:
+        self.order = order
+        self.done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        """The exit code, once there is nothing left to do."""
+        self.is_accepting = False
+        self.is_draining = False
+        self.plane = Plane(slot=order.slot)
+        self.live = self.plane.live
+        self.uplink = Uplink(Path(order.link_path), self)
+        self.reporter = Reporter(self.live, self.plane, self.uplink)
+        self.live.on_breaker = self.uplink.send
+        self.capacity = Capacity(1)
+        self._sockets = sockets
+        self._listeners: dict[ListenerName, Listener] = {}
+        self._tls: dict[int, ServerTls] = {}
+        """By index of the listen table."""
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        """The few timers a worker has, by what they are for."""
+        self._ending: asyncio.Task[None] | None = None
+
+    def start(self, link: socket.socket) -> None:
+        """Introduce the worker, and begin to tick. Raises ConfigError if a certificate cannot be read."""
+        for index, listen in enumerate(self.order.listens):
+            if listen.certificates:
+                self._tls[index] = ServerTls([CertificateFiles(*pair) for pair in listen.certificates])
+        loop = asyncio.get_running_loop()
+        # An interrupt at the terminal reaches the whole process group; control alone acts on it, and drains.
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
+        loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
+        self.plane.start()
+        self.uplink.start(link)
+        self._later("tick", TICK_S, self._on_tick)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._stop_accepting()
+        self.plane.close_now()
+        self.uplink.close()
+
+    # -- UplinkOwner
+
+    def hello(self) -> tuple[Hello, list[int]]:
+        """Return who this is now, and the descriptors it listens on."""
+        message = Hello(
+            protocol=PROTOCOL,
+            slot=self.order.slot,
+            incarnation=self.order.incarnation,
+            pid=os.getpid(),
+            applied=self.live.table.number,
+            listeners=tuple(self._sockets),
+            accepting=self.is_accepting,
+            draining=self.is_draining,
+            release=self.order.release,
+        )
+        return message, [sock.fileno() for sock in self._sockets.values()]
+
+    def on_link_lost(self) -> None:
+        """Serve on; leave if nobody comes. A worker that never accepted serves nobody, and leaves at once."""
+        if not self.is_accepting and not self.is_draining:
+            self._end(0)
+            return
+        timeout_s = self.order.orphan_timeout_s
+        if self.live.table.number:
+            timeout_s = self.live.proxy.orphan_timeout_s
+        log.warning("control_lost", slot=self.order.slot, drains_in_s=timeout_s)
+        self._later("orphan", timeout_s, self._on_orphan_timeout)
+
+    def on_link_found(self) -> None:
+        """Tell the new control everything, once."""
+        self._cancel("orphan")
+        self.reporter.repeat()
+
+    def on_message(self, message: Down, fds: list[int]) -> None:
+        """Do what control says."""
+        match message:
+            case Snapshot():
+                self._apply(message)
+            case Accept():
+                self._accept()
+            case Lend():
+                self._borrow(message.listeners, fds)
+                return
+            case Reclaim():
+                self._give_back(message.listeners)
+            case DrainEndpoints():
+                self.plane.drain_endpoints(message.keys, message.deadline_s)
+                self.reporter.watch(message.keys)
+            case Drain():
+                self._drain_after(message.delay_s, message.deadline_s)
+            case Quit():
+                self._end(0)
+        close_all(fds)
+
+    # -- tables
+
+    def _apply(self, snapshot: Snapshot) -> None:
+        is_first = not self.live.table.number
+        began = time.perf_counter_ns()
+        try:
+            self.live.apply(snapshot)
+        except LinkError as exc:
+            self.uplink.send(Ack(snapshot.number, error=str(exc)))
+            return
+        self.uplink.send(Ack(snapshot.number, apply_us=(time.perf_counter_ns() - began) // 1000))
+        self._limit(self.live.proxy, snapshot.workers)
+        if is_first:
+            _settle_memory()
+        elif snapshot.proxy is not None:
+            self._reload_tls()
+
+    def _limit(self, proxy: ProxySettings, workers: int) -> None:
+        limits = proxy.limits
+        self.capacity.set_limits(
+            math.ceil(limits.connections / max(workers, 1)), limits.connections_per_client
+        )
+
+    def _reload_tls(self) -> None:
+        """Read the certificates again: control sends the whole settings when its configuration was read
+        again.
+        """
+        for tls in self._tls.values():
+            try:
+                tls.reload()
+            except ConfigError as exc:
+                log.error("certificate_not_reloaded", slot=self.order.slot, reason=str(exc))
+
+    # -- sockets
+
+    def _accept(self) -> None:
+        if self.is_draining:
+            return
+        self.is_accepting = True
+        for name, sock in self._sockets.items():
+            self._listen(name, sock)
+
+    def _listen(self, name: ListenerName, sock: socket.socket) -> None:
+        if name in self._listeners:
+            return
+        listen = self.order.listens[name.listen]
+        tls = self._tls.get(name.listen)
+        factory = self.plane.factory(tls=tls is not None, local=name.address)
+        listener = Listener(sock, factory, self.capacity, tls=tls, proxy_protocol=listen.proxy_protocol)
+        self._listeners[name] = listener
+        listener.start()
+
+    def _borrow(self, names: tuple[ListenerName, ...], fds: list[int]) -> None:
+        for name, fd in zip(names, fds, strict=True):
+            sock = socket.socket(fileno=fd)
+            if self.is_draining or name in self._sockets:
+                sock.close()
+                continue
+            self._sockets[name] = sock
+            if self.is_accepting:
+                self._listen(name, sock)
+
+    def _give_back(self, names: tuple[ListenerName, ...]) -> None:
+        for name in names:
+            sock = self._sockets.pop(name, None)
+            listener = self._listeners.pop(name, None)
+            if listener is not None:
+                listener.stop()
+            elif sock is not None:
+                sock.close()
+
+    def _stop_accepting(self) -> None:
+        self.is_accepting = False
+        self._give_back(tuple(self._sockets))
+
+    # -- leaving
+
+    def _on_sigterm(self) -> None:
+        """Somebody wants this one worker gone: it drains, and control replaces it meanwhile."""
+        self._drain(self.order.drain_s)
+
+    def _on_orphan_timeout(self) -> None:
+        log.warning("orphan_drains", slot=self.order.slot)
+        self._drain(self.live.proxy.drain_s)
+
+    def _drain_after(self, delay_s: float, deadline_s: float) -> None:
+        if delay_s > 0:
+            self._later("delay", delay_s, lambda: self._drain(deadline_s))
+        else:
+            self._drain(deadline_s)
+
+    def _drain(self, deadline_s: float) -> None:
+        """Take no more, finish what runs, leave. A later call may only bring the deadline forward."""
+        first = not self.is_draining
+        self.is_draining = True
+        self._stop_accepting()
+        self.plane.begin_drain(deadline_s)
+        if first:
+            message, _ = self.hello()
+            self.uplink.send(message)
+            self._ending = asyncio.get_running_loop().create_task(self._leave(), name="leave")
+
+    async def _leave(self) -> None:
+        await self.plane.drained.wait()
+        self._end(0)
+
+    def _end(self, code: int) -> None:
+        """Say the last words, and be done once control has them."""
+        if self.done.done() or "flush" in self._timers:
+            return
+        self.is_draining = True
+        self._stop_accepting()
+        self.plane.close_now()
+        self.uplink.send(Leaving(self.plane.forced))
+        self.reporter.report_last()
+        self._flush(code, asyncio.get_running_loop().time() + FLUSH_S)
+
+    def _flush(self, code: int, deadline: float) -> None:
+        loop = asyncio.get_running_loop()
+        if self.uplink.backlog and loop.time() < deadline:
+            self._later("flush", 0.01, lambda: self._flush(code, deadline))
+        elif not self.done.done():
+            self.done.set_result(code)
+
+    # -- time
+
+    def _on_tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        lag_us = max(0, round((loop.time() - self._timers["tick"].when()) * 1e6))
+        self._later("tick", TICK_S, self._on_tick)
+        self.live.tick(time.monotonic())
+        self.reporter.report(lag_us)
+
+    def _later(self, name: str, delay_s: float, callback: Callable[[], None]) -> None:
+        self._cancel(name)
+        self._timers[name] = asyncio.get_running_loop().call_later(delay_s, callback)
+
+    def _cancel(self, name: str) -> None:
+        timer = self._timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()
+
+
+class Reporter:
+    """What goes up every 100 ms: the counts that changed, and what still runs at draining endpoints."""
+
+    def __init__(self, live: Live, plane: Plane, uplink: Uplink) -> None:
+        self._live = live
+        self._plane = plane
+        self._uplink = uplink
+        self._in_flight: dict[str, tuple[int, int]] = {}
+        """By version id: the gauges last sent. They move without making a version dirty."""
+        self._watched: set[str] = set()
+        """Draining endpoints."""
+        self._loads: tuple[EndpointLoad, ...] = ()
+
+    def watch(self, keys: tuple[str, ...]) -> None:
+        """Report on these endpoints from now on."""
+        self._watched.update(keys)
+        self._loads = ()
+
+    def repeat(self) -> None:
+        """A new control listens: it knows nothing yet."""
+        self._loads = ()
+        for counts in self._live.counts.values():
+            counts.dirty = True
+
+    def report(self, lag_us: int) -> None:
+        """Send counts and loads, unless the last ones still wait to be taken: then their changes wait too."""
+        if not self._uplink.is_connected or self._uplink.backlog:
+            return
+        self._uplink.send(self._counts(lag_us))
+        if self._watched:
+            self._report_loads()
+
+    def report_last(self) -> None:
+        """Send what has changed, whatever waits: there is no next time."""
+        self._uplink.send(self._counts(0))
+
+    def _counts(self, lag_us: int) -> Counts:
+        plane = self._plane
+        return Counts(
+            versions=tuple(
+                self._taken(each) for each in self._live.counts.values() if self._has_changed(each)
+            ),
+            connections=plane.connections,
+            accepted=plane.accepted,
+            requests=plane.requests,
+            refused=dict(plane.refused),
+            forced=plane.forced,
+            loop_lag_us=lag_us,
+        )
+
+    def _has_changed(self, counts: VersionCounts) -> bool:
+        gauges = (counts.in_flight, counts.streams)
+        return counts.dirty or self._in_flight.get(counts.version_id, (0, 0)) != gauges
+
+    def _taken(self, counts: VersionCounts) -> VersionTotals:
+        counts.dirty = False
+        self._in_flight[counts.version_id] = (counts.in_flight, counts.streams)
+        return totals_of(counts)
+
+    def _report_loads(self) -> None:
+        running = {load.key: load for load in self._plane.drain_report()}
+        loads = tuple(running.get(key) or EndpointLoad(key, 0, 0, 0) for key in sorted(self._watched))
+        if loads != self._loads:
+            self._loads = loads
+            self._uplink.send(DrainReport(loads))
+
+
+def _settle_memory() -> None:
+    """Leave what lives as long as the process out of every later collection."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLD)
