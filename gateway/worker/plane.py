@@ -181,8 +181,9 @@ class Plane:
         """End the whole plane: finish what runs, cut the rest after `deadline_s` seconds. Sooner if called
         again."""
         self.clients.draining = True
-        self._drain_at = min(self._drain_at, time.monotonic() + deadline_s)
-        self.tunnels.drain(deadline_s, None)
+        now = time.monotonic()
+        self._drain_at = min(self._drain_at, now + deadline_s)
+        self.tunnels.drain(now, deadline_s, None)
         self._spread_stream_ends(deadline_s, None)
 
     def drain_endpoints(self, keys: tuple[str, ...], deadline_s: float) -> None:
@@ -190,7 +191,7 @@ class Plane:
         now = time.monotonic()
         for key in keys:
             self._endpoint_drains[key] = min(self._endpoint_drains.get(key, NEVER), now + deadline_s)
-        self.tunnels.drain(deadline_s, frozenset(keys))
+        self.tunnels.drain(now, deadline_s, frozenset(keys))
         self._spread_stream_ends(deadline_s, frozenset(keys))
 
     def drain_report(self) -> tuple[EndpointLoad, ...]:

@@ -7,7 +7,7 @@ frame headers, so that a drain can say goodbye between two frames.
 
 import asyncio
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 from gateway.worker.frames import GOING_AWAY, FrameFollower, close_frame
@@ -270,54 +270,3 @@ class _UpstreamEnd(_End):
 
     def data_received(self, data: bytes) -> None:
         self._tunnel.on_upstream_data(data)
-
-
-class Tunnels:
-    """A worker's tunnels."""
-
-    def __init__(self) -> None:
-        self.forced = 0
-        """Cut at a deadline without a goodbye, since the worker's start."""
-        self._open: dict[Tunnel, None] = {}
-        self._drain_all: tuple[float, int] | None = None
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    def __iter__(self) -> Iterator[Tunnel]:
-        return iter(tuple(self._open))
-
-    def add(self, tunnel: Tunnel) -> None:
-        """Look after a tunnel. In a worker that drains it is told to leave at once."""
-        self._open[tunnel] = None
-        if self._drain_all is not None:
-            cut_at, code = self._drain_all
-            tunnel.drain(0.0, cut_at, code)
-
-    def remove(self, tunnel: Tunnel) -> None:
-        """Forget a tunnel that has ended."""
-        del self._open[tunnel]
-        self.forced += tunnel.forced
-
-    def sweep(self, now: float) -> None:
-        """Act on what has come due in any tunnel. now: monotonic seconds."""
-        for tunnel in tuple(self._open):
-            tunnel.sweep(now)
-
-    def drain(self, now: float, deadline_s: float, code: int, keys: frozenset[str] | None = None) -> None:
-        """End all tunnels, or those to the endpoints `keys`, within `deadline_s` seconds.
-
-        Goodbyes are spread over the time there is, less what the last client needs to answer its own: so that
-        thousands of clients do not come back in the same instant.
-        """
-        leaving = [tunnel for tunnel in self._open if keys is None or tunnel.key in keys]
-        window_s = max(0.0, deadline_s - CLOSE_S)
-        for index, tunnel in enumerate(leaving):
-            tunnel.drain(now + window_s * index / len(leaving), now + deadline_s, code)
-        if keys is None:
-            self._drain_all = (now + deadline_s, code)
-
-    def abort(self) -> None:
-        """Drop every tunnel at once."""
-        for tunnel in tuple(self._open):
-            tunnel.abort()

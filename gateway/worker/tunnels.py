@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from random import Random
-from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from gateway.worker.frames import GOING_AWAY, SERVICE_RESTART
@@ -18,12 +17,15 @@ SPREAD: Final = 0.7
 class Tunnels:
     """All of them, with the one duty an exchange leaves behind: to count the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, chance: Callable[[], float] | None = None) -> None:
+        """chance: numbers in [0, 1) that spread the goodbyes."""
         self.open: dict[Tunnel, float] = {}
         """Tunnel -> monotonic seconds when its request came."""
         self.forced = 0
         """Cut at a deadline: total."""
-        self._chance = Random()
+        self._chance = chance or Random().random
+        self._drains: dict[str | None, tuple[float, int]] = {}
+        """Endpoint key (None: all) -> (monotonic seconds when it is over, Close code)."""
 
     def join(self, exchange: "Exchange", rest: bytes, *, is_websocket: bool) -> None:
         """Make a tunnel of an exchange's two connections. rest: what the upstream sent behind its 101."""
@@ -42,20 +44,29 @@ class Tunnels:
             idle_s=policy.stream_idle_s,
         )
         self.open[tunnel] = began
+        for drained in (None, key):
+            if drained in self._drains:
+                cut_at, code = self._drains[drained]
+                tunnel.drain(0.0, cut_at, code)  # too late to be spread
         tunnel.start(from_client=pending, from_upstream=rest, client_eof=half_closed)
 
     def sweep(self, now: float) -> None:
         for tunnel in list(self.open):
             tunnel.sweep(now)
 
-    def drain(self, deadline_s: float, keys: frozenset[str] | None) -> None:
-        """End the tunnels of these endpoints (None: of all) within `deadline_s` seconds."""
-        now = monotonic()
+    def drain(self, now: float, deadline_s: float, keys: frozenset[str] | None) -> None:
+        """End the tunnels of these endpoints (None: of all), and later ones, within `deadline_s` seconds.
+
+        now: monotonic seconds.
+        """
         code = GOING_AWAY if keys is None else SERVICE_RESTART
+        cut_at = now + deadline_s
+        self._drains = {key: drain for key, drain in self._drains.items() if drain[0] > now}
+        for key in (None,) if keys is None else keys:
+            self._drains[key] = (cut_at, code)
         for tunnel in self.open:
             if keys is None or tunnel.key in keys:
-                leave_at = now + self._chance.random() * SPREAD * deadline_s
-                tunnel.drain(leave_at, now + deadline_s, code)
+                tunnel.drain(now + self._chance() * SPREAD * deadline_s, cut_at, code)
 
     def abort(self) -> None:
         for tunnel in list(self.open):

@@ -13,7 +13,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from gateway.http1.tls import CertificateFiles, ServerTls, upstream_context
-from gateway.worker.tunnel import Tunnel, Tunnels
+from gateway.worker.tunnel import Tunnel
 
 WAIT_S = 20
 
@@ -76,7 +76,7 @@ class Joiner:
     def __init__(self, group: asyncio.TaskGroup, upstream_port: int) -> None:
         self.group = group
         self.upstream_port = upstream_port
-        self.tunnels = Tunnels()
+        self.tunnels: set[Tunnel] = set()
         self.ended: list[Tunnel] = []
         self.port = 0
 
@@ -88,17 +88,20 @@ class Joiner:
         tunnel.start(from_upstream=rest)
 
     def on_end(self, tunnel: Tunnel) -> None:
-        self.tunnels.remove(tunnel)
+        self.tunnels.discard(tunnel)
         self.ended.append(tunnel)
 
     def drain(self, deadline_s: float, code: int = 1001) -> None:
         """Begin a drain, and let the clock run: 10 ms at a time, as a worker's sweep would."""
-        self.tunnels.drain(time.monotonic(), deadline_s, code)
+        now = time.monotonic()
+        for tunnel in self.tunnels:
+            tunnel.drain(now, now + deadline_s, code)
         self.group.create_task(self._sweep(), name="sweep")
 
     async def _sweep(self) -> None:
         while self.tunnels:
-            self.tunnels.sweep(time.monotonic())
+            for tunnel in tuple(self.tunnels):
+                tunnel.sweep(time.monotonic())
             await asyncio.sleep(0.01)
 
 
@@ -111,7 +114,8 @@ async def joiner(upstream_port: int, ssl: Any = None) -> AsyncIterator[Joiner]:
         joined.port = server.sockets[0].getsockname()[1]
         async with server:
             yield joined
-            joined.tunnels.abort()
+            for tunnel in tuple(joined.tunnels):
+                tunnel.abort()
             await until(lambda: not joined.tunnels)
 
 
@@ -212,7 +216,7 @@ async def test_many_goodbyes_reach_everybody() -> None:
         await asyncio.wait_for(asyncio.gather(*(client.wait_closed() for client in clients)), WAIT_S)
         assert {client.close_code for client in clients} == {1012}
         await until(lambda: len(joined.ended) == len(clients))
-        assert joined.tunnels.forced == 0
+        assert not any(tunnel.forced for tunnel in joined.ended)
 
 
 # Scripted peers
@@ -377,7 +381,7 @@ async def test_deadline_cuts_what_is_no_websocket_and_counts_it() -> None:
         with contextlib.suppress(OSError):
             assert await reader.read() == b""
         await until(lambda: len(joined.ended) == 1)
-        assert joined.tunnels.forced == 1
+        assert joined.ended[0].forced
 
 
 async def test_tls_client_is_tunnelled_and_its_end_is_the_end(authority: Any) -> None:

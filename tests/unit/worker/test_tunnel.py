@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.worker.frames import close_frame
-from gateway.worker.tunnel import CLOSE_S, FLUSH_S, Phase, Tunnel, Tunnels
+from gateway.worker.tunnel import CLOSE_S, FLUSH_S, Phase, Tunnel
 
 FRAME = b"\x81\x05hello"
 
@@ -330,76 +330,3 @@ def test_silent_tunnel_is_closed_and_a_websocket_hears_why() -> None:
         assert pair.client.sent == said
         assert pair.client.closed == "closed"
         assert not pair.tunnel.forced
-
-
-# All of them
-
-
-def join(tunnels: Tunnels, key: str, *, websocket: bool = True) -> Pair:
-    pair = Pair()
-    pair.tunnel = Tunnel(pair.client, pair.upstream, websocket=websocket, on_end=tunnels.remove, key=key)
-    pair.tunnel.start()
-    tunnels.add(pair.tunnel)
-    return pair
-
-
-def test_goodbyes_are_spread_over_the_window() -> None:
-    tunnels = Tunnels()
-    pairs = [join(tunnels, "e") for _ in range(10)]
-    tunnels.drain(100, 5 + CLOSE_S, 1012)
-    gone = []
-    for now in range(100, 106):
-        tunnels.sweep(now)
-        gone.append(sum(bool(pair.client.sent) for pair in pairs))
-    assert gone == [1, 3, 5, 7, 9, 10]
-
-
-def test_short_window_says_all_goodbyes_at_once() -> None:
-    tunnels = Tunnels()
-    pairs = [join(tunnels, "e") for _ in range(3)]
-    tunnels.drain(100, 1, 1012)
-    tunnels.sweep(100)
-    assert all(pair.client.sent == close_frame(1012) for pair in pairs)
-    tunnels.sweep(101)
-    assert all(pair.client.closed == "aborted" for pair in pairs)
-    for pair in pairs:
-        pair.client.lose()
-        pair.upstream.lose()
-    assert (len(tunnels), tunnels.forced) == (0, 0)
-
-
-def test_drain_of_an_endpoint_leaves_other_tunnels_alone() -> None:
-    tunnels = Tunnels()
-    old, other = join(tunnels, "old"), join(tunnels, "other")
-    tunnels.drain(0, 30, 1001, frozenset({"old"}))
-    late = join(tunnels, "other")
-    tunnels.sweep(100)
-    assert old.client.sent == b""
-    assert old.client.closed == "aborted"
-    assert (other.client.closed, late.client.closed) == ("", "")
-
-
-def test_tunnel_begun_during_a_drain_leaves_at_once() -> None:
-    tunnels = Tunnels()
-    tunnels.drain(0, 30, 1012)
-    late = join(tunnels, "e")
-    tunnels.sweep(1)
-    assert late.client.sent == close_frame(1012)
-
-
-def test_cut_tunnels_are_counted_once() -> None:
-    tunnels = Tunnels()
-    pair = join(tunnels, "e", websocket=False)
-    tunnels.drain(0, 10, 1001)
-    tunnels.sweep(10)
-    tunnels.sweep(11)
-    pair.client.lose()
-    pair.upstream.lose()
-    assert (len(tunnels), tunnels.forced) == (0, 1)
-
-
-def test_abort_drops_them_all() -> None:
-    tunnels = Tunnels()
-    pair = join(tunnels, "e")
-    tunnels.abort()
-    assert (pair.client.closed, pair.upstream.closed) == ("aborted", "aborted")
