@@ -255,27 +255,28 @@ class Rollouts:
                 tx.add_event(event_row(record, state, command, wall))
 
         def committed() -> None:
+            self._take(running, record, state)
             for changed in versions:
                 self._catalog.put_version(changed)
             if service is not None:
                 self._catalog.put_service(service)
-            self._committed(running, record, state, commands)
+            self._go_on(running, commands)
 
         tx.on_commit(committed)
         return record
 
-    def _committed(
-        self, running: Running, record: DeploymentRecord, state: Rollout, commands: Iterable[Command]
-    ) -> None:
+    def _take(self, running: Running, record: DeploymentRecord, state: Rollout) -> None:
+        """Let memory follow what was committed; the catalog, which asks for the record, comes after."""
         if running.record.status != record.status:
-            log.info(
-                "rollout_status", deployment=record.id, status=record.status, reason=record.error_message
-            )
+            log.info("rollout_status", deployment=record.id, status=record.status, reason=state.reason)
         running.record, running.state = record, state
         self._running[record.id] = running
+
+    def _go_on(self, running: Running, commands: Iterable[Command]) -> None:
+        """Tell of what was committed, and begin what it asks for."""
         for command in commands:
             if isinstance(command, Notify):
-                self._acts.tell(record, state, command)
+                self._acts.tell(running.record, running.state, command)
         self._perform(running, commands)
         self._forget(running)
 
