@@ -5,6 +5,7 @@ tokens and the machine's own state never are.
 """
 
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -14,15 +15,21 @@ from gateway.core.service import ServiceSettings
 from gateway.core.smoke import SmokeSettings
 from gateway.store.records import CircuitState, DeploymentStatus, HealthStatus, Role, Strategy, VersionStatus
 
-V = TypeVar("V")
+V = TypeVar("V", bound=msgspec.Struct)
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The base of every answer."""
 
 
-def view(kind: type[V], record: object) -> V:
-    """Return what `kind` shows of a record, field by field of the same name."""
+def view(kind: type[V], record: object, **more: object) -> V:
+    """Return what `kind` shows of a record, field by field of the same name.
+
+    more: fields the record lacks.
+    """
+    if more:
+        names = [field.name for field in msgspec.structs.fields(kind) if field.name not in more]
+        record = SimpleNamespace(**{name: getattr(record, name) for name in names}, **more)
     return msgspec.convert(record, kind, from_attributes=True)
 
 

@@ -8,6 +8,7 @@ from gateway.admin.schemas import (
     FreezeView,
     GatewayView,
     TokenView,
+    YouView,
     view,
 )
 
@@ -21,12 +22,14 @@ async def events(call: Call) -> Reply:
 
 async def info(call: Call) -> Reply:
     """Show the control process in charge."""
-    return Reply(value=view(GatewayView, await call.actions.gateway_info()))
+    you = YouView(name=call.actor.name, role=call.actor.role)
+    return Reply(value=view(GatewayView, await call.actions.gateway_info(), you=you))
 
 
 async def upgrade(call: Call) -> Reply:
     """Replace the running release."""
-    return Reply(value=view(GatewayView, await call.actions.upgrade(call.actor)))
+    you = YouView(name=call.actor.name, role=call.actor.role)
+    return Reply(value=view(GatewayView, await call.actions.upgrade(call.actor), you=you))
 
 
 async def audit(call: Call) -> Reply:
@@ -46,8 +49,7 @@ async def list_tokens(call: Call) -> Reply:
 async def create_token(call: Call) -> Reply:
     """Make a token."""
     record, token = await call.actions.create_token(call.actor, call.body)
-    shown = {name: getattr(record, name) for name in TokenView.__struct_fields__}
-    return created(f"tokens/{record.id}", Reply(value=CreatedTokenView(token=token, **shown)))
+    return created(f"tokens/{record.id}", Reply(value=view(CreatedTokenView, record, token=token)))
 
 
 async def revoke_token(call: Call) -> Reply:
