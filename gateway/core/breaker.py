@@ -275,7 +275,8 @@ class Breaker:
 
     def _repeat(self) -> None:
         """Say again how this breaker got ahead of control; reports are totals, so twice is harmless."""
-        if self.state is BreakerState.OPEN:
-            self._on_report(self.epoch - 1, "opened", self._settings.failure_threshold)
-        elif self.state is BreakerState.CLOSED:
+        if self.state is BreakerState.CLOSED:
             self._on_report(self.epoch - 1, "trial_ok", self._settings.half_open_max_calls)
+            return
+        was_closed = self.epoch - (1 if self.state is BreakerState.OPEN else 2)
+        self._on_report(was_closed, "opened", self._settings.failure_threshold)

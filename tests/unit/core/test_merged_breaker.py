@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.core.breaker import BreakerSettings, BreakerState
+from gateway.core.breaker import Breaker, BreakerSettings, BreakerState, Report
 from gateway.core.merged_breaker import FRESH_S, MergedBreaker
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
@@ -192,3 +192,34 @@ def test_new_settings_hold_from_the_next_report() -> None:
     breaker = merged()
     breaker.reconfigure(BreakerSettings(failure_threshold=2))
     assert breaker.report(1.0, 0, epoch=0, kind="failures", count=2)
+
+
+@pytest.mark.parametrize("delay", [0, 3, 1_000], ids=["at once", "late", "never"])
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_what_gets_through_to_a_dead_endpoint_is_bounded(workers: int, delay: int) -> None:
+    """At most the threshold per worker, however late the words; with quick words about the threshold in all."""
+    control = MergedBreaker(SETTINGS)
+    control.tick(0.0, range(workers))
+    up: list[tuple[int, int, int, str, int]] = []
+    breakers: list[Breaker] = []
+    failed = 0
+
+    def listen(slot: int) -> Report:
+        return lambda epoch, kind, count: up.append((failed + delay, slot, epoch, kind, count))
+
+    for slot in range(workers):
+        breakers.append(Breaker(SETTINGS, slot=slot, on_report=listen(slot), on_change=lambda now: None))
+    while any(each.is_available for each in breakers):
+        for breaker in breakers:
+            ticket = breaker.admit(0.0)
+            if ticket is not None:
+                failed += 1
+                breaker.settle(0.0, ticket, False)
+        while up and up[0][0] <= failed:
+            _, slot, epoch, kind, count = up.pop(0)
+            if control.report(0.0, slot, epoch=epoch, kind=kind, count=count):
+                for other, breaker in enumerate(breakers):
+                    breaker.tell(0.0, control.word(0.0, other))
+    assert failed <= SETTINGS.failure_threshold * workers
+    if delay == 0:
+        assert failed <= 2 * workers + SETTINGS.failure_threshold
