@@ -172,13 +172,14 @@ def test_a_stopped_control_does_not_take_its_workers_for_hung(gateway: Gateway) 
     assert load.failures == []
 
 
-def test_shutdown_lets_running_connections_finish(gateway: Gateway, load: Load) -> None:
+def test_shutdown_breaks_no_connection_it_has_accepted(gateway: Gateway, load: Load) -> None:
     control = gateway.controls[-1]
     control.process.send_signal(signal.SIGTERM)
     assert control.wait() == 0
     load.stop()
-    refused = [failure for failure in load.failures if "ConnectionRefused" in failure]
-    assert refused == load.failures
+    # A connection that waits in the kernel's queue at the very moment the socket is closed is reset.
+    assert [failure for failure in load.failures if "Refused" not in failure and "Reset" not in failure] == []
+    assert [failure for failure in load.failures if failure.startswith("kept")] == []
     wait_until(lambda: not any(map(is_alive, gateway.pids)), "every process ended")
 
 

@@ -238,11 +238,13 @@ class Load:
         connection.close()
 
     def _ask(self, connection: http.client.HTTPConnection, keep: bool) -> str:
+        """Return what went wrong, beginning with `kept` on a connection that had been used before."""
+        age = "new" if connection.sock is None else "kept"
         try:
             connection.request("GET", "/", headers={} if keep else {"Connection": "close"})
             response = connection.getresponse()
             body = response.read()
         except (OSError, http.client.HTTPException) as exc:
             connection.close()
-            return repr(exc)
-        return "" if response.status == 200 else f"{response.status} {body[:200]!r}"
+            return f"{age} {exc!r}"
+        return "" if response.status == 200 else f"{age} {response.status} {body[:200]!r}"
