@@ -1,14 +1,17 @@
 """Commands about the gateway itself: events, audit, tokens, freeze."""
 
 import json
+import time
 from typing import Any, Final
 
 import click
 
 from gateway.cli.client import AdminClient
 from gateway.cli.connect import client_command
-from gateway.cli.exits import OK, CliError
+from gateway.cli.exits import OK, CliError, Unreachable
 from gateway.cli.output import Output, local_time, yes_no
+
+RETRY_S: Final = 1.0
 
 
 @click.command()
@@ -21,11 +24,25 @@ def events(api: AdminClient, out: Output, service: str | None, follow: bool, lim
     shown = api.get("events", serviceName=service, limit=min(limit, 200))["items"]
     for event in shown:
         _print_event(out, event)
-    if follow:
-        last = str(shown[-1]["id"]) if shown else None
-        for event in api.events("events", last_id=last, serviceName=service):
-            _print_event(out, event.data)
+    last = str(shown[-1]["id"]) if shown else None
+    while follow:
+        last = _follow(api, out, service, last)
+        time.sleep(RETRY_S)
     return OK
+
+
+def _follow(api: AdminClient, out: Output, service: str | None, last: str | None) -> str | None:
+    """Print events until the stream ends, as it does when the gateway is replaced.
+
+    Returns the last id seen.
+    """
+    try:
+        for event in api.events("events", last_id=last, serviceName=service):
+            last = event.id
+            _print_event(out, event.data)
+    except Unreachable as exc:
+        out.note(str(exc))
+    return last
 
 
 def _print_event(out: Output, event: dict[str, Any]) -> None:

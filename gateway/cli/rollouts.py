@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 import click
+from rich.console import RenderableType
 from rich.live import Live
 
 from gateway.cli import tree
@@ -212,7 +213,15 @@ def get(api: AdminClient, out: Output, service: str | None, watch: bool) -> int:
     with Live(tree.render(services), console=console(), auto_refresh=False) as live:
         while True:
             time.sleep(1.0)
-            live.update(tree.render(tree.read(api, service)), refresh=True)
+            live.update(_look(api, service), refresh=True)
+
+
+def _look(api: AdminClient, service: str | None) -> RenderableType:
+    """Return the tree as it is now; a gateway that is being replaced is only a line."""
+    try:
+        return tree.render(tree.read(api, service))
+    except Unreachable as exc:
+        return str(exc)
 
 
 @click.command()

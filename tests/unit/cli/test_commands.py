@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from gateway.cli import operate
+from gateway.cli.client import ServerEvent
 from gateway.cli.exits import Unreachable
 
 Capture = pytest.CaptureFixture[str]
@@ -288,6 +290,27 @@ def test_events_are_lines(api: Any, cli: Any, made: Any, capsys: Capture) -> Non
     assert "text=10 %" in out
     assert cli("events", "-o", "json") == 0
     assert json.loads(capsys.readouterr().out)["id"] == 1
+
+
+def test_following_events_goes_on_after_the_last_one_seen(
+    api: Any, cli: Any, made: Any, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = {"id": 4, "at": "2026-01-02T03:04:05Z", "kind": "a", "service": "", "actor": "x", "data": {}}
+    api.answers["GET events"] = made.page(event)
+    resumed: list[str | None] = []
+
+    def events(_: str, *, last_id: str | None, **__: object) -> Any:
+        resumed.append(last_id)
+        if len(resumed) == 3:
+            raise KeyboardInterrupt
+        yield ServerEvent("7", "b", event | {"id": 7, "kind": "b"})
+        raise Unreachable("being replaced")
+
+    monkeypatch.setattr(api, "events", events)
+    monkeypatch.setattr(operate, "RETRY_S", 0.0)
+    assert cli("events", "-f") == 130
+    assert resumed == ["4", "7", "7"]
+    assert capsys.readouterr().err.count("being replaced") == 2
 
 
 def test_history_and_versions_are_tables(api: Any, cli: Any, made: Any, capsys: Capture) -> None:
