@@ -1,0 +1,132 @@
+"""Imports flow one way between the rooms, so that each can be read and changed by what it is given."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[2]
+OPEN_TO_ALL: Final = frozenset({"errors", "__version__"})
+EVERY_ROOM: Final = frozenset(
+    {"admin", "cli", "config", "control", "core", "demo", "http1", "link", "log", "store", "worker"}
+)
+MAY_IMPORT: Final = {
+    "core": frozenset(),
+    "http1": frozenset(),
+    "link": frozenset({"core", "log"}),
+    "store": frozenset({"core", "log"}),
+    "config": frozenset({"core"}),
+    "worker": frozenset({"link", "core", "http1", "log"}),
+    "control": frozenset({"store.api", "store.records", "link", "core", "http1", "log"}),
+    "admin": frozenset({"control", "store.records", "store.api", "link", "core", "http1", "log"}),
+    "cli": frozenset({"config", "admin.schemas"}),
+    "serve": EVERY_ROOM,
+    "demo": frozenset(),
+    "log": frozenset(),
+    "errors": frozenset(),
+    "__init__": frozenset(),
+    "__main__": frozenset({"cli"}),
+}
+"""Room -> the rooms it may import, besides itself and the open ones.
+
+Of the store, control and admin know the records and the two Protocols; its SQL only `serve` may choose.
+"""
+WHEN_ASKED: Final = {"cli": frozenset({"serve", "demo"})}
+"""Room -> what it may import inside a function: a client of the admin API does not load the whole gateway."""
+NOT_IN_CORE: Final = frozenset(
+    {
+        "asyncio",
+        "socket",
+        "selectors",
+        "threading",
+        "subprocess",
+        "os",
+        "pathlib",
+        "time",
+        "logging",
+        "structlog",
+        "uvloop",
+    }
+)
+"""A decision is made from values: no socket, file, clock or logger."""
+MODULES: Final = sorted((ROOT / "gateway").rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    """Return the room a file belongs to: its folder, or its own name at the top."""
+    parts = path.relative_to(ROOT / "gateway").parts
+    return parts[0] if len(parts) > 1 else path.stem
+
+
+def imported(tree: ast.AST) -> Iterator[tuple[str, bool]]:
+    """Yield (dotted module or member name, whether it stands at module level) of every absolute import."""
+    at_top = {id(node) for node in ast.iter_child_nodes(tree)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, id(node) in at_top) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from ((f"{node.module}.{alias.name}", id(node) in at_top) for alias in node.names)
+
+
+def is_allowed(room: str, name: str, *, at_top: bool) -> bool:
+    """Whether a file of `room` may import the dotted `name` below the package."""
+    allowed = MAY_IMPORT[room] | OPEN_TO_ALL | {room}
+    if not at_top:
+        allowed |= WHEN_ASKED.get(room, frozenset())
+    return any(name == permitted or name.startswith(f"{permitted}.") for permitted in allowed)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_module_imports_only_what_its_room_may(path: Path) -> None:
+    room = room_of(path)
+    assert room in MAY_IMPORT, f"a room nobody described: {room}"
+    names = [
+        (name.removeprefix("gateway."), at_top) for name, at_top in imported(parse(path)) if is_ours(name)
+    ]
+    wrong = [name for name, at_top in names if not is_allowed(room, name, at_top=at_top)]
+    assert not wrong
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if room_of(p) == "core"], ids=lambda path: path.name)
+def test_core_imports_nothing_that_touches_the_world(path: Path) -> None:
+    assert not {name.partition(".")[0] for name, _ in imported(parse(path))} & NOT_IN_CORE
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_are_absolute(path: Path) -> None:
+    relative = [
+        node.lineno for node in ast.walk(parse(path)) if isinstance(node, ast.ImportFrom) and node.level
+    ]
+    assert not relative
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "bench").glob("*.py")), ids=lambda path: path.name)
+def test_measurements_know_the_gateway_from_outside(path: Path) -> None:
+    allowed = ("gateway.core.", "gateway.core") if path.name.startswith("judge") else ()
+    assert not [name for name, _ in imported(parse(path)) if is_ours(name) and not name.startswith(allowed)]
+
+
+@pytest.mark.parametrize("room", sorted(EVERY_ROOM - {"config", "log"}))
+def test_room_opens_with_a_paragraph_about_itself(room: str) -> None:
+    assert "room" in (ast.get_docstring(parse(ROOT / "gateway" / room / "__init__.py")) or "")
+
+
+def test_a_forbidden_import_is_seen() -> None:
+    """Guards the walker itself: an import it overlooked would pass every case above."""
+    tree = ast.parse("import gateway.control.hub\ndef f():\n    from gateway.control import hub\n")
+    found = list(imported(tree))
+    assert found == [("gateway.control.hub", True), ("gateway.control.hub", False)]
+    assert not is_allowed("worker", "control.hub", at_top=True)
+    assert not is_allowed("cli", "serve", at_top=True)
+    assert is_allowed("cli", "serve", at_top=False)
+    assert not is_allowed("cli", "admin.routes", at_top=True)
+
+
+def is_ours(name: str) -> bool:
+    return name == "gateway" or name.startswith("gateway.")
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
