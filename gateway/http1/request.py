@@ -278,7 +278,7 @@ class RequestReader:
         if end < 0:
             return -1
         if self._heads != 1 or self._parser is None:
-            raise BadRequest("the head is malformed")
+            raise self._refusal(None)
         self.method = self._parser.get_method()
         head, self._buffer, self._parser = self._buffer, b"", None
         self._check(head)
@@ -311,12 +311,14 @@ class RequestReader:
         if self.others:
             self.others.clear()
 
-    def _refusal(self, error: httptools.HttpParserError) -> DownstreamError:
-        """Say in HTTP's words what llhttp refused."""
-        if isinstance(error.__context__, DownstreamError):
-            return error.__context__
+    def _refusal(self, error: httptools.HttpParserError | None) -> DownstreamError:
+        """Say in HTTP's words what llhttp refused, or did not take for a head."""
         if self._buffer.startswith(b"PRI * HTTP/2"):
             return UnsupportedVersion("HTTP/2 is not spoken here")
+        if error is None:
+            return BadRequest("the head is malformed")
+        if isinstance(error.__context__, DownstreamError):
+            return error.__context__
         if isinstance(error, httptools.HttpParserInvalidMethodError) and _LIKE_A_METHOD.match(self._buffer):
             return NotImplementedByUs("the gateway does not know the method")
         return BadRequest(str(error))
@@ -341,20 +343,21 @@ class RequestReader:
         self.expects_continue = False
         self.upgrade = b""
         self.nominated = NOTHING
-        if len(special) > 1:
+        if len(special) > 1 or self.http10:
             self._obey(special)
 
     def _check_request_line(self, head: bytes) -> None:
         """Accept HTTP/1.0, and refuse what llhttp lets pass: other spacing, other protocols, other
         versions."""
+        head = head.lstrip(CRLF)
         line = head[: head.index(CRLF)]
         start = b"%b %b " % (self.method, self.target)
         version = line.removeprefix(start)
         self.http10 = version == b"HTTP/1.0"
-        if self.http10 and line.startswith(start):
+        if version in (b"HTTP/1.0", b"HTTP/1.1") and line.startswith(start):
             return
         if _VERSION.fullmatch(version) and not version.startswith(b"HTTP/1."):
-            raise UnsupportedVersion("only HTTP/1.1 and HTTP/1.0 are spoken here")
+            raise UnsupportedVersion("only HTTP/1 is spoken here")
         raise BadRequest("the request line is malformed")
 
     def _locate(self, target: bytes, special: dict[bytes, bytes]) -> None:
@@ -398,7 +401,8 @@ class RequestReader:
         if b"expect" in special:
             self.expects_continue = not self.http10 and special[b"expect"].lower() == b"100-continue"
         if b"upgrade" in special and b"upgrade" in self.nominated and not self.http10 and not self.length:
-            self.upgrade = special[b"upgrade"]
+            protocols = special[b"upgrade"]
+            self.upgrade = protocols if b"h2c" not in protocols.lower() else b""
 
     def _check_coding(self, special: dict[bytes, bytes]) -> None:
         """Accept exactly `chunked` (RFC 9112 §6.1, §6.3)."""

@@ -1,0 +1,230 @@
+"""Fields on their way through: hop-by-hop (RFC 9110 §7.6.1), Via (§7.6.3), Forwarded (RFC 7239), Date (§6.6.1)."""
+
+import pytest
+
+from gateway.core.service import RouteSettings, VersionHeaderSettings
+from gateway.link.snapshot import ProxySettings
+from tests.integration.http1.proxying import GET, Upstream, eventually, proxying, service, version
+
+TRUSTING = ProxySettings(trusted_proxies=("127.0.0.0/8",))
+
+
+async def seen_of(
+    fields: bytes, proxy_settings: ProxySettings | None = None, start: bytes = b"GET /"
+) -> bytes:
+    """Return the head an upstream gets for a request with these fields."""
+    upstream = Upstream()
+    async with proxying(upstream, proxy=proxy_settings) as proxy:
+        await proxy.ask(start + b" HTTP/1.1\r\nHost: h\r\n" + fields + b"\r\n")
+    return upstream.seen[0]
+
+
+async def answer_of(response: bytes, request: bytes = GET) -> bytes:
+    """Return what a client gets when the upstream answers with `response`."""
+    upstream = Upstream()
+    upstream.answer = response
+    async with proxying(upstream) as proxy:
+        return await proxy.ask(request)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"Keep-Alive: timeout=5",
+        b"Proxy-Connection: keep-alive",
+        b"Proxy-Authorization: Basic eDp5",
+        b"TE: gzip",
+        b"Trailer: X-Sum",
+        b"Upgrade: h2c",
+        b"HTTP2-Settings: AAA",
+    ],
+)
+async def test_hop_by_hop_field_of_a_request_stays_here(field: bytes) -> None:
+    name = field.split(b":")[0].lower()
+    assert b"\r\n" + name + b":" not in (await seen_of(field + b"\r\n")).lower()
+
+
+async def test_nominated_field_is_dropped_whatever_its_spelling() -> None:
+    seen = await seen_of(b"Connection: close, x-private\r\nX-PRIVATE: 1\r\nX-Public: 2\r\n")
+    assert b"private" not in seen.lower()
+    assert b"\r\nX-Public: 2\r\n" in seen
+
+
+async def test_nomination_does_not_strip_what_the_gateway_adds() -> None:
+    seen = await seen_of(
+        b"Connection: x-forwarded-for, host, x-request-id, via, content-length\r\nContent-Length: 0\r\n"
+    )
+    for field in (
+        b"X-Forwarded-For: 127.0.0.1",
+        b"Host: h",
+        b"X-Request-ID: ",
+        b"Via: 1.1 gateway",
+        b"Content-Length: 0",
+    ):
+        assert b"\r\n" + field in seen
+
+
+async def test_te_trailers_is_passed_on_as_our_own() -> None:
+    assert b"\r\nConnection: TE\r\nTE: trailers\r\n" in await seen_of(b"TE: trailers;q=0.5\r\n")
+
+
+async def test_h2c_upgrade_is_not_passed_on() -> None:
+    seen = await seen_of(b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\n")
+    assert b"upgrade" not in seen.lower()
+
+
+async def test_forwarded_fields_of_a_stranger_are_replaced() -> None:
+    seen = await seen_of(
+        b"X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\n"
+        b"X-Forwarded-Port: 1\r\nForwarded: for=6.6.6.6\r\nX-FORWARDED-FOR: 7.7.7.7\r\n"
+    )
+    assert b"6.6.6.6" not in seen
+    assert b"7.7.7.7" not in seen
+    assert b"evil" not in seen
+    assert b"\r\nX-Forwarded-For: 127.0.0.1\r\n" in seen
+    assert b"\r\nX-Forwarded-Proto: http\r\n" in seen
+    assert b"\r\nX-Forwarded-Host: h\r\n" in seen
+    assert b"\r\nX-Forwarded-Port: 8080\r\n" in seen
+    assert b"\r\nForwarded: for=127.0.0.1;host=h;proto=http\r\n" in seen
+
+
+async def test_forwarded_fields_of_a_trusted_proxy_are_continued() -> None:
+    seen = await seen_of(
+        b"X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: shop\r\n"
+        b"X-Forwarded-Port: 443\r\nForwarded: for=6.6.6.6\r\n",
+        TRUSTING,
+    )
+    assert b"\r\nX-Forwarded-For: 6.6.6.6, 127.0.0.1\r\n" in seen
+    assert b"\r\nX-Forwarded-Proto: https\r\n" in seen
+    assert b"\r\nX-Forwarded-Host: shop\r\n" in seen
+    assert b"\r\nX-Forwarded-Port: 443\r\n" in seen
+    assert b"\r\nForwarded: for=6.6.6.6, for=127.0.0.1;host=h;proto=http\r\n" in seen
+
+
+async def test_request_id_is_kept_if_well_formed_else_made() -> None:
+    assert b"\r\nX-Request-ID: abc-123\r\n" in await seen_of(b"X-Request-ID: abc-123\r\n")
+    assert b"a b" not in await seen_of(b"X-Request-ID: a b\r\n")
+    assert b"\r\nX-Request-ID: " in await seen_of(b"")
+
+
+async def test_via_is_appended() -> None:
+    assert b"\r\nVia: 1.0 fred, 1.1 gateway\r\n" in await seen_of(b"Via: 1.0 fred\r\n")
+
+
+async def test_repeated_fields_stay_apart_and_in_order() -> None:
+    assert b"\r\nX-A: 1\r\nAccept: */*\r\nX-A: 2\r\n" in await seen_of(b"X-A: 1\r\nAccept: */*\r\nX-A: 2\r\n")
+
+
+async def test_max_forwards_counts_down_and_ends_here() -> None:
+    """RFC 9110 §7.6.2."""
+    assert b"\r\nMax-Forwards: 2\r\n" in await seen_of(b"Max-Forwards: 3\r\n", start=b"OPTIONS /")
+    upstream = Upstream()
+    async with proxying(upstream) as proxy:
+        options = await proxy.ask(b"OPTIONS / HTTP/1.1\r\nHost: h\r\nMax-Forwards: 0\r\n\r\n")
+        trace = await proxy.ask(
+            b"TRACE /x HTTP/1.1\r\nHost: h\r\nMax-Forwards: 0\r\nCookie: secret\r\nX-A: 1\r\n\r\n"
+        )
+    assert options.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\nAllow: " in options
+    assert b"\r\n\r\nTRACE /x HTTP/1.1\r\nX-A: 1\r\n\r\n" in trace
+    assert b"secret" not in trace
+    assert upstream.seen == []
+
+
+async def test_version_field_is_stripped_from_strangers_and_heeded_from_testers() -> None:
+    one, two = Upstream(), Upstream()
+    ask = b"GET / HTTP/1.1\r\nHost: h\r\nx-service-VERSION: v2\r\n\r\n"
+    async with proxying(one, two) as proxy:
+        proxy.apply(
+            service(
+                version("v1", one),
+                version("v2", two, weight=0),
+                version_header=VersionHeaderSettings(allow_from=("10.0.0.0/8",)),
+            )
+        )
+        await proxy.ask(ask)
+        proxy.apply(service(version("v1", one), version("v2", two, weight=0)))
+        await proxy.ask(ask)
+        assert not proxy.plane.live.counts["v2"].judged
+    assert (len(one.seen), len(two.seen)) == (1, 1)
+    assert b"version" not in (one.seen[0] + two.seen[0]).lower()
+
+
+async def test_prefix_is_stripped_if_the_route_says_so() -> None:
+    upstream = Upstream()
+    async with proxying(upstream, routes=(RouteSettings(path="/api", strip_prefix=True),)) as proxy:
+        await proxy.ask(b"GET /api/x?y HTTP/1.1\r\nHost: h\r\n\r\n")
+        await proxy.ask(b"GET /api HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert [each.split()[1] for each in upstream.seen] == [b"/x?y", b"/"]
+
+
+async def test_hop_by_hop_fields_of_a_response_stay_here() -> None:
+    answer = await answer_of(
+        b"HTTP/1.1 200 OK\r\nConnection: keep-alive, X-Private\r\nX-Private: 1\r\nKeep-Alive: timeout=9\r\n"
+        b"Proxy-Authenticate: Basic\r\nUpgrade: h2c\r\nTrailer: X\r\nX-Public: 2\r\nContent-Length: 0\r\n\r\n"
+    )
+    head = answer.lower()
+    for name in (b"private", b"keep-alive", b"proxy-", b"upgrade", b"trailer"):
+        assert name not in head
+    assert b"\r\nX-Public: 2\r\n" in answer
+
+
+async def test_date_is_added_only_if_missing() -> None:
+    """RFC 9110 §6.6.1."""
+    kept = await answer_of(b"HTTP/1.1 200 OK\r\nDate: then\r\nContent-Length: 0\r\n\r\n")
+    assert kept.count(b"Date: ") == 1
+    assert b"\r\nDate: then\r\n" in kept
+    assert b"\r\nDate: " in await answer_of(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+
+async def test_cookies_of_a_response_stay_apart() -> None:
+    answer = await answer_of(
+        b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nContent-Length: 0\r\n\r\n"
+    )
+    assert b"\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n" in answer
+
+
+async def test_trailers_travel_but_not_those_that_frame_or_authorize() -> None:
+    """RFC 9110 §6.5.1."""
+    bodies = []
+
+    async def script(peer: object) -> None:
+        await peer.head()  # type: ignore[attr-defined]
+        bodies.append(await peer.until(b"\r\n\r\n"))  # type: ignore[attr-defined]
+        peer.send(  # type: ignore[attr-defined]
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-Sum: 9\r\nContent-Length: 7\r\n\r\n"
+        )
+        await peer.rest()  # type: ignore[attr-defined]
+
+    async with proxying(Upstream(script)) as proxy:
+        client = await proxy.client()
+        client.send(
+            b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"1\r\na\r\n0\r\nX-Hash: 1\r\nHost: evil\r\nAuthorization: x\r\n\r\n"
+        )
+        await client.head()
+        end = await client.until(b"\r\n\r\n")
+    assert bodies == [b"1\r\na\r\n0\r\nX-Hash: 1\r\n\r\n"]
+    assert end == b"1\r\na\r\n0\r\nX-Sum: 9\r\n\r\n"
+
+
+async def test_sticky_user_keeps_the_version_and_gets_a_cookie() -> None:
+    from gateway.core.cohort import StickySettings
+
+    one, two = Upstream(), Upstream()
+    async with proxying(one, two) as proxy:
+        proxy.apply(
+            service(
+                version("v1", one, weight=50),
+                version("v2", two, weight=50),
+                sticky=StickySettings(by="cookie:uid", issue_cookie=True),
+            )
+        )
+        answer = await proxy.ask(GET)
+        cookie = answer.split(b"\r\nSet-Cookie: ")[1].split(b";")[0]
+        first = (len(one.seen), len(two.seen))
+        for _ in range(5):
+            again = await proxy.ask(b"GET / HTTP/1.1\r\nHost: h\r\nCookie: a=b; " + cookie + b"\r\n\r\n")
+            assert b"Set-Cookie" not in again
+        await eventually(lambda: len(one.seen) + len(two.seen) == 6)
+        assert (len(one.seen), len(two.seen)) == (first[0] * 6, first[1] * 6)
