@@ -31,8 +31,18 @@ class DeploymentsQuery(PageQuery):
     status: DeploymentStatus | None = None
 
 
+class DeploymentEventsQuery(Settings):
+    """Which events of a deployment. after: an event id."""
+
+    after: Annotated[int, Meta(ge=0)] = 0
+    limit: Limit = 100
+
+
 class EventsQuery(Settings):
-    """Which events. after: an event id, as Last-Event-ID; that field wins. Neither: from now on."""
+    """Which events. after: an event id, as Last-Event-ID, which wins.
+
+    Neither: a stream begins now, and a list ends with the newest.
+    """
 
     after: Annotated[int, Meta(ge=0)] | None = None
     limit: Limit = 100

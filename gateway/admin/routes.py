@@ -8,7 +8,14 @@ from urllib.parse import unquote
 
 from gateway.admin.call import Route
 from gateway.admin.calls import deployments, gateway, services, versions
-from gateway.admin.queries import AuditQuery, DeploymentsQuery, EventsQuery, PageQuery, VersionsQuery
+from gateway.admin.queries import (
+    AuditQuery,
+    DeploymentEventsQuery,
+    DeploymentsQuery,
+    EventsQuery,
+    PageQuery,
+    VersionsQuery,
+)
 from gateway.admin.schemas import (
     AuditView,
     CreatedTokenView,
@@ -118,7 +125,7 @@ ROUTES: Final = (
     ),
     Route(
         "GET", "deployment/{id}/events", "viewer", "deployment.events", deployments.events,
-        "List what happened to a rollout, oldest first", Listing[EventView], query=EventsQuery,
+        "List what happened to a rollout, oldest first", Listing[EventView], query=DeploymentEventsQuery,
     ),
     # services
     Route(

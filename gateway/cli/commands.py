@@ -15,7 +15,7 @@ from gateway.cli.params import duration
 from gateway.errors import ConfigError, GatewayError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="gateway")
 def root() -> None:
     """An HTTP gateway that deploys the services behind it with zero downtime."""

@@ -1,5 +1,6 @@
 """Values people type: durations, steps, routes."""
 
+import json
 import re
 from typing import Final
 
@@ -60,3 +61,14 @@ def route(text: str) -> dict[str, str]:
     if not slash:
         raise click.BadParameter(f"{text!r} is not a route such as /api/v1/auth or example.com/api")
     return {"host": host or "*", "path": "/" + path}
+
+
+def setting(text: str) -> tuple[str, object]:
+    """Take `name=value`, the value as JSON if it is any, else as text. Returns both."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise click.BadParameter(f"{text!r} is not NAME=VALUE, such as onBreach=pause")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

@@ -14,12 +14,48 @@ from gateway.cli.client import AdminClient, segment
 from gateway.cli.connect import client_command
 from gateway.cli.exits import FAILED, OK, TIMED_OUT, ApiError, CliError, Unreachable
 from gateway.cli.output import Output, console, local_time
-from gateway.cli.params import duration, percents, route
+from gateway.cli.params import duration, percents, route, setting
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 LOOK_EVERY_S: Final = 0.5
 reason_option = click.option("--reason", default="", help="Kept with the move, for those who read it later.")
+
+
+ROLLOUT_OPTIONS: Final = (
+    click.option(
+        "--strategy",
+        type=click.Choice(["canary", "blue-green", "immediate"]),
+        default="canary",
+        show_default=True,
+    ),
+    click.option("--steps", type=percents, help="Percentages, for example 10,50,100."),
+    click.option("--step-interval", type=duration, help="How long each step lasts, for example 5m."),
+    click.option(
+        "--bake-time", type=duration, help="How long all traffic is watched before the old version goes."
+    ),
+    click.option("--error-threshold", type=float, help="Highest error rate of the new version, in percent."),
+    click.option("--min-requests", type=int, help="Requests a step needs before it may pass."),
+    click.option(
+        "--no-auto-pause", is_flag=True, help="Do not pause for a person when a step ends undecided."
+    ),
+    click.option(
+        "--set",
+        "others",
+        type=setting,
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Any other rollout setting, by its name in the API; repeatable.",
+    ),
+)
+
+
+def rollout_options(command: F) -> F:
+    """Give a command the settings of a rollout."""
+    for option in reversed(ROLLOUT_OPTIONS):
+        command = option(command)
+    return command
 
 
 @click.command()
@@ -30,20 +66,7 @@ reason_option = click.option("--reason", default="", help="Kept with the move, f
 @click.option("--replica", "replicas", multiple=True, help="A further url of the same version; repeatable.")
 @click.option("--route", "routes", type=route, multiple=True, help="Makes an unknown service: [HOST]/PATH.")
 @click.option("--shutdown-url", help="POSTed when the version may stop.")
-@click.option(
-    "--strategy",
-    type=click.Choice(["canary", "blue-green", "immediate"]),
-    default="canary",
-    show_default=True,
-)
-@click.option("--steps", type=percents, help="Percentages, for example 10,50,100.")
-@click.option("--step-interval", type=duration, help="How long each step lasts, for example 5m.")
-@click.option(
-    "--bake-time", type=duration, help="How long all traffic is watched before the old version goes."
-)
-@click.option("--error-threshold", type=float, help="Highest error rate of the new version, in percent.")
-@click.option("--min-requests", type=int, help="Requests a step needs before it may pass.")
-@click.option("--no-auto-pause", is_flag=True, help="Do not pause for a person when a step ends undecided.")
+@rollout_options
 @click.option("--no-test", is_flag=True, help="Skip the test call; the start's own gate still holds.")
 @click.option("--wait", is_flag=True, help="Return once the old version is drained and may be stopped.")
 @click.option("--timeout", "timeout_ms", type=duration, default="24h", show_default=True, help="With --wait.")
@@ -99,7 +122,9 @@ def _config(settings: dict[str, Any]) -> dict[str, Any]:
         "min_requests": "minRequests",
     }
     config = {names[key]: settings[key] for key in names if settings.get(key) is not None}
-    return config | ({"autoPause": False} if settings.get("no_auto_pause") else {})
+    if settings.get("no_auto_pause"):
+        config["autoPause"] = False
+    return config | dict(settings.get("others", ()))
 
 
 def _first_version(
@@ -311,16 +336,7 @@ def history(api: AdminClient, out: Output, service: str, limit: int) -> int:
 @click.command()
 @client_command
 @click.argument("service")
-@click.option(
-    "--strategy",
-    type=click.Choice(["canary", "blue-green", "immediate"]),
-    default="canary",
-    show_default=True,
-)
-@click.option("--steps", type=percents, help="Percentages, for example 10,50,100.")
-@click.option("--step-interval", type=duration)
-@click.option("--error-threshold", type=float, help="In percent.")
-@click.option("--min-requests", type=int)
+@rollout_options
 @click.option("--deployment", "deployment_id", help="Only this earlier rollout, by id.")
 def whatif(
     api: AdminClient, out: Output, service: str, strategy: str, deployment_id: str | None, **settings: Any

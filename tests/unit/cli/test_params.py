@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.cli.params import duration, format_duration, parse_duration, percents, route
+from gateway.cli.params import duration, format_duration, parse_duration, percents, route, setting
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,12 @@ def test_a_route_is_a_path_with_or_without_host() -> None:
     assert route("example.com/api/v1") == {"host": "example.com", "path": "/api/v1"}
     with pytest.raises(click.BadParameter):
         route("api")
+
+
+def test_a_setting_is_json_or_text() -> None:
+    assert setting("maxLatencyRatio=1.5") == ("maxLatencyRatio", 1.5)
+    assert setting("onBreach=pause") == ("onBreach", "pause")
+    assert setting("dryRun=true") == ("dryRun", True)
+    for text in ("onBreach", "=1"):
+        with pytest.raises(click.BadParameter):
+            setting(text)
