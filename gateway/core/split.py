@@ -38,9 +38,16 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from random import Random
+from typing import Final
 
 Draw = Callable[[], float]
 """Chance: the next number in [0, 1)."""
+_Move = tuple[float, float, tuple[int, ...]]
+"""Of three versions: draws below the first number are the first's, below the second the second's; who is ahead
+then (as bits), by who took it."""
+
+KEPT_MOVES: Final = 4_096
+"""Moves of three versions worked out once and kept: enough for weights in whole percents."""
 
 
 def split(weights: Sequence[int], *, seed: str, phase: float = 0.0) -> Iterator[int]:
@@ -86,68 +93,83 @@ def _two(weight: int, total: int, draw: Draw) -> Iterator[int]:
 
 
 def _three(weights: Sequence[int], draw: Draw) -> Iterator[int]:
-    """Three versions. parts: the f_i in units of 1/total; they sum to 0, 1 or 2 totals, as many as are
-    ahead."""
+    """Three versions. ahead: who is, as bits."""
     total = sum(weights)
+    known: dict[tuple[int, int], _Move] = {}
     while True:
-        ahead = [False, False, False]
-        parts = [0, 0, 0]
-        for _ in range(total):
-            after = [part + weight for part, weight in zip(parts, weights, strict=True)]
-            chosen = _move_of_three(weights, total, parts, after, ahead, draw)
+        ahead = 0
+        for now in range(total):
+            move = known.get((now, ahead))
+            if move is None:
+                if len(known) >= KEPT_MOVES:
+                    known.clear()
+                move = known[now, ahead] = _move_of_three(weights, total, now, ahead)
+            first, second, then = move
+            at = draw()
+            chosen = 0 if at < first else 1 if at < second else 2
+            ahead = then[chosen]
             yield chosen
-            for index in range(3):
-                crosses = after[index] >= total
-                parts[index] = after[index] - total if crosses else after[index]
-                if crosses:
-                    ahead[index] = ahead[index] and index == chosen
-                elif index == chosen:
-                    ahead[index] = True
 
 
-def _move_of_three(
-    weights: Sequence[int],
-    total: int,
-    parts: Sequence[int],
-    after: Sequence[int],
-    ahead: Sequence[bool],
-    draw: Draw,
-) -> int:
-    """Return who takes the request, with the chances that keep every version's at its share."""
-    crossing = [index for index in range(3) if after[index] >= total]
-    for index in crossing:
-        if not ahead[index]:
-            return index
-    behind = [index for index in range(3) if not ahead[index]]
-    if len(behind) == 3:
-        return _drawn((0, 1, 2), weights, draw)
-    if len(behind) == 2 and not crossing:
-        return _exchange(weights, parts, ahead.index(True), draw)
+def _move_of_three(weights: Sequence[int], total: int, now: int, ahead: int) -> _Move:
+    """Return the move from a state: who takes request number `now`, and who is ahead after it."""
+    parts = [now * weight % total for weight in weights]
+    crossing = [part + weight >= total for part, weight in zip(parts, weights, strict=True)]
+    is_ahead = [bool(ahead >> index & 1) for index in range(3)]
+    chances = _chances_of_three(weights, total, parts, crossing, is_ahead)
+    whole = sum(chances)
+    first = chances[0] / whole if chances[1] or chances[2] else 1.0
+    second = (chances[0] + chances[1]) / whole if chances[2] else 1.0
+    then = []
+    for chosen in range(3):
+        mask = 0
+        for index in range(3):
+            takes = index == chosen
+            stays = (is_ahead[index] and takes) if crossing[index] else (is_ahead[index] or takes)
+            mask |= stays << index
+        then.append(mask)
+    return first, second, tuple(then)
+
+
+def _chances_of_three(
+    weights: Sequence[int], total: int, parts: Sequence[int], crossing: Sequence[bool], ahead: Sequence[bool]
+) -> list[float]:
+    """Return how likely each takes the request (in any unit), so that over all states each has its share.
+
+    parts: the f_i in units of 1/total; they sum to 0, 1 or 2 totals, as many as are ahead.
+    """
+    if sum(parts) == 0:
+        return list(weights)
+    for index in range(3):
+        if crossing[index] and not ahead[index]:
+            return [float(each == index) for each in range(3)]
+    if sum(ahead) == 1 and not any(crossing):
+        return _exchange(weights, parts, ahead.index(True))
     # Left are the states in which nobody's window ends; `mass` is the chance of this one. Out of it those
     # behind take exactly their shares; those that cross divide the rest, each to stay ahead as it must.
-    mass = parts[ahead.index(True)] if len(behind) == 2 else total - parts[behind[0]]
-    chances = [weights[index] for index in behind]
-    spare = mass - sum(chances)
-    kept = [after[index] - total for index in crossing]
-    whole = sum(kept)
-    if whole == 0:
-        return _drawn(behind, chances, draw)
-    return _drawn([*behind, *crossing], [*chances, *(spare * each / whole for each in kept)], draw)
+    mass = parts[ahead.index(True)] if sum(ahead) == 1 else total - parts[ahead.index(False)]
+    spare = mass - sum(weight for weight, is_ahead in zip(weights, ahead, strict=True) if not is_ahead)
+    kept = [parts[index] + weights[index] - total if crossing[index] else 0 for index in range(3)]
+    whole = sum(kept) or 1
+    return [spare * kept[index] / whole if ahead[index] else weights[index] for index in range(3)]
 
 
-def _exchange(weights: Sequence[int], parts: Sequence[int], one: int, draw: Draw) -> int:
-    """Return who moves ahead when only `one` is, and nobody crosses: one of the two others.
+def _exchange(weights: Sequence[int], parts: Sequence[int], one: int) -> list[float]:
+    """Return how likely each moves ahead when only `one` is, and nobody crosses: one of the two others does.
 
     Who is ahead (with chances `parts`) and who comes next (with chances `weights`) is a 3 x 3 transport
-    problem with an empty diagonal. One number settles it: flow from 0 to 1. We take the middle of what is
+    problem with an empty diagonal. One number settles it: the flow from 0 to 1. We take the middle of what is
     possible.
     """
-    low = max(0, weights[1] - parts[2], weights[0] + weights[1] - parts[2] - parts[1])
-    high = min(parts[0], weights[1], weights[0] + weights[1] - parts[2])
+    others = weights[0] + weights[1] - parts[2]
+    low = max(0, weights[1] - parts[2], others - parts[1])
+    high = min(parts[0], weights[1], others)
     flow = (low + high) / 2
-    to_next = (flow, weights[0] + weights[1] - parts[2] - flow, weights[1] - flow)[one]
-    other = (1, 0, 1)[one]
-    return other if draw() * parts[one] < to_next else 3 - one - other
+    return [
+        [0.0, flow, parts[0] - flow],
+        [others - flow, 0.0, parts[1] - others + flow],
+        [parts[2] - weights[1] + flow, weights[1] - flow, 0.0],
+    ][one]
 
 
 def _many(weights: Sequence[int], draw: Draw) -> Iterator[int]:

@@ -353,45 +353,48 @@ class RoutingTable:
 
 
 class _Paths:
-    """The routes of one host, by path. A lookup costs at most as many steps as its deepest route has
-    segments."""
+    """The routes of one host, by path. A lookup takes no more steps than the deepest route has segments."""
 
-    __slots__ = ("_by_path", "_depth")
+    __slots__ = ("_by_path", "_has_depth")
 
     def __init__(self) -> None:
         self._by_path: dict[str, list[Route]] = {}
-        self._depth = 0
+        self._has_depth: list[bool] = []
+        """By number of segments less one: whether any route is that deep."""
 
     def add(self, route: Route) -> None:
-        """Add a route; those limited to methods go first."""
+        """Add a route; those limited to methods go first. Raises ValueError if another claims the same."""
         routes = self._by_path.setdefault(route.path, [])
         for other in routes:
             if other.methods & route.methods or other.methods == route.methods:
-                raise ValueError(
-                    f"{other.service.name} and {route.service.name} both claim {route.host}{route.path}"
-                )
+                names = f"{other.service.name} and {route.service.name}"
+                raise ValueError(f"{names} both claim {route.host}{route.path}")
         routes.append(route)
         routes.sort(key=lambda each: not each.methods)
-        self._depth = max(self._depth, route.path.count("/") if route.path != "/" else 0)
+        if route.path == "/":
+            return
+        depth = route.path.count("/")
+        self._has_depth += [False] * (depth - len(self._has_depth))
+        self._has_depth[depth - 1] = True
 
     def match(self, path: str, method: str) -> Route | None:
         """Return the route with the longest path that fits."""
         by_path = self._by_path
-        best = _first_for(method, by_path.get("/"))
+        routes = by_path.get("/")
+        best = _first_for(method, routes) if routes else None
         end = 0
-        for _ in range(self._depth):
+        for has_depth in self._has_depth:
             end = path.find("/", end + 1)
-            fits = _first_for(method, by_path.get(path if end < 0 else path[:end]))
-            if fits is not None:
-                best = fits
+            if has_depth:
+                routes = by_path.get(path if end < 0 else path[:end])
+                if routes is not None:
+                    best = _first_for(method, routes) or best
             if end < 0:
                 break
         return best
 
 
-def _first_for(method: str, routes: list[Route] | None) -> Route | None:
-    if routes is None:
-        return None
+def _first_for(method: str, routes: list[Route]) -> Route | None:
     for route in routes:
         if not route.methods or method in route.methods:
             return route

@@ -197,7 +197,7 @@ def test_new_settings_hold_from_the_next_report() -> None:
 @pytest.mark.parametrize("delay", [0, 3, 1_000], ids=["at once", "late", "never"])
 @pytest.mark.parametrize("workers", [1, 2, 8])
 def test_what_gets_through_to_a_dead_endpoint_is_bounded(workers: int, delay: int) -> None:
-    """At most the threshold per worker, however late the words; with quick words about the threshold in all."""
+    """At most the threshold per worker, however late the words; if quick, about one in all."""
     control = MergedBreaker(SETTINGS)
     control.tick(0.0, range(workers))
     up: list[tuple[int, int, int, str, int]] = []
