@@ -8,7 +8,7 @@ from gateway.admin.auth import Unauthorized
 from gateway.admin.call import Reply
 from gateway.admin.schemas import FieldProblem, ProblemView
 from gateway.control.problems import Problem
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, StaleEpoch
 from gateway.http1.app import Response
 
 JSON: Final = "application/json"
@@ -31,6 +31,10 @@ def answer(status: int, reply: Reply, if_none_match: str | None = None) -> Respo
 
 def refusal(error: GatewayError) -> Response:
     """Return any error of ours as a problem (RFC 9457); what is not a Problem keeps its status and words."""
+    if isinstance(error, StaleEpoch):
+        error = Problem(
+            503, "Service Unavailable", "another process is in charge; ask again", retry_after_s=1
+        )
     fields = [("Content-Type", PROBLEM), *GUARDS]
     errors: list[FieldProblem] = []
     if isinstance(error, Problem):

@@ -100,12 +100,17 @@ class AdminServer:
         self._listener: asyncio.Server | None = None
         self._changes: set[asyncio.Task[Reply]] = set()
         self._is_loopback = False
+        self._are_changes_held = False
 
     async def start(self, sock: socket.socket) -> None:
         """Accept on a bound TCP socket; it is closed with the server."""
         self._is_loopback = ipaddress.ip_address(sock.getsockname()[0]).is_loopback
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(self._app.protocol_factory, sock=sock)
+
+    def hold_changes(self, *, held: bool) -> None:
+        """Answer changes with 503 while another process is taking over: what they did could be lost on it."""
+        self._are_changes_held = held
 
     async def close(self, deadline_s: float) -> None:
         """Accept no more, end the event streams, let running calls finish for up to `deadline_s` seconds."""
@@ -161,6 +166,10 @@ class AdminServer:
         route = methods.get("GET" if request.method == "HEAD" else request.method)
         if route is None:
             raise MethodRefused(request.method, _allowed(methods))
+        if route.is_change and self._are_changes_held:
+            raise Problem(
+                503, "Service Unavailable", "the gateway is being replaced; ask again", retry_after_s=1
+            )
         await self._admit(route, actor, params)
         call = Call(
             actions=self._actions,

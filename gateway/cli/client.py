@@ -1,6 +1,7 @@
 """The admin API, as one calls it: JSON in, JSON out, problems as one line."""
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any, Final, NamedTuple
@@ -9,6 +10,8 @@ from urllib.parse import quote, urlencode, urlsplit
 from gateway.cli.exits import TIMED_OUT, ApiError, CliError, Unreachable
 
 BASE: Final = "/api/v1/admin"
+HANDOVER_WAITS_S: Final = (0.5, 1.0, 2.0, 4.0, 0.0)
+"""Between tries while the API answers 503: it is being replaced, and did nothing."""
 STREAM_IDLE_S: Final = 60.0
 """An event stream beats every 15 s; silent for longer than this, it is gone."""
 
@@ -70,7 +73,12 @@ class AdminClient:
 
         Raises ApiError for a status of 400 or more, Unreachable when nobody answers, CliError on a timeout.
         """
-        status, raw = self.raw(method, _target(BASE + "/" + path, query), body=body, fields=fields)
+        target = _target(BASE + "/" + path, query)
+        for wait_s in HANDOVER_WAITS_S:
+            status, raw = self.raw(method, target, body=body, fields=fields)
+            if status != 503:
+                break
+            time.sleep(wait_s)
         decoded = _decode(raw)
         if status >= 400:
             raise ApiError(status, decoded if isinstance(decoded, dict) else {}, explain(status, decoded))

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.admin.call import BASE
 from gateway.control.problems import conflict
-from gateway.errors import IllegalTransition
+from gateway.errors import IllegalTransition, StaleEpoch
 from gateway.store.api import Page
 from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord
 from tests.unit.admin.bench import Bench
@@ -205,3 +205,17 @@ async def test_every_answer_is_kept_out_of_caches(bench: Bench) -> None:
     for response in (await bench.ask("GET", f"{BASE}/services"), await bench.ask("GET", BASE, role=None)):
         assert dict(response.fields)["Cache-Control"] == "no-store"
         assert dict(response.fields)["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_changes_wait_while_another_process_takes_over(
+    bench: Bench, deployment: DeploymentRecord
+) -> None:
+    bench.actions.answers |= {"rollback": deployment, "get_deployment": deployment}
+    bench.server.hold_changes(held=True)
+    response = await bench.ask("POST", f"{BASE}/deployment/dep-1/rollback")
+    assert (response.status, dict(response.fields)["Retry-After"]) == (503, "1")
+    assert (await bench.ask("GET", f"{BASE}/deployment/dep-1")).status == 200
+    bench.server.hold_changes(held=False)
+    bench.actions.answers["rollback"] = StaleEpoch("epoch 4 has begun")
+    response = await bench.ask("POST", f"{BASE}/deployment/dep-1/rollback")
+    assert (response.status, dict(response.fields)["Retry-After"]) == (503, "1")

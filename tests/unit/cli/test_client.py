@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from gateway.cli import client
 from gateway.cli.client import AdminClient, explain, parse_events, segment
 from gateway.cli.exits import DENIED, FAILED, USAGE, ApiError, CliError
 
@@ -61,4 +62,13 @@ def test_refusals_have_their_exit_code(api: Any, status: int, code: int) -> None
 def test_an_answer_that_is_not_json_is_one_line(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "raw", lambda *_, **__: (200, b"<html>"))
     with pytest.raises(CliError, match="not JSON"):
+        api.get("gateway")
+
+
+def test_a_503_is_tried_again_and_then_reported(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "HANDOVER_WAITS_S", (0.0, 0.0, 0.0))
+    api.answers["GET gateway"] = [(503, {"detail": "being replaced"}), (503, {}), {"epoch": 4}]
+    assert api.get("gateway") == {"epoch": 4}
+    api.answers["GET gateway"] = (503, {"detail": "being replaced"})
+    with pytest.raises(ApiError, match="being replaced"):
         api.get("gateway")
