@@ -5,6 +5,7 @@ three rules are shown the same traffic.
 """
 
 import argparse
+import math
 import multiprocessing
 import random
 import statistics
@@ -31,8 +32,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     scene: Scene
     bad_from: int | None = None
     """Second from which the new version ought to be stopped; None: never."""
-    within: int | None = None
-    """Only a stop at most so many seconds later counts as caught."""
+    deadline: int | None = None
+    """Second until which a stop counts as caught; None: to the end."""
     at_least: float = 99.0
     """Percent of the runs to be caught."""
     median: float | None = None
@@ -43,7 +44,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
         """What is owed, for the table."""
         if self.bad_from is None:
             return "stopped <= 1 %"
-        in_time = f" in {self.within} s" if self.within else ""
+        in_time = f" in {self.deadline - self.bad_from} s" if self.deadline else ""
         median = f", median <= {self.median:.0f} s" if self.median else ""
         return f"caught >= {self.at_least:g} %{in_time}{median}"
 
@@ -55,7 +56,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     goal: str
     runs: int
     stopped: dict[str, float]
-    """By rule: stopped though nothing was wrong (yet), or caught in time, as the cell asks."""
+    """By rule: of the runs still going when the new version turned bad (if ever), those stopped in time."""
     early: float
     """Stopped by the judge before anything was wrong."""
     median_s: dict[str, float]
@@ -102,6 +103,10 @@ def _shared() -> list[Cell]:
         for rate in (0.05, 0.2, 0.6)
         for steps in ((10,), (10, 50, 90))
     ]
+    late = Cell(
+        name="both to 20% in the 95 % step, 10/50/95",
+        scene=Scene(rates=_both(0.2, 25 * MINUTE), changes=(25 * MINUTE,), steps=(10, 50, 95)),
+    )
     behind_breakers = [
         Cell(
             name=f"both to {rate:.0%} for 10 min, breakers, 10",
@@ -113,7 +118,7 @@ def _shared() -> list[Cell]:
         )
         for rate in (0.2, 1.0)
     ]
-    return jumps + behind_breakers
+    return [*jumps, late, *behind_breakers]
 
 
 def _bad() -> list[Cell]:
@@ -128,10 +133,10 @@ def _bad() -> list[Cell]:
             for steps in ((10,), *STEPPED)
         ),
         Cell(
-            name="50% of errors, 1/s, 10 (from the canary's 10th request)",
+            name="50% of errors, 1/s, 10 (60 s from the canary's 10th request)",
             scene=Scene(rates=_worse(0.5), per_second=1),
-            bad_from=100,
-            within=60,
+            bad_from=0,
+            deadline=100 + 60,
             at_least=98,
         ),
         Cell(name="1.5% of errors, 10/s, 10", scene=Scene(rates=_worse(0.015)), bad_from=0, at_least=80),
@@ -142,6 +147,12 @@ def _bad() -> list[Cell]:
                 bad_from=(len(steps) - 1) * 1800 // len(steps),
             )
             for steps in STEPPED
+        ),
+        Cell(
+            name="5% of errors from the 95 % step on, 10/50/95",
+            scene=Scene(rates=lambda _, percent: (BASE, 0.05 if percent >= 95 else BASE), steps=(10, 50, 95)),
+            bad_from=1200,
+            at_least=90,
         ),
     ]
 
@@ -159,7 +170,7 @@ def _dead() -> list[Cell]:
                 breakers=True,
             ),
             bad_from=died,
-            within=15,
+            deadline=died + 15,
             at_least=99.9,
         )
         for percent in (10, 50, 90)
@@ -202,34 +213,27 @@ def simulate(index: int, seed: int, first: int, last: int) -> Stops:
 
 def summarise(cell: Cell, stops: Stops) -> Result:
     """Return what came of a cell's runs."""
-    runs = len(stops)
-    bad_from = cell.bad_from
+    begin, deadline = cell.bad_from or 0, cell.deadline or cell.scene.seconds
     stopped, medians = {}, {}
     for name in RULES:
-        times = [times[name] for times, _ in stops if name in times]
-        late = [time - (bad_from or 0) for time in times if bad_from is not None and time > bad_from]
-        counted = times if bad_from is None else [time for time in late if time <= (cell.within or time)]
-        if (
-            bad_from is not None and cell.within
-        ):  # stopped earlier, and rightly, where it was bad from the start
-            counted += [time for time in times if time <= bad_from and cell.scene.rates(0, 10)[1] > BASE]
-        stopped[name] = round(100 * len(counted) / runs, 3)
-        medians[name] = statistics.median(late) if late else float("nan")
-    early = sum(
-        1 for times, _ in stops if bad_from is not None and times.get("judge", bad_from + 1) <= bad_from
-    )
-    ok = stopped["judge"] <= 1 if bad_from is None else stopped["judge"] >= cell.at_least
+        times = [times.get(name, math.inf) for times, _ in stops]
+        going = [time - begin for time in times if time > begin]
+        counted = [time for time in going if time <= deadline - begin]
+        stopped[name] = round(100 * len(counted) / len(going), 3) if going else math.nan
+        medians[name] = statistics.median(counted) if counted and cell.bad_from is not None else math.nan
+    ok = stopped["judge"] <= 1 if cell.bad_from is None else stopped["judge"] >= cell.at_least
     if cell.median is not None:
         ok = ok and medians["judge"] <= cell.median
-    gates = Counter(gate for times, gate in stops if "judge" in times)
     return Result(
         cell=cell.name,
         goal=cell.goal,
-        runs=runs,
+        runs=len(stops),
         stopped=stopped,
-        early=round(100 * early / runs, 3),
+        early=round(
+            100 * sum(1 for times, _ in stops if times.get("judge", math.inf) <= begin) / len(stops), 3
+        ),
         median_s=medians,
-        gates=dict(gates),
+        gates=dict(Counter(gate for times, gate in stops if "judge" in times)),
         ok=ok,
     )
 

@@ -67,7 +67,7 @@ class Tally(msgspec.Struct, frozen=True, array_like=True):
     @property
     def is_failing(self) -> bool:
         """Whether this is more than the odd error: an old version like this is in trouble itself."""
-        return self.errors >= 3 and self.rate > FAILING
+        return self.errors >= 5 and self.rate > FAILING
 
 
 class Lean(msgspec.Struct, frozen=True, array_like=True):
@@ -96,8 +96,6 @@ class Outage(msgspec.Struct, frozen=True, array_like=True):
 
     seconds: float = 0.0
     """Observed while the old one was usable."""
-    shared: bool = False
-    """The old one was unusable too for part of it, or failing then or just before."""
     old: Tally = Tally()
     """How the old one did meanwhile."""
 
@@ -118,8 +116,10 @@ class Slow(msgspec.Struct, frozen=True):
     """The old version's latencies, fading."""
     new: Tally = Tally()
     old: Tally = Tally()
-    lean: Lean = Lean()
-    mixture: Mixture = Mixture()
+    rate: Mixture = Mixture()
+    """Is the new one slow more often than one in twenty?"""
+    comparison: Mixture = Mixture()
+    """Does slowness fall on the new one more often than its share explains?"""
     bound_us: int = 0
 
 
@@ -149,8 +149,8 @@ class Evidence(msgspec.Struct, frozen=True):
     comparison: Mixture = Mixture()
     threshold: Mixture = Mixture()
     lean: Lean = Lean()
-    tail_lean: Lean = Lean()
-    """The same since the share reached `TAIL_PERCENT`."""
+    tail: Mixture = Mixture()
+    """The comparison with what little old traffic there still is, since the share reached `TAIL_PERCENT`."""
     recent: tuple[Recent, ...] = ()
     before: tuple[Chunk, ...] = ()
     """The old version's last minutes, oldest first."""
@@ -161,7 +161,8 @@ class Evidence(msgspec.Struct, frozen=True):
     baseline_rate: float = 0.0
     """99 % upper bound of the baseline's rate, as a fraction."""
     outage: Outage | None = None
-    old_usable: bool = True
+    old_well_s: float = 1e9
+    """Observed seconds since the old version was last unusable or failing; for ever, to begin with."""
     slow: Slow | None = None
     users: Users = Users()
 
@@ -177,7 +178,7 @@ def begin_step(evidence: Evidence, percent: int) -> Evidence:
         evidence, percent=percent, live_stage=None, step_new=Tally(), step_old=Tally(), recent=()
     )
     if percent < TAIL_PERCENT:
-        return replace(evidence, baseline=None, tail_lean=Lean())
+        return replace(evidence, baseline=None, tail=Mixture())
     before = Tally(
         sum(chunk.tally.answers for chunk in evidence.before),
         sum(chunk.tally.errors for chunk in evidence.before),
@@ -202,12 +203,10 @@ def forgive(evidence: Evidence) -> Evidence:
         comparison=Mixture(),
         threshold=Mixture(),
         lean=Lean(),
-        tail_lean=Lean(),
+        tail=Mixture(),
         recent=(),
         outage=None,
-        slow=replace(evidence.slow, mixture=Mixture(), lean=Lean(), new=Tally(), old=Tally())
-        if evidence.slow
-        else None,
+        slow=Slow(old_buckets=evidence.slow.old_buckets) if evidence.slow else None,
     )
 
 
@@ -230,7 +229,6 @@ def observe(evidence: Evidence, window: Window, rules: Rules) -> Evidence:
     old_answers, old_errors = _total(old)
     users, new_falls, old_falls = _falls(evidence.users, window, new, old, rules)
     lean = _leaned(evidence.lean, new_falls, old_falls)
-    tail_lean = _leaned(evidence.tail_lean, new_falls, old_falls) if evidence.in_tail else evidence.tail_lean
     step_new, step_old = evidence.step_new, evidence.step_old
     live = evidence.live_stage
     if live is not None:
@@ -251,13 +249,15 @@ def observe(evidence: Evidence, window: Window, rules: Rules) -> Evidence:
             window.seconds,
         ),
         lean=lean,
-        tail_lean=tail_lean,
+        tail=evidence.tail.times(_fallen(new_falls, old_falls), window.seconds)
+        if evidence.in_tail
+        else evidence.tail,
         recent=_recent(evidence.recent, _side_by_side(new, old, evidence.percent)),
         before=_before(evidence.before, window.seconds, old_answers, old_errors),
         baseline=evidence.baseline,
         baseline_rate=evidence.baseline_rate,
-        outage=_outage(evidence, window, old_answers, old_errors),
-        old_usable=window.old_usable,
+        outage=_outage(evidence.outage, window, old_answers, old_errors),
+        old_well_s=_old_well_s(evidence, window),
         slow=_slow(evidence.slow or Slow(), window, rules.max_latency_ratio)
         if rules.max_latency_ratio
         else None,
@@ -271,6 +271,8 @@ def _counted(cell: Cell, share: int, rules: Rules) -> _Counted:
 
 
 def _total(cells: list[_Counted]) -> tuple[int, int]:
+    if len(cells) == 1:  # nearly always
+        return cells[0].answers, cells[0].errors
     return sum([cell.answers for cell in cells]), sum([cell.errors for cell in cells])
 
 
@@ -331,23 +333,23 @@ def _leaned(lean: Lean, new: _Falls, old: _Falls) -> Lean:
 def _comparison(
     evidence: Evidence, new: list[_Counted], new_falls: _Falls, old_falls: _Falls
 ) -> tuple[float, ...] | None:
-    """Return the window's factors for the comparison: against the old version's errors, or in the tail its
-    baseline.
-    """
-    factors: tuple[float, ...] | None = None
+    """Return the window's factors: with the old version's errors, in the tail with its baseline."""
     live = evidence.live_stage
-    from_stage = math.inf
-    if evidence.in_tail and evidence.baseline is not None and live is not None:
-        from_stage = live
-        answers, errors = _total([cell for cell in new if cell.stage >= live])
-        if answers:
-            factors = rate_factors(evidence.baseline_rate, errors, answers)
-    for stage, share, errors in new_falls:
-        if stage < from_stage:
-            factors = added(factors, comparison_factors(share, errors, 0))
-    for stage, share, errors in old_falls:
-        if stage < from_stage:
-            factors = added(factors, comparison_factors(share, 0, errors))
+    if not evidence.in_tail or evidence.baseline is None or live is None:
+        return _fallen(new_falls, old_falls)
+    factors = _fallen(
+        [fall for fall in new_falls if fall[0] < live], [fall for fall in old_falls if fall[0] < live]
+    )
+    answers, errors = _total([cell for cell in new if cell.stage >= live])
+    return added(factors, rate_factors(evidence.baseline_rate, errors, answers)) if answers else factors
+
+
+def _fallen(new: _Falls, old: _Falls) -> tuple[float, ...] | None:
+    factors: tuple[float, ...] | None = None
+    for _, share, errors in new:
+        factors = added(factors, comparison_factors(share, errors, 0))
+    for _, share, errors in old:
+        factors = added(factors, comparison_factors(share, 0, errors))
     return factors
 
 
@@ -388,17 +390,18 @@ def _before(chunks: tuple[Chunk, ...], seconds: float, answers: int, errors: int
     return (joined, *chunks[2:])
 
 
-def _outage(evidence: Evidence, window: Window, old_answers: int, old_errors: int) -> Outage | None:
+def _outage(outage: Outage | None, window: Window, old_answers: int, old_errors: int) -> Outage | None:
     if window.new_usable:
         return None
-    outage = evidence.outage
-    if outage is None:
-        lately = evidence.before[-1].tally if evidence.before else Tally()
-        return Outage(shared=not window.old_usable or lately.is_failing)
-    if not window.old_usable:
-        return Outage(shared=True)
-    old = outage.old.plus(old_answers, old_errors)
-    return Outage(outage.seconds + window.seconds, outage.shared or old.is_failing, old)
+    if outage is None or not window.old_usable:
+        return Outage()
+    return Outage(outage.seconds + window.seconds, outage.old.plus(old_answers, old_errors))
+
+
+def _old_well_s(evidence: Evidence, window: Window) -> float:
+    if not window.old_usable or (evidence.before and evidence.before[-1].tally.is_failing):
+        return 0.0
+    return evidence.old_well_s + window.seconds
 
 
 def _slow(slow: Slow, window: Window, ratio: float) -> Slow:
@@ -407,8 +410,8 @@ def _slow(slow: Slow, window: Window, ratio: float) -> Slow:
     if known >= LATENCY_ANSWERS:
         bound_us = round((quantile_us(slow.old_buckets, 0.95) or 0) * ratio)
         bound = bucket_of(bound_us)
-        new = [(cell.share / WHOLE, *_over(cell, bound)) for cell in window.new]
-        old = [(1 - cell.share / WHOLE, *_over(cell, bound)) for cell in window.old]
+        new = [_timed(cell, cell.share, bound) for cell in window.new]
+        old = [_timed(cell, WHOLE - cell.share, bound) for cell in window.old]
         slow = _slower(slow, new, old, _slow_rate(known), window.seconds, bound_us)
     buckets = dict(slow.old_buckets)
     for cell in window.old:
@@ -419,40 +422,30 @@ def _slow(slow: Slow, window: Window, ratio: float) -> Slow:
     return replace(slow, old_buckets=buckets)
 
 
-def _over(cell: Cell, bound: int) -> tuple[int, int]:
-    """Return (answers timed, those in a bucket above `bound`)."""
-    return sum(cell.latency.values()), sum([n for index, n in cell.latency.items() if index > bound])
+def _timed(cell: Cell, share: int, bound: int) -> _Counted:
+    """Return the cell with slow answers, those in a bucket above `bound`, for errors."""
+    slow = sum([count for index, count in cell.latency.items() if index > bound])
+    return _Counted(cell.stage, share / WHOLE, sum(cell.latency.values()), slow)
 
 
 def _slow_rate(samples: float) -> float:
-    """Return how often an equally fast version may be slow: 5 %, and what a p95 of `samples` may be off by
-    (99 %, normal).
+    """Return how often an equally fast version may be slow, as a fraction.
+
+    One in twenty, and what a p95 of `samples` may be off by (99 %, normal approximation).
     """
     return round(0.05 + 2.33 * math.sqrt(0.05 * 0.95 / samples), 3)
 
 
 def _slower(
-    slow: Slow,
-    new: list[tuple[float, int, int]],
-    old: list[tuple[float, int, int]],
-    rate: float,
-    seconds: float,
-    bound_us: int,
+    slow: Slow, new: list[_Counted], old: list[_Counted], rate: float, seconds: float, bound_us: int
 ) -> Slow:
-    """Count slow answers. new, old: (the new version's share, answers, slow ones)."""
-    new_answers, new_slow = sum([n for _, n, _ in new]), sum([k for _, _, k in new])
-    old_answers, old_slow = sum([n for _, n, _ in old]), sum([k for _, _, k in old])
-    lean = Lean(
-        slow.lean.new + sum([(1 - share) * k for share, _, k in new]),
-        slow.lean.old + sum([share * k for share, _, k in old]),
-    )
+    new_answers, new_slow = _total(new)
+    fallen = _fallen(_errors_of(new), _errors_of(old))
     return Slow(
         old_buckets=slow.old_buckets,
         new=slow.new.plus(new_answers, new_slow),
-        old=slow.old.plus(old_answers, old_slow),
-        lean=lean,
-        mixture=slow.mixture.times(
-            rate_factors(rate, new_slow, new_answers) if new_answers else None, seconds
-        ),
+        old=slow.old.plus(*_total(old)),
+        rate=slow.rate.times(rate_factors(rate, new_slow, new_answers) if new_answers else None, seconds),
+        comparison=slow.comparison.times(fallen, seconds),
         bound_us=bound_us,
     )

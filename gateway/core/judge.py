@@ -28,7 +28,6 @@ from gateway.core.evidence import (
     FAILING,
     LATENCY_ANSWERS,
     Evidence,
-    Lean,
     Rules,
     Tally,
     begin_step,
@@ -72,8 +71,8 @@ Gate = Literal[
 """
 
 UNAVAILABLE_S: Final = 10.0
-SHARED_GRACE_S: Final = 70.0
-"""After an outage of both, the old version comes back first by luck: a breaker's reset (60 s) more."""
+RECOVERY_S: Final = 60.0
+"""After trouble both had, one comes back before the other by luck: by up to a breaker's reset."""
 GUARD: Final = 20.0
 """What the comparison's statistic must at least say before another gate may blame the new version."""
 CEILING_ANSWERS: Final = 10
@@ -131,9 +130,10 @@ def decide(evidence: Evidence, rules: Rules) -> Decision:
 
 def _unavailable(evidence: Evidence, rules: Rules) -> str:
     outage = evidence.outage
-    if outage is None or outage.seconds < (SHARED_GRACE_S if outage.shared else UNAVAILABLE_S):
+    if outage is None:
         return ""
-    if outage.old.rate > FAILING:
+    is_shared = evidence.old_well_s < outage.seconds + RECOVERY_S
+    if outage.seconds < UNAVAILABLE_S + is_shared * RECOVERY_S or outage.old.rate > FAILING:
         return ""
     return (
         f"The new version has been unusable for {outage.seconds:.0f} s (unhealthy, or every breaker open), "
@@ -142,7 +142,7 @@ def _unavailable(evidence: Evidence, rules: Rules) -> str:
 
 
 def _ceiling(evidence: Evidence, rules: Rules) -> str:
-    if not _enough_users(evidence, rules) or not _is_the_new_ones_doing(evidence):
+    if not _enough_users(evidence, rules) or not _is_the_new_ones_doing(evidence, rules):
         return ""
     baseline = evidence.baseline if evidence.percent == 100 else None
     new, old = Tally(), baseline or Tally()
@@ -160,7 +160,7 @@ def _ceiling(evidence: Evidence, rules: Rules) -> str:
 
 def _threshold(evidence: Evidence, rules: Rules) -> str:
     statistic, limit = evidence.threshold.value, _limit(rules, THRESHOLD_SHARE)
-    if statistic < limit or not _enough_users(evidence, rules) or not _is_the_new_ones_doing(evidence):
+    if statistic < limit or not _enough_users(evidence, rules) or not _is_the_new_ones_doing(evidence, rules):
         return ""
     return (
         f"The new version fails {_rate(evidence.new)}, more than errorThreshold allows "
@@ -178,7 +178,7 @@ def _comparison(evidence: Evidence, rules: Rules) -> str:
             f"The new version fails {_rate(evidence.new)}, the old one {_rate(evidence.old)}, "
             f"each error weighed by the share of traffic then: {_odds(statistic, limit)}."
         )
-    if evidence.percent < 100 and not _leans(evidence.tail_lean, evidence.percent):
+    if _may_be_shared(evidence, rules):
         return ""
     return (
         f"The new version fails {_rate(evidence.step_new)} at {evidence.percent} % of traffic; "
@@ -190,8 +190,8 @@ def _latency(evidence: Evidence, rules: Rules) -> str:
     slow = evidence.slow
     if slow is None or slow.new.answers < LATENCY_ANSWERS:
         return ""
-    statistic, limit = slow.mixture.value, _limit(rules, LATENCY_SHARE)
-    if statistic < limit or (evidence.percent < 100 and not _leans(slow.lean, evidence.percent)):
+    statistic, limit = slow.rate.value, _limit(rules, LATENCY_SHARE)
+    if statistic < limit or (evidence.percent < 100 and slow.comparison.value < GUARD):
         return ""
     return (
         f"The new version is slow too often: {_rate(slow.new)} took over {slow.bound_us / 1000:.0f} ms, "
@@ -244,22 +244,21 @@ def _clear(evidence: Evidence) -> str:
     return f"The new version fails {_rate(evidence.step_new)} in this step; {other}."
 
 
-def _is_the_new_ones_doing(evidence: Evidence) -> bool:
+def _is_the_new_ones_doing(evidence: Evidence, rules: Rules) -> bool:
     """Whether the old version fails less than half as often, and not by luck, as far as that can be told."""
-    if evidence.percent == 100 and evidence.baseline is None:
+    baseline = evidence.baseline
+    if evidence.percent == 100 and baseline is None:
         return True
     if evidence.comparison.value < GUARD:
         return False
-    if evidence.percent < 100:
-        return _leans(evidence.tail_lean if evidence.in_tail else evidence.lean, evidence.percent)
-    return evidence.baseline is None or evidence.step_new.rate > 2 * evidence.baseline.rate
+    if not evidence.in_tail or baseline is None:
+        return evidence.lean.new > 2 * evidence.lean.old
+    return evidence.step_new.rate > 2 * baseline.rate and not _may_be_shared(evidence, rules)
 
 
-def _leans(lean: Lean, percent: int) -> bool:
-    """Whether errors lean to the new version more than two to one, half an error of the old one taken for
-    granted.
-    """
-    return lean.new > 2 * (lean.old + 0.5 * percent / 100)
+def _may_be_shared(evidence: Evidence, rules: Rules) -> bool:
+    """Whether, in the tail, the little traffic the old version still has leaves open that it fails alike."""
+    return evidence.percent < 100 and evidence.tail.value < _limit(rules, COMPARISON_SHARE)
 
 
 def _enough_users(evidence: Evidence, rules: Rules) -> bool:
@@ -277,7 +276,7 @@ def _nearest(evidence: Evidence, rules: Rules) -> tuple[float, float]:
         (evidence.threshold.value, _limit(rules, THRESHOLD_SHARE)),
     ]
     if evidence.slow is not None:
-        tests.append((evidence.slow.mixture.value, _limit(rules, LATENCY_SHARE)))
+        tests.append((evidence.slow.rate.value, _limit(rules, LATENCY_SHARE)))
     return max(tests, key=lambda test: test[0] / test[1])
 
 

@@ -38,16 +38,12 @@ class Mixture(msgspec.Struct, frozen=True, array_like=True):
 
     logs: tuple[float, ...] = tuple(math.log(FIRST * weight) for weight in WEIGHTS)
     """Per odds: log of Σ over the beginnings so far of π w L."""
+    value: float = 1.0
+    """M_t: how many times likelier the data are if the new version is worse."""
     epochs: int = 0
     """Beginnings after the first so far."""
     clock_s: float = 0.0
     """Observed seconds since the last beginning."""
-
-    @property
-    def value(self) -> float:
-        """M_t: how many times likelier the data are if the new version is worse."""
-        begun = sum(map(math.exp, self.logs))
-        return begun + (1 - FIRST) / (self.epochs + 1)
 
     def times(self, factors: tuple[float, ...] | None, seconds: float) -> "Mixture":
         """Return the mixture after one window.
@@ -57,7 +53,7 @@ class Mixture(msgspec.Struct, frozen=True, array_like=True):
         """
         logs = self.logs
         if factors is not None:
-            logs = tuple([min(max(a + b, -_LIMIT), _LIMIT) for a, b in zip(logs, factors, strict=True)])
+            logs = tuple([_kept(a + b) for a, b in zip(logs, factors, strict=True)])
         clock_s = self.clock_s + seconds
         epochs = self.epochs
         while clock_s >= EPOCH_S:
@@ -67,7 +63,13 @@ class Mixture(msgspec.Struct, frozen=True, array_like=True):
             logs = tuple(
                 [_log_sum(log, math.log(mass * weight)) for log, weight in zip(logs, WEIGHTS, strict=True)]
             )
-        return Mixture(logs, epochs, clock_s)
+        if logs is self.logs:
+            return Mixture(logs, self.value, epochs, clock_s)
+        return Mixture(logs, sum(map(math.exp, logs)) + (1 - FIRST) / (epochs + 1), epochs, clock_s)
+
+
+def _kept(log: float) -> float:
+    return log if -_LIMIT < log < _LIMIT else math.copysign(_LIMIT, log)
 
 
 def _log_sum(a: float, b: float) -> float:
