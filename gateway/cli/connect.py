@@ -1,6 +1,7 @@
 """Where the admin API is and which token to show it."""
 
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -60,9 +61,20 @@ def connect(admin_url: str | None, token: str | None, config_path: str | None) -
             settings = config.load(config_path)
         except ConfigError as exc:
             raise CliError(str(exc), USAGE) from exc
-        admin_url = admin_url or f"http://{settings.admin.address}"
+        admin_url = admin_url or f"http://{admin_address(settings)}"
         token = token or bootstrap_token(settings.store.path)
     return AdminClient(admin_url, token)
+
+
+def admin_address(settings: config.Config) -> str:
+    """Return where to ask: what the running gateway wrote beside its store, else what is configured."""
+    try:
+        told = json.loads(settings.store.path.with_name("gateway.json").read_text("utf-8"))
+        address = str(told["admin"])
+    except (OSError, ValueError, KeyError, TypeError):
+        address = settings.admin.address
+    host, _, port = address.rpartition(":")
+    return f"127.0.0.1:{port}" if host in ("0.0.0.0", "[::]") else address  # noqa: S104  # a wildcard is no place
 
 
 def bootstrap_token(store: Path) -> str | None:

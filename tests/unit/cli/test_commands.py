@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from gateway.cli import operate
+from gateway import config
+from gateway.cli import connect, operate
 from gateway.cli.client import ServerEvent
 from gateway.cli.exits import Unreachable
 
@@ -337,8 +338,6 @@ def test_check_names_the_wrong_key(cli: Any, tmp_path: Any, capsys: Capture) -> 
 def test_the_bootstrap_token_beside_the_store_is_found(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gateway.cli import connect
-
     file = tmp_path / "gateway.toml"
     file.write_text(
         f"[store]\nurl = 'sqlite:///{tmp_path}/gateway.db'\n[admin]\naddress = '127.0.0.1:4999'\n"
@@ -355,3 +354,23 @@ def test_the_bootstrap_token_beside_the_store_is_found(
         ("http://h:1", "gw_boot"),
         ("http://127.0.0.1:4999", None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("written", "asked"),
+    [
+        (None, "127.0.0.1:4999"),
+        ('{"admin": "127.0.0.1:5001"}', "127.0.0.1:5001"),
+        ('{"admin": "0.0.0.0:5001"}', "127.0.0.1:5001"),
+        ('{"admin": "[::]:5001"}', "127.0.0.1:5001"),
+        ("[]", "127.0.0.1:4999"),
+        ("{", "127.0.0.1:4999"),
+    ],
+)
+def test_the_running_gateway_says_where_it_is(tmp_path: Any, written: str | None, asked: str) -> None:
+    settings = config.check(
+        {"store": {"url": f"sqlite:///{tmp_path}/gateway.db"}, "admin": {"address": "127.0.0.1:4999"}}
+    )
+    if written is not None:
+        (tmp_path / "gateway.json").write_text(written)
+    assert connect.admin_address(settings) == asked
