@@ -208,6 +208,8 @@ def wait_usable(server: ServerProcess, path: str = "/", tries: int = 600) -> Non
             status, _ = get(server.port, path)
         if status == 200:
             return
+        if server.process.poll() is not None:
+            break
         time.sleep(0.05)
     server.stop()
     raise RuntimeError(f"{server.name} answers {status} on {path}:\n{server.log_tail()}")
