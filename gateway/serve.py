@@ -1,0 +1,510 @@
+"""The control process: builds every room, starts them in order, stops them in reverse.
+
+Order of a start: configuration → template (forked before any loop) → lock → link → orphans' sockets →
+listeners → store → catalog → workers with a table → epoch → rollouts, drains, probes → admin listener →
+ready. A successor in an upgrade takes lock, link and sockets from its predecessor instead, and reads the
+store again once the epoch is its own.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import uvloop
+
+from gateway import __version__, config, log
+from gateway.admin.auth import Authenticator, ensure_bootstrap_token
+from gateway.admin.server import AdminServer
+from gateway.config import Config, ListenSettings
+from gateway.control.actions import Actions
+from gateway.control.breakers import Breakers
+from gateway.control.catalog import Catalog
+from gateway.control.checks import Checks
+from gateway.control.drains import Drains
+from gateway.control.handover import Succession, Upgrade
+from gateway.control.hub import Hub, Peer
+from gateway.control.listeners import AddressTaken, Listeners, bound, bound_address, split_address
+from gateway.control.lock import StoreLock
+from gateway.control.probes import Probes
+from gateway.control.resolver import Resolver
+from gateway.control.rollout_acts import Acts
+from gateway.control.rollouts import Rollouts
+from gateway.control.sdnotify import Notifier
+from gateway.control.supervisor import Supervisor
+from gateway.control.tally import Tally
+from gateway.control.template import Template
+from gateway.control.webhooks import Webhooks
+from gateway.core.targets import Listener
+from gateway.errors import ConfigError, GatewayError
+from gateway.http1.listener import raise_descriptor_limit
+from gateway.link import channel as link
+from gateway.link.messages import BreakerReport
+from gateway.link.snapshot import ProxySettings
+from gateway.link.spawn import ListenSpec
+from gateway.store.sqlite import SqliteStore
+from gateway.worker.main import run_worker
+
+logger = log.get_logger(room="serve")
+
+LINK_NAME: Final = "control.sock"
+RUNTIME_NAME: Final = "gateway.json"
+"""Where a running gateway says its pid and the addresses it is bound to, beside the store."""
+TOKEN_NAME: Final = "admin.token"  # noqa: S105  # a file's name
+HOUSEKEEPING_S: Final = 3600.0
+ADMIN_CLOSE_S: Final = 2.0
+
+
+def main(config_path: str | None = None, overrides: Mapping[str, Any] | None = None) -> int:
+    """Run the gateway until it is told to stop. Returns the exit code; raises ConfigError before any effect."""
+    log.configure()
+    settings = config.load(config_path, overrides=overrides)
+    raise_descriptor_limit()
+    succession = Succession.from_environ(os.environ)
+    template = Template.start(run_worker)
+
+    def reload() -> Config:
+        return config.load(config_path, overrides=overrides)
+
+    return uvloop.run(_run(settings, reload, template, succession))
+
+
+async def _run(
+    settings: Config, reload: Callable[[], Config], template: Template, succession: Succession | None
+) -> int:
+    control = Control(settings, reload, template)
+    try:
+        await control.start(succession)
+    except BaseException as exc:
+        if succession is not None:
+            succession.failed(str(exc) or type(exc).__name__)
+        await control.abandon()
+        raise
+    return await control.serve()
+
+
+class Control:
+    """Every room of the control process, wired together."""
+
+    def __init__(self, settings: Config, reload: Callable[[], Config], template: Template) -> None:
+        self.settings = settings
+        self._reload = reload
+        self.folder = settings.store.path.parent
+        self.started_at = datetime.now(UTC)
+        self.notifier = Notifier(os.environ)
+        self.hub = Hub()
+        self.tally = Tally()
+        self.listeners = Listeners(
+            [_listen_spec(listen) for listen in settings.listeners], settings.worker_count
+        )
+        self.supervisor = Supervisor(
+            template=template,
+            hub=self.hub,
+            listeners=self.listeners,
+            link_path=self.folder / LINK_NAME,
+            drain_s=settings.shutdown.drain / 1000,
+            orphan_timeout_s=settings.shutdown.orphan_timeout / 1000,
+            release=__version__,
+        )
+        self.restarts: Mapping[str, int] = self.supervisor.restarts
+        """Workers that had to be replaced, by cause."""
+        self.supervisor.on_ended = self.tally.on_ended
+        self.supervisor.on_absent = self.tally.on_absent
+        self.supervisor.on_template_gone = self._on_template_gone
+        self.hub.events.counts = lambda peer, counts: self.tally.on_counts(
+            peer.slot, peer.incarnation, counts
+        )
+        self.lock: StoreLock | None = None
+        self.link: socket.socket | None = None
+        self.admin_socket: socket.socket | None = None
+        self.store: SqliteStore | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loops: list[asyncio.Task[None]] = []
+        self._unready: str | None = "starting"
+        self._hurried = asyncio.Event()
+        self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    # -- what others ask of the process
+
+    def unready(self) -> str | None:
+        """Return why the gateway should get no traffic now; None: it should."""
+        if self._unready is None and not self.supervisor.ready_slots():
+            return "no worker is ready"
+        return self._unready
+
+    # -- starting
+
+    async def start(self, succession: Succession | None) -> None:
+        """Bring everything up. Raises GatewayError, with nothing listening, if that is not possible."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if succession is None:
+            await self._begin()
+        else:
+            await self._succeed(succession)
+        await self._take_charge()
+
+    async def _begin(self) -> None:
+        self.lock = StoreLock.acquire(self.folder)
+        self._open_link(link.listen(self.folder / LINK_NAME))
+        await self.supervisor.gather_orphans(expected=self.lock.was_abandoned)
+        self.listeners.adopt_activated(os.environ)
+        self.listeners.bind()
+        self.admin_socket = _admin_socket(self.settings)
+        await self._open_store()
+        self.supervisor.start()
+        await self.supervisor.ready()
+        await self._store.raise_epoch()
+
+    async def _succeed(self, succession: Succession) -> None:
+        for name, fd in await succession.listeners():
+            self.listeners.adopt(name, fd)
+        self.listeners.bind()
+        await self._open_store()
+        self.supervisor.start()
+        await self.supervisor.ready()
+        handed = await succession.commit(__version__)
+        if handed is None:
+            self.lock = StoreLock.acquire(self.folder)
+            self._open_link(link.listen(self.folder / LINK_NAME))
+            self.admin_socket = _admin_socket(self.settings)
+        else:
+            self.lock = handed.lock
+            self._open_link(handed.link)
+            self.admin_socket = next(iter(handed.admin.values()), None) or _admin_socket(self.settings)
+        epoch = await self._store.raise_epoch()
+        await self.catalog.load(self._store, self.settings.service)
+        self.catalog.publish_all()
+        succession.taken(epoch)
+
+    async def _open_store(self) -> None:
+        """Open the store and build what serves from it: the first table is ready when this returns."""
+        settings = self.settings
+        self.store = await SqliteStore.open(settings.store.url, now=datetime.now(UTC))
+        self.catalog = Catalog(self.hub, proxy=_proxy_settings(settings), workers=settings.worker_count)
+        await self.catalog.load(self.store, settings.service)
+        self._build()
+
+    def _build(self) -> None:
+        """Build the rooms that stand on store and catalog."""
+        store, catalog, hub = self._store, self.catalog, self.hub
+        self.breakers = Breakers(store, catalog, hub)
+        hub.events.breaker = self._on_breaker_report
+        self.probes = Probes(store, catalog)
+        self.checks = Checks(store, catalog, self.probes)
+        self.drains = Drains(store, catalog, hub)
+        self.webhooks = Webhooks()
+        acts = Acts(catalog, hub, self.checks, self.drains, self.webhooks)
+        self.rollouts = Rollouts(store, catalog, self.tally, acts)
+        self.resolver = Resolver(catalog, allowed=self.settings.admin.allowed_targets)
+        self.auth = Authenticator(store, failed_logins=self.settings.rate_limit.failed_logins_per_15_minutes)
+        self.actions = Actions(
+            store=store,
+            catalog=catalog,
+            hub=hub,
+            rollouts=self.rollouts,
+            drains=self.drains,
+            checks=self.checks,
+            tally=self.tally,
+            resolve=self.resolver.resolve,
+            upgrade=self.upgrade,
+            listeners=self._own_listeners,
+            failures=self.breakers.failures,
+            allowed_targets=self.settings.admin.allowed_targets,
+            drain_ms=self.settings.shutdown.drain,
+            release=__version__,
+        )
+        self.admin = AdminServer(
+            actions=self.actions,
+            auth=self.auth,
+            store=store,
+            catalog=catalog,
+            tally=self.tally,
+            hub=hub,
+            state=self,
+            limits=self.settings.rate_limit,
+        )
+
+    async def _take_charge(self) -> None:
+        """The store is ours: go on with everything it says is under way, and let the workers accept."""
+        saved = await self._store.meta("tally")
+        if saved is not None:
+            self.tally.load(saved)
+        await ensure_bootstrap_token(self._store, self.folder / TOKEN_NAME, datetime.now(UTC))
+        await self.breakers.recover()
+        self.supervisor.open()
+        await self.rollouts.recover()
+        self.catalog.follow(self.rollouts)
+        self.drains.recover(await self._store.load_versions())
+        assert self.admin_socket is not None
+        await self.admin.start(self.admin_socket.dup())
+        self._start_loops()
+        self._unready = None
+        self._write_runtime()
+        self.notifier.ready()
+        logger.info("serving", pid=os.getpid(), listen=self.listeners.addresses(), admin=self.admin_address)
+
+    # -- running
+
+    async def serve(self) -> int:
+        """Run until told to stop, or until a successor is in charge. Returns the exit code."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._on_stop)
+        loop.add_signal_handler(signal.SIGINT, self._on_stop)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reload(), "reload"))
+        loop.add_signal_handler(signal.SIGUSR2, lambda: self._spawn(self._upgrade_quietly(), "upgrade"))
+        why = await self._ended
+        if why == "succeeded":
+            await self._leave()
+            return 0
+        await self._stop()
+        return 0 if why == "stop" else 1
+
+    def _start_loops(self) -> None:
+        self._loops = [
+            self._spawn(self.rollouts.run(), "rollouts"),
+            self._spawn(self.probes.run(), "probes"),
+            self._spawn(self.breakers.run(), "breakers"),
+            self._spawn(self.resolver.run(), "resolver"),
+            self._spawn(self._housekeeping(), "housekeeping"),
+        ]
+        if self.notifier.watchdog_s is not None:
+            self._loops.append(self._spawn(self._watchdog(self.notifier.watchdog_s), "watchdog"))
+
+    async def _stop_loops(self) -> None:
+        """End the loops and commit the last tick."""
+        for task in self._loops:
+            task.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        self._loops = []
+        await self.drains.stop()
+        await self.rollouts.stop()
+        await self.probes.flush()
+        await self.breakers.flush()
+
+    async def _housekeeping(self) -> None:
+        while True:
+            pruned = await self._store.prune(datetime.now(UTC))
+            report = await self._store.verify_audit()
+            logger.info("audit_head", ok=report.ok, count=report.count, head=report.head_hash, pruned=pruned)
+            await asyncio.sleep(HOUSEKEEPING_S)
+
+    async def _watchdog(self, interval_s: float) -> None:
+        while True:
+            self.notifier.watchdog()
+            await asyncio.sleep(interval_s)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_task_end)
+        return task
+
+    def _on_task_end(self, task: asyncio.Task[None]) -> None:
+        """A loop that breaks takes the process with it: the next control starts afresh, the workers serve on."""
+        self._tasks.discard(task)
+        if task.cancelled() or task.exception() is None:
+            return
+        logger.error("task_broke", task=task.get_name(), error=repr(task.exception()))
+        if task in self._loops and not self._ended.done():
+            self._ended.set_result("broken")
+
+    def _on_template_gone(self) -> None:
+        logger.error("template_gone", consequence="no worker can be replaced; stopping")
+        if not self._ended.done():
+            self._ended.set_result("broken")
+
+    # -- reloading
+
+    async def reload(self) -> None:
+        """Read the configuration again, all or nothing."""
+        self.notifier.reloading()
+        try:
+            new = self._reload()
+            _refuse_unreloadable(self.settings, new)
+            await self.catalog.reload(self._store, new.service, _proxy_settings(new))
+        except GatewayError as exc:
+            logger.error("reload_refused", error=str(exc))
+        else:
+            logger.info("reloaded", changes=config.diff(self.settings, new))
+            self.settings = new
+        self.notifier.ready()
+
+    # -- the gateway's own upgrade
+
+    async def upgrade(self) -> int:
+        """Put a new control, from the code now on disk, in charge. Returns its pid; this one then ends.
+
+        Raises UpgradeFailed with the reason; this one goes on.
+        """
+        assert self.lock is not None
+        assert self.link is not None
+        assert self.admin_socket is not None
+        upgrade = Upgrade(
+            lock=self.lock,
+            held=lambda: self.listeners.held,
+            link=self.link,
+            admin={self.admin_address: self.admin_socket},
+            quiesce=self._quiesce,
+            resume=self._resume,
+            is_in_charge=self._is_in_charge,
+        )
+        pid = await upgrade.run()
+        self.notifier.main_pid(pid)
+        if not self._ended.done():
+            self._ended.set_result("succeeded")
+        return pid
+
+    async def _upgrade_quietly(self) -> None:
+        try:
+            await self.upgrade()
+        except GatewayError as exc:
+            logger.error("upgrade_failed", error=str(exc))
+
+    async def _quiesce(self) -> None:
+        self.hub.pause()
+        await self._stop_loops()
+
+    async def _resume(self) -> None:
+        assert self.link is not None
+        self.hub.open(self.link)
+        await self.rollouts.recover()
+        self._start_loops()
+
+    async def _is_in_charge(self) -> bool:
+        return await self._store.is_current()
+
+    # -- ending
+
+    def _on_stop(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result("stop")
+        else:
+            self._hurried.set()
+            self._spawn(self.supervisor.quit(), "quit")
+
+    async def _stop(self) -> None:
+        """Leave in order: not ready, then no longer accepting, then drained, then gone."""
+        self._unready = "shutting down"
+        self.notifier.stopping()
+        await self._stop_loops()
+        logger.info("stopping", delay_ms=self.settings.shutdown.delay, drain_ms=self.settings.shutdown.drain)
+        await self._delay(self.settings.shutdown.delay / 1000)
+        await self.supervisor.stop(self.settings.shutdown.drain / 1000)
+        await self.admin.close(ADMIN_CLOSE_S)
+        await self.webhooks.close()
+        await self._store.close()
+        for name in (LINK_NAME, RUNTIME_NAME):
+            (self.folder / name).unlink(missing_ok=True)
+        self._close_sockets()
+        assert self.lock is not None
+        self.lock.release()
+        logger.info("stopped")
+
+    async def _delay(self, seconds: float) -> None:
+        """Wait out `shutdown.delay`; a second signal ends it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurried.wait()
+
+    async def _leave(self) -> None:
+        """A successor is in charge: answer what was asked of us, touch nothing that is its own now."""
+        await self.admin.close(ADMIN_CLOSE_S)
+        await self.webhooks.close()
+        self.supervisor.release()
+        await self._store.close()
+        self._close_sockets()
+        assert self.lock is not None
+        self.lock.drop()
+        logger.info("succeeded", pid=os.getpid())
+
+    async def abandon(self) -> None:
+        """A start failed: end what was begun."""
+        await self.supervisor.quit()
+        if self.store is not None:
+            await self.store.close()
+        self._close_sockets()
+        if self.lock is not None:
+            self.lock.release()
+
+    def _close_sockets(self) -> None:
+        for sock in (self.link, self.admin_socket):
+            if sock is not None:
+                sock.close()
+
+    def _on_breaker_report(self, peer: Peer, report: BreakerReport) -> None:
+        """Requests fail at an endpoint, or go well again: the breaker's business, and a reason to probe."""
+        self.breakers.on_report(peer, report)
+        if report.kind in ("failures", "opened", "trial_failed"):
+            self.probes.hurry(report.key)
+
+    # -- small things
+
+    @property
+    def _store(self) -> SqliteStore:
+        assert self.store is not None, "the store is opened before anything asks for it"
+        return self.store
+
+    @property
+    def admin_address(self) -> str:
+        """Return `host:port` as bound."""
+        assert self.admin_socket is not None
+        return bound_address(self.admin_socket)
+
+    def _own_listeners(self) -> list[Listener]:
+        """Return where this gateway itself listens: no version may lead there."""
+        return [Listener(*split_address(each)) for each in (*self.listeners.addresses(), self.admin_address)]
+
+    def _open_link(self, listener: socket.socket) -> None:
+        self.link = listener
+        self.hub.open(listener)
+
+    def _write_runtime(self) -> None:
+        """Say where this gateway is, for scripts and for people who configured port 0."""
+        told = {"pid": os.getpid(), "listen": self.listeners.addresses(), "admin": self.admin_address}
+        draft = self.folder / f"{RUNTIME_NAME}.new"
+        draft.write_text(json.dumps(told) + "\n", "utf-8")
+        draft.replace(self.folder / RUNTIME_NAME)
+
+
+def _listen_spec(listen: ListenSettings) -> ListenSpec:
+    return ListenSpec(
+        address=listen.address,
+        certificates=tuple((each.certificate, each.key) for each in listen.certificates),
+        proxy_protocol=listen.proxy_protocol,
+    )
+
+
+def _proxy_settings(settings: Config) -> ProxySettings:
+    """Return what the workers need of the configuration."""
+    trusted = dict.fromkeys(net for listen in settings.listeners for net in listen.trusted_proxies)
+    return ProxySettings(
+        timeouts=settings.timeouts,
+        limits=settings.limits,
+        trusted_proxies=tuple(trusted),
+        access_log_format=settings.access_log.format,
+        access_log_path=settings.access_log.path,
+        orphan_timeout_s=settings.shutdown.orphan_timeout / 1000,
+        drain_s=settings.shutdown.drain / 1000,
+    )
+
+
+def _admin_socket(settings: Config) -> socket.socket:
+    """Bind the admin address. Raises ConfigError naming it."""
+    try:
+        sock = bound(settings.admin.address, reuse_port=False)
+    except OSError as exc:
+        raise AddressTaken("admin.address", f"{settings.admin.address}: {exc.strerror or exc}") from exc
+    sock.listen(128)
+    return sock
+
+
+def _refuse_unreloadable(old: Config, new: Config) -> None:
+    """Raise ConfigError naming a key that only an upgrade can change."""
+    for key in ("workers", "store", "admin", "listen"):
+        if getattr(old, key) != getattr(new, key):
+            raise ConfigError(key, "cannot change by a reload; `gateway upgrade` applies it")
