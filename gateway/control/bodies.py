@@ -1,12 +1,15 @@
 """What operators send, checked: one struct per request body, and how a body becomes one."""
 
 import re
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from gateway.control.problems import Problem, invalid, malformed
+from gateway.core.limits import Millis, PositiveMillis
+from gateway.core.rollout_settings import Percent as StepPercent
+from gateway.core.rollout_settings import RolloutSettings, StepSettings
 from gateway.core.service import Name, RouteSettings, ServiceSettings
 from gateway.core.settings import Settings
 from gateway.core.smoke import SmokeSettings
@@ -18,6 +21,7 @@ VersionName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,62}$")
 Url = Annotated[str, Meta(min_length=1, max_length=2048)]
 Weight = Annotated[int, Meta(ge=0, le=100)]
 Percent = Annotated[int, Meta(ge=0, le=100)]
+ErrorKind = Annotated[str, Meta(pattern=r"^([45]xx|[45]\d\d|connect|reset|timeout)$")]
 Reason = Annotated[str, Meta(max_length=1000)]
 
 
@@ -43,7 +47,6 @@ class PatchVersion(Settings):
 
     weight: Weight | UnsetType = UNSET
     replicas: tuple[Url, ...] | UnsetType = UNSET
-    is_active: bool | UnsetType = UNSET
     status: VersionStatus | UnsetType = UNSET
     shutdown_url: Url | UnsetType | None = UNSET
     smoke_tests: SmokeSettings | UnsetType | None = UNSET
@@ -65,7 +68,33 @@ class DrainVersion(Settings):
     """Milliseconds until what still runs is cut; None: the gateway's `shutdown.drain`."""
 
 
-class StartDeployment(Settings):
+class RolloutFields(Settings, frozen=True, kw_only=True):
+    """A rollout's settings (`core.rollout_settings.RolloutSettings`), each absent unless it was given."""
+
+    steps: tuple[StepPercent | StepSettings, ...] | UnsetType = UNSET
+    step_interval: PositiveMillis | tuple[PositiveMillis, ...] | UnsetType = UNSET
+    initial_percent: StepPercent | UnsetType | None = UNSET
+    error_threshold: Annotated[float, Meta(gt=0, lt=100)] | UnsetType = UNSET
+    min_requests: Annotated[int, Meta(ge=0, le=1_000_000)] | UnsetType = UNSET
+    max_latency_ratio: Annotated[float, Meta(ge=1, le=100)] | UnsetType | None = UNSET
+    errors: tuple[ErrorKind, ...] | UnsetType = UNSET
+    auto_pause: bool | UnsetType = UNSET
+    on_breach: Literal["rollback", "pause"] | UnsetType = UNSET
+    max_step_time: PositiveMillis | UnsetType | None = UNSET
+    on_undecided: Literal["pause", "rollback"] | UnsetType = UNSET
+    bake_time: Millis | UnsetType | None = UNSET
+    drain_timeout: Millis | UnsetType = UNSET
+    smoke_tests: bool | SmokeSettings | UnsetType = UNSET
+    dry_run: bool | UnsetType = UNSET
+    false_alarm_rate: Annotated[float, Meta(gt=0, le=0.5)] | UnsetType = UNSET
+
+    def given(self) -> dict[str, Any]:
+        """Return the settings that were given, by name."""
+        values = {name: getattr(self, name) for name in RolloutFields.__struct_fields__}
+        return {name: value for name, value in values.items() if value is not UNSET}
+
+
+class StartDeployment(RolloutFields, frozen=True, kw_only=True):
     """`POST deployment/start`. A field of `config` may also stand beside it, but not in both places."""
 
     service_name: Name
@@ -73,8 +102,14 @@ class StartDeployment(Settings):
     from_version: str | None = None
     """None: the service's current version."""
     strategy: Strategy = "canary"
-    config: dict[str, Any] = msgspec.field(default_factory=dict)
-    """Rollout settings."""
+    config: RolloutFields = RolloutFields()
+
+    def rollout(self) -> RolloutSettings:
+        """Return the settings, wherever they stood. Raises Problem 422 for one that is given twice."""
+        beside, inside = self.given(), self.config.given()
+        for name in beside.keys() & inside.keys():
+            raise invalid(f"/{json_name(name)}", "is given here and in config")
+        return RolloutSettings(**beside, **inside)
 
 
 class Traffic(Settings):
@@ -121,7 +156,7 @@ class WhatIf(Settings):
 
     service_name: Name
     strategy: Strategy = "canary"
-    config: dict[str, Any] = msgspec.field(default_factory=dict)
+    config: RolloutFields = RolloutFields()
     deployment_id: str | None = None
     """Only this earlier rollout; None: all whose windows are still stored."""
 
@@ -141,6 +176,12 @@ def parse_json(body: bytes) -> Any:
         return msgspec.json.decode(body) if body.strip() else {}
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise malformed(f"the body is not JSON: {exc}") from exc
+
+
+def json_name(name: str) -> str:
+    """Return a field's name as JSON has it: camelCase."""
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
 
 
 def checked(kind: type[T], value: object, *, under: str = "") -> T:

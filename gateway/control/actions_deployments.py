@@ -1,0 +1,326 @@
+"""What operators may do with rollouts: start, steer, look, undo."""
+
+import asyncio
+import uuid
+from typing import Any, Final
+
+import msgspec
+
+from gateway.control.actions_common import Actor, Desk, require_match
+from gateway.control.bodies import Explain, Promote, StartDeployment, Traffic
+from gateway.control.catalog_entries import ServiceEntry, VersionEntry
+from gateway.control.problems import Problem, conflict, invalid, not_found
+from gateway.core.rollout_events import (
+    Complete,
+    Event,
+    Order,
+    Pause,
+    PromoteFull,
+    Resume,
+    Rollback,
+    SetPercent,
+    Superseded,
+    Undo,
+)
+from gateway.core.rollout_events import Promote as PromoteOrder
+from gateway.core.rollout_settings import HookKind, Plan, RolloutSettings, plan
+from gateway.errors import ConfigError
+from gateway.store.api import Page, Transaction
+from gateway.store.records import DecisionRecord, DeploymentRecord, EventRecord, Strategy
+
+MAKE_WAY_S: Final = 10.0
+"""How long a start waits for the rollout it replaces to move its traffic back."""
+LOOK_S: Final = 0.02
+RECENT: Final = 5
+"""The newest deployments of a service: among them is the last that completed, and what still tidies up."""
+HOOKS: Final[tuple[HookKind, ...]] = ("confirm-start", "during-step", "confirm-promote", "on-rollback")
+
+
+class DeploymentActions(Desk):
+    """Everything about deployments."""
+
+    # -- looking
+
+    async def get_deployment(self, deployment_id: str) -> DeploymentRecord:
+        """Return a deployment."""
+        record = await self._store.deployment(deployment_id)
+        if record is None:
+            raise not_found("deployment", deployment_id)
+        return record
+
+    async def list_deployments(
+        self,
+        service_name: str | None = None,
+        *,
+        status: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page[DeploymentRecord]:
+        """Return deployments, newest first."""
+        return await self._store.deployments(service=service_name, status=status, cursor=cursor, limit=limit)
+
+    async def decisions(
+        self, deployment_id: str, *, cursor: str | None = None, limit: int = 100
+    ) -> Page[DecisionRecord]:
+        """Return a deployment's verdicts and moves, newest first."""
+        await self.get_deployment(deployment_id)
+        return await self._store.decisions(deployment_id, cursor=cursor, limit=limit)
+
+    async def deployment_events(
+        self, deployment_id: str, *, after: int | None = None, limit: int = 100
+    ) -> list[EventRecord]:
+        """Return what happened to a deployment, oldest first. after: an event's id; None: from its start."""
+        await self.get_deployment(deployment_id)
+        return await self._store.events(after=after or 0, limit=limit, deployment_id=deployment_id)
+
+    # -- starting
+
+    async def start_deployment(
+        self, actor: Actor, body: StartDeployment, *, idempotency_key: str | None = None
+    ) -> DeploymentRecord:
+        """Open a deployment. The same key and the same body again return the deployment they opened."""
+        settings = body.rollout()
+        if idempotency_key is not None:
+            earlier = await self._store.deployment_by_key(idempotency_key)
+            if earlier is not None:
+                return _replayed(earlier, body, settings)
+        await self._make_way(actor, body)
+        return await self._start(
+            actor, "deployment.start", body, settings, idempotency_key, is_flat=bool(body.given())
+        )
+
+    async def _start(
+        self,
+        actor: Actor,
+        action: str,
+        body: StartDeployment,
+        settings: RolloutSettings,
+        key: str | None,
+        *,
+        is_flat: bool = False,
+    ) -> DeploymentRecord:
+        details = {"service": body.service_name, "toVersion": body.to_version, "strategy": body.strategy}
+        deployment_id = str(uuid.uuid4())
+        async with self._change(actor, action, deployment_id, details) as tx:
+            service = self._service(body.service_name)
+            await self._refuse_while_frozen()
+            self._refuse_second(service)
+            new = self._named(service, body.to_version)
+            old = self._origin(service, body, new)
+            resolved = _planned(service, body.strategy, settings, is_flat=is_flat)
+            await self._supersede(tx, service)
+            record = self._new_record(deployment_id, service, old, new, body.strategy, settings, actor, key)
+            return self._rollouts.begin(tx, record, resolved, actor.name)
+
+    def _new_record(
+        self,
+        deployment_id: str,
+        service: ServiceEntry,
+        old: VersionEntry,
+        new: VersionEntry,
+        strategy: Strategy,
+        settings: RolloutSettings,
+        actor: Actor,
+        key: str | None,
+    ) -> DeploymentRecord:
+        now = self._now()
+        return DeploymentRecord(
+            id=deployment_id,
+            service_name=service.record.name,
+            from_version_id=old.record.id,
+            from_version=old.record.version,
+            to_version_id=new.record.id,
+            to_version=new.record.version,
+            strategy=strategy,
+            config=msgspec.to_builtins(settings),
+            created_by=actor.name,
+            idempotency_key=key,
+            created_at=now,
+            updated_at=now,
+        )
+
+    def _named(self, service: ServiceEntry, version: str) -> VersionEntry:
+        """Return a version of `service` by name or id. Raises Problem 404."""
+        entry = service.named(version)
+        if entry is None:
+            raise not_found(f"version of service {service.record.name!r}", version)
+        return entry
+
+    def _origin(self, service: ServiceEntry, body: StartDeployment, new: VersionEntry) -> VersionEntry:
+        """Return the version that has all the traffic now. Raises Problem 409 if others have some too."""
+        given = body.from_version or service.record.current_version_id
+        if given is None:
+            raise conflict("the service has no current version yet; give fromVersion")
+        old = self._named(service, given)
+        if old is new:
+            raise conflict(f"version {new.record.version!r} is the one that has the traffic already")
+        others = [each.record for each in service.versions.values() if each.record.weight and each is not old]
+        if others:
+            named = ", ".join(f"{record.version} has {record.weight}" for record in others)
+            raise conflict(f"version {old.record.version!r} does not have all the weight: {named}")
+        if not old.record.weight:
+            raise conflict(f"version {old.record.version!r} has no weight, so there is nothing to move")
+        return old
+
+    async def _refuse_while_frozen(self) -> None:
+        if await self._store.meta("frozen") == b"1":
+            raise conflict("changes are frozen: no deployment may start")
+
+    def _refuse_second(self, service: ServiceEntry) -> None:
+        deployment = self._rollouts.open_for(service.record.name)
+        if deployment is not None:
+            raise conflict(f"deployment {deployment.id} of this service is open already")
+
+    async def _make_way(self, actor: Actor, body: StartDeployment) -> None:
+        """Roll an open deployment back, if the service wants newer ones to replace it, and see it closed.
+
+        The roll back has to be known to every worker before the next rollout may own the weights.
+        """
+        service = self._catalog.services.get(body.service_name)
+        deployment = self._rollouts.open_for(body.service_name)
+        if service is None or deployment is None or service.record.settings.on_new_version != "restart":
+            return
+        why = f"replaced by a deployment of {body.to_version}"
+        async with self._change(actor, "deployment.rollback", deployment.id, {"reason": why}) as tx:
+            self._named(service, body.to_version)
+            await self._refuse_while_frozen()
+            self._rollouts.order(tx, deployment.id, Rollback(actor.name, why))
+        for _ in range(round(MAKE_WAY_S / LOOK_S)):
+            if self._rollouts.open_for(body.service_name) is None:
+                return
+            await asyncio.sleep(LOOK_S)
+
+    async def _supersede(self, tx: Transaction, service: ServiceEntry) -> None:
+        """Let ended deployments of the service that still tidy up leave their versions to the new one."""
+        for record in (await self._store.deployments(service=service.record.name, limit=RECENT)).items:
+            state = self._rollouts.state_of(record.id)
+            if state is not None and not state.is_open:
+                self._rollouts.order(tx, record.id, Superseded())
+
+    # -- steering
+
+    async def set_traffic(
+        self, actor: Actor, deployment_id: str, body: Traffic, *, if_match: str | None = None
+    ) -> DeploymentRecord:
+        """Set the new version's share; the step's clock starts again."""
+        order = SetPercent(actor.name, body.percent)
+        details = {"percent": body.percent}
+        return await self._order(actor, "deployment.traffic", deployment_id, order, details, if_match)
+
+    async def promote(
+        self, actor: Actor, deployment_id: str, body: Promote, *, if_match: str | None = None
+    ) -> DeploymentRecord:
+        """Take the next step now; or all traffic, and then the bake."""
+        order: Order = PromoteFull(actor.name) if body.full else PromoteOrder(actor.name)
+        return await self._order(
+            actor, "deployment.promote", deployment_id, order, {"full": body.full}, if_match
+        )
+
+    async def pause(self, actor: Actor, deployment_id: str, body: Explain) -> DeploymentRecord:
+        """Hold a deployment where it is; the judge goes on guarding."""
+        return await self._explained(
+            actor, "deployment.pause", deployment_id, Pause(actor.name, body.reason), body
+        )
+
+    async def resume(
+        self, actor: Actor, deployment_id: str, body: Explain, *, if_match: str | None = None
+    ) -> DeploymentRecord:
+        """Let a paused deployment go on."""
+        return await self._explained(
+            actor, "deployment.resume", deployment_id, Resume(actor.name), body, if_match
+        )
+
+    async def complete(
+        self, actor: Actor, deployment_id: str, body: Explain, *, if_match: str | None = None
+    ) -> DeploymentRecord:
+        """End a deployment that is at 100 %."""
+        return await self._explained(
+            actor, "deployment.complete", deployment_id, Complete(actor.name), body, if_match
+        )
+
+    async def rollback(self, actor: Actor, deployment_id: str, body: Explain) -> DeploymentRecord:
+        """Move all traffic back to the old version, now. Never frozen, never refused for an If-Match."""
+        order = Rollback(actor.name, body.reason)
+        return await self._explained(actor, "deployment.rollback", deployment_id, order, body)
+
+    async def _explained(
+        self,
+        actor: Actor,
+        action: str,
+        deployment_id: str,
+        order: Order,
+        body: Explain,
+        if_match: str | None = None,
+    ) -> DeploymentRecord:
+        details = {"reason": body.reason} if body.reason else {}
+        return await self._order(actor, action, deployment_id, order, details, if_match)
+
+    async def _order(
+        self,
+        actor: Actor,
+        action: str,
+        deployment_id: str,
+        order: Event,
+        details: dict[str, Any],
+        if_match: str | None = None,
+    ) -> DeploymentRecord:
+        """Have an order carried out. Raises Problem 404 or 412, IllegalTransition (409)."""
+        async with self._change(actor, action, deployment_id, details) as tx:
+            record = await self.get_deployment(deployment_id)
+            details["service"] = record.service_name
+            require_match(if_match, record)
+            if self._rollouts.state_of(deployment_id) is None:
+                raise conflict(f"the deployment has ended ({record.status}); start a new one")
+            return self._rollouts.order(tx, deployment_id, order)
+
+    # -- undo
+
+    async def undo(self, actor: Actor, service_name: str, body: Explain) -> DeploymentRecord:
+        """Take back the last release: roll it back if it is open, else start one to the version before."""
+        service = self._service(service_name)
+        deployment = self._rollouts.open_for(service_name)
+        if deployment is not None:
+            return await self._explained(actor, "service.undo", deployment.id, Undo(actor.name), body)
+        before = await self._version_before(service)
+        back = StartDeployment(service_name=service_name, to_version=before, strategy="immediate")
+        return await self._start(actor, "service.undo", back, back.rollout(), None)
+
+    async def _version_before(self, service: ServiceEntry) -> str:
+        """Return the id of the version the current one replaced. Raises Problem 409 if none did."""
+        current = service.record.current_version_id
+        done = await self._store.deployments(service=service.record.name, status="completed", limit=RECENT)
+        for record in done.items:
+            if record.to_version_id == current and record.from_version_id in service.versions:
+                return str(record.from_version_id)
+        raise conflict("there is no earlier version to go back to")
+
+
+def _planned(service: ServiceEntry, strategy: Strategy, settings: RolloutSettings, *, is_flat: bool) -> Plan:
+    """Return the settings as a plan for this service. Raises Problem 422 pointing to what does not fit."""
+    asked = {kind for hook in service.record.settings.webhooks for kind in hook.on}
+    hooks = tuple(kind for kind in HOOKS if kind in asked)
+    try:
+        return plan(strategy, settings, hooks=hooks, sticky=service.record.settings.sticky is not None)
+    except ConfigError as exc:
+        pointer = exc.path.removeprefix("config/") if is_flat else exc.path
+        raise invalid(f"/{pointer}", exc.reason) from exc
+
+
+def _replayed(
+    earlier: DeploymentRecord, body: StartDeployment, settings: RolloutSettings
+) -> DeploymentRecord:
+    """Return the deployment a key opened. Raises Problem 422 if it was another request's key."""
+    same = (
+        earlier.service_name == body.service_name
+        and body.to_version in (earlier.to_version, earlier.to_version_id)
+        and body.from_version in (None, earlier.from_version, earlier.from_version_id)
+        and earlier.strategy == body.strategy
+        and earlier.config == msgspec.to_builtins(settings)
+    )
+    if not same:
+        raise Problem(
+            422,
+            "Unprocessable Content",
+            f"the Idempotency-Key was used for deployment {earlier.id}, which differs",
+        )
+    return earlier
