@@ -20,7 +20,7 @@ import uvloop
 
 from gateway.errors import ConfigError, LinkError
 from gateway.http1.capacity import Capacity
-from gateway.http1.listener import Listener, raise_descriptor_limit
+from gateway.http1.listener import Listener, connections_within, raise_descriptor_limit
 from gateway.http1.tls import CertificateFiles, ServerTls
 from gateway.link.counts import VersionCounts, VersionTotals, totals_of
 from gateway.link.fds import close_all
@@ -101,6 +101,7 @@ class Worker:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         """The few timers a worker has, by what they are for."""
         self._ending: asyncio.Task[None] | None = None
+        self._exhaustion_told_at = -math.inf
 
     def start(self, link: socket.socket) -> None:
         """Introduce the worker, and begin to tick. Raises ConfigError if a certificate cannot be read."""
@@ -197,9 +198,9 @@ class Worker:
 
     def _limit(self, proxy: ProxySettings, workers: int) -> None:
         limits = proxy.limits
-        self.capacity.set_limits(
-            math.ceil(limits.connections / max(workers, 1)), limits.connections_per_client
-        )
+        share = math.ceil(limits.connections / max(workers, 1))
+        possible = connections_within(raise_descriptor_limit())
+        self.capacity.set_limits(min(share, possible), limits.connections_per_client)
 
     def _reload_tls(self) -> None:
         """Read the certificates again: control sends the whole settings when its configuration was read
@@ -226,9 +227,23 @@ class Worker:
         listen = self.order.listens[name.listen]
         tls = self._tls.get(name.listen)
         factory = self.plane.factory(tls=tls is not None, local=name.address)
-        listener = Listener(sock, factory, self.capacity, tls=tls, proxy_protocol=listen.proxy_protocol)
+        listener = Listener(
+            sock,
+            factory,
+            self.capacity,
+            tls=tls,
+            proxy_protocol=listen.proxy_protocol,
+            on_exhausted=self._on_exhausted,
+        )
         self._listeners[name] = listener
         listener.start()
+
+    def _on_exhausted(self, exc: OSError) -> None:
+        """Say so at most once in ten seconds: it comes back ten times in one."""
+        now = time.monotonic()
+        if now >= self._exhaustion_told_at + 10:
+            self._exhaustion_told_at = now
+            log.error("accepting_rests", slot=self.order.slot, reason=str(exc))
 
     def _borrow(self, names: tuple[ListenerName, ...], fds: list[int]) -> None:
         for name, fd in zip(names, fds, strict=True):

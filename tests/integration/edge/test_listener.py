@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import resource
 import socket
@@ -14,7 +15,7 @@ from typing import Any, cast
 import pytest
 
 from gateway.http1.capacity import Capacity
-from gateway.http1.listener import Listener, raise_descriptor_limit
+from gateway.http1.listener import Listener, connections_within, raise_descriptor_limit
 from gateway.http1.tls import CertificateFiles, ServerTls, upstream_context
 
 WAIT_S = 20
@@ -159,7 +160,8 @@ async def test_stop_takes_the_queue_and_leaves_the_socket_to_others() -> None:
 
 async def test_out_of_descriptors_clients_wait_and_are_served_when_some_are_free() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    async with Party() as party:
+    told: list[OSError] = []
+    async with Party(on_exhausted=told.append) as party:
         client = socket.socket()
         client.setblocking(False)
         taken = [os.dup(client.fileno())]
@@ -171,6 +173,7 @@ async def test_out_of_descriptors_clients_wait_and_are_served_when_some_are_free
             with contextlib.suppress(BlockingIOError):
                 client.connect(("127.0.0.1", party.port))
             await until(lambda: party.listener.exhausted > 0)
+            assert told[0].errno == errno.EMFILE
             assert party.guests == []
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -189,6 +192,11 @@ def test_soft_limit_of_descriptors_is_raised_to_the_hard_one() -> None:
         assert raise_descriptor_limit() == hard
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_clients_leave_descriptors_for_their_upstreams() -> None:
+    assert connections_within(1024) == 480
+    assert connections_within(10) == 1
 
 
 # PROXY protocol
