@@ -108,6 +108,10 @@ class Conversation(Generic[Word]):
             raise LinkError("the other control is gone")
         return received
 
+    def receive_nowait(self) -> tuple[Word, list[int]] | None:
+        """Return a word that has already come; None if none has."""
+        return None if self._received.empty() else self._received.get_nowait()
+
     def close(self) -> None:
         """End it."""
         self._channel.close()
@@ -200,7 +204,11 @@ class Upgrade:
             conversation.send(Commit(tuple(self._admin)), sockets)
             await self._expect(Taken, conversation, process, TAKE_S)
         except BaseException:
+            if not await self._is_in_charge():
+                log.warning("successor_took_charge_unsaid", pid=process.pid)
+                return process.pid
             # Only its end makes sure that it does not raise the epoch after we looked.
+            process.kill()
             await _end(process)
             if await self._is_in_charge():
                 self._lock.sign()
@@ -239,6 +247,20 @@ class Upgrade:
             raise UpgradeFailed(word.reason)
         if not isinstance(word, kind):
             raise UpgradeFailed(f"the new control said {type(word).__name__}, not {kind.__name__}")
+
+
+async def _receive(conversation: Conversation[FromNew], timeout_s: float) -> tuple[FromNew, list[int]]:
+    """Return the next word. Raises LinkError, and TimeoutError unless it came while this process was
+    asleep.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await conversation.receive()
+    except TimeoutError:
+        received = conversation.receive_nowait()
+        if received is None:
+            raise
+        return received
 
 
 async def _end(process: "subprocess.Popen[bytes]") -> int:
