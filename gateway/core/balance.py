@@ -70,11 +70,9 @@ def pick(
 
 
 def _takes(endpoint: Loaded, now: float, slow_start_s: float, chance: Callable[[], float]) -> bool:
-    """Return whether a picked endpoint stays in the comparison: a ramping one does in proportion to its time
-    up.
+    """Return whether a picked endpoint stays in the comparison: one that ramps up does by its ramp.
 
-    Least in flight alone would send every request to the endpoint that has just come back with nothing in
-    flight.
+    Least in flight alone would send everything to the endpoint that has just come back, with nothing running.
     """
     age = now - endpoint.available_since
     if age >= slow_start_s:

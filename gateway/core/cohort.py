@@ -38,8 +38,7 @@ class Cohorts:
         return int.from_bytes(blake2b(key, digest_size=8, key=self._salt).digest())
 
     def position(self, key: bytes) -> float:
-        """Return where in [0, 100) the key falls: it sees the new version while this is under the new one's
-        percentage."""
+        """Return where in [0, 100) the key falls; it sees the new version if that is under its percentage."""
         return _fraction(self.number(key)) * 100.0
 
     def choose(self, key: bytes, weighted: Sequence[tuple[str, float]]) -> int:

@@ -3,48 +3,42 @@
 Let version i have the share p_i, and number a worker's requests from 0. Two demands pull apart:
 
 - *Exact.* After n requests version i has had more than n p_i - 1 and fewer than n p_i + 1 of them. So any
-window of n
-  differs from n p_i by less than 2, and after a whole round (all n p_i integers) every count is exact.
+  window of n differs from n p_i by less than 2, and after a whole round (all n p_i integers) every count is
+  exact.
 - *Unpredictable.* A client that repeats a cycle of calls must not find the same call on the same version each
-time,
-  though a fixed order of ten versions' turns would do just that to a cycle of ten.
+  time; a fixed order of ten turns would do just that to a cycle of ten.
 
 Both hold if every place in the order is drawn by chance *within windows*: version i's k-th request (k = 1, 2,
-…) falls in one of the requests floor((k - 1) / p_i) … ceil(k / p_i) - 1. That is the same as saying that the
-count after n requests is n p_i rounded down or up, which is the first demand. Call a version *ahead* when its
-count is rounded up.
+…) is one of the requests floor((k - 1) / p_i) … ceil(k / p_i) - 1. That is the same as saying that its count
+after n requests is n p_i rounded down or up, which is the first demand. Call a version *ahead* when its count
+is the one rounded up.
 
 Why a draw exists that is fair at every place: give each request p_i of its place to version i. Every window
-then holds mass 1 and every place mass 1, a fractional perfect matching of turns and places, hence a mixture
+then holds mass 1 and every place mass 1: a fractional perfect matching of turns and places, hence a mixture
 of whole ones (Birkhoff and von Neumann), each of which keeps the windows. Drawing from the mixture puts
-version i at any given place with probability exactly p_i, and different rounds are independent: each call of
-a cycle is split by the weights.
+version i at any given place with probability exactly p_i, and rounds are independent: each call of a cycle is
+split by the weights.
 
-How it is drawn, one request at a time, by integers alone (f_i = n p_i - floor(n p_i); i *crosses* if f_i +
-p_i >= 1):
+How it is drawn, one request at a time (f_i = n p_i - floor(n p_i); version i *crosses* if f_i + p_i >= 1):
 
 - A version that crosses and is not ahead must take this request: its window ends.
-- Two versions: i is ahead with probability f_i, which leaves one solution: `_two`.
-- Three: one version is ahead, or all but one, so the f_i fix the chance of each state, and the chances of a
-move are
-  the solution of a 3 x 3 transport problem: `_three`. It has one because the mixture above is one.
-- More: the states' chances are no longer fixed by the f_i. `_many` draws by an estimate, so a place may
-prefer a version
-  by some percent of a round; the windows hold all the same, because no draw is made that the rest could not
-  follow.
+- Two versions: i is ahead with probability f_i, which leaves one solution, `_two`.
+- Three: one version is ahead, or all but one, so the f_i fix the chance of each state, and the chances of the
+  moves solve a 3 x 3 transport problem, `_three`. It has a solution because the mixture above is one.
+- More: the f_i no longer fix the chances of the states. `_many` draws by an estimate, so a place may prefer a
+  version somewhat. The windows hold all the same: no draw is made that the rest could not follow.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from itertools import accumulate, chain
 from random import Random
 from typing import Final
 
 Draw = Callable[[], float]
 """Chance: the next number in [0, 1)."""
 _Move = tuple[float, float, tuple[int, ...]]
-"""Of three versions: draws below the first number are the first's, below the second the second's; who is ahead
-then (as bits), by who took it."""
+"""Of three versions: the draws under which the first takes it, and the first or second; who is ahead then."""
 
 KEPT_MOVES: Final = 4_096
 """Moves of three versions worked out once and kept: enough for weights in whole percents."""
@@ -175,15 +169,16 @@ def _exchange(weights: Sequence[int], parts: Sequence[int], one: int) -> list[fl
 def _many(weights: Sequence[int], draw: Draw) -> Iterator[int]:
     """Four versions or more.
 
-    slack[d]: requests before the d-th that no window ending by then needs. A turn may be taken only if that
-    leaves no slack negative (Hall's condition for windows); the earliest window to end always may, so the
-    draw never gets stuck.
+    slack[d]: requests before the d-th that no window ending by then needs. A turn may be taken only if
+    that leaves no slack negative (Hall's condition for windows). The turn whose window ends first always
+    may: were the slack of an earlier d nothing, then windows that begin after this request would fill
+    every place up to d, this one included; but the windows within a stretch never outnumber its places.
+    So a draw is never stuck.
     """
     total = sum(weights)
-    indexes = range(len(weights))
-    unused = [n - sum(n * weight // total for weight in weights) for n in range(total + 1)]
+    unneeded = _slack_of_a_round(weights, total)
     while True:
-        slack = unused[:]
+        slack = unneeded[:]
         counts = [0] * len(weights)
         for now in range(total):
             candidates, chances = _estimates(weights, total, now, counts)
@@ -198,7 +193,15 @@ def _many(weights: Sequence[int], draw: Draw) -> Iterator[int]:
                 slack[before] -= 1
             counts[chosen] += 1
             yield chosen
-        assert all(counts[index] == weights[index] for index in indexes)
+
+
+def _slack_of_a_round(weights: Sequence[int], total: int) -> list[int]:
+    """Return, for d from 0 to `total`, d less the windows that end by d."""
+    ends = [0] * (total + 1)
+    for weight in weights:
+        for turn in range(1, weight + 1):
+            ends[-(-turn * total // weight)] += 1
+    return [d - ended for d, ended in enumerate(accumulate(ends))]
 
 
 def _estimates(

@@ -1,10 +1,11 @@
 """The routing table a worker serves by: host + path -> route -> service -> version -> endpoint.
 
-A table is swapped whole; what must outlive a swap (breaker, pool, counts, the splitter's place in its round)
-hangs on objects that the next table takes over. Which versions are usable, and their shares, is worked out by
+A table is swapped whole; what must outlive a swap (breaker, pool, counts, the place in a round) hangs on
+objects that the next table takes over. Which versions are usable, and their shares, is worked out by
 `Service.refresh` when something changes, never by a request.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Final
 
@@ -18,8 +19,9 @@ from gateway.core.split import split
 ALL: Final = 10_000
 """A share of everything, in hundredths of a percent."""
 KEPT_ROUNDS: Final = 8
-"""Sets of usable versions whose place in the round is remembered: an endpoint that flaps comes back to its
-round."""
+"""Sets of usable versions whose place in their round is remembered, for endpoints that flap."""
+LONGEST_ROUND: Final = ALL
+"""Requests. Weights that would need a longer one (33.33, 12.51, …) are split by their shares instead."""
 
 
 class Endpoint:
@@ -50,8 +52,7 @@ class Endpoint:
         self.draining = False
         """Once true it stays so."""
         self.available_since = 0.0
-        """Monotonic seconds: when it last became healthy, or its breaker closed; slow start counts from
-        here."""
+        """Monotonic seconds: when it last became healthy or its breaker closed; slow start begins here."""
         self.in_flight = 0
         """Attempts now running here."""
         self.streams = 0
@@ -247,8 +248,7 @@ class Service:
             self.budget = before.budget
 
     def refresh(self, now: float) -> None:
-        """Work out anew what is usable and what share it has: after a table swap and whenever a breaker
-        moves."""
+        """Work out anew what is usable, and its share: after a table swap and whenever a breaker moves."""
         for version in self.versions:
             version.refresh()
             version.share = 0
@@ -258,10 +258,12 @@ class Service:
         self._weighted = weighted
         self._only = weighted[0] if len(weighted) == 1 else None
         units = [weight_units(each.weight) for each in weighted]
-        for version, share in zip(weighted, shares_of(units), strict=True):
+        shares = shares_of(units)
+        for version, share in zip(weighted, shares, strict=True):
             version.share = share
         if len(weighted) > 1:
-            self._draw = self._round(weighted, units)
+            is_short = sum(units) <= LONGEST_ROUND * math.gcd(*units)
+            self._draw = self._round(weighted, units if is_short else shares)
 
     def _round(self, weighted: tuple[Version, ...], units: Sequence[int]) -> Callable[[], int]:
         """Return the draw among `weighted`, at the place in its round where it was left."""

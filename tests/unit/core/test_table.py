@@ -415,3 +415,11 @@ def test_a_path_of_a_hundred_thousand_segments_costs_no_more_than_the_deepest_ro
     of = table(("*", "/a/b"), ("*", "/"))
     assert of.match("h", Counting("/x" * 100_000), "GET") is not None
     assert Counting.finds <= 2
+
+
+def test_odd_weights_of_many_versions_cost_no_endless_round() -> None:
+    """Guards the swap of a table: a round of 33.33, 12.51, … would be worked out for seconds."""
+    odd = [33.33 + index / 100 for index in range(60)]
+    of = service(*[version(f"v{index}", weight) for index, weight in enumerate(odd)])
+    names = chosen(of, 6_000)
+    assert all(90 <= count <= 110 for count in names.values())
