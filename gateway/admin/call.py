@@ -6,9 +6,12 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 
 from gateway.admin.parse import NoBody
+from gateway.admin.queries import PageQuery
 from gateway.admin.ratelimit import Budget
 from gateway.admin.schemas import Listing, view
-from gateway.control.actions_common import Actor
+from gateway.control.actions import Actions
+from gateway.control.actions_common import Actor, etag
+from gateway.control.problems import FieldError, Problem
 from gateway.core.settings import Settings
 from gateway.store.api import Page
 from gateway.store.records import Role
@@ -23,7 +26,7 @@ class NoQuery(Settings):
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """A call that has been authenticated, admitted and parsed."""
 
-    actions: Any
+    actions: Actions
     actor: Actor
     params: Mapping[str, str]
     """What the braces of the path template matched."""
@@ -93,14 +96,24 @@ def page(kind: type[Any], records: Page[Any]) -> Reply:
     return listing([view(kind, record) for record in records.items], records.next)
 
 
+def part(kind: type[Any], records: Page[Any], query: PageQuery) -> Reply:
+    """Return a piece of a list that is whole in memory; the cursor is how many items came before."""
+    after = query.after or "0"
+    if not after.isdecimal() or len(after) > 9:
+        raise Problem(
+            422,
+            "Unprocessable Content",
+            "?after: not a cursor of this list",
+            [FieldError("?after", "not a cursor")],
+        )
+    start, end = int(after), int(after) + query.limit
+    cursor = str(end) if end < len(records.items) else None
+    return listing([view(kind, record) for record in records.items[start:end]], cursor)
+
+
 def listing(items: list[Any], cursor: str | None = None) -> Reply:
     """Return views as a piece of a list; cursor: of the following piece."""
     return Reply(value=Listing(items=items, next=cursor))
-
-
-def etag(record: Any) -> str:
-    """Return the entity tag of a record: it changes whenever the record does (RFC 9110 §8.8.3)."""
-    return f'"{record.updated_at.timestamp():.6f}"'
 
 
 def tagged(value: object, record: Any) -> Reply:

@@ -6,7 +6,7 @@ few and known.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import (
@@ -18,14 +18,12 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from gateway.control.catalog import Catalog
 from gateway.control.hub import Hub
 from gateway.control.tally import Tally
 from gateway.core.window import BUCKETS, bucket_upper_us
 from gateway.store.api import Store
 from gateway.store.records import DeploymentRecord, VersionRecord
-
-if TYPE_CHECKING:
-    from gateway.control.catalog import Catalog
 
 TEXT: Final = CONTENT_TYPE_LATEST
 STATUSES: Final = ("pending", "testing", "rolling", "paused", "completed", "rolled_back", "failed")
@@ -66,7 +64,7 @@ class Metrics:
     def __init__(
         self,
         *,
-        catalog: "Catalog",
+        catalog: Catalog,
         tally: Tally,
         hub: Hub,
         store: Store,
@@ -124,7 +122,7 @@ class GatewayCollector(Collector):
 
     def __init__(
         self,
-        catalog: "Catalog",
+        catalog: Catalog,
         tally: Tally,
         hub: Hub,
         store: Store,

@@ -26,8 +26,6 @@ from gateway.admin.schemas import (
     FreezeView,
     GatewayView,
     Listing,
-    ServiceHealthView,
-    ServiceStatsView,
     ServiceView,
     TestReportView,
     TokenView,
@@ -35,6 +33,7 @@ from gateway.admin.schemas import (
     WhatIfView,
 )
 from gateway.control import bodies
+from gateway.control.actions_reports import ServiceHealth, ServiceStats
 from gateway.control.problems import Problem
 
 EVENTS: Final = Route(
@@ -147,11 +146,11 @@ ROUTES: Final = (
     ),
     Route(
         "GET", "services/{name}/health", "viewer", "service.health", services.health,
-        "Show versions, endpoints and recent probes", ServiceHealthView,
+        "Show versions, endpoints and recent probes", ServiceHealth,
     ),
     Route(
         "GET", "services/{name}/stats", "viewer", "service.stats", services.stats,
-        "Show what was counted, by version", ServiceStatsView,
+        "Show what was counted, by version", ServiceStats,
     ),
     Route(
         "POST", "services/{name}/undo", "deployer", "service.undo", services.undo,
@@ -170,7 +169,7 @@ ROUTES: Final = (
     Route("GET", "gateway", "viewer", "gateway.get", gateway.info, "Show the process in charge", GatewayView),
     Route(
         "POST", "gateway/upgrade", "admin", "gateway.upgrade", gateway.upgrade,
-        "Start the release now on disk and hand over to it", GatewayView, status=202,
+        "Start the release now on disk and hand over to it", GatewayView,
     ),
     Route(
         "GET", "audit", "admin", "audit.list", gateway.audit,

@@ -200,19 +200,6 @@ class DrainView(View, frozen=True, kw_only=True):
     safe_to_stop: bool
 
 
-class HealthCheckView(View, frozen=True, kw_only=True):
-    """One recorded probe. responseTime: milliseconds."""
-
-    id: str
-    version_id: str
-    endpoint: str
-    is_healthy: bool
-    response_time: int
-    status_code: int | None
-    error_message: str | None
-    checked_at: datetime
-
-
 class AuditView(View, frozen=True, kw_only=True):
     """One row of the audit chain: `hash` covers every other field, `prevHash` included."""
 
@@ -282,67 +269,6 @@ class FreezeView(View, frozen=True, kw_only=True):
     reason: str = ""
     actor: str | None = None
     at: datetime | None = None
-
-
-class EndpointView(View, frozen=True, kw_only=True):
-    """One address of a version."""
-
-    key: str
-    url: str
-    address: str
-    port: int
-    healthy: bool
-    circuit_state: CircuitState
-    draining: bool
-
-
-class VersionHealthView(View, frozen=True, kw_only=True):
-    """A version's health: its endpoints, and its newest probes."""
-
-    version_id: str
-    version: str
-    health_status: HealthStatus
-    circuit_state: CircuitState
-    last_health_check: datetime | None
-    endpoints: list[EndpointView]
-    checks: list[HealthCheckView]
-
-
-class ServiceHealthView(View, frozen=True, kw_only=True):
-    """Health of a service, version by version."""
-
-    service_name: str
-    versions: list[VersionHealthView]
-
-
-class VersionStatsView(View, frozen=True, kw_only=True):
-    """What was ever counted about a version; `inFlight` and `streams` are now. Compare two to get rates.
-
-    requests: answers by status. latency: histogram of time to the answer's head, [upper bound in µs, count].
-    """
-
-    version_id: str
-    version: str
-    weight: int
-    requests: dict[str, int]
-    total: int
-    errors: int
-    """Answers of 500 and above."""
-    attempts: dict[str, int]
-    in_flight: int
-    streams: int
-    latency: list[tuple[int, int]]
-    p50_ms: float | None
-    p95_ms: float | None
-    p99_ms: float | None
-
-
-class ServiceStatsView(View, frozen=True, kw_only=True):
-    """Counts of a service, version by version."""
-
-    service_name: str
-    at: datetime
-    versions: list[VersionStatsView]
 
 
 class ReplayView(View, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ import ipaddress
 import socket
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 from gateway import __version__
 from gateway.admin import openapi
@@ -19,7 +19,9 @@ from gateway.admin.ratelimit import RateLimiter
 from gateway.admin.routes import EVENTS, ROUTES, Methods, Table
 from gateway.admin.site import Site
 from gateway.admin.sse import EventFeed
+from gateway.control.actions import Actions
 from gateway.control.actions_common import Actor
+from gateway.control.catalog import Catalog
 from gateway.control.hub import Hub
 from gateway.control.problems import Problem
 from gateway.control.tally import Tally
@@ -27,10 +29,6 @@ from gateway.errors import GatewayError
 from gateway.http1.app import App, Request, Response
 from gateway.log import get_logger
 from gateway.store.api import Store
-
-if TYPE_CHECKING:
-    from gateway.control.actions import Actions
-    from gateway.control.catalog import Catalog
 
 log = get_logger()
 
@@ -66,10 +64,10 @@ class AdminServer:
     def __init__(
         self,
         *,
-        actions: "Actions",
+        actions: Actions,
         auth: Authenticator,
         store: Store,
-        catalog: "Catalog",
+        catalog: Catalog,
         tally: Tally,
         hub: Hub,
         state: ProcessState,

@@ -1,6 +1,6 @@
 """Calls about the gateway itself: events, audit, tokens, freeze, upgrade."""
 
-from gateway.admin.call import Call, Reply, created, listing, page
+from gateway.admin.call import Call, Reply, created, listing, page, part
 from gateway.admin.schemas import (
     AuditView,
     CreatedTokenView,
@@ -43,7 +43,7 @@ async def audit(call: Call) -> Reply:
 
 async def list_tokens(call: Call) -> Reply:
     """List tokens."""
-    return page(TokenView, await call.actions.list_tokens())
+    return part(TokenView, await call.actions.list_tokens(), call.query)
 
 
 async def create_token(call: Call) -> Reply:

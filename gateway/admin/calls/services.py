@@ -1,8 +1,11 @@
 """Calls about services: declare, show, change, hold, undo."""
 
+from msgspec.structs import replace
+
 from gateway.admin import views
-from gateway.admin.call import Call, Reply, created, page, tagged
+from gateway.admin.call import Call, Reply, created, part, tagged
 from gateway.admin.schemas import ServiceView, view
+from gateway.store.api import Page
 from gateway.store.records import ServiceRecord
 
 
@@ -14,7 +17,8 @@ async def create(call: Call) -> Reply:
 
 async def list_all(call: Call) -> Reply:
     """List services."""
-    return page(ServiceView, await call.actions.list_services())
+    found = await call.actions.list_services()
+    return part(ServiceView, Page([_without_secrets(record) for record in found.items]), call.query)
 
 
 async def get(call: Call) -> Reply:
@@ -60,4 +64,11 @@ async def resume(call: Call) -> Reply:
 
 
 def _shown(record: ServiceRecord) -> Reply:
-    return tagged(view(ServiceView, record), record)
+    return tagged(view(ServiceView, _without_secrets(record)), record)
+
+
+def _without_secrets(record: ServiceRecord) -> ServiceRecord:
+    """Return the record as a viewer may see it: the keys that sign webhooks are not shown."""
+    hidden = {"secret": "…"}
+    hooks = tuple(replace(hook, **hidden) if hook.secret else hook for hook in record.settings.webhooks)
+    return replace(record, settings=replace(record.settings, webhooks=hooks))

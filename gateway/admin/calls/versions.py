@@ -1,6 +1,6 @@
 """Calls about versions: register, show, change, test, drain, delete."""
 
-from gateway.admin.call import Call, Reply, created, page, tagged
+from gateway.admin.call import Call, Reply, created, part, tagged
 from gateway.admin.schemas import DrainView, TestReportView, VersionView, view
 from gateway.store.records import VersionRecord
 
@@ -13,7 +13,7 @@ async def create(call: Call) -> Reply:
 
 async def list_all(call: Call) -> Reply:
     """List versions."""
-    return page(VersionView, await call.actions.list_versions(call.query.service_name))
+    return part(VersionView, await call.actions.list_versions(call.query.service_name), call.query)
 
 
 async def get(call: Call) -> Reply:

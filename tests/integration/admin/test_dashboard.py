@@ -17,7 +17,7 @@ from playwright.async_api import Page as Tab
 from playwright.async_api import async_playwright, expect
 
 from gateway.admin.call import BASE
-from gateway.admin.schemas import ServiceStatsView, VersionStatsView
+from gateway.control.actions_reports import ServiceStats, VersionStats
 from gateway.core.rollout import Phase, Rollout
 from gateway.core.rollout_settings import RolloutSettings, plan
 from gateway.core.service import ServiceSettings
@@ -90,7 +90,7 @@ def furnish(bench: Bench) -> None:
         "list_services": Page([service]),
         "list_versions": Page(versions),
         "list_deployments": Page([rollout, ended]),
-        "stats": ServiceStatsView(
+        "stats": ServiceStats(
             service_name="auth", at=datetime.now(UTC), versions=[stats(one) for one in versions]
         ),
         "events": bench.store.event_records,
@@ -102,8 +102,8 @@ def furnish(bench: Bench) -> None:
     }
 
 
-def stats(version: VersionRecord) -> VersionStatsView:
-    return VersionStatsView(
+def stats(version: VersionRecord) -> VersionStats:
+    return VersionStats(
         version_id=version.id,
         version=version.version,
         weight=version.weight,

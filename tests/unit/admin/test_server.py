@@ -3,10 +3,12 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.admin.call import BASE
 from gateway.control.problems import conflict
+from gateway.core.service import WebhookSettings
 from gateway.errors import IllegalTransition, StaleEpoch
 from gateway.store.api import Page
 from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord
@@ -44,12 +46,28 @@ async def test_a_version_is_registered_and_shown_where_location_says(
     assert (name, actor.role, sent.service_name) == ("create_version", "operator", "auth")
 
 
-async def test_a_list_has_items_and_next(bench: Bench, version: VersionRecord) -> None:
-    bench.actions.answers["list_versions"] = Page([version], "cursor")
-    response = await bench.ask("GET", f"{BASE}/deployment/versions", role="viewer", query="serviceName=auth")
-    decoded = json.loads(response.body)
-    assert [item["id"] for item in decoded["items"]] == ["ver-1"]
-    assert decoded["next"] == "cursor"
+async def test_a_list_comes_in_pieces(bench: Bench, version: VersionRecord) -> None:
+    second = msgspec.structs.replace(version, id="ver-2")
+    bench.actions.answers["list_versions"] = Page([version, second])
+    cursor: str | None = ""
+    seen = []
+    while cursor is not None:
+        query = f"limit=1&after={cursor}" if cursor else "limit=1"
+        response = await bench.ask("GET", f"{BASE}/deployment/versions", role="viewer", query=query)
+        decoded = json.loads(response.body)
+        seen += [item["id"] for item in decoded["items"]]
+        cursor = decoded["next"]
+    assert seen == ["ver-1", "ver-2"]
+    assert (await bench.ask("GET", f"{BASE}/deployment/versions", query="after=x")).status == 422
+
+
+async def test_what_signs_webhooks_is_never_shown(bench: Bench, service: ServiceRecord) -> None:
+    hook = WebhookSettings(url="https://hooks.example/x", secret="s3cret")
+    settings = msgspec.structs.replace(service.settings, webhooks=(hook,))
+    bench.actions.answers["get_service"] = msgspec.structs.replace(service, settings=settings)
+    response = await bench.ask("GET", f"{BASE}/services/auth", role="admin")
+    assert b"s3cret" not in response.body
+    assert b"hooks.example" in response.body
 
 
 async def test_nothing_under_the_base_answers_without_a_token(bench: Bench) -> None:
