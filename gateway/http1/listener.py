@@ -165,7 +165,7 @@ class Listener:
 
     def _greeted(self, greeting: "_Greeting", host: str) -> None:
         self._greetings.discard(greeting)
-        self._hand_over(greeting.conn, plain_host(host), greeting.place)
+        self._hand_over(greeting.conn, host, greeting.place)
 
     def _greeting_failed(self, greeting: "_Greeting") -> None:
         self._greetings.discard(greeting)

@@ -101,7 +101,13 @@ def _address(version: int, text: str) -> str:
         raise BadRequest("a PROXY line with a malformed address") from exc
     if address.version != version or "%" in text:
         raise BadRequest("a PROXY line with an address of another family")
-    return str(address)
+    return _plain(address)
+
+
+def _plain(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+    """Return an address as text, an IPv4 address in IPv6 clothes (RFC 4291 §2.5.5.2) as IPv4."""
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
 
 
 def _port(text: str) -> int:
@@ -129,4 +135,4 @@ def _parse_v2(header: bytes) -> Source | None:
         return None
     else:
         raise BadRequest("a PROXY header for something that is not TCP")
-    return Source(str(ipaddress.ip_address(host)), port)
+    return Source(_plain(ipaddress.ip_address(host)), port)

@@ -92,12 +92,19 @@ class Tunnel:
         self._close_code = GOING_AWAY
 
     def start(
-        self, from_client: bytes = b"", from_upstream: bytes = b"", *, client_eof: bool = False
+        self,
+        from_client: bytes = b"",
+        from_upstream: bytes = b"",
+        *,
+        client_eof: bool = False,
+        client_writable: bool = True,
+        upstream_writable: bool = True,
     ) -> None:
         """Take both transports over.
 
         from_client, from_upstream: what was read beyond the request and the 101. client_eof: the client has
-        closed its sending side already.
+        closed its sending side already. client_writable, upstream_writable: False if that transport has told
+        its protocol to pause writing, which it will not tell again.
         """
         self._client.set_protocol(_ClientEnd(self, self._client, self._upstream))
         self._upstream.set_protocol(_UpstreamEnd(self, self._upstream, self._client))
@@ -105,8 +112,14 @@ class Tunnel:
             self.on_upstream_data(from_upstream)
         if from_client:
             self.on_client_data(from_client)
-        self._client.resume_reading()
-        self._upstream.resume_reading()
+        if upstream_writable:
+            self._client.resume_reading()
+        else:
+            self._client.pause_reading()
+        if client_writable:
+            self._upstream.resume_reading()
+        else:
+            self._upstream.pause_reading()
         if client_eof:
             self.on_eof(self._client, self._upstream)
 

@@ -32,7 +32,7 @@ class Tunnels:
         upstream, client, policy = exchange.upstream, exchange.client, exchange.policy
         assert upstream is not None
         assert policy is not None
-        pending, half_closed = client.take_pending(), client.half_closed
+        pending = client.take_pending()
         key, began = exchange.endpoint.key if exchange.endpoint else "", exchange.began
         on_end = exchange.detach()
         tunnel = Tunnel(
@@ -48,7 +48,13 @@ class Tunnels:
             if drained in self._drains:
                 cut_at, code = self._drains[drained]
                 tunnel.drain(0.0, cut_at, code)  # too late to be spread
-        tunnel.start(from_client=pending, from_upstream=rest, client_eof=half_closed)
+        tunnel.start(
+            from_client=pending,
+            from_upstream=rest,
+            client_eof=client.half_closed,
+            client_writable=client.writable,
+            upstream_writable=upstream.writable,
+        )
 
     def sweep(self, now: float) -> None:
         for tunnel in list(self.open):

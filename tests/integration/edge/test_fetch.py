@@ -2,13 +2,16 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.errors import BadResponse, ConnectFailed, ResetMidway, UpstreamTimeout
 from gateway.http1.fetch import FetchResult, fetch, tcp_check
+from gateway.http1.tls import CertificateFiles, ServerTls, upstream_context
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -23,7 +26,9 @@ def answering(answer: bytes, asked: list[bytes] | None = None) -> Script:
     return script
 
 
-def serve_once(script: Script, use: Callable[[int], Awaitable[FetchResult]]) -> FetchResult:
+def serve_once(
+    script: Script, use: Callable[[int], Awaitable[FetchResult]], tls: ssl.SSLContext | None = None
+) -> FetchResult:
     """Run `use(port)` against a server whose connection runs `script` and is then closed."""
 
     async def run() -> FetchResult:
@@ -38,7 +43,7 @@ def serve_once(script: Script, use: Callable[[int], Awaitable[FetchResult]]) -> 
                     await writer.wait_closed()
                 served.set()
 
-        async with await asyncio.start_server(on_connection, "127.0.0.1", 0) as server:
+        async with await asyncio.start_server(on_connection, "127.0.0.1", 0, ssl=tls) as server:
             try:
                 return await use(server.sockets[0].getsockname()[1])
             finally:
@@ -166,3 +171,36 @@ def test_tcp_check_tells_how_long_a_connect_takes() -> None:
             return await tcp_check(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout_s=20)
 
     assert 0 < asyncio.run(run()) < 20
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def test_https_is_verified_against_the_name_that_counts(authority: Any) -> None:
+    tls = ServerTls([CertificateFiles(*authority.issue("a.example"))]).context
+    trust = upstream_context(ca=str(authority.ca))
+
+    def use(port: int) -> Awaitable[FetchResult]:
+        return fetch(f"https://a.example:{port}/", address="127.0.0.1", ssl=trust, timeout_s=20)
+
+    def use_name(port: int) -> Awaitable[FetchResult]:
+        return fetch(f"https://127.0.0.1:{port}/", server_name="a.example", ssl=trust, timeout_s=20)
+
+    assert serve_once(answering(OK), use, tls).body == b"ok"
+    assert serve_once(answering(OK), use_name, tls).body == b"ok"
+
+
+@pytest.mark.parametrize("url", ["https://b.example", "https://127.0.0.1"])
+def test_https_with_another_name_or_authority_is_a_failed_connect(authority: Any, url: str) -> None:
+    tls = ServerTls([CertificateFiles(*authority.issue("a.example"))]).context
+
+    async def run() -> None:
+        server = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0, ssl=tls)
+        async with server:
+            where = f"{url}:{server.sockets[0].getsockname()[1]}/"
+            for trust in (upstream_context(ca=str(authority.ca)), None):
+                with pytest.raises(ConnectFailed, match="certificate verify failed") as caught:
+                    await fetch(where, address="127.0.0.1", ssl=trust, timeout_s=20)
+                assert not caught.value.sent
+
+    asyncio.run(run())

@@ -115,6 +115,18 @@ def test_slow_end_stops_the_other_from_being_read() -> None:
     assert not pair.client.reading
 
 
+def test_end_that_was_slow_before_the_tunnel_is_waited_for() -> None:
+    """A transport that has asked for a pause does not ask again."""
+    pair = Pair(start=False)
+    pair.tunnel.start(client_writable=False)
+    assert (pair.client.reading, pair.upstream.reading) == (True, False)
+    pair.client.protocol.resume_writing()
+    assert pair.upstream.reading
+    pair = Pair(start=False)
+    pair.tunnel.start(upstream_writable=False)
+    assert (pair.client.reading, pair.upstream.reading) == (False, True)
+
+
 def test_each_direction_closes_by_itself() -> None:
     pair = Pair(websocket=False)
     assert pair.client.protocol.eof_received() is True

@@ -44,9 +44,12 @@ class Joined:
         self.ended: list[bool] = []
         exchange: Any = SimpleNamespace(
             client=SimpleNamespace(
-                release=lambda: self.client, take_pending=lambda: b"early", half_closed=False
+                release=lambda: self.client,
+                take_pending=lambda: b"early",
+                half_closed=False,
+                writable=True,
             ),
-            upstream=SimpleNamespace(release=lambda: self.upstream),
+            upstream=SimpleNamespace(release=lambda: self.upstream, writable=True),
             policy=SimpleNamespace(stream_idle_s=0.0),
             endpoint=SimpleNamespace(key=key),
             began=1.0,
