@@ -4,6 +4,7 @@ step.
 
 import math
 import struct
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -219,10 +220,33 @@ class _Counted(msgspec.Struct, frozen=True):
     errors: int
 
 
-def observe(evidence: Evidence, window: Window, rules: Rules) -> Evidence:
-    """Return the evidence with one more window folded in. Cells of windows before the rollout (stage of no
-    step) are welcome.
+def seeded(cells: Iterable[Cell], rules: Rules) -> Evidence:
+    """Return the evidence a rollout begins with: what the old version did so far.
+
+    cells: its totals by weights, as far as control has them; the newest stages with enough answers are taken.
     """
+    newest = sorted(cells, key=lambda cell: cell.stage, reverse=True)
+    taken: list[Cell] = []
+    while newest and sum(cell.answers for cell in taken) < BASELINE_ANSWERS:
+        taken.append(newest.pop(0))
+    return _remember(Evidence(), Window(seconds=BASELINE_CHUNK_S, old=tuple(taken)), rules)
+
+
+def _remember(evidence: Evidence, window: Window, rules: Rules) -> Evidence:
+    """Before any traffic has moved: take in what the old version does, and judge nothing by it."""
+    answers, errors = _total([_counted(cell, WHOLE - cell.share, rules) for cell in window.old])
+    return replace(
+        evidence,
+        before=_before(evidence.before, window.seconds, answers, errors),
+        old_well_s=_old_well_s(evidence, window),
+        slow=Slow(old_buckets=_faded(evidence.slow, window)) if rules.max_latency_ratio else None,
+    )
+
+
+def observe(evidence: Evidence, window: Window, rules: Rules) -> Evidence:
+    """Return the evidence with one more window folded in."""
+    if evidence.percent == 0:
+        return _remember(evidence, window, rules)
     new = [_counted(cell, cell.share, rules) for cell in window.new]
     old = [_counted(cell, WHOLE - cell.share, rules) for cell in window.old]
     new_answers, new_errors = _total(new)
@@ -413,13 +437,18 @@ def _slow(slow: Slow, window: Window, ratio: float) -> Slow:
         new = [_timed(cell, cell.share, bound) for cell in window.new]
         old = [_timed(cell, WHOLE - cell.share, bound) for cell in window.old]
         slow = _slower(slow, new, old, _slow_rate(known), window.seconds, bound_us)
-    buckets = dict(slow.old_buckets)
+    return replace(slow, old_buckets=_faded(slow, window))
+
+
+def _faded(slow: Slow | None, window: Window) -> dict[int, float]:
+    """Return the old version's latencies with the window's; when there are many, the older half fades."""
+    buckets = dict(slow.old_buckets) if slow else {}
     for cell in window.old:
         for index, count in cell.latency.items():
             buckets[index] = buckets.get(index, 0) + count
     if sum(buckets.values()) > LATENCY_MEMORY:
         buckets = {index: count / 2 for index, count in buckets.items() if count > 1}
-    return replace(slow, old_buckets=buckets)
+    return buckets
 
 
 def _timed(cell: Cell, share: int, bound: int) -> _Counted:

@@ -33,6 +33,7 @@ from gateway.core.evidence import (
     begin_step,
     forgive,
     observe,
+    seeded,
     step_live,
 )
 from gateway.core.statistics import predictive_tail, wilson_interval
@@ -50,6 +51,7 @@ __all__ = [
     "forgive",
     "judge",
     "observe",
+    "seeded",
     "step_live",
 ]
 

@@ -42,7 +42,7 @@ from gateway.core.rollout_events import (
     UsabilityChanged,
     WeightsApplied,
 )
-from gateway.core.rollout_state import Paused, PauseKind, Phase, Rollout
+from gateway.core.rollout_state import WATCHED, Paused, PauseKind, Phase, Rollout
 from gateway.errors import IllegalTransition
 
 MAX_TICK_MS: Final = 5_000
@@ -293,6 +293,11 @@ def _smoke_reported(change: Change, event: SmokeReported) -> None:
 
 
 # The judge
+
+
+def _watched(change: Change, event: Judged) -> None:
+    """Nothing to judge yet: only remember how the old version does."""
+    change.set(evidence=event.evidence)
 
 
 def _judged(change: Change, event: Judged) -> None:
@@ -574,7 +579,7 @@ MOVES: Final[dict[type[Event], dict[Phase, Handler]]] = {
     WeightsApplied: _in(_weights_applied, *_GUARDED, Phase.CONFIRM_ROLLBACK, Phase.ENDING)
     | _in(_reverted, Phase.REVERTING),
     Tick: _in(_tick, *_RUNNING),
-    Judged: _in(_judged, *_GUARDED, Phase.CONFIRM_ROLLBACK),
+    Judged: _in(_watched, *WATCHED) | _in(_judged, *_GUARDED, Phase.CONFIRM_ROLLBACK),
     SmokeReported: _in(_smoke_reported, *_GUARDED),
     DrainDone: {Phase.ENDING: _old_drained, Phase.ROLLED_BACK: _new_drained},
     ShutdownDone: _in(_tidied, Phase.COMPLETED),

@@ -67,10 +67,16 @@ STATUS: Final = {
     Phase.FAILED: Status.FAILED,
 }
 ENDED: Final = frozenset({Phase.COMPLETED, Phase.ROLLED_BACK, Phase.FAILED})
-JUDGED: Final = frozenset(
-    {Phase.STEPPING, Phase.BAKING, Phase.CONFIRM_PROMOTE, Phase.CONFIRM_ROLLBACK, Phase.PAUSED}
-)
-"""Phases in which the judge is worth asking."""
+WATCHED: Final = frozenset({Phase.PENDING, Phase.GATE, Phase.CONFIRM_START})
+"""Phases in which the judge only looks on, to know later what the old version usually does."""
+JUDGED: Final = WATCHED | {
+    Phase.STEPPING,
+    Phase.BAKING,
+    Phase.CONFIRM_PROMOTE,
+    Phase.CONFIRM_ROLLBACK,
+    Phase.PAUSED,
+}
+"""Phases in which the judge is to be asked."""
 
 PauseKind = Literal["person", "planned", "undecided", "veto", "breach", "stranded"]
 
