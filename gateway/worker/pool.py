@@ -10,7 +10,7 @@ from gateway.core.service import ServiceSettings, UpstreamTlsSettings
 from gateway.core.table import Endpoint
 from gateway.errors import ConnectFailed, GatewayError
 from gateway.http1.client import UpstreamConnection
-from gateway.http1.tls import upstream_context
+from gateway.http1.tls import default_upstream_context, upstream_context
 from gateway.link.snapshot import ProxySettings
 
 MAX_IDLE: Final = 256
@@ -38,7 +38,8 @@ class Pool:
         self._path = endpoint.url.removeprefix("unix:") if url.scheme == "unix" else ""
         self._host = endpoint.address or url.hostname or ""
         self._port = endpoint.port or url.port or (443 if url.scheme == "https" else 80)
-        self._server_name = settings.tls.server_name or url.hostname or ""
+        self._name = url.hostname or ""
+        self._server_name = settings.tls.server_name or self._name
         self._tls = settings.tls if url.scheme == "https" else None
         self._context: ssl.SSLContext | None = None
         self._idle: dict[UpstreamConnection, None] = {}
@@ -51,7 +52,7 @@ class Pool:
         """Take the settings in force; they hold for connections made from now on."""
         if self._tls is not None and settings.tls != self._tls:
             self._tls, self._context = settings.tls, None
-            self._server_name = settings.tls.server_name or self._host
+            self._server_name = settings.tls.server_name or self._name
         self.idle_s = seconds(settings.timeouts, proxy.timeouts, "upstream_idle")
 
     @property
@@ -150,6 +151,8 @@ class Pool:
 
 def context_of(settings: UpstreamTlsSettings) -> ssl.SSLContext:
     """Return the context that `settings` describe. Raises ConfigError naming a file that cannot be used."""
+    if settings.verify and not settings.ca and not settings.certificate:
+        return default_upstream_context()  # reading the system's CAs takes 50 ms: not for each endpoint
     return upstream_context(
         verify=settings.verify, ca=settings.ca, certificate=settings.certificate, key=settings.key
     )

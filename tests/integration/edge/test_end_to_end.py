@@ -40,16 +40,21 @@ class Gateway:
     def __init__(self, url: str, proxy: ProxySettings, settings: dict[str, Any], **options: Any) -> None:
         self.capacity = Capacity(100, proxy.limits.connections_per_client)
         self.plane = Plane(seed=1, sweep_s=0.02)
+        self.apply(url, settings, proxy)
+        sock = socket.create_server(("127.0.0.1", 0))
+        self.port: int = sock.getsockname()[1]
+        factory = self.plane.factory(tls="tls" in options, local=f"127.0.0.1:{self.port}")
+        self.listener = Listener(sock, factory, self.capacity, **options)
+
+    def apply(self, url: str, settings: dict[str, Any], proxy: ProxySettings | None = None) -> None:
+        """Serve by these settings from now on."""
         port = int(url.rpartition(":")[2])
         endpoint = EndpointSnap(key="e", url=url, address="127.0.0.1", port=port)
         version = VersionSnap(id="v1", name="v1", weight=100, active=True, endpoints=(endpoint,))
         checked = ServiceSettings(routes=(RouteSettings(),), **settings)
         service = ServiceSnap(id="s", name="s", stage=1, settings=checked, versions=(version,), current="v1")
-        self.plane.live.apply(Snapshot(number=1, whole=True, services={"s": service}, proxy=proxy))
-        sock = socket.create_server(("127.0.0.1", 0))
-        self.port: int = sock.getsockname()[1]
-        factory = self.plane.factory(tls="tls" in options, local=f"127.0.0.1:{self.port}")
-        self.listener = Listener(sock, factory, self.capacity, **options)
+        number = self.plane.live.table.number + 1
+        self.plane.live.apply(Snapshot(number=number, whole=True, services={"s": service}, proxy=proxy))
 
     @contextlib.asynccontextmanager
     async def client(
@@ -209,6 +214,19 @@ async def test_upstreams_certificate_is_verified(
     )
     async with upstream(server_tls(authority).context) as url:
         assert await status_through(url, tls) == status
+
+
+async def test_changed_tls_settings_still_verify_the_urls_name(authority: Any) -> None:
+    """The name is the url's, not the address it was looked up to."""
+    trusting = UpstreamTlsSettings(ca=str(authority.ca))
+    tls = ServerTls([CertificateFiles(*authority.issue("a.example"))]).context
+    async with upstream(tls) as url:
+        named = url.replace("127.0.0.1", "a.example")
+        async with gateway(named, settings={"tls": UpstreamTlsSettings(), "retry": False}) as running:
+            ask = f"http://127.0.0.1:{running.port}/a"
+            assert (await fetch(ask, timeout_s=WAIT_S)).status == 502
+            running.apply(named, settings={"tls": trusting})
+            assert (await fetch(ask, timeout_s=WAIT_S)).status == 200
 
 
 async def test_upstream_is_shown_our_certificate(authority: Any) -> None:
