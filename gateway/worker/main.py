@@ -23,7 +23,7 @@ from gateway.http1.capacity import Capacity
 from gateway.http1.listener import Listener, connections_within, raise_descriptor_limit
 from gateway.http1.tls import CertificateFiles, ServerTls
 from gateway.link.counts import VersionCounts, VersionTotals, totals_of
-from gateway.link.fds import close_all
+from gateway.link.fds import MAX_FDS, close_all
 from gateway.link.messages import (
     PROTOCOL,
     Accept,
@@ -94,6 +94,7 @@ class Worker:
         self.reporter = Reporter(self.live, self.plane, self.uplink)
         self.live.on_breaker = self.uplink.send
         self.capacity = Capacity(1)
+        self.plane.arriving = lambda: self.capacity.open > self.plane.connections
         self._sockets = sockets
         self._listeners: dict[ListenerName, Listener] = {}
         self._tls: dict[int, ServerTls] = {}
@@ -128,19 +129,20 @@ class Worker:
     # -- UplinkOwner
 
     def hello(self) -> tuple[Hello, list[int]]:
-        """Return who this is now, and the descriptors it listens on."""
+        """Return who this is now, and the descriptors it listens on: as many as one message takes."""
+        names = tuple(self._sockets)[:MAX_FDS]
         message = Hello(
             protocol=PROTOCOL,
             slot=self.order.slot,
             incarnation=self.order.incarnation,
             pid=os.getpid(),
             applied=self.live.table.number,
-            listeners=tuple(self._sockets),
+            listeners=names,
             accepting=self.is_accepting,
             draining=self.is_draining,
             release=self.order.release,
         )
-        return message, [sock.fileno() for sock in self._sockets.values()]
+        return message, [self._sockets[name].fileno() for name in names]
 
     def on_link_lost(self) -> None:
         """Serve on; leave if nobody comes. A worker that never accepted serves nobody, and leaves at once."""

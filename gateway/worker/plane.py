@@ -44,6 +44,8 @@ class Plane:
         self.requests = 0
         self.drained = asyncio.Event()
         """Set when a drain has ended: nothing runs any more."""
+        self.arriving: Callable[[], bool] = lambda: False
+        """Whether listeners hold connections we have not met: their handshake is still going on. Settable."""
         self.log: AccessLog | None = None
         self._table: RoutingTable | None = None
         self._proxy: ProxySettings | None = None
@@ -277,7 +279,9 @@ class Plane:
             for client in list(self.clients.open):
                 client.abort()
             self.tunnels.abort()
-        if not self.clients.open and not self.tunnels.open:
+        if self.clients.open or self.tunnels.open:
+            return
+        if now >= self._drain_at or not self.arriving():
             self.drained.set()
 
     def _cut(self, exchange: Exchange) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import json
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ class Gateway:
         self.port: int = sock.getsockname()[1]
         factory = self.plane.factory(tls="tls" in options, local=f"127.0.0.1:{self.port}")
         self.listener = Listener(sock, factory, self.capacity, **options)
+        self.plane.arriving = lambda: self.capacity.open > self.plane.connections
 
     def apply(self, url: str, settings: dict[str, Any], proxy: ProxySettings | None = None) -> None:
         """Serve by these settings from now on."""
@@ -82,7 +84,7 @@ async def gateway(
     finally:
         running.listener.abort()
         running.plane.close_now()
-        await until(lambda: running.capacity.open == 0)
+        await until(lambda: running.plane.connections == 0)
 
 
 @contextlib.asynccontextmanager
@@ -407,6 +409,41 @@ async def test_websocket_opened_while_the_worker_drains_is_said_goodbye_to() -> 
             assert caught.value.rcvd is not None
         await asyncio.wait_for(running.plane.drained.wait(), WAIT_S)
         assert running.plane.forced == 0
+
+
+@pytest.mark.parametrize("through_tls", [False, True], ids=["proxy", "tls"])
+async def test_connection_still_shaking_hands_when_a_drain_begins_is_served(
+    through_tls: bool, authority: Any
+) -> None:
+    options: dict[str, Any] = {"tls": server_tls(authority)} if through_tls else {"proxy_protocol": True}
+    async with upstream() as url, gateway(url, **options) as running:
+        sock = socket.create_connection(("127.0.0.1", running.port))
+        await until(lambda: running.capacity.open == 1)
+        running.listener.stop()
+        running.plane.begin_drain(WAIT_S)
+        running.plane.sweep(time.monotonic())
+        assert not running.plane.drained.is_set()
+        tls: dict[str, Any] = {}
+        if through_tls:
+            tls = {"ssl": upstream_context(ca=str(authority.ca)), "server_hostname": "a.example"}
+        else:
+            sock.sendall(V1)
+        sock.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=sock, **tls)
+        writer.write(GET)
+        assert (await answer_of(reader))[0] == 200
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        await asyncio.wait_for(running.plane.drained.wait(), WAIT_S)
+
+
+async def test_handshake_without_an_end_does_not_outlast_the_drain(authority: Any) -> None:
+    async with upstream() as url, gateway(url, tls=server_tls(authority)) as running, running.client():
+        await until(lambda: running.capacity.open == 1)
+        running.listener.stop()
+        running.plane.begin_drain(0.1)
+        await asyncio.wait_for(running.plane.drained.wait(), WAIT_S)
 
 
 # The access log
