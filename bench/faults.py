@@ -46,6 +46,8 @@ class Row(msgspec.Struct, frozen=True):
     name: str
     act: Callable[[Deed], Awaitable[None]]
     replicas: int = 0
+    policies: str = ""
+    """TOML of the service."""
     upload_method: str = "POST"
     upload_bytes: int = 65_536
     max_ms: float = MAX_MS
@@ -109,7 +111,8 @@ async def drained_and_stopped(deed: Deed) -> None:
     old = world.samples[0]
     old_id = await world.version_id("v1.0")
     _, new_id = await world.add_version("v1.1")
-    await world.api("PATCH", f"deployment/versions/{new_id}", {"weight": 100, "isActive": True})
+    await world.api("PATCH", f"deployment/versions/{new_id}", {"weight": 100})
+    await world.until(lambda: world.is_active(new_id), "v1.1 to be active")
     await world.api("PATCH", f"deployment/versions/{old_id}", {"weight": 0})
     await world.api("POST", f"deployment/versions/{old_id}/drain")
 
@@ -203,7 +206,14 @@ ROWS: Final = (
     Row("immediate", immediate),
     Row("rollback", rollback),
     Row("version drained and stopped", drained_and_stopped),
-    Row("endpoint kill -9 × 5", endpoint_killed, replicas=2, upload_method="PUT", upload_bytes=16_384),
+    Row(
+        "endpoint kill -9 × 5",
+        endpoint_killed,
+        replicas=2,
+        policies="breaker = { reset_timeout = 500 }",
+        upload_method="PUT",
+        upload_bytes=16_384,
+    ),
     Row("reload × 20", reload),
     Row("gateway upgrade × 5", gateway_upgrade),
     Row("control kill -9 × 5", control_killed),
@@ -214,7 +224,7 @@ ROWS: Final = (
 
 async def run_row(row: Row, folder: Path, *, requests: int, rate: float) -> RowResult:
     """Carry one row out. Raises whatever its deed raises."""
-    async with World(folder, replicas=row.replicas) as world:
+    async with World(folder, replicas=row.replicas, policies=row.policies) as world:
         settings = LoadSettings(
             port=world.port, rate=rate, upload_method=row.upload_method, upload_bytes=row.upload_bytes
         )

@@ -202,6 +202,9 @@ class World:
     async def is_healthy(self, version_id: str) -> bool:
         return bool((await self.version(version_id))["healthStatus"] == "healthy")
 
+    async def is_active(self, version_id: str) -> bool:
+        return bool((await self.version(version_id))["isActive"])
+
     async def version(self, version_id: str) -> Any:
         return await self.api("GET", f"deployment/versions/{version_id}")
 
