@@ -5,7 +5,6 @@ from typing import Any, Final, Protocol, cast
 
 from gateway.errors import BadResponse, ResetMidway, UpstreamError
 from gateway.http1.chunked import ChunkedDecoder, ChunkError
-from gateway.http1.message import has_no_body
 from gateway.http1.response import CHUNKED_BODY, UNTIL_CLOSE, ResponseReader
 
 _IDLE: Final = 0  # no request under way: nothing may come
@@ -54,6 +53,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_reusable",
         "_sink",
         "idle_until",
+        "is_reusable",
         "is_reused",
         "pool",
         "reader",
@@ -68,6 +68,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport: asyncio.Transport = asyncio.Transport()
         self.idle_until = 0.0
         """Monotonic seconds until which an idle connection is kept."""
+        self.is_reusable = True
+        """Whether no response is under way, the last one ended cleanly, and another request may follow."""
         self.is_reused = False
         """Whether it has carried a request before the present one."""
         self.was_silent = False
@@ -88,12 +90,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._sink = sink
         self._method = method
         self._phase = _HEAD
+        self.is_reusable = False
         self.transport.write(head)
-
-    @property
-    def is_reusable(self) -> bool:
-        """Whether the last response ended cleanly and another request may follow it."""
-        return self._reusable and self._phase == _IDLE
 
     @property
     def is_open(self) -> bool:
@@ -186,8 +184,14 @@ class UpstreamConnection(asyncio.Protocol):
             return
         self._reusable = reader.keep_alive
         length = reader.length
-        if has_no_body(self._method, status):
-            length = 0
+        if status in (204, 304) or self._method == b"HEAD":
+            length = 0  # RFC 9112 §6.3, case 1
+        if len(rest) == length:
+            self._phase = _IDLE
+            self._sink = None
+            self.is_reusable = reader.keep_alive
+            sink.on_response(rest, complete=True)
+            return
         if length >= 0:
             self._begin_sized(sink, rest, length)
             return
@@ -209,9 +213,8 @@ class UpstreamConnection(asyncio.Protocol):
             self._left = length - len(rest)
             sink.on_response(rest, complete=False)
             return
-        if len(rest) > length:
-            self._reusable = False  # bytes beyond the response: whatever they are, nobody gets them
-            rest = rest[:length]
+        self._reusable = False  # bytes beyond the response: whatever they are, nobody gets them
+        rest = rest[:length]
         self._phase = _IDLE
         self._sink = None
         sink.on_response(rest, complete=True)
@@ -261,6 +264,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._decoder = None
         if sink is not None:
             self._phase = _IDLE
+            self.is_reusable = self._reusable
             sink.on_response_end(trailers)
 
     def _fail(self, error: UpstreamError) -> None:

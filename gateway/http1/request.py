@@ -103,14 +103,18 @@ CHUNKED_BODY: Final = -1
 class RequestReader:
     """Reads the heads of one connection's requests, one after the other; holds the fields of the latest.
 
-    `feed` until it returns an offset; then the attributes describe the request until the next `feed`.
+    `feed` until it returns an offset; then the attributes describe the request until the next `feed`. A
+    client sends much the same again and again: a head, or a head's fields, that equal the last one's byte
+    for byte are not read twice (4 of 17 µs for a browser's head).
     """
 
     __slots__ = (
         "_buffer",
         "_extend",
+        "_fields_seen",
         "_heads",
         "_parser",
+        "_seen",
         "expects_continue",
         "header_bytes",
         "header_fields",
@@ -124,6 +128,7 @@ class RequestReader:
         "others",
         "path",
         "query",
+        "serial",
         "special",
         "target",
         "upgrade",
@@ -148,6 +153,8 @@ class RequestReader:
         """Lower-case name -> value of the fields in SPECIAL; several of a name joined with a comma."""
         self.others: list[bytes] = []
         """Lower-case names of fields in neither table; their lines are in `lines`."""
+        self.serial = 0
+        """Rises whenever the head differs from the one before."""
         self.http10 = False
         self.keep_alive = True
         self.length = 0
@@ -159,6 +166,10 @@ class RequestReader:
         """Lower-case options of the Connection field."""
         self._heads = 0
         self._buffer = b""
+        self._seen = b""
+        """The last head, if it was plain; empty if it was not."""
+        self._fields_seen = b""
+        """The same without its request line."""
         self._extend = self.lines.extend
         self._parser: httptools.HttpRequestParser | None = None
 
@@ -172,15 +183,23 @@ class RequestReader:
 
         Raises a DownstreamError; nothing further can be read from that connection then.
         """
-        if (
-            not self._buffer
-            and data.endswith(HEAD_END)
-            and len(data) <= self.header_bytes
-            and self._is_whole(data)
-        ):
-            self._check(data)
+        if self._buffer:
+            return self._feed_piece(data)
+        if data == self._seen:
             return len(data)
-        return self._feed_piece(data)
+        if len(data) > self.header_bytes or not data.endswith(HEAD_END):
+            return self._feed_piece(data)
+        line_end = data.find(CRLF)
+        line, fields = data[:line_end], data[line_end:]
+        if fields == self._fields_seen and self._is_same_but_for(line):
+            self._seen = data
+            return len(data)
+        if not self._is_whole(data):
+            return self._feed_piece(data)
+        self._check(data)
+        if self._is_plain:
+            self._seen, self._fields_seen = data, fields
+        return len(data)
 
     def field(self, name: bytes) -> bytes | None:
         """Return the value of the first field called `name` (lower case), or None. Not for the common
@@ -257,6 +276,41 @@ class RequestReader:
         self.method = parser.get_method()
         return True
 
+    def _is_same_but_for(self, line: bytes) -> bool:
+        """Read the request line of a head whose fields are those of the last one. False: read all of it."""
+        self.target = b""
+        self._heads = 0
+        assert self._parser is not None
+        try:
+            self._parser.feed_data(line + HEAD_END)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            return False
+        self.method = self._parser.get_method()
+        target = self.target
+        if (
+            line != b"%b %b HTTP/1.1" % (self.method, target)
+            or target[:1] != b"/"
+            or len(target) > self.uri_bytes
+        ):
+            return False
+        path, mark, query = target.partition(b"?")
+        self.path = normal_path(path)
+        self.query = mark + query
+        self.serial += 1
+        return True
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether the head holds nothing that an exchange acts on or changes, beyond its target and its
+        host."""
+        special = self.special
+        return (
+            not self.http10
+            and not self.others
+            and not self.nominated
+            and (len(special) == 1 or (len(special) == 2 and b"connection" in special))
+        )
+
     def _feed_piece(self, data: bytes) -> int:
         """Read a head that came in pieces, with a body, or with more behind it."""
         skipped = 0
@@ -308,6 +362,7 @@ class RequestReader:
         self.lines.clear()
         self.special.clear()
         self._heads = 0
+        self._seen = self._fields_seen = b""
         if self.others:
             self.others.clear()
 
@@ -328,6 +383,7 @@ class RequestReader:
     def _check(self, head: bytes) -> None:
         """Set what depends on the whole head. Raises a DownstreamError."""
         target = self.target
+        self.serial += 1
         if head.startswith(b"%b %b HTTP/1.1\r\n" % (self.method, target)):
             self.http10 = False
         else:

@@ -90,9 +90,11 @@ class ResponseReader:
         "_extend",
         "_heads",
         "_parser",
+        "_seen",
         "keep_alive",
         "length",
         "lines",
+        "rewritten",
         "special",
         "status",
     )
@@ -107,8 +109,12 @@ class ResponseReader:
         """Bytes of body the fields announce; CHUNKED_BODY; UNTIL_CLOSE."""
         self.keep_alive = True
         """Whether the upstream will take another request."""
+        self.rewritten = b""
+        """The head as it was last passed on, where that depends on it alone; empty: to be made."""
         self._heads = 0
         self._buffer = b""
+        self._seen = b""
+        """The last head: one that equals it byte for byte is not read again."""
         self._extend = self.lines.extend
         self._parser: httptools.HttpResponseParser | None = None
 
@@ -126,6 +132,9 @@ class ResponseReader:
         if not held:
             end = data.find(HEAD_END)
             head = data[: end + 4] if end >= 0 else data
+            if head == self._seen:
+                return end + 4
+            self._seen = self.rewritten = b""
             self.lines.clear()
             self.special.clear()
             self._heads = 0
@@ -145,6 +154,7 @@ class ResponseReader:
             return -1
         self._buffer = b""
         self._check(head)
+        self._seen = head
         return len(piece)
 
     def forget(self) -> None:

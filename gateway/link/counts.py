@@ -96,6 +96,26 @@ class VersionCounts:
         counts.latency[bucket_of(latency_us)] += 1
         self.dirty = True
 
+    def answer(self, method: str, status: int, latency_us: int, stage: int, share: int) -> None:
+        """Count what nearly every exchange is: a first attempt, chosen by the split, and well answered.
+
+        The same as `request`, `attempt` and `judge` together, for a third of their price.
+        """
+        key = (method, status)
+        requests, attempts = self.requests, self.attempts
+        requests[key] = requests.get(key, 0) + 1
+        attempts[ANSWERED] = attempts.get(ANSWERED, 0) + 1
+        bucket = bucket_of(latency_us)
+        self.latency[bucket] += 1
+        self.latency_us += latency_us
+        judged = self.judged.get((stage, share))
+        if judged is None:
+            self.judge(stage, share, None, latency_us)
+            return
+        judged.answers += 1
+        judged.latency[bucket] += 1
+        self.dirty = True
+
 
 class JudgedTotals(msgspec.Struct, frozen=True, array_like=True):
     """`JudgedCounts` on the wire. latency: sparse (bucket -> count)."""

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from gateway.core.retry import IDEMPOTENT
-from gateway.core.table import Endpoint, Route, Service, Version
+from gateway.core.table import Endpoint, Route, RoutingTable, Service, Version
 from gateway.errors import (
     BadResponse,
     ClientGone,
@@ -30,8 +30,9 @@ from gateway.http1.chunked import chunk, last_chunk
 from gateway.http1.client import UpstreamConnection
 from gateway.http1.message import CHUNKED, CRLF, STATUS_LINES, date_line, problem_response, response_head
 from gateway.http1.request import CHUNKED_BODY
+from gateway.http1.response import ResponseReader
 from gateway.http1.server import NEVER, ServerProtocol, reason_label
-from gateway.link.counts import ANSWERED
+from gateway.link.counts import ANSWERED, VersionCounts
 from gateway.worker import asides
 from gateway.worker.gate import Gate
 from gateway.worker.policy import Policy, sticky_key
@@ -56,6 +57,7 @@ _QUEUED: Final = 1  # at the gate
 _CONNECTING: Final = 2
 _SENT: Final = 3  # the head is with the upstream, no final response yet
 _RELAYING: Final = 4  # the client has the response's head
+_ANSWERED: Final = 5  # the response came whole, and is being passed on whole
 
 
 class Exchange:
@@ -88,11 +90,13 @@ class Exchange:
         "rechunks",
         "request",
         "route",
+        "serial",
         "service",
         "set_cookie",
         "share",
         "stage",
         "status",
+        "table",
         "tried",
         "upstream",
         "version",
@@ -109,6 +113,9 @@ class Exchange:
         self.answered_us = 0
         """How long the client waited for the head of its answer."""
         self.method = ""
+        self.serial = -1
+        """Of the request that `route`, `service`, `policy` and `method` were found for, in `table`."""
+        self.table: RoutingTable | None = None
         self.route: Route | None = None
         self.service: Service | None = None
         self.policy: Policy | None = None
@@ -151,24 +158,33 @@ class Exchange:
         """Route a request, and attempt it."""
         self.began = now = monotonic()
         self.attempts = 0
-        plane, request = self.plane, self.request
+        plane = self.plane
         plane.requests += 1
-        raw_method = request.method
-        self.method = method = METHODS.get(raw_method) or raw_method.decode("ascii")
-        path = request.path
-        route = plane.live.table.match(request.host, path.decode("ascii") if path != b"*" else "/", method)
-        if route is None:
-            self._refuse(NoRoute("no route names this host and path"))
+        table = plane.live.table
+        if (self.request.serial != self.serial or table is not self.table) and not self._find_route(table):
             return
-        self.route = route
-        self.service = service = route.service
-        self.policy = policy = plane.policies.get(service) or plane.policy_of(service)
-        if b"max-forwards" in request.special and self._ends_here():
-            return
+        policy = self.policy
+        assert policy is not None
         if policy.gate is not None:
             self._knock(policy.gate)
             return
-        self._choose(service, policy, now)
+        self._choose(policy, now)
+
+    def _find_route(self, table: RoutingTable) -> bool:
+        """Find the route, or answer. What is found holds for the same request to the same table again."""
+        request = self.request
+        self.method = method = METHODS.get(request.method) or request.method.decode("ascii")
+        path = request.path
+        route = table.match(request.host, path.decode("ascii") if path != b"*" else "/", method)
+        if route is None:
+            self.serial = -1
+            self._refuse(NoRoute("no route names this host and path"))
+            return False
+        self.serial, self.table = request.serial, table
+        self.route = route
+        self.service = service = route.service
+        self.policy = self.plane.policies.get(service) or self.plane.policy_of(service)
+        return b"max-forwards" not in request.special or not self._ends_here()
 
     def _ends_here(self) -> bool:
         """Count a hop off Max-Forwards, and answer if none is left."""
@@ -204,11 +220,13 @@ class Exchange:
             return
         self.service = service
         self.policy = policy = plane.policies.get(service) or plane.policy_of(service)
-        self._choose(service, policy, monotonic())
+        self.serial = -1
+        self._choose(policy, monotonic())
 
-    def _choose(self, service: Service, policy: Policy, now: float) -> None:
+    def _choose(self, policy: Policy, now: float) -> None:
         """Find the version: a tester's, the cohort's, or by weight."""
-        request = self.request
+        request, service = self.request, self.service
+        assert service is not None
         if service.budget is not None:
             service.budget.on_request(now)
         version = None
@@ -353,27 +371,34 @@ class Exchange:
         if status >= 500 and self._is_tried_again(status, now):
             return
         self.answered_us = int((now - self.began) * 1e6)
-        if self.version is not None:
-            self.version.counts.request(self.method, status, self.answered_us)
         if not complete:
             self._begin_relay(body)
             return
-        special = reader.special
+        self.phase = _ANSWERED
+        self.content_bytes = len(body)
+        if not client.begin_answer() or self.request.http10 or self.set_cookie:
+            head = self._rewritten(reader, self.set_cookie + client.connection_field())
+        else:
+            head = reader.rewritten
+            if not head:
+                head = self._rewritten(reader, b"")
+                if b"date" in reader.special:
+                    reader.rewritten = head
+        client.transport.write(head + body if body else head)
+        self._complete(now)
+
+    def _rewritten(self, reader: ResponseReader, more: bytes) -> bytes:
+        """Return the head to send for a response that came whole. more: fields for this client alone."""
+        status, special = self.status, reader.special
         pieces = [STATUS_LINES[status], *reader.lines]
         date = special.get(b"date")
         pieces += (date_line(),) if date is None else (b"Date: ", date, CRLF)
         if status != 204 and (length := special.get(b"content-length")) is not None:
             pieces += (b"Content-Length: ", length, CRLF)
-        elif reader.length == -1 and not self.request.http10 and status != 204:
-            pieces.append(CHUNKED)  # a HEAD's, or a 304's: what a GET would have got
-        if not client.begin_answer() or self.request.http10:
-            pieces.append(client.connection_field())
-        if self.set_cookie:
-            pieces.append(self.set_cookie)
-        pieces += (CRLF, body)
-        self.content_bytes = len(body)
-        client.transport.write(b"".join(pieces))
-        self._complete(now)
+        elif reader.length == CHUNKED_BODY and status != 204 and not self.request.http10:
+            pieces.append(CHUNKED)  # to HEAD, or a 304: what a GET would have got
+        pieces += (more, CRLF)
+        return b"".join(pieces)
 
     def _begin_relay(self, body: bytes) -> None:
         """Send the head of a response whose body is still coming."""
@@ -385,6 +410,8 @@ class Exchange:
         special = reader.special
         self.phase = _RELAYING
         client.deadline = 0.0
+        if self.version is not None:
+            self.version.counts.request(self.method, self.status, self.answered_us)
         self.rechunks = reader.length < 0 and not request.http10
         if reader.length < 0 and request.http10:
             request.keep_alive = False  # the close ends the body
@@ -477,14 +504,13 @@ class Exchange:
         assert upstream is not None
         assert endpoint is not None
         self.upstream = None
-        if client.body_missing or not client.writable:
-            upstream.resume()
         if client.body_missing:
             upstream.close()  # the rest of the upload must not be taken for another request
         else:
+            if not client.writable:
+                upstream.resume()
             endpoint.pool.give_back(upstream, now)
-        kind = KINDS[self.status]
-        self._settle(now, ANSWERED, kind)
+        self._settle(now, ANSWERED, KINDS[self.status])
         self._forget()
         client.finish()
 
@@ -497,31 +523,52 @@ class Exchange:
         assert endpoint is not None
         assert service is not None
         self.endpoint = None
-        self.outcome = "" if outcome == ANSWERED else outcome
         endpoint.in_flight -= 1
         if self.is_stream:
             self._count_stream(endpoint, -1)
-        breaker = endpoint.breaker
         if version is None:  # a fallback elsewhere is nobody's version
             return
+        version.counts.in_flight -= 1
+        breaker = endpoint.breaker
         if breaker is not None:
             if outcome == CLIENT_GONE:
                 breaker.release(now, self.breaker_epoch)
             else:
                 breaker.settle(now, self.breaker_epoch, kind is None or kind not in service.breaker_on)
-        counts = version.counts
-        counts.in_flight -= 1
+        is_evidence = self.is_chosen_by_split and self.attempts == 1
+        if kind is None and is_evidence and self.phase == _ANSWERED:
+            version.counts.answer(self.method, self.status, self.answered_us, self.stage, self.share)
+            return
+        self._count(version.counts, service, outcome, kind, is_evidence=is_evidence, now=now)
+
+    def _count(
+        self,
+        counts: VersionCounts,
+        service: Service,
+        outcome: str,
+        kind: str | None,
+        *,
+        is_evidence: bool,
+        now: float,
+    ) -> None:
+        """Count an attempt that is not the plain case."""
+        self.outcome = "" if outcome == ANSWERED else outcome
+        if self.phase == _ANSWERED:
+            counts.request(self.method, self.status, self.answered_us)
         counts.attempt(outcome)
-        if self.is_chosen_by_split and self.attempts == 1 and outcome != CLIENT_GONE:
-            latency_us = self.answered_us if outcome == ANSWERED else int((now - self.began) * 1e6)
-            counts.judge(self.stage, self.share, kind, latency_us)
-            if kind is not None and self.key is not None and len(counts.cohort_errors) < MAX_COHORT_ERRORS:
-                counts.cohort_errors.append((self.stage, self.share, service.key_number(self.key)))
+        if not is_evidence or outcome == CLIENT_GONE:
+            return
+        latency_us = self.answered_us if outcome == ANSWERED else int((now - self.began) * 1e6)
+        counts.judge(self.stage, self.share, kind, latency_us)
+        if kind is not None and self.key is not None and len(counts.cohort_errors) < MAX_COHORT_ERRORS:
+            counts.cohort_errors.append((self.stage, self.share, service.key_number(self.key)))
 
     def _forget(self) -> None:
         """Let go of the request, and of its place at the gate."""
         if self.plane.log is not None:
             self.plane.log_exchange(self)
+        if self.outcome:
+            self.outcome = ""
         self.phase = _IDLE
         self.head = b""
         self.version = self.last_endpoint = None

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Final
 
 from gateway.core.table import Route
-from gateway.http1.message import CHUNKED
+from gateway.http1.message import CHUNKED, CRLF
 from gateway.http1.request import CHUNKED_BODY, RequestReader
 
 VIA: Final = b"1.1 gateway"
@@ -54,7 +54,19 @@ class RequestIds:
 class Forwarder:
     """Writes the heads of one client connection's requests anew, for upstreams."""
 
-    __slots__ = ("_address", "_block", "_block_host", "_for", "_ids", "_is_trusted", "_port", "_scheme")
+    __slots__ = (
+        "_address",
+        "_block",
+        "_block_host",
+        "_for",
+        "_ids",
+        "_is_trusted",
+        "_port",
+        "_scheme",
+        "_start",
+        "_start_route",
+        "_start_serial",
+    )
 
     def __init__(self, *, peer: str, scheme: bytes, port: bytes, is_trusted: bool, ids: RequestIds) -> None:
         """peer: the client's address, empty on a Unix socket. port: ours. is_trusted: a proxy in front of
@@ -68,26 +80,39 @@ class Forwarder:
         self._block_host: bytes | None = None
         self._block = b""
         """What is said of every request for `_block_host` that says nothing of the kind itself."""
+        self._start = b""
+        """The last head's start: used again while the client repeats itself."""
+        self._start_serial = -1
+        self._start_route: Route | None = None
 
     def head(self, request: RequestReader, route: Route | None, authority: bytes) -> bytes:
         """Return the head to send. authority: the Host of a request without one (HTTP/1.0)."""
+        if request.serial != self._start_serial or route is not self._start_route:
+            self._start = self._start_of(request, route, authority)
+            # What may be used again is what depends on the target, the fields passed on and the connection
+            alone.is_plain = request.special.keys() <= _QUIET and not request.http10
+            self._start_serial, self._start_route = (request.serial if is_plain else -1), route
+            if not is_plain:
+                return b"".join((self._start, *self._special(request)))
+        return b"%bX-Request-ID: %b\r\n\r\n" % (self._start, self._ids())
+
+    def _start_of(self, request: RequestReader, route: Route | None, authority: bytes) -> bytes:
+        """Return the head up to what differs from one request to the next."""
         special = request.special
         host = special.get(b"host", authority)
         path = request.path
         if route is not None and route.strip_prefix and route.path != "/":
             path = path[len(route.path) :] or b"/"
-        pieces = [request.method, b" ", path, request.query, b" HTTP/1.1\r\nHost: ", host, b"\r\n"]
         if request.nominated:
             _drop_nominated(request)
-        pieces += request.lines
-        if special.keys() <= _QUIET:
+        if not special.keys() <= _QUIET:
+            block = self._said(special, host)
+        else:
             if host != self._block_host:
                 self._block_host, self._block = host, self._said({}, host)
-            pieces += (self._block, b"X-Request-ID: ", self._ids(), b"\r\n\r\n")
-        else:
-            pieces.append(self._said(special, host))
-            self._add_special(pieces, request)
-        return b"".join(pieces)
+            block = self._block
+        line = (request.method, b" ", path, request.query, b" HTTP/1.1\r\nHost: ", host, CRLF)
+        return b"".join((*line, *request.lines, block))
 
     def client_of(self, request: RequestReader) -> str:
         """Return the address of the client itself: what a trusted proxy says, else the peer's."""
@@ -111,13 +136,13 @@ class Forwarder:
             )
         )
 
-    def _add_special(self, pieces: list[bytes], request: RequestReader) -> None:
-        """Add framing, and the fields of the client's connection that go on in our own words."""
+    def _special(self, request: RequestReader) -> list[bytes]:
+        """Return framing, and the fields of the client's connection that go on in our own words."""
         special = request.special
         request_id = special.get(b"x-request-id", b"")
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = self._ids()
-        pieces += (b"X-Request-ID: ", request_id, b"\r\n")
+        pieces = [b"X-Request-ID: ", request_id, CRLF]
         if request.length == CHUNKED_BODY:
             pieces.append(CHUNKED)
         elif b"content-length" in special:
@@ -125,12 +150,13 @@ class Forwarder:
         if request.expects_continue and request.length:
             pieces.append(b"Expect: 100-continue\r\n")
         if b"max-forwards" in special:
-            pieces += (b"Max-Forwards: ", special[b"max-forwards"], b"\r\n")
+            pieces += (b"Max-Forwards: ", special[b"max-forwards"], CRLF)
         if request.upgrade:
-            pieces += (b"Connection: Upgrade\r\nUpgrade: ", request.upgrade, b"\r\n")
+            pieces += (b"Connection: Upgrade\r\nUpgrade: ", request.upgrade, CRLF)
         elif b"trailers" in special.get(b"te", b"").lower():
             pieces.append(b"Connection: TE\r\nTE: trailers\r\n")
-        pieces.append(b"\r\n")
+        pieces.append(CRLF)
+        return pieces
 
 
 def _drop_nominated(request: RequestReader) -> None:
