@@ -25,6 +25,7 @@ REFUSALS: Final = {
     "415": "The body is not application/json.",
     "422": "A field is wrong; `errors` says which.",
     "429": "Too often; Retry-After says when again.",
+    "503": "Another process is taking over, and nothing was done; Retry-After says when again.",
 }
 """What any call may answer instead of what it should."""
 

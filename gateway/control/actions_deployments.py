@@ -315,7 +315,7 @@ def _replayed(
         and body.to_version in (earlier.to_version, earlier.to_version_id)
         and body.from_version in (None, earlier.from_version, earlier.from_version_id)
         and earlier.strategy == body.strategy
-        and earlier.config == msgspec.to_builtins(settings)
+        and earlier.config == msgspec.json.decode(msgspec.json.encode(settings))  # as stored
     )
     if not same:
         raise Problem(

@@ -1,0 +1,139 @@
+"""The command line against a running gateway, from the first version to an undo."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from gateway.cli.client import AdminClient
+from gateway.cli.exits import ApiError
+from tests.integration.admin.gateway_process import ROOT, Gateway, running, sample
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+async def gateway_command(gateway: Gateway, *arguments: str, token: str | None = None) -> Said:
+    """Run `gateway …` as a user would who knows the configuration, or has a token."""
+    command = [sys.executable, "-m", "gateway", *arguments, "--config", str(gateway.folder / "gateway.toml")]
+    command += ["--token", token] if token else []
+    done = await asyncio.to_thread(
+        subprocess.run, command, capture_output=True, text=True, timeout=120, cwd=ROOT, check=False
+    )
+    return Said(done.returncode, done.stdout, done.stderr)
+
+
+QUICK = ("--steps", "50,100", "--step-interval", "1s", "--min-requests", "0", "--no-auto-pause")
+
+
+async def test_a_release_from_the_first_version_to_undo(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(running(tmp_path))
+        old = await stack.enter_async_context(sample("v1.0"))
+        new = await stack.enter_async_context(sample("v1.1"))
+
+        first = await gateway_command(
+            gateway, "deploy", "auth", "v1.0", "--url", old, "--route", "/", "--wait"
+        )
+        assert (first.code, first.err) == (0, f"registered auth v1.0 at {old}\n")
+
+        second = await gateway_command(gateway, "deploy", "auth", "v1.1", "--url", new, *QUICK, "--wait")
+        assert second.code == 0, second
+        assert second.out.startswith("completed v1.0 → v1.1 (canary)")
+        drain = await asyncio.to_thread(state_of_drain, gateway.api, "v1.0")
+        assert drain["safeToStop"]
+
+        tree = (await gateway_command(gateway, "get", "auth", "-o", "json")).json
+        weights = {version["version"]: version["weight"] for version in tree["versions"]}
+        assert weights == {"v1.0": 0, "v1.1": 100}
+
+        undone = await gateway_command(gateway, "undo", "auth", "--reason", "change of mind", "-o", "json")
+        assert undone.code == 0, undone
+        assert undone.json["toVersion"] == "v1.0"
+
+        kinds = [json.loads(line)["kind"] for line in (await events(gateway)).splitlines()]
+        assert kinds[0] == "service.created"
+        assert "deployment.completed" in kinds
+        audit = (await gateway_command(gateway, "audit", "-o", "json")).json
+        assert {"version.create", "deployment.start", "service.undo"} <= {row["action"] for row in audit}
+        assert all(row["allowed"] for row in audit)
+
+
+async def events(gateway: Gateway) -> str:
+    return (await gateway_command(gateway, "events", "auth", "-o", "json")).out
+
+
+def state_of_drain(api: AdminClient, version: str) -> Any:
+    [found] = [item for item in api.items("deployment/versions") if item["version"] == version]
+    return api.get(f"deployment/versions/{found['id']}/drain")
+
+
+async def test_a_release_that_fails_its_tests_moves_nothing(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(running(tmp_path))
+        old = await stack.enter_async_context(sample("v1.0"))
+        bad = await stack.enter_async_context(sample("v1.1", "--unhealthy"))
+        await gateway_command(gateway, "deploy", "auth", "v1.0", "--url", old, "--route", "/", "--wait")
+        said = await gateway_command(gateway, "deploy", "auth", "v1.1", "--url", bad)
+        assert said.code == 1
+        assert said.err.endswith("gateway: auth v1.1 did not pass its tests; nothing was moved\n")
+        said = await gateway_command(gateway, "deploy", "auth", "v1.1", "--no-test", *QUICK, "--wait")
+        assert said.code == 1
+        assert said.out.startswith("failed ")
+
+
+async def test_roles_are_kept_and_refusals_are_audited(tmp_path: Path) -> None:
+    async with running(tmp_path) as gateway:
+        token = (await gateway_command(gateway, "token", "create", "looker", "--role", "viewer")).out.strip()
+        assert token.startswith("gw_")
+        assert (await gateway_command(gateway, "versions", token=token)).code == 0
+        denied = await gateway_command(gateway, "freeze", "on", token=token)
+        assert denied.code == 4
+        assert denied.err == "gateway: freeze.put needs the role admin; looker is viewer\n"
+        audit = (await gateway_command(gateway, "audit", "--actor", "looker", "-o", "json")).json
+        assert [(row["action"], row["allowed"]) for row in audit] == [("freeze.put", False)]
+        assert (await gateway_command(gateway, "token", "revoke", "looker")).code == 0
+        assert (await gateway_command(gateway, "versions", token=token)).code == 4
+
+
+async def test_a_start_is_made_once_for_one_key_and_stale_changes_are_refused(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(running(tmp_path))
+        urls = [await stack.enter_async_context(sample(version)) for version in ("v1.0", "v1.1")]
+        await asyncio.to_thread(check_preconditions, gateway.api, urls)
+
+
+def check_preconditions(api: AdminClient, urls: list[str]) -> None:
+    first = {"serviceName": "auth", "version": "v1.0", "url": urls[0], "routes": [{"path": "/"}]}
+    api.post("deployment/versions", first)
+    version = api.post("deployment/versions", {"serviceName": "auth", "version": "v1.1", "url": urls[1]})
+    path = f"deployment/versions/{version['id']}"
+    with pytest.raises(ApiError) as stale:
+        api.call("PATCH", path, body={"replicas": []}, fields={"if-match": '"1"'})
+    assert stale.value.status == 412
+    api.post(f"{path}/test")
+    start = {"serviceName": "auth", "toVersion": "v1.1", "steps": [10, 100], "stepInterval": 60_000}
+    made = api.post("deployment/start", start, **{"idempotency-key": "one"})
+    assert api.post("deployment/start", start, **{"idempotency-key": "one"})["id"] == made["id"]
+    with pytest.raises(ApiError) as second:
+        api.post("deployment/start", start, **{"idempotency-key": "two"})
+    assert second.value.status == 409
+    with pytest.raises(ApiError) as wrong:
+        api.call("PUT", f"deployment/{made['id']}/traffic", body={"percent": 101})
+    assert (wrong.value.status, wrong.value.problem["errors"]) == (
+        422,
+        [{"pointer": "/percent", "detail": "Expected `int` <= 100"}],
+    )
+    assert api.post(f"deployment/{made['id']}/rollback", {"reason": "enough"})["serviceName"] == "auth"
