@@ -137,8 +137,8 @@ class Breaker:
         self._slot = slot
         self._on_report = on_report
         self._on_change = on_change
-        self._stay = 0
-        """States entered: what `admit` hands out, because two stays may share one of control's epochs."""
+        self._stay = 1
+        """States entered, never 0. `admit` hands it out, for two stays may share one of control's epochs."""
         self._open_until = 0.0
         self._granted = 0
         self._granted_at = 0.0

@@ -25,6 +25,8 @@ _SPEAKS_IN = {
 
 FRESH_S: Final = 10.0
 """How long a worker's run of failures counts without a new one."""
+LOST_AFTER_S: Final = 60.0
+"""A trial call nobody has accounted for is made by somebody else after this long: its report was lost."""
 
 
 class MergedBreaker:
@@ -36,6 +38,7 @@ class MergedBreaker:
 
     __slots__ = (
         "_given",
+        "_given_at",
         "_heard_at",
         "_last",
         "_passed",
@@ -76,6 +79,7 @@ class MergedBreaker:
         self._tripped_by = failures
         self._given: dict[int, int] = {}
         """HALF_OPEN: slot -> trial calls given to it in this epoch, in total."""
+        self._given_at: dict[int, float] = {}
         self._returned: dict[int, int] = {}
         self._passed: dict[int, int] = {}
         self._passed_by_gone = 0
@@ -103,10 +107,11 @@ class MergedBreaker:
             self.last_failure_at = now
         if epoch < self.epoch:
             return False
-        is_news = epoch > self.epoch
+        is_other = said_in is not self.state
+        is_news = epoch > self.epoch or (is_other and self._has_moved(kind, count))
         if is_news:
             self._enter(said_in, epoch)
-        elif said_in is not self.state:
+        elif is_other:
             return True
         hear = self._heard_closed if said_in is CLOSED else self._heard_trial
         return hear(now, slot, kind, count) or is_news
@@ -117,15 +122,20 @@ class MergedBreaker:
         self._forget_all_but(self._slots)
         if self.state is OPEN and now >= self.open_until:
             self._go(BreakerEvent.TRY, now)
-            self._share_out()
+            self._share_out(now)
             return True
-        return self.state is HALF_OPEN and self._share_out()
+        return self.state is HALF_OPEN and self._share_out(now)
 
     def gone(self, slot: int) -> None:
         """Forget a worker that has died: its trial calls are free, and its successor starts from nothing."""
         self._passed_by_gone += self._passed.pop(slot, 0)
-        for each in (self._runs, self._heard_at, self._given, self._returned):
+        for each in (self._runs, self._heard_at, self._given, self._given_at, self._returned):
             each.pop(slot, None)
+
+    def _has_moved(self, kind: str, count: int) -> bool:
+        """Return whether a worker moves on after such a report: it is a move ahead then, and is believed."""
+        closed_alone = kind == "trial_ok" and count >= self._settings.half_open_max_calls
+        return closed_alone or kind in ("opened", "trial_failed")
 
     def _heard_closed(self, now: float, slot: int, kind: str, count: int) -> bool:
         if kind == "success":
@@ -147,28 +157,34 @@ class MergedBreaker:
             return True
         if kind == "unused":
             self._returned[slot] = self._returned.get(slot, 0) + count
-            return self._share_out()
+            return self._share_out(now)
         self._passed[slot] = max(self._passed.get(slot, 0), count)
         if self._good_calls() < self._settings.half_open_max_calls:
             return False
         self._go(BreakerEvent.PASSED, now)
         return True
 
-    def _share_out(self) -> bool:
-        """Give out the trial calls that are with nobody, in turn over the workers. Returns whether there were
-        any."""
+    def _share_out(self, now: float) -> bool:
+        """Give the trial calls that are with nobody to the workers in turn. Returns whether any were."""
         if not self._slots:
             return False
-        out = sum(
-            max(given - self._returned.get(slot, 0) - self._passed.get(slot, 0), 0)
-            for slot, given in self._given.items()
-        )
-        free = self._settings.half_open_max_calls - self._good_calls() - out
+        free = self._settings.half_open_max_calls - self._good_calls()
+        free -= sum(self._outstanding(now, slot) for slot in self._given)
         for _ in range(free):
             slot = next((each for each in self._slots if each > self._last), self._slots[0])
             self._last = slot
             self._given[slot] = self._given.get(slot, 0) + 1
+            self._given_at[slot] = now
         return free > 0
+
+    def _outstanding(self, now: float, slot: int) -> int:
+        """Return how many trial calls are with a worker; those it has kept too long are taken from it."""
+        accounted = self._returned.get(slot, 0) + self._passed.get(slot, 0)
+        out = max(self._given[slot] - accounted, 0)
+        if out and now - self._given_at[slot] > LOST_AFTER_S:
+            self._returned[slot] = self._returned.get(slot, 0) + out
+            return 0
+        return out
 
     def _good_calls(self) -> int:
         return sum(self._passed.values()) + self._passed_by_gone
@@ -193,6 +209,7 @@ class MergedBreaker:
         self._runs.clear()
         self._heard_at.clear()
         self._given.clear()
+        self._given_at.clear()
         self._returned.clear()
         self._passed.clear()
         self._passed_by_gone = 0

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gateway.core.breaker import Breaker, BreakerSettings, BreakerState, BreakerWord
-from gateway.core.merged_breaker import MergedBreaker
+from gateway.core.merged_breaker import LOST_AFTER_S, MergedBreaker
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 SLOTS = (0, 1, 2)
@@ -186,7 +186,7 @@ class BreakerMachine(RuleBasedStateMachine):
         """Once everything is delivered all agree; and with good answers it closes again."""
         self.deliver_all()
         self.agree()
-        for _ in range(40):
+        for _ in range(3 * int(LOST_AFTER_S)):
             if self.control.state is CLOSED:
                 break
             for slot, worker in self.workers.items():
@@ -215,9 +215,9 @@ class BreakerMachine(RuleBasedStateMachine):
             told = self.control.word(self.now, slot)
             if worker.breaker.epoch == told.epoch:
                 assert worker.breaker.state is told.state
-            else:
-                assert (worker.breaker.state, told.state) == (HALF_OPEN, OPEN)
-                assert worker.breaker.epoch == told.epoch + 1
+            else:  # ahead, trying by itself: its trial call will tell
+                assert worker.breaker.state is HALF_OPEN
+                assert worker.breaker.epoch > told.epoch
 
 
 TestBreaker = BreakerMachine.TestCase

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.core.breaker import Breaker, BreakerSettings, BreakerState, Report
-from gateway.core.merged_breaker import FRESH_S, MergedBreaker
+from gateway.core.merged_breaker import FRESH_S, LOST_AFTER_S, MergedBreaker
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 SETTINGS = BreakerSettings(failure_threshold=5, reset_timeout=10_000, half_open_max_calls=3)
@@ -145,6 +145,15 @@ def test_a_dead_workers_calls_are_given_to_the_living_and_its_successes_stand() 
     assert breaker.state is CLOSED
 
 
+def test_a_call_whose_report_was_lost_is_made_by_another() -> None:
+    breaker = half_open()
+    breaker.report(11.0, 0, epoch=2, kind="trial_ok", count=1)
+    breaker.report(11.0, 1, epoch=2, kind="trial_ok", count=1)
+    assert not breaker.tick(10.0 + LOST_AFTER_S, SLOTS)
+    assert breaker.tick(10.1 + LOST_AFTER_S, SLOTS)
+    assert grants(breaker) == [1, 1, 1, 1]
+
+
 def test_a_successor_in_the_slot_is_granted_anew() -> None:
     breaker = half_open()
     breaker.gone(1)
@@ -175,10 +184,24 @@ def test_a_worker_that_closed_it_while_control_was_away_is_believed() -> None:
     assert (breaker.state, breaker.epoch) == (CLOSED, 3)
 
 
-def test_a_worker_in_another_state_of_the_same_epoch_is_told_again() -> None:
+@pytest.mark.parametrize(("kind", "count"), [("failures", 2), ("success", 1), ("unused", 1), ("trial_ok", 1)])
+def test_a_worker_in_another_state_of_the_same_epoch_is_told_again(kind: str, count: int) -> None:
     breaker = MergedBreaker(SETTINGS, state=OPEN, epoch=3, open_until=30.0)
-    assert breaker.report(1.0, 0, epoch=3, kind="failures", count=2)
+    assert breaker.report(1.0, 0, epoch=3, kind=kind, count=count)
     assert (breaker.state, breaker.epoch) == (OPEN, 3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "state"), [("opened", 5, OPEN), ("trial_failed", 1, OPEN), ("trial_ok", 3, CLOSED)]
+)
+@pytest.mark.parametrize("control", [CLOSED, OPEN])
+def test_a_worker_that_moved_on_from_another_state_is_believed(
+    control: BreakerState, kind: str, count: int, state: BreakerState
+) -> None:
+    """Guards against talk without end: each telling the other, again and again, what it does not hold."""
+    breaker = MergedBreaker(SETTINGS, state=control, epoch=3, open_until=30.0)
+    assert breaker.report(1.0, 0, epoch=3, kind=kind, count=count)
+    assert (breaker.state, breaker.epoch) == (state, 4)
 
 
 @pytest.mark.parametrize(("state", "epoch"), [(CLOSED, 4), (OPEN, 4), (HALF_OPEN, 5)])
