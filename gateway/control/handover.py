@@ -19,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -37,6 +38,10 @@ ENVIRONMENT: Final = "GATEWAY_UPGRADE_FD"
 READY_S: Final = 30.0
 TAKE_S: Final = 10.0
 """From Commit to Taken: one store transaction. The gateway takes no admin write meanwhile."""
+
+
+CONTAINER_INITS: Final = frozenset({"tini", "docker-init", "dumb-init", "catatonit"})
+"""Processes 1 that end, and their container with them, once the one process they started has."""
 
 
 class UpgradeFailed(GatewayError):
@@ -164,10 +169,8 @@ class Upgrade:
         """Put a new control in charge; returns its pid, and the caller ends. Raises UpgradeFailed, and
         goes on.
         """
-        if os.getpid() == 1:
-            raise UpgradeFailed(
-                "this is process 1 of a container, which would end with it: start a new container"
-            )
+        if _is_containers_own():
+            raise UpgradeFailed("this container would end with this process: start a new container instead")
         if self._is_running:
             raise UpgradeFailed("an upgrade is already under way")
         self._is_running = True
@@ -198,23 +201,22 @@ class Upgrade:
             await _end(process)
             raise
         log.info("successor_ready", pid=process.pid)
-        await self._quiesce()
         try:
+            await self._quiesce()
             sockets = [self._lock.fileno(), self._link.fileno(), *(s.fileno() for s in self._admin.values())]
             conversation.send(Commit(tuple(self._admin)), sockets)
             await self._expect(Taken, conversation, process, TAKE_S)
         except BaseException:
-            if not await self._is_in_charge():
-                log.warning("successor_took_charge_unsaid", pid=process.pid)
-                return process.pid
-            # Only its end makes sure that it does not raise the epoch after we looked.
-            process.kill()
-            await _end(process)
+            if await self._is_in_charge():
+                # Only its end makes sure that it does not raise the epoch after we looked.
+                process.kill()
+                await _end(process)
             if await self._is_in_charge():
                 self._lock.sign()
                 await self._resume()
                 raise
-            log.error("successor_died_in_charge", pid=process.pid)
+            log.warning("successor_took_charge_unsaid", pid=process.pid)
+        process.returncode = 0  # it outlives us: nobody is to wait for it
         return process.pid
 
     def _offer(self, conversation: Conversation[FromNew]) -> None:
@@ -247,6 +249,17 @@ class Upgrade:
             raise UpgradeFailed(word.reason)
         if not isinstance(word, kind):
             raise UpgradeFailed(f"the new control said {type(word).__name__}, not {kind.__name__}")
+
+
+def _is_containers_own() -> bool:
+    """Whether the container ends with this process: it is process 1, or what a tiny process 1 started."""
+    if os.getpid() == 1:
+        return True
+    try:
+        init = Path("/proc/1/comm").read_text("utf-8").strip()
+    except OSError:
+        return False
+    return os.getppid() == 1 and init in CONTAINER_INITS
 
 
 async def _receive(conversation: Conversation[FromNew], timeout_s: float) -> tuple[FromNew, list[int]]:

@@ -300,7 +300,7 @@ class Supervisor:
 
     def _vacate(self, worker: Worker) -> None:
         """The worker leaves by itself: its slot gets another, while it finishes."""
-        if self._current.get(worker.slot) != worker.incarnation:
+        if self._is_stopping or self._current.get(worker.slot) != worker.incarnation:
             return
         del self._current[worker.slot]
         self._drop_holder(worker.incarnation)

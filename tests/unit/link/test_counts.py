@@ -1,0 +1,75 @@
+"""What a worker counts, and what of it goes up."""
+
+from gateway.core.service import ServiceSettings
+from gateway.link.counts import VersionCounts, totals_of
+from gateway.link.snapshot import ServiceSnap, Snapshot
+
+
+def counted() -> VersionCounts:
+    counts = VersionCounts("auth", "v1", "id-1")
+    counts.request("GET", 200, 100)
+    counts.request("GET", 200, 100_000)
+    counts.request("POST", 502, 100)
+    counts.attempt("answered")
+    counts.attempt("reset")
+    counts.judge(3, 1000, None, 100)
+    counts.judge(3, 1000, "reset", 100)
+    counts.judge(4, 5000, "502", 100)
+    return counts
+
+
+def test_totals_hold_everything_that_was_counted() -> None:
+    totals = totals_of(counted())
+    assert totals.requests == [("GET", 200, 2), ("POST", 502, 1)]
+    assert totals.attempts == {"answered": 1, "reset": 1}
+    assert sum(totals.latency.values()) == 3
+    assert totals.latency_us == 100_200
+    assert [(each.stage, each.share, each.answers, each.errors) for each in totals.judged] == [
+        (3, 1000, 2, {"reset": 1}),
+        (4, 5000, 1, {"502": 1}),
+    ]
+
+
+def test_sending_totals_forgets_nothing_but_the_keys_handed_over() -> None:
+    counts = counted()
+    counts.cohort_errors.append((3, 1000, 77))
+    first, second = totals_of(counts), totals_of(counts)
+    assert first.cohort_errors == [(3, 1000, 77)]
+    assert second.cohort_errors == []
+    assert (first.requests, first.judged) == (second.requests, second.judged)
+
+
+def test_totals_sent_do_not_change_with_what_is_counted_later() -> None:
+    counts = counted()
+    totals = totals_of(counts)
+    counts.attempt("reset")
+    counts.judge(3, 1000, "reset", 100)
+    assert totals.attempts["reset"] == 1
+    assert totals.judged[0].errors == {"reset": 1}
+
+
+def test_evidence_is_bounded_and_the_oldest_goes_first() -> None:
+    counts = VersionCounts("auth", "v1", "id-1")
+    for stage in range(100):
+        counts.judge(stage, 1000, None, 100)
+    assert [stage for stage, _ in counts.judged] == list(range(36, 100))
+
+
+def snap(name: str, stage: int) -> ServiceSnap:
+    return ServiceSnap(id=name, name=name, stage=stage, settings=ServiceSettings())
+
+
+def test_merged_snapshots_lead_where_the_two_lead() -> None:
+    first = Snapshot(1, False, {"a": snap("a", 1), "b": snap("b", 1)}, removed=("c",))
+    second = Snapshot(2, False, {"a": snap("a", 2), "c": snap("c", 2)}, removed=("b",), workers=4)
+    merged = first.merged(second)
+    assert (merged.number, merged.whole, merged.workers) == (2, False, 4)
+    assert {name: each.stage for name, each in merged.services.items()} == {"a": 2, "c": 2}
+    assert merged.removed == ("b",)
+
+
+def test_a_whole_snapshot_stays_whole_when_changes_are_merged_in() -> None:
+    merged = Snapshot(1, True, {"a": snap("a", 1)}).merged(Snapshot(2, False, {}, removed=("a",)))
+    assert (merged.whole, merged.services, merged.removed) == (True, {}, ())
+    newest = Snapshot(3, True, {"z": snap("z", 3)})
+    assert merged.merged(newest) is newest
