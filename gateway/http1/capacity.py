@@ -15,8 +15,6 @@ class Capacity:
         """Connections held now: PROXY headers being read and TLS handshakes included."""
         self.accepted = 0
         """Of those taken since the start, the ones that were not refused."""
-        self.refused = 0
-        """Closed at once because their client already had its share."""
         self._by_client: dict[str, int] = {}
         self._waiting: dict[Callable[[], None], None] = {}
 
@@ -53,7 +51,6 @@ class Capacity:
     def _enter(self, client: str) -> bool:
         n = self._by_client.get(client, 0)
         if 0 < self.per_client <= n and client:
-            self.refused += 1
             return False
         self._by_client[client] = n + 1
         self.accepted += 1

@@ -21,7 +21,7 @@ from gateway.http1.tls import ServerTls
 BATCH: Final = 64
 """Connections taken in one round of the loop, so that a storm of them does not starve those already open."""
 LAST_BATCH: Final = 4096
-"""Taken at most when stopping: the queue of a socket that nobody else accepts on would be reset."""
+"""Taken at most when stopping."""
 BACK_OFF_S: Final = 0.1
 """How long accepting rests when descriptors or memory ran out."""
 RESERVED: Final = 64
@@ -63,24 +63,23 @@ class Listener:
         tls: ServerTls | None = None,
         proxy_protocol: bool = False,
         handshake_s: float = HANDSHAKE_S,
+        on_refused: Callable[[str], None] = lambda _: None,
         on_exhausted: Callable[[OSError], None] = lambda _: None,
     ) -> None:
         """sock: bound and listening, ours from now on.
 
-        handshake_s: for a PROXY header, and again for TLS. on_exhausted: told each time accepting rests for
-        want of descriptors or memory.
+        handshake_s: for a PROXY header, and again for TLS. on_refused: told of each connection closed before
+        a guest saw it, `connections_per_client` or `handshake`. on_exhausted: told each time accepting rests
+        for want of descriptors or memory.
         """
         self.address: str | tuple[Any, ...] = sock.getsockname()
-        self.failed_handshakes = 0
-        """Connections that brought no good PROXY header or TLS handshake in time."""
-        self.exhausted = 0
-        """How often accepting rested."""
         self._sock = sock
         self._factory = factory
         self._capacity = capacity
         self._tls = tls
         self._proxy_protocol = proxy_protocol
         self._handshake_s = handshake_s
+        self._on_refused = on_refused
         self._on_exhausted = on_exhausted
         self._is_running = False
         self._is_watching = False
@@ -96,15 +95,17 @@ class Listener:
         self._is_running = True
         self._watch()
 
-    def stop(self) -> None:
-        """Accept what the kernel has already queued, then no more; close this process's copy of the socket.
+    def stop(self, *, take_queue: bool = False) -> None:
+        """Accept no more, and close this process's copy of the socket.
 
-        Never `shutdown()`: that would end the listening of every process that holds the socket.
+        take_queue: first accept what the kernel has queued, which would be reset if no other process holds
+        the socket. Never `shutdown()`: that would end the listening of every process that does.
         """
         if self._is_running:
             self._unwatch()
-            self._accept(LAST_BATCH)
-            self._unwatch()
+            if take_queue:
+                self._accept(LAST_BATCH)
+                self._unwatch()
             self._is_running = False
         self._sock.close()
 
@@ -149,7 +150,6 @@ class Listener:
 
     def _take_a_rest(self, exc: OSError) -> None:
         """Leave connections in the kernel's queue until descriptors are free again."""
-        self.exhausted += 1
         self._on_exhausted(exc)
         self._unwatch()
         self._rest = self._loop.call_later(BACK_OFF_S, self._watch)
@@ -169,12 +169,13 @@ class Listener:
 
     def _greeting_failed(self, greeting: "_Greeting") -> None:
         self._greetings.discard(greeting)
-        self.failed_handshakes += 1
+        self._on_refused("handshake")
         greeting.conn.close()
         greeting.place.leave()
 
     def _hand_over(self, conn: socket.socket, host: str, place: Place) -> None:
         if not place.claim(host):
+            self._on_refused("connections_per_client")
             conn.close()
             place.leave()
             return
@@ -202,7 +203,7 @@ class Listener:
             return
         except (OSError, ssl.SSLError):
             # The client broke off, or its handshake failed or took too long: the guest never saw it.
-            self.failed_handshakes += 1
+            self._on_refused("handshake")
             place.leave()
             return
         future.add_done_callback(lambda _: self._drive(opening, place))

@@ -235,6 +235,7 @@ class Worker:
             self.capacity,
             tls=tls,
             proxy_protocol=listen.proxy_protocol,
+            on_refused=self.plane.clients.count_refusal,
             on_exhausted=self._on_exhausted,
         )
         self._listeners[name] = listener
@@ -257,18 +258,19 @@ class Worker:
             if self.is_accepting:
                 self._listen(name, sock)
 
-    def _give_back(self, names: tuple[ListenerName, ...]) -> None:
+    def _give_back(self, names: tuple[ListenerName, ...], *, take_queue: bool = False) -> None:
         for name in names:
             sock = self._sockets.pop(name, None)
             listener = self._listeners.pop(name, None)
             if listener is not None:
-                listener.stop()
+                listener.stop(take_queue=take_queue)
             elif sock is not None:
                 sock.close()
 
-    def _stop_accepting(self) -> None:
+    def _stop_accepting(self, *, take_queue: bool = False) -> None:
+        """Let go of the sockets. take_queue: serve those who wait in them, whom nobody else might."""
         self.is_accepting = False
-        self._give_back(tuple(self._sockets))
+        self._give_back(tuple(self._sockets), take_queue=take_queue)
 
     # -- leaving
 
@@ -290,7 +292,7 @@ class Worker:
         """Take no more, finish what runs, leave. A later call may only bring the deadline forward."""
         first = not self.is_draining
         self.is_draining = True
-        self._stop_accepting()
+        self._stop_accepting(take_queue=True)
         self.plane.begin_drain(deadline_s)
         if first:
             message, _ = self.hello()

@@ -45,7 +45,8 @@ class Gateway:
         sock = socket.create_server(("127.0.0.1", 0))
         self.port: int = sock.getsockname()[1]
         factory = self.plane.factory(tls="tls" in options, local=f"127.0.0.1:{self.port}")
-        self.listener = Listener(sock, factory, self.capacity, **options)
+        refused = self.plane.clients.count_refusal
+        self.listener = Listener(sock, factory, self.capacity, on_refused=refused, **options)
         self.plane.arriving = lambda: self.capacity.open > self.plane.connections
 
     def apply(self, url: str, settings: dict[str, Any], proxy: ProxySettings | None = None) -> None:
@@ -319,7 +320,7 @@ async def test_share_of_a_client_is_freed_by_every_way_a_connection_ends() -> No
                     writer.write(b"nonsense\r\n\r\n")
                     assert b"400" in await reader.read()
             await until(lambda: running.capacity.open == 0)
-        assert running.capacity.refused == 4
+        assert running.plane.refused["connections_per_client"] == 4
 
 
 # WebSockets

@@ -53,10 +53,17 @@ class Party:
     def __init__(self, **options: Any) -> None:
         self.capacity: Capacity = options.pop("capacity", Capacity(1000))
         self.guests: list[Guest] = []
+        self.refused: list[str] = []
         self.sock = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.sock.getsockname()[1]
         self.copy = self.sock.dup()
-        self.listener = Listener(self.sock, lambda: Guest(self.guests), self.capacity, **options)
+        self.listener = Listener(
+            self.sock,
+            lambda: Guest(self.guests),
+            self.capacity,
+            on_refused=self.refused.append,
+            **options,
+        )
 
     async def __aenter__(self) -> "Party":
         self.listener.start()
@@ -136,7 +143,7 @@ async def test_client_with_its_share_is_closed_and_others_are_not_disturbed() ->
             assert await greeting(first)
             async with party.client() as (second, _):
                 assert await greeting(second) == b""
-            assert party.capacity.refused == 1
+            assert party.refused == ["connections_per_client"]
             writer.write(b"x")
             assert await first.readexactly(1) == b"x"
         await until(lambda: party.capacity.open == 0)
@@ -147,7 +154,7 @@ async def test_client_with_its_share_is_closed_and_others_are_not_disturbed() ->
 async def test_stop_takes_the_queue_and_leaves_the_socket_to_others() -> None:
     async with Party() as party:
         clients = [socket.create_connection(("127.0.0.1", party.port)) for _ in range(5)]
-        party.listener.stop()
+        party.listener.stop(take_queue=True)
         assert party.capacity.open == 5
         late = socket.create_connection(("127.0.0.1", party.port))
         await until(lambda: len(party.guests) == 5)
@@ -156,6 +163,17 @@ async def test_stop_takes_the_queue_and_leaves_the_socket_to_others() -> None:
         party.copy.setblocking(False)
         conn, _ = party.copy.accept()
         conn.close()
+
+
+async def test_stop_at_once_leaves_the_queue_to_others() -> None:
+    async with Party() as party:
+        client = socket.create_connection(("127.0.0.1", party.port))
+        party.listener.stop()
+        assert party.capacity.open == 0
+        party.copy.setblocking(False)
+        conn, _ = party.copy.accept()
+        conn.close()
+        client.close()
 
 
 async def test_out_of_descriptors_clients_wait_and_are_served_when_some_are_free() -> None:
@@ -172,7 +190,7 @@ async def test_out_of_descriptors_clients_wait_and_are_served_when_some_are_free
                     taken.append(os.dup(client.fileno()))
             with contextlib.suppress(BlockingIOError):
                 client.connect(("127.0.0.1", party.port))
-            await until(lambda: party.listener.exhausted > 0)
+            await until(lambda: bool(told))
             assert told[0].errno == errno.EMFILE
             assert party.guests == []
         finally:
@@ -240,14 +258,14 @@ async def test_bad_proxy_header_ends_the_connection(sent: bytes) -> None:
         writer.write(sent)
         writer.write_eof()
         assert await greeting(reader) == b""
-        assert party.listener.failed_handshakes == 1
+        assert party.refused == ["handshake"]
         assert (party.guests, party.capacity.open) == ([], 0)
 
 
 async def test_silent_client_of_a_proxy_listener_is_cut() -> None:
     async with Party(proxy_protocol=True, handshake_s=0.05) as party, party.client() as (reader, _):
         assert await greeting(reader) == b""
-        assert party.listener.failed_handshakes == 1
+        assert party.refused == ["handshake"]
 
 
 async def test_limit_per_client_counts_whom_the_header_names() -> None:
@@ -313,7 +331,7 @@ async def test_failed_handshakes_give_their_places_back(authority: Any) -> None:
         async with party.client():
             await until(lambda: party.capacity.open == 1)
         await until(lambda: party.capacity.open == 0)
-        assert party.listener.failed_handshakes == 4
+        assert party.refused == ["handshake"] * 4
         assert party.guests == []
         client = upstream_context(ca=str(authority.ca))
         async with party.client(ssl=client, server_hostname="a.example") as (reader, _):
