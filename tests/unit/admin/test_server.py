@@ -6,7 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.admin.call import BASE
+from gateway.admin.auth import ROLES
+from gateway.admin.call import BASE, Route
+from gateway.admin.routes import ROUTES
 from gateway.control.problems import conflict
 from gateway.core.service import WebhookSettings
 from gateway.errors import IllegalTransition, StaleEpoch
@@ -76,6 +78,15 @@ async def test_nothing_under_the_base_answers_without_a_token(bench: Bench) -> N
         assert response.status == 401
         assert dict(response.fields)["WWW-Authenticate"] == 'Bearer realm="gateway"'
         problem(response)
+    assert bench.actions.calls == []
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.action)
+async def test_no_call_answers_without_a_token_or_to_a_lower_role(bench: Bench, route: Route) -> None:
+    path = f"{BASE}/{route.path.replace('{', '').replace('}', '')}"
+    assert (await bench.ask(route.method, path, role=None)).status == 401
+    for role in ROLES[: ROLES.index(route.role)]:
+        assert (await bench.ask(route.method, path, role=role)).status == 403
     assert bench.actions.calls == []
 
 
