@@ -23,6 +23,7 @@ HEAD_BYTES: Final = 65_536
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_HOST: Final = re.compile(r"[A-Za-z0-9._:%-]+")
 _TARGET: Final = re.compile(r"[\x21-\x7e]+")
 _TARGET_SAFE: Final = "".join(map(chr, range(0x21, 0x7F)))
 
@@ -40,7 +41,7 @@ class FetchResult(msgspec.Struct, frozen=True):
     """There was more body than `max_bytes`; the rest was not read."""
 
 
-class Target(NamedTuple):
+class _Place(NamedTuple):
     """Where a url leads: `unix_path` if it is a socket file, else `host` and `port`."""
 
     tls: bool
@@ -53,7 +54,7 @@ class Target(NamedTuple):
     """Path and query; `/` if the url has none."""
 
 
-def parse_target(url: str) -> Target:
+def _parse_url(url: str) -> _Place:
     """Take an `http:`, `https:` or `unix:/path` url apart.
 
     Raises BadRequest on anything else, and on credentials.
@@ -62,17 +63,18 @@ def parse_target(url: str) -> Target:
         path = url.removeprefix("unix:").removeprefix("//")
         if not path.startswith("/"):
             raise BadRequest(f"not an absolute socket path: {url!r}")
-        return Target(tls=False, host="", port=0, unix_path=path, authority="localhost", path="/")
+        return _Place(tls=False, host="", port=0, unix_path=path, authority="localhost", path="/")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as exc:
         raise BadRequest(f"not a url: {url!r}") from exc
-    if parts.scheme not in ("http", "https") or not host or parts.username is not None:
+    if parts.scheme not in ("http", "https") or parts.username is not None or not _HOST.fullmatch(host or ""):
         raise BadRequest(f"not an http(s) or unix url without credentials: {url!r}")
+    assert host is not None
     tls = parts.scheme == "https"
     name = f"[{host}]" if ":" in host else host
-    return Target(
+    return _Place(
         tls=tls,
         host=host,
         port=port or (443 if tls else 80),
@@ -104,7 +106,7 @@ async def fetch(
 
     Raises ConnectFailed, UpstreamTimeout, ResetMidway or BadResponse; BadRequest if this cannot be asked.
     """
-    target = parse_target(url)
+    target = _parse_url(url)
     request = _request(target, method, path if path is not None else target.path, tuple(fields), body)
     loop = asyncio.get_running_loop()
     answer = _Answer(loop, method, max_bytes)
@@ -130,7 +132,7 @@ async def tcp_check(
 
     Returns the seconds it took. Raises ConnectFailed or UpstreamTimeout.
     """
-    target = parse_target(url)._replace(tls=False)
+    target = _parse_url(url)._replace(tls=False)
     started = time.monotonic()
     try:
         async with asyncio.timeout(timeout_s):
@@ -143,7 +145,7 @@ async def tcp_check(
 
 async def _connect(
     factory: Callable[[], asyncio.Protocol],
-    target: Target,
+    target: _Place,
     address: str | None,
     server_name: str | None,
     ssl: ssl_module.SSLContext | None,
@@ -167,7 +169,7 @@ async def _connect(
 
 
 def _request(
-    target: Target, method: str, path: str, fields: tuple[tuple[str, str], ...], body: bytes
+    target: _Place, method: str, path: str, fields: tuple[tuple[str, str], ...], body: bytes
 ) -> bytes:
     """Return the request's bytes (RFC 9112 §3). Raises BadRequest if something in it cannot be written."""
     path = quote(path, safe=_TARGET_SAFE, encoding="utf-8")

@@ -252,7 +252,7 @@ class _Target:
             try:
                 left = left[os.write(self._fd, left) :]
             except BlockingIOError:
-                select.select((), (self._fd,), ())
+                _wait_until_writable(self._fd)
 
     def _open(self) -> int:
         assert self._path is not None
@@ -274,6 +274,12 @@ class _Target:
             fd = self._open()
             os.close(self._fd)
             self._fd = fd
+
+
+def _wait_until_writable(fd: int) -> None:
+    poller = select.poll()  # select() takes no descriptor above 1023
+    poller.register(fd, select.POLLOUT)
+    poller.poll()
 
 
 def _whole_lines(piece: bytes) -> Iterator[bytes]:

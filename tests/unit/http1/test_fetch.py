@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from gateway.errors import BadRequest, BadResponse, ResetMidway
-from gateway.http1.fetch import FetchResult, _Answer, _request, parse_target
+from gateway.http1.fetch import FetchResult, _Answer, _parse_url, _request
 
 
 def read(*pieces: bytes, method: str = "GET", eof: bool = False, max_bytes: int = 1000) -> FetchResult:
@@ -35,20 +35,31 @@ def read(*pieces: bytes, method: str = "GET", eof: bool = False, max_bytes: int 
     ],
 )
 def test_url_is_taken_apart(url: str, expected: tuple[object, ...]) -> None:
-    assert tuple(parse_target(url)) == expected
+    assert tuple(_parse_url(url)) == expected
 
 
 @pytest.mark.parametrize(
     "url",
-    ["ftp://a", "http://", "http://u:p@a", "http://a:99999", "http://a:x", "unix:run/s", "a", "http://[::1"],
+    [
+        "ftp://a",
+        "http://",
+        "http://u:p@a",
+        "http://a:99999",
+        "http://a:x",
+        "unix:run/s",
+        "a",
+        "http://[::1",
+        "http://a b/",
+        "http://例.jp/",
+    ],
 )
 def test_other_urls_are_refused(url: str) -> None:
     with pytest.raises(BadRequest):
-        parse_target(url)
+        _parse_url(url)
 
 
 def test_path_is_escaped_so_that_it_cannot_end_the_line() -> None:
-    head = _request(parse_target("http://a"), "GET", "/a b\r\nX: y/ü%20", (), b"")
+    head = _request(_parse_url("http://a"), "GET", "/a b\r\nX: y/ü%20", (), b"")
     assert head.startswith(b"GET /a%20b%0D%0AX:%20y/%C3%BC%20 HTTP/1.1\r\n")
 
 
@@ -63,12 +74,12 @@ def test_path_is_escaped_so_that_it_cannot_end_the_line() -> None:
 )
 def test_what_would_break_the_head_is_refused(method: str, path: str, field: tuple[str, str]) -> None:
     with pytest.raises(BadRequest):
-        _request(parse_target("http://a"), method, path, (field,), b"")
+        _request(_parse_url("http://a"), method, path, (field,), b"")
 
 
 def test_body_has_a_length_and_callers_cannot_frame() -> None:
     fields = (("Content-Length", "99"), ("Transfer-Encoding", "chunked"), ("Host", "b"))
-    head, _, body = _request(parse_target("http://a"), "POST", "/", fields, b"xyz").partition(b"\r\n\r\n")
+    head, _, body = _request(_parse_url("http://a"), "POST", "/", fields, b"xyz").partition(b"\r\n\r\n")
     assert head.split(b"\r\n")[1:] == [
         b"User-Agent: gateway",
         b"Host: b",
