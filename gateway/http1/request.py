@@ -306,6 +306,7 @@ class RequestReader:
         special = self.special
         return (
             not self.http10
+            and self.target[:1] == b"/"
             and not self.others
             and not self.nominated
             and (len(special) == 1 or (len(special) == 2 and b"connection" in special))

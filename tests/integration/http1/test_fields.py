@@ -1,4 +1,4 @@
-"""Fields on their way through: hop-by-hop (RFC 9110 §7.6.1), Via (§7.6.3), Forwarded (RFC 7239), Date (§6.6.1)."""
+"""Fields on their way: hop-by-hop (RFC 9110 §7.6.1), Via (§7.6.3), Forwarded (RFC 7239), Date (§6.6.1)."""
 
 import pytest
 
@@ -192,7 +192,8 @@ async def test_trailers_travel_but_not_those_that_frame_or_authorize() -> None:
         await peer.head()  # type: ignore[attr-defined]
         bodies.append(await peer.until(b"\r\n\r\n"))  # type: ignore[attr-defined]
         peer.send(  # type: ignore[attr-defined]
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-Sum: 9\r\nContent-Length: 7\r\n\r\n"
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"1\r\na\r\n0\r\nX-Sum: 9\r\nContent-Length: 7\r\n\r\n"
         )
         await peer.rest()  # type: ignore[attr-defined]
 

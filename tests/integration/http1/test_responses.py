@@ -10,7 +10,9 @@ BAD = {
     "no response": b"hello\r\n\r\n",
     "two lengths (9112 §6.3)": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
     "two equal lengths (9112 §6.3)": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok",
-    "length and coding (9112 §6.3)": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "length and coding (9112 §6.3)": (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    ),
     "length signed": b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok",
     "length listed": b"HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok",
     "unknown coding (9112 §6.1)": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
@@ -25,7 +27,7 @@ BAD = {
     "space before colon (9112 §5.1)": b"HTTP/1.1 200 OK\r\nX : a\r\nContent-Length: 2\r\n\r\nok",
     "bare LF": b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
     "head without end": b"HTTP/1.1 200 OK\r\n" + b"X: aaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n" * 4000,
-    "unasked 101 (9110 §15.2.2)": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+    "unasked 101 (9110 §15.2.2)": b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
 }
 
 

@@ -1,0 +1,153 @@
+"""Request heads: the same reading however they come, and never more lenient than h11.
+
+Known differences from h11, on purpose: we refuse what h11 takes (repeated Content-Length with one value, a
+body's coding on HTTP/1.0, unknown methods, a Host that names no host, ambiguous paths, bare LF), never the
+reverse.
+"""
+
+import h11
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import DownstreamError
+from gateway.http1.request import RequestReader
+
+LINES = st.sampled_from(
+    [
+        b"GET / HTTP/1.1",
+        b"GET /a?b HTTP/1.1",
+        b"POST /%7e HTTP/1.1",
+        b"GET / HTTP/1.0",
+        b"GET  / HTTP/1.1",
+        b"BREW / HTTP/1.1",
+        b"GET / HTTP/2.0",
+        b"OPTIONS * HTTP/1.1",
+        b"GET http://x/y HTTP/1.1",
+        b"GET /\xff HTTP/1.1",
+    ]
+)
+FIELDS = st.sampled_from(
+    [
+        b"Host: h",
+        b"host: H:80",
+        b"Accept: */*",
+        b"ACCEPT: a",
+        b"X-A: 1",
+        b"X-A:",
+        b"X-A:\t1 \t",
+        b"X A: 1",
+        b"X-A : 1",
+        b": 1",
+        b" folded",
+        b"X: \x01",
+        b"X: a\rb",
+        b"Content-Length: 3",
+        b"Content-Length: 03",
+        b"Content-Length: +3",
+        b"Transfer-Encoding: chunked",
+        b"Transfer-Encoding: xchunked",
+        b"Connection: close",
+        b"Connection: keep-alive",
+        b"Expect: 100-continue",
+        b"Upgrade: websocket",
+        b"Connection: upgrade",
+    ]
+)
+
+
+def read(data: bytes, step: int) -> tuple[object, ...] | str:
+    """Return what a reader makes of `data`, or how it refuses it."""
+    reader = RequestReader(4096, 50, 1024)
+    at = 0
+    try:
+        while at < len(data):
+            used = reader.feed(data[at : at + step])
+            at += step if used < 0 else used
+            if used >= 0:
+                break
+        else:
+            return "incomplete"
+    except DownstreamError as error:
+        return type(error).__name__
+    lines = b"".join(reader.lines)
+    values = (reader.method, reader.target, reader.path, reader.query, reader.host, dict(reader.special))
+    return (*values, lines, reader.length, reader.keep_alive, reader.http10, reader.upgrade, at)
+
+
+def head(line: bytes, fields: list[bytes]) -> bytes:
+    return b"\r\n".join([line, b"Host: h", *fields, b"", b""])
+
+
+@given(
+    LINES,
+    st.lists(FIELDS, max_size=6),
+    st.integers(1, 40),
+    st.sampled_from([b"", b"GET / HTTP/1.1\r\n", b"abc"]),
+)
+def test_head_reads_the_same_whole_in_pieces_and_with_more_behind_it(
+    line: bytes, fields: list[bytes], step: int, surplus: bytes
+) -> None:
+    data = head(line, fields)
+    whole = read(data, len(data))
+    assert read(data, step) == whole
+    assert read(data, 1) == whole
+    assert read(data + surplus, len(data + surplus)) == whole
+
+
+@given(LINES, st.lists(FIELDS, max_size=6))
+def test_nothing_is_accepted_that_h11_refuses(line: bytes, fields: list[bytes]) -> None:
+    data = head(line, fields)
+    ours = read(data, len(data))
+    if isinstance(ours, str):
+        return
+    connection = h11.Connection(h11.SERVER)
+    connection.receive_data(data)
+    event = connection.next_event()
+    assert isinstance(event, h11.Request)
+    assert event.method == ours[0]
+    assert event.target == ours[1]
+
+
+@given(st.lists(st.tuples(LINES, st.lists(FIELDS, max_size=3)), min_size=2, max_size=5))
+def test_reader_that_has_read_others_reads_like_a_fresh_one(heads: list[tuple[bytes, list[bytes]]]) -> None:
+    """Guards the memory of the last head: a repeated one, or repeated fields, must change nothing."""
+    reader = RequestReader(4096, 50, 1024)
+    for line, fields in (*heads, *heads[-1:], *heads):
+        data = head(line, fields)
+        fresh = RequestReader(4096, 50, 1024)
+        try:
+            assert fresh.feed(data) == len(data)
+        except DownstreamError as error:
+            try:
+                reader.feed(data)
+            except type(error):
+                pass
+            else:
+                raise AssertionError(f"{data!r} was accepted the second time") from error
+            reader = RequestReader(4096, 50, 1024)
+            continue
+        assert reader.feed(data) == len(data)
+        for name in (
+            "method",
+            "target",
+            "path",
+            "query",
+            "host",
+            "lines",
+            "special",
+            "length",
+            "keep_alive",
+            "http10",
+            "upgrade",
+        ):
+            assert getattr(reader, name) == getattr(fresh, name), name
+
+
+def test_same_fields_with_another_target_are_the_same_request_but_for_that() -> None:
+    reader = RequestReader(4096, 50, 1024)
+    reader.feed(b"GET /a HTTP/1.1\r\nHost: h\r\nAccept: x\r\n\r\n")
+    first = reader.serial
+    reader.feed(b"POST /b?c HTTP/1.1\r\nHost: h\r\nAccept: x\r\n\r\n")
+    assert (reader.method, reader.path, reader.query) == (b"POST", b"/b", b"?c")
+    assert reader.lines == [b"Accept: ", b"x", b"\r\n"]
+    assert reader.serial != first
