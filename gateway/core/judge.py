@@ -125,7 +125,7 @@ def decide(evidence: Evidence, rules: Rules) -> Decision:
         if reason:
             return _decision(evidence, rules, "abort", _GATE_NAMES[gate], reason)
     lacking = _lacking(evidence, rules)
-    if lacking:
+    if lacking is not None:
         return _decision(evidence, rules, "hold", *lacking)
     return _decision(evidence, rules, "advance", "clear", _clear(evidence))
 

@@ -8,6 +8,7 @@ null hypothesis is at most one. Ville's inequality bounds the chance that such a
 
 import math
 from functools import lru_cache
+from operator import add
 from typing import Final
 
 import msgspec
@@ -53,7 +54,9 @@ class Mixture(msgspec.Struct, frozen=True, array_like=True):
         """
         logs = self.logs
         if factors is not None:
-            logs = tuple([_kept(a + b) for a, b in zip(logs, factors, strict=True)])
+            logs = tuple(map(add, logs, factors))
+            if min(logs) < -_LIMIT or max(logs) > _LIMIT:
+                logs = tuple([min(max(log, -_LIMIT), _LIMIT) for log in logs])
         clock_s = self.clock_s + seconds
         epochs = self.epochs
         while clock_s >= EPOCH_S:
@@ -68,10 +71,6 @@ class Mixture(msgspec.Struct, frozen=True, array_like=True):
         return Mixture(logs, sum(map(math.exp, logs)) + (1 - FIRST) / (epochs + 1), epochs, clock_s)
 
 
-def _kept(log: float) -> float:
-    return log if -_LIMIT < log < _LIMIT else math.copysign(_LIMIT, log)
-
-
 def _log_sum(a: float, b: float) -> float:
     """Return log(exp(a) + exp(b))."""
     high, low = (a, b) if a > b else (b, a)
@@ -80,7 +79,7 @@ def _log_sum(a: float, b: float) -> float:
 
 def added(one: tuple[float, ...] | None, other: tuple[float, ...]) -> tuple[float, ...]:
     """Return the sum of two tuples of log factors."""
-    return other if one is None else tuple([a + b for a, b in zip(one, other, strict=True)])
+    return other if one is None else tuple(map(add, one, other))
 
 
 @lru_cache(maxsize=4096)
@@ -119,6 +118,8 @@ def rate_factors(rate: float, bad: int, answers: int) -> tuple[float, ...]:
     """
     bad_side, good_side = _outcomes(rate)
     good = answers - bad
+    if not bad:
+        return tuple([good * b for b in good_side])
     return tuple([bad * a + good * b for a, b in zip(bad_side, good_side, strict=True)])
 
 
