@@ -132,7 +132,7 @@ class DeploymentActions(Desk):
             to_version_id=new.record.id,
             to_version=new.record.version,
             strategy=strategy,
-            config=msgspec.to_builtins(settings),
+            config=_plain(settings),
             created_by=actor.name,
             idempotency_key=key,
             created_at=now,
@@ -306,6 +306,11 @@ def _planned(service: ServiceEntry, strategy: Strategy, settings: RolloutSetting
         raise invalid(f"/{pointer}", exc.reason) from exc
 
 
+def _plain(settings: RolloutSettings) -> dict[str, Any]:
+    """Return settings as they come back from JSON."""
+    return dict(msgspec.json.decode(msgspec.json.encode(settings)))
+
+
 def _replayed(
     earlier: DeploymentRecord, body: StartDeployment, settings: RolloutSettings
 ) -> DeploymentRecord:
@@ -315,7 +320,7 @@ def _replayed(
         and body.to_version in (earlier.to_version, earlier.to_version_id)
         and body.from_version in (None, earlier.from_version, earlier.from_version_id)
         and earlier.strategy == body.strategy
-        and earlier.config == msgspec.json.decode(msgspec.json.encode(settings))  # as stored
+        and earlier.config == _plain(settings)
     )
     if not same:
         raise Problem(

@@ -181,6 +181,12 @@ class Desk:
             if not done:
                 return
 
+    async def settle_once(self) -> None:
+        """Let some act of the rollouts end."""
+        tasks = [task for task in self.rollouts._tasks if not task.done()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
+
     async def service(self, name: str, **more: Any) -> ServiceRecord:
         """Make a service."""
         body = {"name": name, "routes": [{"path": f"/{name}"}], **more}
