@@ -8,7 +8,8 @@ from gateway.control.actions_deployments import DeploymentActions
 from gateway.control.actions_gateway import GatewayActions
 from gateway.control.actions_reports import ReportActions
 from gateway.control.actions_services import ServiceActions
+from gateway.control.actions_whatif import WhatIfActions
 
 
-class Actions(ServiceActions, DeploymentActions, ReportActions, GatewayActions):
+class Actions(ServiceActions, DeploymentActions, ReportActions, WhatIfActions, GatewayActions):
     """Everything operators may do."""

@@ -16,19 +16,22 @@ from gateway.control.problems import Problem, invalid, not_found, stale
 from gateway.control.smoke import SmokeReport
 from gateway.control.tally import VersionSum
 from gateway.core.rollout_events import Event
-from gateway.core.rollout_settings import Plan
+from gateway.core.rollout_settings import HookKind, Plan, RolloutSettings, plan
 from gateway.core.rollout_state import Rollout
+from gateway.core.service import ServiceSettings
 from gateway.core.smoke import SmokeSettings
 from gateway.core.targets import Listener, check_target, parse_target, parse_url
 from gateway.errors import ConfigError, GatewayError, IllegalTransition, StaleEpoch
 from gateway.log import get_logger
 from gateway.store.api import Store, Transaction
-from gateway.store.records import AuditEntry, DeploymentRecord, EventRecord, Role
+from gateway.store.records import AuditEntry, DeploymentRecord, EventRecord, Role, Strategy
 
 log = get_logger(room="actions")
 
 ROLES: Final[tuple[Role, ...]] = ("viewer", "operator", "deployer", "admin")
 """Each may do what those before it may."""
+HOOKS: Final[tuple[HookKind, ...]] = ("confirm-start", "during-step", "confirm-promote", "on-rollback")
+"""The kinds of webhooks that are asked."""
 
 
 class Actor(msgspec.Struct, frozen=True, kw_only=True):
@@ -211,6 +214,21 @@ class Desk:
             check_target(url, allowed=self._allowed_targets, own=self._listeners())
         except ConfigError as exc:
             raise invalid(pointer, exc.reason) from exc
+
+
+def planned(
+    service: ServiceSettings, strategy: Strategy, settings: RolloutSettings, *, under: str = "/config"
+) -> Plan:
+    """Return rollout settings as a plan for this service. Raises Problem 422 pointing to what does not fit.
+
+    under: JSON pointer of where the settings stand in the body.
+    """
+    asked = {kind for hook in service.webhooks for kind in hook.on}
+    hooks = tuple(kind for kind in HOOKS if kind in asked)
+    try:
+        return plan(strategy, settings, hooks=hooks, sticky=service.sticky is not None)
+    except ConfigError as exc:
+        raise invalid(f"{under}/{exc.path.removeprefix('config/')}", exc.reason) from exc
 
 
 def etag(record: Any) -> str:

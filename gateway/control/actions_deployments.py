@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.control.actions_common import Actor, Desk, require_match
+from gateway.control.actions_common import Actor, Desk, planned, require_match
 from gateway.control.bodies import Explain, Promote, StartDeployment, Traffic
 from gateway.control.catalog_entries import ServiceEntry, VersionEntry
-from gateway.control.problems import Problem, conflict, invalid, not_found
+from gateway.control.problems import Problem, conflict, not_found
 from gateway.core.rollout_events import (
     Complete,
     Event,
@@ -23,8 +23,7 @@ from gateway.core.rollout_events import (
     Undo,
 )
 from gateway.core.rollout_events import Promote as PromoteOrder
-from gateway.core.rollout_settings import HookKind, Plan, RolloutSettings, plan
-from gateway.errors import ConfigError
+from gateway.core.rollout_settings import RolloutSettings
 from gateway.store.api import Page, Transaction
 from gateway.store.records import DecisionRecord, DeploymentRecord, EventRecord, Strategy
 
@@ -33,7 +32,6 @@ MAKE_WAY_S: Final = 10.0
 LOOK_S: Final = 0.02
 RECENT: Final = 5
 """The newest deployments of a service: among them is the last that completed, and what still tidies up."""
-HOOKS: Final[tuple[HookKind, ...]] = ("confirm-start", "during-step", "confirm-promote", "on-rollback")
 
 
 class DeploymentActions(Desk):
@@ -107,7 +105,8 @@ class DeploymentActions(Desk):
             self._refuse_second(service)
             new = self._named(service, body.to_version)
             old = self._origin(service, body, new)
-            resolved = _planned(service, body.strategy, settings, is_flat=is_flat)
+            under = "" if is_flat else "/config"
+            resolved = planned(service.record.settings, body.strategy, settings, under=under)
             await self._supersede(tx, service)
             record = self._new_record(deployment_id, service, old, new, body.strategy, settings, actor, key)
             return self._rollouts.begin(tx, record, resolved, actor.name)
@@ -293,17 +292,6 @@ class DeploymentActions(Desk):
             if record.to_version_id == current and record.from_version_id in service.versions:
                 return str(record.from_version_id)
         raise conflict("there is no earlier version to go back to")
-
-
-def _planned(service: ServiceEntry, strategy: Strategy, settings: RolloutSettings, *, is_flat: bool) -> Plan:
-    """Return the settings as a plan for this service. Raises Problem 422 pointing to what does not fit."""
-    asked = {kind for hook in service.record.settings.webhooks for kind in hook.on}
-    hooks = tuple(kind for kind in HOOKS if kind in asked)
-    try:
-        return plan(strategy, settings, hooks=hooks, sticky=service.record.settings.sticky is not None)
-    except ConfigError as exc:
-        pointer = exc.path.removeprefix("config/") if is_flat else exc.path
-        raise invalid(f"/{pointer}", exc.reason) from exc
 
 
 def _plain(settings: RolloutSettings) -> dict[str, Any]:

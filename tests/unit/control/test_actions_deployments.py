@@ -1,5 +1,6 @@
 """Deployments: what starts, what is refused, and what people may do to a running one."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from gateway.control.bodies import (
     RolloutFields,
     StartDeployment,
     Traffic,
+    WhatIf,
 )
 from gateway.control.problems import Problem
 from gateway.core.rollout_settings import RolloutSettings
 from gateway.errors import IllegalTransition
-from tests.unit.control.desk import ANN, ROOT, desk
+from gateway.store.records import WindowRecord
+from tests.unit.control.desk import ANN, ROOT, START, desk
 
 
 async def refusal(work: Any) -> Problem:
@@ -290,3 +293,40 @@ async def test_deployments_are_listed_newest_first(tmp_path: Path) -> None:
         assert [record.id for record in page.items] == [ids[2], ids[1]]
         rest = await made.actions.list_deployments("auth", limit=2, cursor=page.next)
         assert ([record.id for record in rest.items], rest.next) == ([ids[0]], None)
+
+
+async def test_whatif_judges_earlier_rollouts_again(tmp_path: Path) -> None:
+    async with desk(tmp_path) as made:
+        old, new = await made.two_versions()
+        record = await made.start()
+        await made.settle()
+        rows = [
+            WindowRecord(
+                deployment_id=record.id,
+                version_id=version,
+                stage=1,
+                share=share,
+                started_at=START + timedelta(seconds=10 * second),
+                seconds=10,
+                answers=100,
+                errors={"500": errors} if errors else {},
+            )
+            for second in range(12)
+            for version, share, errors in ((old, 9000, 0), (new, 1000, 8))
+        ]
+        async with made.store.transaction() as tx:
+            tx.add_windows(rows)
+
+        def body(**config: Any) -> WhatIf:
+            return msgspec.convert({"serviceName": "auth", "config": config}, WhatIf)
+
+        strict = (await made.actions.whatif(body(errorThreshold=1))).items[0]
+        assert (strict.deployment_id, strict.status, strict.verdict) == (record.id, "rolling", "abort")
+        assert strict.after_ms < 120_000
+        assert strict.reason
+        kinder = (await made.actions.whatif(body(errors=["connect"]))).items[0]
+        assert kinder.verdict != "abort"
+        problem = await refusal(made.actions.whatif(body(steps=[50, 10])))
+        assert (problem.status, problem.errors[0].pointer) == (422, "/config/steps/1")
+        missing = msgspec.convert({"serviceName": "auth", "deploymentId": "none"}, WhatIf)
+        assert (await refusal(made.actions.whatif(missing))).status == 404
