@@ -327,9 +327,12 @@ async def test_share_of_a_client_is_freed_by_every_way_a_connection_ends() -> No
 
 
 @contextlib.asynccontextmanager
-async def websockets(handler: Callable[[ServerConnection], Awaitable[None]]) -> AsyncIterator[str]:
-    async with serve(handler, "127.0.0.1", 0) as server:
-        yield f"http://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
+async def websockets(
+    handler: Callable[[ServerConnection], Awaitable[None]], tls: ssl.SSLContext | None = None
+) -> AsyncIterator[str]:
+    async with serve(handler, "127.0.0.1", 0, ssl=tls) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{port}"
 
 
 async def echo(peer: ServerConnection) -> None:
@@ -359,6 +362,49 @@ async def test_websocket_through_tls(authority: Any) -> None:
         async with connect(where, ssl=client, server_hostname="a.example") as peer:
             await peer.send("x" * 300_000)
             assert await peer.recv() == "x" * 300_000
+        await until(lambda: running.capacity.open == 0)
+
+
+async def test_websocket_to_an_upstream_through_tls_and_its_goodbye(authority: Any) -> None:
+    settings = {"tls": UpstreamTlsSettings(ca=str(authority.ca))}
+    async with (
+        websockets(echo, server_tls(authority).context) as url,
+        gateway(url, settings=settings) as running,
+        connect(f"ws://127.0.0.1:{running.port}/chat") as peer,
+    ):
+        await peer.send("x" * 300_000)
+        assert await peer.recv() == "x" * 300_000
+        running.plane.begin_drain(1.0)
+        with pytest.raises(ConnectionClosed) as caught:
+            await asyncio.wait_for(peer.recv(), WAIT_S)
+        assert caught.value.rcvd is not None
+        await asyncio.wait_for(running.plane.drained.wait(), WAIT_S)
+        assert running.plane.forced == 0
+
+
+async def test_websocket_whose_client_vanishes_is_let_go_upstream() -> None:
+    gone = asyncio.Event()
+
+    async def stay(peer: ServerConnection) -> None:
+        await peer.wait_closed()
+        gone.set()
+
+    async with websockets(stay) as url, gateway(url) as running:
+        peer = await connect(f"ws://127.0.0.1:{running.port}/chat")
+        peer.transport.abort()
+        await asyncio.wait_for(gone.wait(), WAIT_S)
+        await until(lambda: running.capacity.open == 0)
+
+
+async def test_websocket_whose_upstream_vanishes_is_closed() -> None:
+    async def vanish(peer: ServerConnection) -> None:
+        peer.transport.abort()
+
+    async with websockets(vanish) as url, gateway(url) as running:
+        async with connect(f"ws://127.0.0.1:{running.port}/chat") as peer:
+            with pytest.raises(ConnectionClosed) as caught:
+                await asyncio.wait_for(peer.recv(), WAIT_S)
+            assert caught.value.rcvd is None
         await until(lambda: running.capacity.open == 0)
 
 
