@@ -1,6 +1,4 @@
-"""What a rollout knows about its two versions: kept for the whole rollout, stored with it, never reset at a
-step.
-"""
+"""What a rollout knows about its two versions. Kept for all of it and stored with it; no step resets it."""
 
 import math
 import struct
@@ -17,7 +15,10 @@ TAIL_PERCENT: Final = 95
 """From this share on too little old traffic is left to compare with."""
 BASELINE_ANSWERS: Final = 200
 """Fewer old answers than this before the switch are no baseline."""
+SEED_ANSWERS: Final = 1000
+"""Totals from before the rollout weigh no more than this: weeks' average is no measure for one evening."""
 FAILING: Final = 0.05
+"""An old version whose rate is above this is in trouble itself."""
 BASELINE_CHUNK_S: Final = 10.0
 BASELINE_CHUNKS: Final = 30
 """The baseline reaches back five minutes, further only while it lacks answers."""
@@ -28,7 +29,7 @@ MAX_USERS: Final = 1024
 LATENCY_ANSWERS: Final = 200
 """Old answers needed before "slow" means anything, new ones before it is held against them."""
 LATENCY_MEMORY: Final = 4000
-"""Old latencies in memory before the older half fades."""
+"""Old latencies in memory before they fade to half of it."""
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -67,7 +68,7 @@ class Tally(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def is_failing(self) -> bool:
-        """Whether this is more than the odd error: an old version like this is in trouble itself."""
+        """Whether this is trouble, and more than the odd error in few requests."""
         return self.errors >= 5 and self.rate > FAILING
 
 
@@ -109,9 +110,7 @@ class Chunk(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Slow(msgspec.Struct, frozen=True):
-    """How often each version was slow: slower than `maxLatencyRatio` times the old one's p95 of earlier
-    windows.
-    """
+    """How often each was slow: over `maxLatencyRatio` times the old version's p95 of earlier windows."""
 
     old_buckets: dict[int, float] = {}
     """The old version's latencies, fading."""
@@ -151,14 +150,12 @@ class Evidence(msgspec.Struct, frozen=True):
     threshold: Mixture = Mixture()
     lean: Lean = Lean()
     tail: Mixture = Mixture()
-    """The comparison with what little old traffic there still is, since the share reached `TAIL_PERCENT`."""
+    """In the tail: the comparison with what little old traffic there still is."""
     recent: tuple[Recent, ...] = ()
     before: tuple[Chunk, ...] = ()
     """The old version's last minutes, oldest first."""
     baseline: Tally | None = None
-    """The old version's last answers before the share reached `TAIL_PERCENT`; None: not there yet, or too
-    few.
-    """
+    """The old version's last answers before the tail; None: not in the tail, or too few answers."""
     baseline_rate: float = 0.0
     """99 % upper bound of the baseline's rate, as a fraction."""
     outage: Outage | None = None
@@ -191,16 +188,18 @@ def begin_step(evidence: Evidence, percent: int) -> Evidence:
 
 
 def step_live(evidence: Evidence, stage: int) -> Evidence:
-    """Return the evidence once the step's weights are live: first attempts of `stage` and later are the
-    step's.
-    """
+    """Return the evidence once the weights are live: first attempts of `stage` and later are the step's."""
     return replace(evidence, live_stage=stage)
 
 
 def forgive(evidence: Evidence) -> Evidence:
-    """Return the evidence with its statistics begun anew: a person saw them and decided to go on."""
+    """Return the evidence with all counts begun anew: a person saw them and decided to go on."""
     return replace(
         evidence,
+        step_new=Tally(),
+        step_old=Tally(),
+        new=Tally(),
+        old=Tally(),
         comparison=Mixture(),
         threshold=Mixture(),
         lean=Lean(),
@@ -223,13 +222,20 @@ class _Counted(msgspec.Struct, frozen=True):
 def seeded(cells: Iterable[Cell], rules: Rules) -> Evidence:
     """Return the evidence a rollout begins with: what the old version did so far.
 
-    cells: its totals by weights, as far as control has them; the newest stages with enough answers are taken.
+    cells: its totals by weights, as far as control has them; the newest with enough answers are taken.
     """
     newest = sorted(cells, key=lambda cell: cell.stage, reverse=True)
+    tally = Tally()
     taken: list[Cell] = []
-    while newest and sum(cell.answers for cell in taken) < BASELINE_ANSWERS:
+    while newest and tally.answers < BASELINE_ANSWERS:
         taken.append(newest.pop(0))
-    return _remember(Evidence(), Window(seconds=BASELINE_CHUNK_S, old=tuple(taken)), rules)
+        tally = Tally(*_total([_counted(cell, WHOLE, rules) for cell in taken]))
+    if tally.answers > SEED_ANSWERS:
+        tally = Tally(SEED_ANSWERS, math.ceil(tally.errors * SEED_ANSWERS / tally.answers))
+    return Evidence(
+        before=(Chunk(BASELINE_CHUNK_S, tally),),
+        slow=Slow(old_buckets=_faded(None, Window(seconds=0, old=tuple(taken)))),
+    )
 
 
 def _remember(evidence: Evidence, window: Window, rules: Rules) -> Evidence:
@@ -446,8 +452,9 @@ def _faded(slow: Slow | None, window: Window) -> dict[int, float]:
     for cell in window.old:
         for index, count in cell.latency.items():
             buckets[index] = buckets.get(index, 0) + count
-    if sum(buckets.values()) > LATENCY_MEMORY:
-        buckets = {index: count / 2 for index, count in buckets.items() if count > 1}
+    total = sum(buckets.values())
+    if total > LATENCY_MEMORY:
+        buckets = {index: count * LATENCY_MEMORY / 2 / total for index, count in buckets.items()}
     return buckets
 
 

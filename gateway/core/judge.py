@@ -165,9 +165,8 @@ def _threshold(evidence: Evidence, rules: Rules) -> str:
     if statistic < limit or not _enough_users(evidence, rules) or not _is_the_new_ones_doing(evidence, rules):
         return ""
     return (
-        f"The new version fails {_rate(evidence.new)}, more than errorThreshold allows "
-        f"({_percent(rules.error_threshold)}), and the old one less than half as often: "
-        f"{_odds(statistic, limit)}."
+        f"{_side_by_side(evidence)}. errorThreshold is {_percent(rules.error_threshold)}; "
+        f"{_odds(statistic, limit, 'it is above that')}."
     )
 
 
@@ -175,17 +174,9 @@ def _comparison(evidence: Evidence, rules: Rules) -> str:
     statistic, limit = evidence.comparison.value, _limit(rules, COMPARISON_SHARE)
     if statistic < limit:
         return ""
-    if not evidence.in_tail or evidence.baseline is None:
-        return (
-            f"The new version fails {_rate(evidence.new)}, the old one {_rate(evidence.old)}, "
-            f"each error weighed by the share of traffic then: {_odds(statistic, limit)}."
-        )
-    if _may_be_shared(evidence, rules):
+    if evidence.in_tail and evidence.baseline is not None and _may_be_shared(evidence, rules):
         return ""
-    return (
-        f"The new version fails {_rate(evidence.step_new)} at {evidence.percent} % of traffic; "
-        f"the old one failed {_rate(evidence.baseline)} before the switch: {_odds(statistic, limit)}."
-    )
+    return f"{_side_by_side(evidence)}. {_odds(statistic, limit, 'it is worse').capitalize()}."
 
 
 def _latency(evidence: Evidence, rules: Rules) -> str:
@@ -196,8 +187,9 @@ def _latency(evidence: Evidence, rules: Rules) -> str:
     if statistic < limit or (evidence.percent < 100 and slow.comparison.value < GUARD):
         return ""
     return (
-        f"The new version is slow too often: {_rate(slow.new)} took over {slow.bound_us / 1000:.0f} ms, "
-        f"{rules.max_latency_ratio:g} times what 95 % of the old one's stay under: {_odds(statistic, limit)}."
+        f"The new version is slow: {slow.new.errors} of {slow.new.answers} answers took over "
+        f"{slow.bound_us / 1000:.0f} ms, {rules.max_latency_ratio:g} times what 95 % of the old one's stay "
+        f"under. {_odds(statistic, limit, 'it is slower than that').capitalize()}."
     )
 
 
@@ -222,28 +214,46 @@ def _lacking(evidence: Evidence, rules: Rules) -> tuple[Gate, str] | None:
         )
     if step.rate > rules.error_threshold:
         return "rate", (
-            f"The new version fails {_rate(step)} in this step, over errorThreshold "
-            f"({_percent(rules.error_threshold)}); the old one {_rate(evidence.step_old)}: "
-            "not proven to be the new version's doing."
+            f"Over errorThreshold ({_percent(rules.error_threshold)}), but not proven to be the new "
+            f"version's doing: it fails {_rate(step)} in this step, {_other(evidence, evidence.step_old)}."
         )
     statistic, limit = _nearest(evidence, rules)
     if statistic >= ADVANCE_SHARE * limit:
         return "statistic", (
-            f"Suspicious: the new version fails {_rate(step)} in this step, the old one "
-            f"{_rate(evidence.step_old)}; {_odds(statistic, limit)}, "
-            f"and below {_number(ADVANCE_SHARE * limit)} before it may go on."
+            f"Suspicious: {_odds(statistic, limit, 'the new version is worse')}, "
+            f"and less than {_number(ADVANCE_SHARE * limit)} to go on."
         )
     return None
 
 
 def _clear(evidence: Evidence) -> str:
+    new = f"The new version fails {_rate(evidence.step_new)} in this step"
+    return f"{new}, {_other(evidence, evidence.step_old)}."
+
+
+def _side_by_side(evidence: Evidence) -> str:
+    """Say how both do, over the time that shows the difference best."""
+    lately = evidence.recent
+    scopes = [
+        ("so far", evidence.new, evidence.old),
+        ("in this step", evidence.step_new, evidence.step_old),
+        (
+            "lately",
+            Tally(sum(chunk.new_answers for chunk in lately), sum(chunk.new_errors for chunk in lately)),
+            Tally(sum(chunk.old_answers for chunk in lately), sum(chunk.old_errors for chunk in lately)),
+        ),
+    ]
+    when, new, old = max(scopes, key=lambda scope: scope[1].rate - scope[2].rate)
+    return f"The new version fails {_rate(new)} {when}, {_other(evidence, old)}"
+
+
+def _other(evidence: Evidence, old: Tally) -> str:
+    """Say what the new version's rate is compared with."""
     if evidence.in_tail and evidence.baseline is not None:
-        other = f"the old one failed {_rate(evidence.baseline)} before the switch"
-    elif evidence.percent == 100:
-        other = "there is nothing to compare it with"
-    else:
-        other = f"the old one {_rate(evidence.step_old)}"
-    return f"The new version fails {_rate(evidence.step_new)} in this step; {other}."
+        return f"the old one failed {_rate(evidence.baseline)} before the switch"
+    if evidence.percent == 100:
+        return "and there is nothing to compare it with"
+    return f"the old one {_rate(old)}"
 
 
 def _is_the_new_ones_doing(evidence: Evidence, rules: Rules) -> bool:
@@ -311,16 +321,16 @@ def _compared_with(evidence: Evidence) -> Literal["concurrent", "baseline", "non
 
 
 def _rate(tally: Tally) -> str:
-    return f"{_percent(tally.rate)} of requests ({tally.errors} of {tally.answers})"
+    return f"{_percent(tally.rate)} ({tally.errors} of {tally.answers})"
 
 
 def _percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %" if fraction < 0.1 else f"{100 * fraction:.0f} %"
 
 
-def _odds(statistic: float, limit: float) -> str:
-    return f"odds of {_number(statistic)} to 1 that it is worse, where {_number(limit)} abort"
+def _odds(statistic: float, limit: float, that: str) -> str:
+    return f"the evidence is {_number(statistic)} to 1 that {that}, {_number(limit)} is needed to abort"
 
 
 def _number(value: float) -> str:
-    return f"{value:.1f}" if value < 10 else f"{min(value, 1e9):.0f}"
+    return f"{value:.1f}" if value < 100 and value != round(value) else f"{min(value, 1e9):.0f}"
