@@ -1,9 +1,9 @@
 """The control process: builds every room, starts them in order, stops them in reverse.
 
 Order of a start: configuration → template (forked before any loop) → lock → link → orphans' sockets →
-listeners → store → catalog → workers with a table → epoch → rollouts, drains, probes → admin listener →
-ready. A successor in an upgrade takes lock, link and sockets from its predecessor instead, and reads the
-store again once the epoch is its own.
+listeners → store → catalog → workers with a table → epoch → rollouts, drains → admin listener → workers
+accept → ready. A successor in an upgrade takes lock, link and sockets from its predecessor instead, and reads
+the store again once the epoch is its own.
 """
 
 import asyncio
@@ -19,35 +19,22 @@ from typing import Any, Final
 import uvloop
 
 from gateway import __version__, config, log
-from gateway.admin.auth import Authenticator, ensure_bootstrap_token
-from gateway.admin.server import AdminServer
+from gateway.admin.auth import ensure_bootstrap_token
 from gateway.config import Config, ListenSettings
-from gateway.control.actions import Actions
-from gateway.control.breakers import Breakers
-from gateway.control.catalog import Catalog
-from gateway.control.checks import Checks
-from gateway.control.drains import Drains
 from gateway.control.handover import Succession, Upgrade
-from gateway.control.hub import Hub, Peer
+from gateway.control.hub import Hub
 from gateway.control.listeners import AddressTaken, Listeners, bound, bound_address, split_address
 from gateway.control.lock import StoreLock
-from gateway.control.probes import Probes
-from gateway.control.resolver import Resolver
-from gateway.control.rollout_acts import Acts
-from gateway.control.rollouts import Rollouts
 from gateway.control.sdnotify import Notifier
 from gateway.control.supervisor import Supervisor
 from gateway.control.tally import Tally
 from gateway.control.template import Template
-from gateway.control.webhooks import Webhooks
 from gateway.core.targets import Listener
 from gateway.errors import ConfigError, GatewayError
 from gateway.http1.listener import raise_descriptor_limit
 from gateway.link import channel as link
-from gateway.link.messages import BreakerReport
-from gateway.link.snapshot import ProxySettings
 from gateway.link.spawn import ListenSpec
-from gateway.store.sqlite import SqliteStore
+from gateway.rooms import Rooms, proxy_settings
 from gateway.worker.main import run_worker
 
 logger = log.get_logger(room="serve")
@@ -61,7 +48,7 @@ ADMIN_CLOSE_S: Final = 2.0
 
 
 def main(config_path: str | None = None, overrides: Mapping[str, Any] | None = None) -> int:
-    """Run the gateway until it is told to stop. Returns the exit code; raises ConfigError before any effect."""
+    """Run the gateway until it is told to stop. Returns the exit code; raises ConfigError first of all."""
     log.configure()
     settings = config.load(config_path, overrides=overrides)
     raise_descriptor_limit()
@@ -122,7 +109,7 @@ class Control:
         self.lock: StoreLock | None = None
         self.link: socket.socket | None = None
         self.admin_socket: socket.socket | None = None
-        self.store: SqliteStore | None = None
+        self.opened: Rooms | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
         self._unready: str | None = "starting"
@@ -155,16 +142,16 @@ class Control:
         self.listeners.adopt_activated(os.environ)
         self.listeners.bind()
         self.admin_socket = _admin_socket(self.settings)
-        await self._open_store()
+        await self._open_rooms()
         self.supervisor.start()
         await self.supervisor.ready()
-        await self._store.raise_epoch()
+        await self.rooms.store.raise_epoch()
 
     async def _succeed(self, succession: Succession) -> None:
         for name, fd in await succession.listeners():
             self.listeners.adopt(name, fd)
         self.listeners.bind()
-        await self._open_store()
+        await self._open_rooms()
         self.supervisor.start()
         await self.supervisor.ready()
         handed = await succession.commit(__version__)
@@ -176,72 +163,32 @@ class Control:
             self.lock = handed.lock
             self._open_link(handed.link)
             self.admin_socket = next(iter(handed.admin.values()), None) or _admin_socket(self.settings)
-        epoch = await self._store.raise_epoch()
-        await self.catalog.load(self._store, self.settings.service)
-        self.catalog.publish_all()
+        epoch = await self.rooms.store.raise_epoch()
+        await self.rooms.catalog.load(self.rooms.store, self.settings.service)
+        self.rooms.catalog.publish_all()
         succession.taken(epoch)
 
-    async def _open_store(self) -> None:
-        """Open the store and build what serves from it: the first table is ready when this returns."""
-        settings = self.settings
-        self.store = await SqliteStore.open(settings.store.url, now=datetime.now(UTC))
-        self.catalog = Catalog(self.hub, proxy=_proxy_settings(settings), workers=settings.worker_count)
-        await self.catalog.load(self.store, settings.service)
-        self._build()
-
-    def _build(self) -> None:
-        """Build the rooms that stand on store and catalog."""
-        store, catalog, hub = self._store, self.catalog, self.hub
-        self.breakers = Breakers(store, catalog, hub)
-        hub.events.breaker = self._on_breaker_report
-        self.probes = Probes(store, catalog)
-        self.checks = Checks(store, catalog, self.probes)
-        self.drains = Drains(store, catalog, hub)
-        self.webhooks = Webhooks()
-        acts = Acts(catalog, hub, self.checks, self.drains, self.webhooks)
-        self.rollouts = Rollouts(store, catalog, self.tally, acts)
-        self.resolver = Resolver(catalog, allowed=self.settings.admin.allowed_targets)
-        self.auth = Authenticator(store, failed_logins=self.settings.rate_limit.failed_logins_per_15_minutes)
-        self.actions = Actions(
-            store=store,
-            catalog=catalog,
-            hub=hub,
-            rollouts=self.rollouts,
-            drains=self.drains,
-            checks=self.checks,
-            tally=self.tally,
-            resolve=self.resolver.resolve,
+    async def _open_rooms(self) -> None:
+        self.opened = await Rooms.open(
+            self.settings,
+            self.hub,
+            self.tally,
+            self,
             upgrade=self.upgrade,
             listeners=self._own_listeners,
-            failures=self.breakers.failures,
-            allowed_targets=self.settings.admin.allowed_targets,
-            drain_ms=self.settings.shutdown.drain,
-            release=__version__,
-        )
-        self.admin = AdminServer(
-            actions=self.actions,
-            auth=self.auth,
-            store=store,
-            catalog=catalog,
-            tally=self.tally,
-            hub=hub,
-            state=self,
-            limits=self.settings.rate_limit,
         )
 
     async def _take_charge(self) -> None:
         """The store is ours: go on with everything it says is under way, and let the workers accept."""
-        saved = await self._store.meta("tally")
+        rooms = self.rooms
+        saved = await rooms.store.meta("tally")
         if saved is not None:
             self.tally.load(saved)
-        await ensure_bootstrap_token(self._store, self.folder / TOKEN_NAME, datetime.now(UTC))
-        await self.breakers.recover()
-        self.supervisor.open()
-        await self.rollouts.recover()
-        self.catalog.follow(self.rollouts)
-        self.drains.recover(await self._store.load_versions())
+        await ensure_bootstrap_token(rooms.store, self.folder / TOKEN_NAME, datetime.now(UTC))
+        await rooms.take_up()
         assert self.admin_socket is not None
-        await self.admin.start(self.admin_socket.dup())
+        await rooms.admin.start(self.admin_socket.dup())
+        self.supervisor.open()  # last of what can fail: until here a former control's workers serve on
         self._start_loops()
         self._unready = None
         self._write_runtime()
@@ -265,11 +212,12 @@ class Control:
         return 0 if why == "stop" else 1
 
     def _start_loops(self) -> None:
+        rooms = self.rooms
         self._loops = [
-            self._spawn(self.rollouts.run(), "rollouts"),
-            self._spawn(self.probes.run(), "probes"),
-            self._spawn(self.breakers.run(), "breakers"),
-            self._spawn(self.resolver.run(), "resolver"),
+            self._spawn(rooms.rollouts.run(), "rollouts"),
+            self._spawn(rooms.probes.run(), "probes"),
+            self._spawn(rooms.breakers.run(), "breakers"),
+            self._spawn(rooms.resolver.run(), "resolver"),
             self._spawn(self._housekeeping(), "housekeeping"),
         ]
         if self.notifier.watchdog_s is not None:
@@ -281,15 +229,12 @@ class Control:
             task.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         self._loops = []
-        await self.drains.stop()
-        await self.rollouts.stop()
-        await self.probes.flush()
-        await self.breakers.flush()
+        await self.rooms.let_go()
 
     async def _housekeeping(self) -> None:
         while True:
-            pruned = await self._store.prune(datetime.now(UTC))
-            report = await self._store.verify_audit()
+            pruned = await self.rooms.store.prune(datetime.now(UTC))
+            report = await self.rooms.store.verify_audit()
             logger.info("audit_head", ok=report.ok, count=report.count, head=report.head_hash, pruned=pruned)
             await asyncio.sleep(HOUSEKEEPING_S)
 
@@ -305,7 +250,7 @@ class Control:
         return task
 
     def _on_task_end(self, task: asyncio.Task[None]) -> None:
-        """A loop that breaks takes the process with it: the next control starts afresh, the workers serve on."""
+        """A loop that breaks takes the process with it: the next control starts afresh."""
         self._tasks.discard(task)
         if task.cancelled() or task.exception() is None:
             return
@@ -326,7 +271,7 @@ class Control:
         try:
             new = self._reload()
             _refuse_unreloadable(self.settings, new)
-            await self.catalog.reload(self._store, new.service, _proxy_settings(new))
+            await self.rooms.catalog.reload(self.rooms.store, new.service, proxy_settings(new))
         except GatewayError as exc:
             logger.error("reload_refused", error=str(exc))
         else:
@@ -372,11 +317,11 @@ class Control:
     async def _resume(self) -> None:
         assert self.link is not None
         self.hub.open(self.link)
-        await self.rollouts.recover()
+        await self.rooms.take_up()
         self._start_loops()
 
     async def _is_in_charge(self) -> bool:
-        return await self._store.is_current()
+        return await self.rooms.store.is_current()
 
     # -- ending
 
@@ -395,9 +340,9 @@ class Control:
         logger.info("stopping", delay_ms=self.settings.shutdown.delay, drain_ms=self.settings.shutdown.drain)
         await self._delay(self.settings.shutdown.delay / 1000)
         await self.supervisor.stop(self.settings.shutdown.drain / 1000)
-        await self.admin.close(ADMIN_CLOSE_S)
-        await self.webhooks.close()
-        await self._store.close()
+        await self.rooms.admin.close(ADMIN_CLOSE_S)
+        await self.rooms.webhooks.close()
+        await self.rooms.store.close()
         for name in (LINK_NAME, RUNTIME_NAME):
             (self.folder / name).unlink(missing_ok=True)
         self._close_sockets()
@@ -413,41 +358,36 @@ class Control:
 
     async def _leave(self) -> None:
         """A successor is in charge: answer what was asked of us, touch nothing that is its own now."""
-        await self.admin.close(ADMIN_CLOSE_S)
-        await self.webhooks.close()
+        await self.rooms.admin.close(ADMIN_CLOSE_S)
+        await self.rooms.webhooks.close()
         self.supervisor.release()
-        await self._store.close()
+        await self.rooms.store.close()
         self._close_sockets()
         assert self.lock is not None
         self.lock.drop()
         logger.info("succeeded", pid=os.getpid())
 
     async def abandon(self) -> None:
-        """A start failed: end what was begun."""
+        """A start failed: end what it began. Workers of a former control serve on, for the next start."""
         await self.supervisor.quit()
-        if self.store is not None:
-            await self.store.close()
+        if self.opened is not None:
+            await self.opened.store.close()
         self._close_sockets()
         if self.lock is not None:
-            self.lock.release()
+            self.lock.drop()
 
     def _close_sockets(self) -> None:
         for sock in (self.link, self.admin_socket):
             if sock is not None:
                 sock.close()
 
-    def _on_breaker_report(self, peer: Peer, report: BreakerReport) -> None:
-        """Requests fail at an endpoint, or go well again: the breaker's business, and a reason to probe."""
-        self.breakers.on_report(peer, report)
-        if report.kind in ("failures", "opened", "trial_failed"):
-            self.probes.hurry(report.key)
-
     # -- small things
 
     @property
-    def _store(self) -> SqliteStore:
-        assert self.store is not None, "the store is opened before anything asks for it"
-        return self.store
+    def rooms(self) -> Rooms:
+        """Return what stands on the store."""
+        assert self.opened is not None, "the store is opened before anything asks for it"
+        return self.opened
 
     @property
     def admin_address(self) -> str:
@@ -479,20 +419,6 @@ def _listen_spec(listen: ListenSettings) -> ListenSpec:
     )
 
 
-def _proxy_settings(settings: Config) -> ProxySettings:
-    """Return what the workers need of the configuration."""
-    trusted = dict.fromkeys(net for listen in settings.listeners for net in listen.trusted_proxies)
-    return ProxySettings(
-        timeouts=settings.timeouts,
-        limits=settings.limits,
-        trusted_proxies=tuple(trusted),
-        access_log_format=settings.access_log.format,
-        access_log_path=settings.access_log.path,
-        orphan_timeout_s=settings.shutdown.orphan_timeout / 1000,
-        drain_s=settings.shutdown.drain / 1000,
-    )
-
-
 def _admin_socket(settings: Config) -> socket.socket:
     """Bind the admin address. Raises ConfigError naming it."""
     try:
@@ -505,6 +431,12 @@ def _admin_socket(settings: Config) -> socket.socket:
 
 def _refuse_unreloadable(old: Config, new: Config) -> None:
     """Raise ConfigError naming a key that only an upgrade can change."""
-    for key in ("workers", "store", "admin", "listen"):
+    for key in ("workers", "store", "admin", "shutdown", "rate_limit"):
         if getattr(old, key) != getattr(new, key):
             raise ConfigError(key, "cannot change by a reload; `gateway upgrade` applies it")
+    if [_listen_spec(listen) for listen in old.listeners] != [
+        _listen_spec(listen) for listen in new.listeners
+    ]:
+        raise ConfigError(
+            "listen", "only trusted_proxies can change by a reload; `gateway upgrade` applies the rest"
+        )

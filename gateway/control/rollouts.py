@@ -152,10 +152,13 @@ class Rollouts:
     # the loop
 
     async def recover(self) -> None:
-        """Take up every stored rollout where it stopped. Once, after catalog and tally are loaded.
+        """Take up every stored rollout where it stopped; after catalog and tally are loaded, or after `stop`.
 
         Raises StoreError naming a deployment whose state does not load.
         """
+        self._stopping = False
+        self._last_tick = None
+        self._running.clear()
         self._frozen = (await self._store.meta("frozen")) == b"1"
         found = {record.id: record for record in await self._store.open_deployments()}
         for record in (await self._store.deployments(limit=RECENT)).items:

@@ -22,7 +22,8 @@ MAY_IMPORT: Final = {
     "control": frozenset({"store.api", "store.records", "link", "core", "http1", "log"}),
     "admin": frozenset({"control", "store.records", "store.api", "link", "core", "http1", "log"}),
     "cli": frozenset({"config", "admin.schemas"}),
-    "serve": EVERY_ROOM,
+    "serve": EVERY_ROOM | {"rooms"},
+    "rooms": EVERY_ROOM,
     "demo": frozenset(),
     "log": frozenset(),
     "errors": frozenset(),
@@ -31,7 +32,7 @@ MAY_IMPORT: Final = {
 }
 """Room -> the rooms it may import, besides itself and the open ones.
 
-Of the store, control and admin know the records and the two Protocols; its SQL only `serve` may choose.
+Of the store, control and admin know the records and the two Protocols; its SQL only the composition (`serve`, `rooms`) may choose.
 """
 WHEN_ASKED: Final = {"cli": frozenset({"serve", "demo"})}
 """Room -> what it may import inside a function: a client of the admin API does not load the whole gateway."""
