@@ -28,24 +28,22 @@ from gateway.errors import (
 )
 from gateway.http1.chunked import chunk, last_chunk
 from gateway.http1.client import UpstreamConnection
-from gateway.http1.message import CHUNKED, CRLF, STATUS_LINES, date_line, problem_response, response_head
+from gateway.http1.message import problem_response, response_head
 from gateway.http1.request import CHUNKED_BODY
-from gateway.http1.response import ResponseReader
 from gateway.http1.server import NEVER, ServerProtocol, reason_label
 from gateway.link.counts import ANSWERED, VersionCounts
-from gateway.worker import asides
+from gateway.worker import answers, asides
 from gateway.worker.gate import Gate
 from gateway.worker.policy import Policy, sticky_key
+from gateway.worker.tunnels import TunnelHold
+from gateway.worker.upload import Upload
 
 if TYPE_CHECKING:
     from gateway.worker.plane import Plane
 
-MAX_HELD_BYTES: Final = 65_536
-"""How much of a body is held while there is no upstream to write it to."""
 CLIENT_GONE: Final = "client_gone"
 RETRY_AFTER_S: Final = "1"
 MAX_COHORT_ERRORS: Final = 1_000
-EVENT_STREAM: Final = b"text/event-stream"
 KINDS: Final = [None if status < 400 else str(status) for status in range(1000)]
 """What an answer of each status is to retry, breaker and judge: None is a good one."""
 METHODS: Final = {
@@ -67,8 +65,6 @@ class Exchange:
         "answered_us",
         "attempts",
         "began",
-        "body",
-        "body_bytes",
         "breaker_epoch",
         "client",
         "connecting",
@@ -78,7 +74,6 @@ class Exchange:
         "gate",
         "head",
         "is_chosen_by_split",
-        "is_replayable",
         "is_stream",
         "key",
         "last_endpoint",
@@ -98,6 +93,7 @@ class Exchange:
         "status",
         "table",
         "tried",
+        "upload",
         "upstream",
         "version",
     )
@@ -140,11 +136,7 @@ class Exchange:
         self.breaker_epoch = 0
         self.connecting: asyncio.Task[None] | None = None
         self.upstream: UpstreamConnection | None = None
-        self.body: list[bytes] = []
-        """Framed pieces of the request's body, not yet sent or kept for another attempt."""
-        self.body_bytes = 0
-        self.is_replayable = True
-        """Whether `body` holds all of the body that has come."""
+        self.upload = Upload()
         self.status = 0
         self.content_bytes = 0
         """Of the answer's content, so far."""
@@ -314,12 +306,11 @@ class Exchange:
         self.phase = _SENT
         self.client.deadline = 0.0
         connection.send(self, self.request.method, self.head)
-        if self.body:
-            for piece in self.body:
-                connection.transport.write(piece)
-            self._bound_body()
         if self.request.length:
-            self.client.resume()
+            assert self.policy is not None
+            self.upload.send_held(connection, self.policy.replay_bytes)
+            if connection.writable:
+                self.client.resume()
 
     # --- 3. the request's body, on its way up -----------------------------------------------------
 
@@ -332,25 +323,13 @@ class Exchange:
             self._pass_up(last_chunk(trailers))
 
     def _pass_up(self, framed: bytes) -> None:
-        upstream = self.upstream
-        if upstream is None:
-            self.body.append(framed)
-            self.body_bytes += len(framed)
-            if self.body_bytes > MAX_HELD_BYTES:
-                self.client.pause()
+        if self.upstream is not None:
+            assert self.policy is not None
+            self.upload.send(framed, self.upstream, self.policy.replay_bytes)
             return
-        upstream.transport.write(framed)
-        if self.is_replayable:
-            self.body.append(framed)
-            self.body_bytes += len(framed)
-            self._bound_body()
-
-    def _bound_body(self) -> None:
-        """Let go of a body that is too long to be kept for another attempt."""
-        assert self.policy is not None
-        if not self.is_replayable or self.body_bytes > self.policy.replay_bytes:
-            self.is_replayable = False
-            self.body.clear()
+        self.upload.hold(framed)
+        if self.upload.is_long:
+            self.client.pause()
 
     def on_upstream_writable(self, *, writable: bool) -> None:
         self.client.deadline = 0.0
@@ -377,28 +356,16 @@ class Exchange:
         self.phase = _ANSWERED
         self.content_bytes = len(body)
         if not client.begin_answer() or self.request.http10 or self.set_cookie:
-            head = self._rewritten(reader, self.set_cookie + client.connection_field())
+            more = self.set_cookie + client.connection_field()
+            head = answers.whole_head(reader, more, http10=self.request.http10)
         else:
             head = reader.rewritten
             if not head:
-                head = self._rewritten(reader, b"")
+                head = answers.whole_head(reader, b"", http10=False)
                 if b"date" in reader.special:
                     reader.rewritten = head
         client.transport.write(head + body if body else head)
         self._complete(now)
-
-    def _rewritten(self, reader: ResponseReader, more: bytes) -> bytes:
-        """Return the head to send for a response that came whole. more: fields for this client alone."""
-        status, special = self.status, reader.special
-        pieces = [STATUS_LINES[status], *reader.lines]
-        date = special.get(b"date")
-        pieces += (date_line(),) if date is None else (b"Date: ", date, CRLF)
-        if status != 204 and (length := special.get(b"content-length")) is not None:
-            pieces += (b"Content-Length: ", length, CRLF)
-        elif reader.length == CHUNKED_BODY and status != 204 and not self.request.http10:
-            pieces.append(CHUNKED)  # to HEAD, or a 304: what a GET would have got
-        pieces += (more, CRLF)
-        return b"".join(pieces)
 
     def _begin_relay(self, body: bytes) -> None:
         """Send the head of a response whose body is still coming."""
@@ -407,7 +374,6 @@ class Exchange:
         assert upstream is not None
         assert endpoint is not None
         reader = upstream.reader
-        special = reader.special
         self.phase = _RELAYING
         client.deadline = 0.0
         if self.version is not None:
@@ -416,19 +382,12 @@ class Exchange:
         if reader.length < 0 and request.http10:
             request.keep_alive = False  # the close ends the body
         client.begin_answer()
-        date = special.get(b"date")
-        pieces = [STATUS_LINES[self.status], *reader.lines]
-        pieces += (date_line(),) if date is None else (b"Date: ", date, CRLF)
-        if self.rechunks:
-            pieces.append(CHUNKED)
-        elif reader.length >= 0:
-            pieces += (b"Content-Length: ", special[b"content-length"], CRLF)
-        pieces += (self.set_cookie, client.connection_field(), CRLF)
-        if body:
-            self.content_bytes = len(body)
-            pieces.append(chunk(body) if self.rechunks else body)
-        client.transport.write(b"".join(pieces))
-        if reader.length < 0 and _is_event_stream(reader.lines):
+        head = answers.begun_head(reader, self.set_cookie + client.connection_field(), rechunks=self.rechunks)
+        self.content_bytes = len(body)
+        if body and self.rechunks:
+            body = chunk(body)
+        client.transport.write(head + body)
+        if reader.length < 0 and answers.is_event_stream(reader):
             self._count_stream(endpoint, 1)
 
     def on_response_body(self, data: bytes) -> None:
@@ -458,7 +417,7 @@ class Exchange:
         if reader.status == 100:
             client.continue_body()
         elif not self.request.http10:
-            client.transport.write(b"".join((STATUS_LINES[reader.status], *reader.lines, CRLF)))
+            client.transport.write(answers.interim_head(reader))
 
     def on_upgrade(self, rest: bytes) -> None:
         """Join the two connections if the client asked for it (RFC 9110 §7.8)."""
@@ -474,27 +433,18 @@ class Exchange:
         if self.version is not None:
             self.version.counts.request(self.method, 101, self.answered_us)
         client.begin_answer()
-        upgrade = (b"Connection: Upgrade\r\nUpgrade: ", protocol, CRLF, CRLF)
-        client.transport.write(b"".join((STATUS_LINES[101], *reader.lines, *upgrade)))
+        client.transport.write(answers.switching_head(reader, protocol))
         self.plane.tunnels.join(self, rest, is_websocket=protocol.lower() == b"websocket")
 
     def detach(self) -> Callable[[bool], None]:
         """Leave the two connections to a tunnel. Returns what to call at its end, with whether it was cut."""
-        endpoint, version, gate, on_lost = self.endpoint, self.version, self.gate, self.client.on_lost
+        endpoint = self.endpoint
         assert endpoint is not None
-        _hold_tunnel(endpoint, version, 1)
+        hold = TunnelHold(endpoint, self.version, self.gate, self.client.on_lost)
         self._settle(monotonic(), ANSWERED, None)
         self.gate = self.upstream = None
         self._forget()
-
-        def end(was_cut: bool) -> None:
-            endpoint.forced += was_cut
-            _hold_tunnel(endpoint, version, -1)
-            if gate is not None:
-                gate.leave()
-            on_lost()
-
-        return end
+        return hold.end
 
     # --- 5. the end -------------------------------------------------------------------------------
 
@@ -581,9 +531,7 @@ class Exchange:
         if self.tried:
             self.tried.clear()
         if self.request.length:
-            self.body.clear()
-            self.body_bytes = 0
-            self.is_replayable = True
+            self.upload.forget()
         if self.gate is not None:
             gate, self.gate = self.gate, None
             gate.leave()
@@ -603,7 +551,7 @@ class Exchange:
         self._fail("502" if isinstance(error, BadResponse) else "reset", error)
 
     def _may_be_repeated(self) -> bool:
-        return self.method in IDEMPOTENT and self.is_replayable and not self.client.answer_begun
+        return self.method in IDEMPOTENT and self.upload.is_replayable and not self.client.answer_begun
 
     def _fail(self, kind: str, error: UpstreamError) -> None:
         """An attempt failed: charge it to its version, then try again if that is allowed, or say so."""
@@ -646,7 +594,7 @@ class Exchange:
             kind=kind,
             sent=sent,
             method=self.method,
-            body_at_hand=self.is_replayable,
+            body_at_hand=self.upload.is_replayable,
             response_started=self.client.answer_begun,
         )
         if not allowed or (service.budget is not None and not service.budget.take(now)):
@@ -795,20 +743,3 @@ class Exchange:
             self.upstream = None
             upstream.close()
             self._fail("timeout", UpstreamTimeout("the upstream did not answer in time", sent=True))
-
-
-def _hold_tunnel(endpoint: Endpoint, version: Version | None, change: int) -> None:
-    """Count a tunnel in or out."""
-    endpoint.in_flight += change
-    endpoint.streams += change
-    if version is not None:
-        version.counts.in_flight += change
-        version.counts.streams += change
-
-
-def _is_event_stream(lines: list[bytes]) -> bool:
-    """Tell whether a response's fields say `Content-Type: text/event-stream`."""
-    for at in range(0, len(lines), 3):
-        if lines[at].lower() == b"content-type: ":
-            return lines[at + 1].lower().startswith(EVENT_STREAM)
-    return False

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Final
 
+from gateway.core.table import Endpoint, Version
 from gateway.worker.frames import GOING_AWAY, SERVICE_RESTART
+from gateway.worker.gate import Gate
 from gateway.worker.tunnel import Tunnel
 
 if TYPE_CHECKING:
@@ -12,6 +14,34 @@ if TYPE_CHECKING:
 
 SPREAD: Final = 0.7
 """Goodbyes are spread over this part of a drain's window, so that clients do not all come back at once."""
+
+
+class TunnelHold:
+    """What a tunnel takes at its endpoint, its version and its service's gate, from its 101 to its end."""
+
+    def __init__(
+        self, endpoint: Endpoint, version: Version | None, gate: Gate | None, on_lost: Callable[[], None]
+    ) -> None:
+        self._endpoint = endpoint
+        self._version = version
+        self._gate = gate
+        self._on_lost = on_lost
+        self._count(1)
+
+    def end(self, was_cut: bool) -> None:
+        """Give it all back."""
+        self._endpoint.forced += was_cut
+        self._count(-1)
+        if self._gate is not None:
+            self._gate.leave()
+        self._on_lost()
+
+    def _count(self, change: int) -> None:
+        self._endpoint.in_flight += change
+        self._endpoint.streams += change
+        if self._version is not None:
+            self._version.counts.in_flight += change
+            self._version.counts.streams += change
 
 
 class Tunnels:

@@ -1,0 +1,54 @@
+"""A request's body on its way up: held while there is no upstream, kept as long as it may be needed again."""
+
+from typing import Final
+
+from gateway.http1.client import UpstreamConnection
+
+MAX_HELD_BYTES: Final = 65_536
+"""How much of a body is held while there is no upstream to write it to; then the client is not read from."""
+
+
+class Upload:
+    """The framed pieces of one body; used for one request after the other."""
+
+    __slots__ = ("_bytes", "_pieces", "is_replayable")
+
+    def __init__(self) -> None:
+        self.is_replayable = True
+        """Whether all of the body that has come is still at hand."""
+        self._pieces: list[bytes] = []
+        self._bytes = 0
+
+    @property
+    def is_long(self) -> bool:
+        """Whether no more should be held."""
+        return self._bytes > MAX_HELD_BYTES
+
+    def hold(self, framed: bytes) -> None:
+        """Take a piece for the upstream to come."""
+        self._pieces.append(framed)
+        self._bytes += len(framed)
+
+    def send(self, framed: bytes, upstream: UpstreamConnection, keep_bytes: int) -> None:
+        """Write a piece, and keep it if the body so far is no longer than `keep_bytes`."""
+        upstream.transport.write(framed)
+        if self.is_replayable:
+            self.hold(framed)
+            self._bound(keep_bytes)
+
+    def send_held(self, upstream: UpstreamConnection, keep_bytes: int) -> None:
+        """Write what has come so far, to a new upstream."""
+        for piece in self._pieces:
+            upstream.transport.write(piece)
+        self._bound(keep_bytes)
+
+    def forget(self) -> None:
+        """The request is over."""
+        self._pieces.clear()
+        self._bytes = 0
+        self.is_replayable = True
+
+    def _bound(self, keep_bytes: int) -> None:
+        if self._bytes > keep_bytes:
+            self.is_replayable = False
+            self._pieces.clear()
