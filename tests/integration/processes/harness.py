@@ -1,7 +1,6 @@
 """Real processes for tests: a small gateway, an upstream, and clients that count what goes wrong."""
 
 import http.client
-import http.server
 import json
 import os
 import signal
@@ -48,34 +47,21 @@ def free_port() -> int:
 
 
 class Upstream:
-    """A server that answers 200 with two bytes."""
+    """A sample service in a process of its own."""
 
     def __init__(self) -> None:
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Length", "2")
-                self.end_headers()
-                self.wfile.write(b"ok")
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
-        self.thread.start()
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.server.server_address[1]}"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "gateway.demo.sample", "--port", "0", "--version", "v1"],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self.address = f"127.0.0.1:{self.process.stdout.readline().rpartition(' ')[2].strip()}"
 
     def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
+        self.process.kill()
+        self.process.communicate()
 
 
 class Control:
