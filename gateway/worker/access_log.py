@@ -136,10 +136,10 @@ class AccessLog:
         if lines and not self._writer.put(self._encode(lines), len(lines)):
             self._refused += len(lines)
 
-    def close(self) -> None:
-        """Write what is left; give up after CLOSE_S on a target that stalls."""
+    def close(self, wait_s: float = CLOSE_S) -> None:
+        """Write what is left. A target that stalls is waited for so long, then left to the process's end."""
         self.flush()
-        self._writer.close()
+        self._writer.close(wait_s)
 
 
 # Formats
@@ -215,13 +215,13 @@ class _Writer(threading.Thread):
             self._taken_bytes += len(piece)
         self._target.close()
 
-    def close(self) -> None:
-        """Write what waits and end, or leave a stalled target to the process's end."""
+    def close(self, wait_s: float) -> None:
+        """Write what waits, then end; return when that is done, or after `wait_s` seconds."""
         if not self.is_alive():
             self._target.close()
             return
         self._pieces.put(None)
-        self.join(CLOSE_S)
+        self.join(wait_s)
 
 
 class _Target:

@@ -297,7 +297,7 @@ class Plane:
             return
         self._log_settings = wanted
         if self.log is not None:
-            self.log.close()
+            self.log.close(wait_s=0)
             self.log = None
         if proxy.access_log_format != "off":
             style: Literal["json", "combined"] = "json" if proxy.access_log_format == "json" else "combined"

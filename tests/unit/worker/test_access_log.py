@@ -194,6 +194,21 @@ async def test_stalled_target_drops_whole_lines_and_counts_them(
     assert all(json.loads(line)["status"] == 200 for line in lines)
 
 
+async def test_end_does_not_wait_for_a_target_that_stalls(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    log = AccessLog("json", str(path))
+    log.start()
+    for _ in range(BATCH * 2):
+        add(log)  # more than a pipe holds
+    log.close(wait_s=0)
+    assert log._writer.is_alive()
+    os.close(reader)  # the pipe breaks, which ends the wait
+    await until(lambda: not log._writer.is_alive())
+    assert log.dropped > 0
+
+
 async def test_target_that_fails_is_counted_and_tried_again(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
