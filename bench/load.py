@@ -103,8 +103,8 @@ class Load:
         async with asyncio.TaskGroup() as group:
             while self.sent < requests or (until and not until.is_set()):
                 due = self.started + self.sent / settings.rate
-                if (wait := due - time.monotonic()) > 0:
-                    await asyncio.sleep(wait)
+                # Also when it is late: what the sockets have to say comes before the next request.
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
                 kind = settings.cycle[self.sent % len(settings.cycle)]
                 self.sent += 1
                 if self.in_flight >= settings.in_flight:
