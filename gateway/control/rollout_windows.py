@@ -111,6 +111,11 @@ class Windows:
         ]
 
 
+def cells_of(judged: Judged, version: str) -> list[Cell]:
+    """Return all that was counted of one version, a cell for each of its weights."""
+    return [_cell(key, total) for key, total in judged.items() if key[0] == version]
+
+
 def _cell(key: Key, total: JudgedTotal) -> Cell:
     return Cell(
         stage=key[1],

@@ -15,8 +15,8 @@ from msgspec.structs import replace
 from gateway.control.rollout_acts import Acts, CatalogView
 from gateway.control.rollout_rows import at, decision_row, decoded, deployment_row, event_row
 from gateway.control.rollout_windows import Judged as JudgedCells
-from gateway.control.rollout_windows import Windows
-from gateway.core.judge import judge
+from gateway.control.rollout_windows import Windows, cells_of
+from gateway.core.judge import judge, seeded
 from gateway.core.rollout import due, move, resume
 from gateway.core.rollout_commands import (
     Act,
@@ -119,6 +119,7 @@ class Rollouts:
     def begin(self, tx: Transaction, record: DeploymentRecord, plan: Plan, actor: str) -> DeploymentRecord:
         """Open a deployment inside the caller's transaction. Returns the row as it will be stored."""
         assert record.from_version_id is not None
+        judged = self._tally.judged(record.service_name)
         state = Rollout(
             id=record.id,
             service=record.service_name,
@@ -126,9 +127,10 @@ class Rollouts:
             new=record.to_version_id,
             plan=plan,
             frozen=self._frozen,
+            evidence=seeded(cells_of(judged, record.from_version_id), plan.rules),
         )
         running = Running(record, state)
-        running.windows.start_from(self._tally.judged(state.service))
+        running.windows.start_from(judged)
         return self._move(tx, running, [Start(actor)])
 
     def order(self, tx: Transaction, deployment_id: str, event: Event) -> DeploymentRecord:
