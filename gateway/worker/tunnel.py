@@ -108,10 +108,6 @@ class Tunnel:
         """
         self._client.set_protocol(_ClientEnd(self, self._client, self._upstream))
         self._upstream.set_protocol(_UpstreamEnd(self, self._upstream, self._client))
-        if from_upstream:
-            self.on_upstream_data(from_upstream)
-        if from_client:
-            self.on_client_data(from_client)
         if upstream_writable:
             self._client.resume_reading()
         else:
@@ -120,6 +116,10 @@ class Tunnel:
             self._upstream.resume_reading()
         else:
             self._upstream.pause_reading()
+        if from_upstream:
+            self.on_upstream_data(from_upstream)
+        if from_client:
+            self.on_client_data(from_client)
         if client_eof:
             self.on_eof(self._client, self._upstream)
 

@@ -127,6 +127,19 @@ def test_end_that_was_slow_before_the_tunnel_is_waited_for() -> None:
     assert (pair.client.reading, pair.upstream.reading) == (False, True)
 
 
+def test_end_that_its_early_bytes_fill_is_waited_for() -> None:
+    pair = Pair(start=False)
+    full = pair.client.write
+
+    def write(data: bytes) -> None:
+        full(data)
+        pair.client.protocol.pause_writing()
+
+    pair.client.write = write  # type: ignore[method-assign]
+    pair.tunnel.start(from_upstream=FRAME)
+    assert not pair.upstream.reading
+
+
 def test_each_direction_closes_by_itself() -> None:
     pair = Pair(websocket=False)
     assert pair.client.protocol.eof_received() is True
