@@ -5,20 +5,14 @@ the two connections hear; on the common path (a pooled connection at hand) nothi
 or timer is made.
 """
 
-import asyncio
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Final
 
-from gateway.core.retry import IDEMPOTENT
-from gateway.core.table import Endpoint, Route, RoutingTable, Service, Version
+from gateway.core.table import Endpoint, RoutingTable, Service, Version
 from gateway.errors import (
     BadResponse,
     ClientGone,
     ConnectFailed,
-    DownstreamError,
-    Draining,
-    GatewayError,
     NoEndpoint,
     NoRoute,
     Refused,
@@ -28,121 +22,22 @@ from gateway.errors import (
 )
 from gateway.http1.chunked import chunk, last_chunk
 from gateway.http1.client import UpstreamConnection
-from gateway.http1.message import problem_response, response_head
+from gateway.http1.message import response_head
 from gateway.http1.request import CHUNKED_BODY
-from gateway.http1.server import NEVER, ServerProtocol, reason_label
-from gateway.link.counts import ANSWERED, VersionCounts
+from gateway.http1.server import NEVER
+from gateway.link.counts import ANSWERED
 from gateway.worker import answers, asides
+from gateway.worker.endings import Endings
 from gateway.worker.gate import Gate
+from gateway.worker.ledger import CONNECTING, IDLE, KINDS, METHODS, PASSED_ON, QUEUED, RELAYING, SENT
 from gateway.worker.policy import Policy, sticky_key
 from gateway.worker.tunnels import TunnelHold
-from gateway.worker.upload import Upload
-
-if TYPE_CHECKING:
-    from gateway.worker.plane import Plane
-
-CLIENT_GONE: Final = "client_gone"
-RETRY_AFTER_S: Final = "1"
-MAX_COHORT_ERRORS: Final = 1_000
-KINDS: Final = [None if status < 400 else str(status) for status in range(1000)]
-"""What an answer of each status is to retry, breaker and judge: None is a good one."""
-METHODS: Final = {
-    name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE")
-}
-
-_IDLE: Final = 0
-_QUEUED: Final = 1  # at the gate
-_CONNECTING: Final = 2
-_SENT: Final = 3  # the head is with the upstream, no final response yet
-_RELAYING: Final = 4  # the client has the response's head
-_ANSWERED: Final = 5  # the response came whole, and is being passed on whole
 
 
-class Exchange:
+class Exchange(Endings):
     """The sink of a client connection and of whatever upstream it uses."""
 
-    __slots__ = (
-        "answered_us",
-        "attempts",
-        "began",
-        "breaker_epoch",
-        "client",
-        "connecting",
-        "content_bytes",
-        "endpoint",
-        "forwarder",
-        "gate",
-        "head",
-        "is_chosen_by_split",
-        "is_stream",
-        "key",
-        "last_endpoint",
-        "method",
-        "outcome",
-        "phase",
-        "plane",
-        "policy",
-        "rechunks",
-        "request",
-        "route",
-        "serial",
-        "service",
-        "set_cookie",
-        "share",
-        "stage",
-        "status",
-        "table",
-        "tried",
-        "upload",
-        "upstream",
-        "version",
-    )
-
-    def __init__(self, plane: "Plane", client: ServerProtocol) -> None:
-        self.plane = plane
-        self.client = client
-        self.request = client.reader
-        self.forwarder = plane.nobody
-        self.phase = _IDLE
-        self.began = 0.0
-        """Monotonic seconds."""
-        self.answered_us = 0
-        """How long the client waited for the head of its answer."""
-        self.method = ""
-        self.serial = -1
-        """Of the request that `route`, `service`, `policy` and `method` were found for, in `table`."""
-        self.table: RoutingTable | None = None
-        self.route: Route | None = None
-        self.service: Service | None = None
-        self.policy: Policy | None = None
-        self.gate: Gate | None = None
-        """The gate passed, to be left at the end."""
-        self.head = b""
-        """What is sent upstream, the same at every attempt."""
-        self.key: bytes | None = None
-        """What identifies the user of a sticky service."""
-        self.set_cookie = b""
-        self.stage = 0
-        self.share = 0
-        self.is_chosen_by_split = False
-        self.attempts = 0
-        self.tried: list[Endpoint] = []
-        self.version: Version | None = None
-        self.endpoint: Endpoint | None = None
-        self.last_endpoint: Endpoint | None = None
-        """Of the last attempt, also when it has ended."""
-        self.outcome = ""
-        """What went wrong, if something did."""
-        self.breaker_epoch = 0
-        self.connecting: asyncio.Task[None] | None = None
-        self.upstream: UpstreamConnection | None = None
-        self.upload = Upload()
-        self.status = 0
-        self.content_bytes = 0
-        """Of the answer's content, so far."""
-        self.rechunks = False
-        """Whether the client gets the body in chunks."""
-        self.is_stream = False
+    __slots__ = ()
 
     # --- 1. the request's head: which version of which service ------------------------------------
 
@@ -170,7 +65,7 @@ class Exchange:
         route = table.match(request.host, path.decode("ascii") if path != b"*" else "/", method)
         if route is None:
             self.serial = -1
-            self._refuse(NoRoute("no route names this host and path"))
+            self.refuse(NoRoute("no route names this host and path"))
             return False
         self.serial, self.table = request.serial, table
         self.route = route
@@ -183,7 +78,7 @@ class Exchange:
         hops = asides.hops_left(self.client)
         if hops == 0:
             self.status = 200
-            self._answer(*asides.answer(self.client))
+            self.answer(*asides.answer(self.client))
             return True
         if hops is not None:
             self.request.special[b"max-forwards"] = b"%d" % (hops - 1)
@@ -191,24 +86,24 @@ class Exchange:
 
     def _knock(self, gate: Gate) -> None:
         """Pass the gate of a service that is paused or limited."""
-        self.phase = _QUEUED
+        self.phase = QUEUED
         self.client.deadline = 0.0
         try:
             may_go_on = gate.enter(self)
         except Refused as error:
-            self._refuse(error)
+            self.refuse(error)
             return
         if may_go_on:
             self.on_admitted(gate)
 
     def on_admitted(self, gate: Gate) -> None:
         """The gate is passed; the table may have changed while the request was held."""
-        self.phase = _CONNECTING
+        self.phase = CONNECTING
         self.gate = gate
         plane = self.plane
         service = plane.live.table.services.get(self.service.name) if self.service else None
         if service is None:
-            self._refuse(NoRoute("the service has been removed"))
+            self.refuse(NoRoute("the service has been removed"))
             return
         self.service = service
         self.policy = policy = plane.policies.get(service) or plane.policy_of(service)
@@ -288,7 +183,7 @@ class Exchange:
             self._send(connection)
 
     def _connect(self, endpoint: Endpoint) -> None:
-        self.phase = _CONNECTING
+        self.phase = CONNECTING
         self.client.deadline = 0.0
         self.connecting = endpoint.pool.connect(self)
 
@@ -303,7 +198,7 @@ class Exchange:
     def _send(self, connection: UpstreamConnection) -> None:
         """Send the head, and what has come of the body."""
         self.upstream = connection
-        self.phase = _SENT
+        self.phase = SENT
         self.client.deadline = 0.0
         connection.send(self, self.request.method, self.head)
         if self.request.length:
@@ -353,7 +248,7 @@ class Exchange:
         if not complete:
             self._begin_relay(body)
             return
-        self.phase = _ANSWERED
+        self.phase = PASSED_ON
         self.content_bytes = len(body)
         if not client.begin_answer() or self.request.http10 or self.set_cookie:
             more = self.set_cookie + client.connection_field()
@@ -374,7 +269,7 @@ class Exchange:
         assert upstream is not None
         assert endpoint is not None
         reader = upstream.reader
-        self.phase = _RELAYING
+        self.phase = RELAYING
         client.deadline = 0.0
         if self.version is not None:
             self.version.counts.request(self.method, self.status, self.answered_us)
@@ -388,7 +283,7 @@ class Exchange:
             body = chunk(body)
         client.transport.write(head + body)
         if reader.length < 0 and answers.is_event_stream(reader):
-            self._count_stream(endpoint, 1)
+            self.count_stream(endpoint, 1)
 
     def on_response_body(self, data: bytes) -> None:
         self.client.deadline = 0.0
@@ -441,9 +336,9 @@ class Exchange:
         endpoint = self.endpoint
         assert endpoint is not None
         hold = TunnelHold(endpoint, self.version, self.gate, self.client.on_lost)
-        self._settle(monotonic(), ANSWERED, None)
+        self.settle(monotonic(), ANSWERED, None)
         self.gate = self.upstream = None
-        self._forget()
+        self.forget()
         return hold.end
 
     # --- 5. the end -------------------------------------------------------------------------------
@@ -460,81 +355,9 @@ class Exchange:
             if not client.writable:
                 upstream.resume()
             endpoint.pool.give_back(upstream, now)
-        self._settle(now, ANSWERED, KINDS[self.status])
-        self._forget()
+        self.settle(now, ANSWERED, KINDS[self.status])
+        self.forget()
         client.finish()
-
-    def _settle(self, now: float, outcome: str, kind: str | None) -> None:
-        """Account for an attempt: reached exactly once for each, from every ending.
-
-        kind: None for a good answer, else what went wrong: `connect`, `reset`, `timeout`, or a status.
-        """
-        endpoint, version, service = self.endpoint, self.version, self.service
-        assert endpoint is not None
-        assert service is not None
-        self.endpoint = None
-        endpoint.in_flight -= 1
-        if self.is_stream:
-            self._count_stream(endpoint, -1)
-        if version is None:  # a fallback elsewhere is nobody's version
-            return
-        version.counts.in_flight -= 1
-        breaker = endpoint.breaker
-        if breaker is not None:
-            if outcome == CLIENT_GONE:
-                breaker.release(now, self.breaker_epoch)
-            else:
-                breaker.settle(now, self.breaker_epoch, kind is None or kind not in service.breaker_on)
-        is_evidence = self.is_chosen_by_split and self.attempts == 1
-        if kind is None and is_evidence and self.phase == _ANSWERED:
-            version.counts.answer(self.method, self.status, self.answered_us, self.stage, self.share)
-            return
-        self._count(version.counts, service, outcome, kind, is_evidence=is_evidence, now=now)
-
-    def _count(
-        self,
-        counts: VersionCounts,
-        service: Service,
-        outcome: str,
-        kind: str | None,
-        *,
-        is_evidence: bool,
-        now: float,
-    ) -> None:
-        """Count an attempt that is not the plain case."""
-        self.outcome = "" if outcome == ANSWERED else outcome
-        if self.phase == _ANSWERED:
-            counts.request(self.method, self.status, self.answered_us)
-        counts.attempt(outcome)
-        if not is_evidence or outcome == CLIENT_GONE:
-            return
-        latency_us = self.answered_us if outcome == ANSWERED else int((now - self.began) * 1e6)
-        counts.judge(self.stage, self.share, kind, latency_us)
-        if kind is not None and self.key is not None and len(counts.cohort_errors) < MAX_COHORT_ERRORS:
-            counts.cohort_errors.append((self.stage, self.share, service.key_number(self.key)))
-
-    def _forget(self) -> None:
-        """Let go of the request, and of its place at the gate."""
-        if self.plane.log is not None:
-            self.plane.log_exchange(self)
-        if self.outcome:
-            self.outcome = ""
-        self.phase = _IDLE
-        self.head = b""
-        self.version = self.last_endpoint = None
-        self.status = 0
-        self.content_bytes = 0
-        self.is_stream = False
-        if self.key is not None:
-            self.key = None
-            self.set_cookie = b""
-        if self.tried:
-            self.tried.clear()
-        if self.request.length:
-            self.upload.forget()
-        if self.gate is not None:
-            gate, self.gate = self.gate, None
-            gate.leave()
 
     # --- 6. when it goes wrong --------------------------------------------------------------------
 
@@ -543,26 +366,23 @@ class Exchange:
         upstream, self.upstream = self.upstream, None
         assert upstream is not None
         upstream.close()
-        if upstream.was_silent and upstream.is_reused and self._may_be_repeated():
+        if upstream.was_silent and upstream.is_reused and self.may_be_repeated():
             # It closed an idle connection as we reused it: nobody's failure (RFC 9112 §9.3.1).
             assert self.endpoint is not None
             self._connect(self.endpoint)
             return
         self._fail("502" if isinstance(error, BadResponse) else "reset", error)
 
-    def _may_be_repeated(self) -> bool:
-        return self.method in IDEMPOTENT and self.upload.is_replayable and not self.client.answer_begun
-
     def _fail(self, kind: str, error: UpstreamError) -> None:
         """An attempt failed: charge it to its version, then try again if that is allowed, or say so."""
         now = monotonic()
         outcome = "bad_response" if kind == "502" else kind
-        again = self._alternative(kind, sent=error.sent, now=now)
+        again = self.alternative(kind, sent=error.sent, now=now)
         failed = self.endpoint
-        self._settle(now, outcome, kind)
+        self.settle(now, outcome, kind)
         if again is not None and self._attempt_again(again, failed, now):
             return
-        self._answer_failure(error)
+        self.answer_failure(error)
 
     def _is_tried_again(self, status: int, now: float) -> bool:
         """Drop an answer that is worth another attempt, and make it."""
@@ -571,7 +391,7 @@ class Exchange:
         assert kind is not None
         assert upstream is not None
         assert failed is not None
-        again = self._alternative(kind, sent=True, now=now)
+        again = self.alternative(kind, sent=True, now=now)
         if again is None:
             return False
         self.upstream = None
@@ -579,37 +399,10 @@ class Exchange:
             failed.pool.give_back(upstream, now)
         else:
             upstream.close()
-        self._settle(now, ANSWERED, kind)
+        self.settle(now, ANSWERED, kind)
         if not self._attempt_again(again, failed, now):
-            self._answer_failure(BadResponse(f"the upstream answered {status}", sent=True))
+            self.answer_failure(BadResponse(f"the upstream answered {status}", sent=True))
         return True
-
-    def _alternative(self, kind: str, *, sent: bool, now: float) -> Version | None:
-        """Return the version to try next, if a retry is allowed and there is budget; None to give up."""
-        service, version, failed = self.service, self.version, self.endpoint
-        if service is None or version is None or service.retry is None:
-            return None
-        allowed = service.retry.can_retry(
-            attempts=self.attempts,
-            kind=kind,
-            sent=sent,
-            method=self.method,
-            body_at_hand=self.upload.is_replayable,
-            response_started=self.client.answer_begun,
-        )
-        if not allowed or (service.budget is not None and not service.budget.take(now)):
-            return None
-        for other in (version, service.stable):
-            if (
-                other is not None
-                and other.usable
-                and any(self._is_new(each, failed) for each in other.available)
-            ):
-                return other
-        return version
-
-    def _is_new(self, endpoint: Endpoint, failed: Endpoint | None) -> bool:
-        return endpoint is not failed and endpoint not in self.tried
 
     def _attempt_again(self, version: Version, failed: Endpoint | None, now: float) -> bool:
         """Try an endpoint of `version` not tried yet; if all have been, any of them."""
@@ -620,13 +413,6 @@ class Exchange:
         self.tried.clear()
         return self._attempt(version, now)
 
-    def _answer_failure(self, error: UpstreamError) -> None:
-        if self.client.answer_begun:
-            self._forget()
-            self.client.abort()  # never a clean end to half an answer
-            return
-        self._refuse(error)
-
     def _fall_back(self, now: float, policy: Policy) -> None:
         """Answer although no version is usable: as the service's fallback says, else 503."""
         self.is_chosen_by_split = False
@@ -635,7 +421,7 @@ class Exchange:
             self.status = fallback.status
             self.plane.clients.count_refusal("fallback")
             head = response_head(fallback.status, (("Content-Type", fallback.content_type),))
-            self._answer(head, fallback.body.encode())
+            self.answer(head, fallback.body.encode())
             return
         if fallback is not None and fallback.version is not None and self.service is not None:
             version = self.service.by_name(fallback.version)
@@ -645,98 +431,41 @@ class Exchange:
             self.version = None
             self._lease(policy.fallback_endpoint, now)
             return
-        self._refuse(NoEndpoint("no version of the service is usable"))
-
-    def _refuse(self, error: GatewayError) -> None:
-        """Answer with a problem of our own."""
-        self.plane.clients.count_refusal(reason_label(error))
-        self.status = error.status
-        fields = (("Retry-After", RETRY_AFTER_S),) if error.status == 503 else ()
-        self._answer(*problem_response(error, fields))
-
-    def _answer(self, pieces: list[bytes], body: bytes) -> None:
-        self.content_bytes = len(body)
-        self.answered_us = int((monotonic() - self.began) * 1e6)
-        self._forget()
-        self.client.answer(pieces, body)
-
-    def on_gone(self, error: DownstreamError) -> None:
-        """The client left, or spoilt its own request: stop everything at once."""
-        self._give_up()
-        self.status = error.status
-        self._forget()
-
-    def _give_up(self) -> None:
-        """End what is under way without a verdict on the upstream."""
-        if self.phase == _QUEUED and self.policy is not None and self.policy.gate is not None:
-            self.policy.gate.give_up(self)
-        if self.connecting is not None:
-            self.connecting.cancel()
-            self.connecting = None
-        if self.upstream is not None:
-            self.upstream.close()
-            self.upstream = None
-        if self.endpoint is not None:
-            self._settle(monotonic(), CLIENT_GONE, None)
-
-    def cut(self) -> None:
-        """A drain's deadline has passed: end this exchange, so that nobody takes it for complete."""
-        if self.endpoint is not None:
-            self.endpoint.forced += 1
-        self._give_up()
-        if self.client.answer_begun or self.phase == _IDLE:
-            self._forget()
-            self.client.abort()
-        else:
-            self._refuse(Draining("the service is being replaced"))
-
-    def end_stream(self) -> None:
-        """End an event stream whose endpoint drains: without the last chunk, so that its client comes
-        back."""
-        self._give_up()
-        self._forget()
-        self.client.abort()
-
-    def _count_stream(self, endpoint: Endpoint, change: int) -> None:
-        """Count an event stream or a tunnel: it has no end to wait for."""
-        self.is_stream = change > 0
-        endpoint.streams += change
-        if self.version is not None:
-            self.version.counts.streams += change
+        self.refuse(NoEndpoint("no version of the service is usable"))
 
     # --- 7. deadlines -----------------------------------------------------------------------------
 
     def timeout_s(self) -> float:
         """How long the present wait may last (0 in the settings: for ever)."""
         policy = self.policy
-        if policy is None or self.phase == _IDLE:
+        if policy is None or self.phase == IDLE:
             return NEVER
-        if self.phase == _QUEUED:
+        if self.phase == QUEUED:
             return policy.gate.wait_s() if policy.gate is not None else NEVER
-        if self.phase == _CONNECTING:
+        if self.phase == CONNECTING:
             return policy.connect_s
-        if self.phase == _SENT and not self.client.body_missing:
+        if self.phase == SENT and not self.client.body_missing:
             return policy.response_header_s
         return (policy.stream_idle_s if self.is_stream else policy.body_idle_s) or NEVER
 
     def on_timeout(self) -> None:
         """It has lasted too long: whose fault is it?"""
         client, upstream = self.client, self.upstream
-        if self.phase == _QUEUED:
+        if self.phase == QUEUED:
             assert self.policy is not None
             assert self.policy.gate is not None
             error = self.policy.gate.refusal()
-            self._give_up()
-            self._refuse(error)
-        elif self.phase == _CONNECTING:
+            self.give_up()
+            self.refuse(error)
+        elif self.phase == CONNECTING:
             assert self.connecting is not None
             self.connecting.cancel()
             self.connecting = None
             self._fail("connect", UpstreamTimeout("the upstream did not accept a connection in time"))
-        elif self.phase == _SENT and upstream is not None and client.body_missing and upstream.writable:
-            self._give_up()
-            self._refuse(TooSlow("the body did not come in time"))
-        elif self.phase == _RELAYING and not client.writable:
+        elif self.phase == SENT and upstream is not None and client.body_missing and upstream.writable:
+            self.give_up()
+            self.refuse(TooSlow("the body did not come in time"))
+        elif self.phase == RELAYING and not client.writable:
             self.on_gone(ClientGone("the client does not read its answer"))
             client.abort()
         elif upstream is not None:

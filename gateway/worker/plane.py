@@ -16,6 +16,7 @@ from gateway.worker.access_log import AccessLog
 from gateway.worker.exchange import Exchange
 from gateway.worker.forwarding import Forwarder, Networks, RequestIds
 from gateway.worker.gate import Gate
+from gateway.worker.ledger import Ledger
 from gateway.worker.live import Live
 from gateway.worker.policy import Policy
 from gateway.worker.pool import Pool
@@ -308,7 +309,7 @@ class Plane:
                 return
             self.log.start()
 
-    def log_exchange(self, exchange: Exchange) -> None:
+    def log_exchange(self, exchange: Ledger) -> None:
         """Note an exchange that has ended."""
         assert self.log is not None
         request, client = exchange.request, exchange.client
