@@ -17,7 +17,7 @@ WHOLE: Final = 100
 
 
 class RetrySettings(Settings):
-    """When an attempt is made again (SPEC §7)."""
+    """When an attempt is made again."""
 
     attempts: Annotated[int, Meta(ge=1, le=10)] = 3
     """Tries in all, the first included."""
@@ -69,8 +69,7 @@ def compile_retry(settings: RetrySettings | bool) -> RetryPolicy | None:
 
 
 class RetryBudget:
-    """How many retries one service may make in one worker, so that a storm of failures is not made worse by
-    us.
+    """How many retries one service may make in one worker, so that a storm is not made worse by us.
 
     At any moment the retries of the last ten seconds are at most `percent` of the requests of those seconds,
     plus, per second, this worker's part of `min_per_second`. Under a storm: attempts <= (1 + percent/100) x

@@ -3,11 +3,15 @@
 from collections import deque
 from typing import NamedTuple
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gateway.core.breaker import Breaker, BreakerSettings, BreakerState, BreakerWord
 from gateway.core.merged_breaker import LOST_AFTER_S, MergedBreaker
+
+pytestmark = pytest.mark.timeout(1_800)
+"""Enough for the `deep` profile on a busy machine."""
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 SLOTS = (0, 1, 2)

@@ -1,10 +1,14 @@
 """A service's choices over snapshots and outages, beside plain counting."""
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gateway.core.service import ServiceSettings
 from gateway.core.table import ALL, Endpoint, Service, Version
+
+pytestmark = pytest.mark.timeout(1_800)
+"""Enough for the `deep` profile on a busy machine."""
 
 NAMES = ("a", "b", "c", "d")
 NOW = 1.0

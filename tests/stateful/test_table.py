@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -13,6 +14,9 @@ from gateway.errors import LinkError
 from gateway.link.messages import BreakerReport
 from gateway.link.snapshot import EndpointSnap, ServiceSnap, Snapshot, VersionSnap
 from gateway.worker.live import Live
+
+pytestmark = pytest.mark.timeout(1_800)
+"""Enough for the `deep` profile on a busy machine."""
 
 SERVICES = ("auth", "shop")
 THRESHOLD = 2
