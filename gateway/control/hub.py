@@ -278,7 +278,9 @@ class Hub:
         return sorted(peer.slot for peer in self._behind(number))
 
     def _behind(self, number: int) -> list[Peer]:
-        return [peer for peer in self.peers.values() if peer.sent and peer.applied < number]
+        """Return who should serve by `number` and does not; a leaver of another release may not even read it."""
+        behind = [peer for peer in self.peers.values() if peer.sent and peer.applied < number]
+        return [peer for peer in behind if not (peer.draining and peer.refused >= number)]
 
     def workers(self) -> list[WorkerInfo]:
         """Return every worker that said HELLO and whose link stands, orphans too."""

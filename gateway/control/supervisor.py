@@ -272,14 +272,26 @@ class Supervisor:
     def _spawn(self, slot: int) -> None:
         if self._is_stopping:
             return
+        try:
+            self._fork(slot)
+        except OSError as exc:
+            log.error("worker_not_forked", slot=slot, reason=str(exc), next_in_s=BACKOFF_MAX_S)
+            self._later(BACKOFF_MAX_S, slot)
+
+    def _fork(self, slot: int) -> None:
+        """Have a worker forked, and its link with it. Raises OSError when descriptors ran out."""
         held = self.listeners.of_slot(slot)
         worker = Worker(slot, self._clock(), names_of(held))
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with theirs:
+            try:
+                self.template.spawn(self._order(worker), theirs, [one.sock for one in held])
+            except OSError:
+                ours.close()
+                raise
+        self.hub.add(ours, 0)
         self._workers[worker.incarnation] = worker
         self._current[slot] = worker.incarnation
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.hub.add(ours, 0)
-        self.template.spawn(self._order(worker), theirs, [one.sock for one in held])
-        theirs.close()
 
     def _order(self, worker: Worker) -> Spawn:
         return Spawn(
@@ -438,9 +450,12 @@ class Supervisor:
 
     def on_forked(self, incarnation: str, pid: int) -> None:
         """The worker runs."""
-        if (worker := self._workers.get(incarnation)) is not None:
-            worker.pid = pid
-            log.info("worker_started", slot=worker.slot, pid=pid)
+        worker = self._workers.get(incarnation)
+        if worker is None:
+            self.template.kill(incarnation)  # too late: its slot has another
+            return
+        worker.pid = pid
+        log.info("worker_started", slot=worker.slot, pid=pid)
 
     def on_exited(self, incarnation: str, pid: int, status: int) -> None:
         """The worker ended and was reaped. Its last words may still wait in the link."""
@@ -460,14 +475,19 @@ class Supervisor:
 
     def _on_tick(self) -> None:
         self._tick = asyncio.get_running_loop().call_later(TICK_S, self._on_tick)
-        for worker in self._workers.values():
+        for worker in list(self._workers.values()):
             limit_s = SILENCE_S if worker.peer is not None else START_S
             heard_at = worker.peer.heard_at if worker.peer is not None else worker.started_at
-            if worker.silence.tick(heard_at) < limit_s or worker.is_doomed:
-                continue
-            worker.is_doomed = True
-            log.error("worker_hung", slot=worker.slot, pid=worker.pid, silent_s=worker.silence.seconds)
-            self.template.kill(worker.incarnation)
+            if worker.silence.tick(heard_at) >= limit_s and not worker.is_doomed:
+                self._give_up(worker)
+
+    def _give_up(self, worker: Worker) -> None:
+        """The worker is hung, or never came to be."""
+        worker.is_doomed = True
+        log.error("worker_hung", slot=worker.slot, pid=worker.pid, silent_s=worker.silence.seconds)
+        self.template.kill(worker.incarnation)
+        if not worker.pid:
+            self.on_exited(worker.incarnation, 0, 1)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():

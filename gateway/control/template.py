@@ -24,6 +24,7 @@ from typing import Final, NoReturn, Protocol
 
 import msgspec
 
+from gateway.errors import LinkError
 from gateway.link.fds import close_all, recv_with_fds, send_with_fds
 from gateway.link.spawn import Spawn
 
@@ -235,6 +236,8 @@ def _obey(sock: socket.socket, entry: Entry, incarnations: dict[int, str], priva
     """Carry out one command. False: control is gone."""
     try:
         packet, fds = recv_with_fds(sock, PACKET_BYTES)
+    except LinkError:
+        return True  # no descriptors left: control gives up a worker it hears nothing of
     except OSError:
         return False
     if not packet:
@@ -245,17 +248,28 @@ def _obey(sock: socket.socket, entry: Entry, incarnations: dict[int, str], priva
             if incarnation == command.incarnation:
                 os.kill(pid, command.signal)
         return True
-    pid = os.fork()
-    if pid == 0:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        close_all(private)
-        sock.close()
-        name_process(f"gateway-{command.slot}")
-        link, *listeners = [socket.socket(fileno=fd) for fd in fds]
-        _run_to_exit(lambda: entry(command, link, listeners))
+    answer = _fork(command, fds, entry, [sock.fileno(), *private])
     close_all(fds)
-    incarnations[pid] = command.incarnation
+    if isinstance(answer, Forked):
+        incarnations[answer.pid] = command.incarnation
     with suppress(OSError):
-        sock.send(_encode(Forked(command.incarnation, pid)))
+        sock.send(_encode(answer))
     return True
+
+
+def _fork(order: Spawn, fds: list[int], entry: Entry, private: list[int]) -> Forked | Exited:
+    """Fork a worker with `fds`, without what is `private` to the template; too many processes: it has
+    ended.
+    """
+    try:
+        pid = os.fork()
+    except OSError:
+        return Exited(order.incarnation, 0, 1)
+    if pid:
+        return Forked(order.incarnation, pid)
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    close_all(private)
+    name_process(f"gateway-{order.slot}")
+    link, *listeners = [socket.socket(fileno=fd) for fd in fds]
+    _run_to_exit(lambda: entry(order, link, listeners))

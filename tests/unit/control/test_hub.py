@@ -119,6 +119,16 @@ async def test_a_worker_that_refuses_a_table_is_a_straggler_at_once() -> None:
     end(hub, worker)
 
 
+async def test_a_leaver_that_cannot_read_the_table_is_no_straggler() -> None:
+    hub = Hub()
+    hub.whole = lambda: snapshot(1, whole=True)
+    worker = await greeted(hub, 0, answers=False)
+    worker.peer.drain(3.0)
+    worker.channel.send(Ack(1, error="of another release"))
+    assert await hub.applied(1, 20) == []
+    end(hub, worker)
+
+
 async def test_a_worker_that_dies_is_not_waited_for() -> None:
     hub = Hub()
     hub.whole = lambda: snapshot(1, whole=True)

@@ -102,7 +102,9 @@ class Room:
         self.processes: list[Process] = []
         self.killed: list[str] = []
         self.changed = asyncio.Event()
-        self.is_answering = True
+        self.orders: list[Spawn] = []
+        self.is_forking = True
+        self.error: OSError | None = None
         self.hub = Hub()
         service = ServiceSnap(id="s", name="s", stage=0, settings=ServiceSettings())
         self.hub.whole = lambda: Snapshot(1, True, {"s": service})
@@ -124,8 +126,12 @@ class Room:
         self.owner = owner
 
     def spawn(self, order: Spawn, link: socket.socket, sockets: Sequence[socket.socket]) -> None:
+        if self.error is not None:
+            raise self.error
         assert len(sockets) == len(order.listeners)
-        self.processes.append(Process(order, link, self))
+        self.orders.append(order)
+        if self.is_forking:
+            self.processes.append(Process(order, link, self))
 
     def kill(self, incarnation: str) -> None:
         self.killed.append(incarnation)
@@ -242,6 +248,35 @@ async def test_a_hung_worker_is_killed_once(path: Path, monkeypatch: pytest.Monk
     assert room.killed == [hung.order.incarnation]
     hung.die()
     assert room.supervisor.restarts == {"exited": 0, "killed": 0, "hung": 1}
+    room.supervisor.release()
+
+
+async def test_a_worker_that_is_never_forked_is_given_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TICK_S", 0.001)
+    monkeypatch.setattr(module, "START_S", 0.01)
+    room = Room(1, path)
+    room.is_forking = False
+    room.supervisor.start()
+    await room.until(lambda: room.supervisor.restarts["hung"] == 1)
+    lost = room.orders[0]
+    room.is_forking = True
+    await room.until(lambda: room.processes)
+    room.killed.clear()
+    room.supervisor.on_forked(lost.incarnation, 1000)  # after all: its slot has another
+    assert room.killed == [lost.incarnation]
+    room.supervisor.release()
+
+
+async def test_a_fork_that_fails_for_want_of_descriptors_is_tried_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BACKOFF_MAX_S", 0.01)
+    room = Room(1, path)
+    room.error = OSError(24, "Too many open files")
+    room.supervisor.start()
+    assert room.processes == []
+    room.error = None
+    await room.supervisor.ready()
     room.supervisor.release()
 
 
