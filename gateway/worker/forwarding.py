@@ -89,7 +89,7 @@ class Forwarder:
         """Return the head to send. authority: the Host of a request without one (HTTP/1.0)."""
         if request.serial != self._start_serial or route is not self._start_route:
             self._start = self._start_of(request, route, authority)
-            # Used again only if it depends on nothing but the target, the fields passed on and the connection.
+            # Used again only if it depends on nothing but the target, the fields passed on, and the host.
             is_plain = request.special.keys() <= _QUIET and not request.http10
             self._start_serial, self._start_route = (request.serial if is_plain else -1), route
             if not is_plain:

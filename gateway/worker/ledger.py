@@ -31,7 +31,7 @@ PASSED_ON: Final = 5  # the response came whole, and is being passed on whole
 
 
 class Ledger:
-    """The state of an exchange, which serves one request after the other: `forget` makes it as good as new."""
+    """The state of an exchange, which serves one request after the other: `forget` makes it as new."""
 
     __slots__ = (
         "answered_us",
