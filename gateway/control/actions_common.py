@@ -21,7 +21,7 @@ from gateway.core.rollout_state import Rollout
 from gateway.core.service import ServiceSettings
 from gateway.core.smoke import SmokeSettings
 from gateway.core.targets import Listener, check_target, parse_target, parse_url
-from gateway.errors import ConfigError, GatewayError, IllegalTransition, StaleEpoch
+from gateway.errors import ConfigError, GatewayError, IllegalTransition
 from gateway.log import get_logger
 from gateway.store.api import Store, Transaction
 from gateway.store.records import AuditEntry, DeploymentRecord, EventRecord, Role, Strategy
@@ -138,14 +138,20 @@ class Desk:
         block: no other writer changes it meanwhile.
         """
         told = details if details is not None else {}
+        async with self._refusals(actor, action, resource_id, told), self._store.transaction() as tx:
+            yield tx
+            tx.add_audit(self._entry(actor, action, resource_id, told))
+
+    @asynccontextmanager
+    async def _refusals(
+        self, actor: Actor, action: str, resource_id: str, details: dict[str, Any] | None = None
+    ) -> AsyncIterator[None]:
+        """Audit it if the block refuses a change: for what is checked before its transaction can begin."""
         try:
-            async with self._store.transaction() as tx:
-                yield tx
-                tx.add_audit(self._entry(actor, action, resource_id, told))
-        except StaleEpoch:
-            raise
+            yield
         except (Problem, IllegalTransition) as refusal:
-            await self._note_refusal(actor, action, resource_id, {**told, "reason": str(refusal)})
+            reason = {**(details or {}), "reason": str(refusal)}
+            await self._note_refusal(actor, action, resource_id, reason)
             raise
 
     async def _note_refusal(

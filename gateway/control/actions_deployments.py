@@ -77,11 +77,11 @@ class DeploymentActions(Desk):
         self, actor: Actor, body: StartDeployment, *, idempotency_key: str | None = None
     ) -> DeploymentRecord:
         """Open a deployment. The same key and the same body again return the deployment they opened."""
-        settings = body.rollout()
-        if idempotency_key is not None:
-            earlier = await self._store.deployment_by_key(idempotency_key)
-            if earlier is not None:
-                return _replayed(earlier, body, settings)
+        async with self._refusals(actor, "deployment.start", "", {"service": body.service_name}):
+            settings = body.rollout()
+            earlier = await self._opened_by(idempotency_key, body, settings)
+        if earlier is not None:
+            return earlier
         await self._make_way(actor, body)
         return await self._start(
             actor, "deployment.start", body, settings, idempotency_key, is_flat=bool(body.given())
@@ -100,6 +100,10 @@ class DeploymentActions(Desk):
         details = {"service": body.service_name, "toVersion": body.to_version, "strategy": body.strategy}
         deployment_id = str(uuid.uuid4())
         async with self._change(actor, action, deployment_id, details) as tx:
+            earlier = await self._opened_by(key, body, settings)
+            if earlier is not None:
+                details["replayed"] = earlier.id  # the same request came twice at the same time
+                return earlier
             service = self._service(body.service_name)
             await self._refuse_while_frozen()
             self._refuse_second(service)
@@ -110,6 +114,13 @@ class DeploymentActions(Desk):
             await self._supersede(tx, service)
             record = self._new_record(deployment_id, service, old, new, body.strategy, settings, actor, key)
             return self._rollouts.begin(tx, record, resolved, actor.name)
+
+    async def _opened_by(
+        self, key: str | None, body: StartDeployment, settings: RolloutSettings
+    ) -> DeploymentRecord | None:
+        """Return the deployment this Idempotency-Key has opened. Raises Problem 422 if `body` differs."""
+        earlier = await self._store.deployment_by_key(key) if key is not None else None
+        return _replayed(earlier, body, settings) if earlier is not None else None
 
     def _new_record(
         self,
@@ -276,11 +287,11 @@ class DeploymentActions(Desk):
 
     async def undo(self, actor: Actor, service_name: str, body: Explain) -> DeploymentRecord:
         """Take back the last release: roll it back if it is open, else start one to the version before."""
-        service = self._service(service_name)
         deployment = self._rollouts.open_for(service_name)
         if deployment is not None:
             return await self._explained(actor, "service.undo", deployment.id, Undo(actor.name), body)
-        before = await self._version_before(service)
+        async with self._refusals(actor, "service.undo", service_name):
+            before = await self._version_before(self._service(service_name))
         back = StartDeployment(service_name=service_name, to_version=before, strategy="immediate")
         return await self._start(actor, "service.undo", back, back.rollout(), None)
 

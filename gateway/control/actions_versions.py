@@ -244,7 +244,8 @@ class VersionActions(Desk):
 
     async def test_version(self, actor: Actor, version_id: str, body: TestVersion) -> TestReport:
         """Probe a version now and run smoke tests: the body's, else its own, else its service's."""
-        entry = self._version(version_id)
+        async with self._refusals(actor, "version.test", version_id):
+            entry = self._version(version_id)
         probe, smoke = await asyncio.gather(
             self._checks.probe(version_id), self._checks.smoke_report(version_id, body.smoke_tests)
         )

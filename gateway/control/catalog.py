@@ -13,7 +13,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from gateway.control.catalog_entries import EndpointEntry, Observer, ServiceEntry, VersionEntry
+from gateway.control.catalog_entries import EndpointEntry, Observer, ServiceEntry, VersionEntry, context_of
 from gateway.control.catalog_file import Declared, declare, route_conflict
 from gateway.control.probes import Probed
 from gateway.core.health import Health
@@ -102,13 +102,15 @@ class Catalog:
 
     async def _take(self, store: Store, declared: tuple[Declared, ...]) -> None:
         """Write what the file adds to the store, then let memory follow, all at once."""
+        for service in declared:
+            _check_tls(service)
         async with store.transaction() as tx:
             services = {record.name: record for record in await store.load_services()}
             versions = await store.load_versions()
             made = declare(declared, services, versions, self._now())
-            for service in made.services:
-                tx.put_service(service)
-                services[service.name] = service
+            for record in made.services:
+                tx.put_service(record)
+                services[record.name] = record
             for version in made.versions:
                 tx.put_version(version)
             names = {each.name for each in declared}
@@ -302,7 +304,7 @@ class Catalog:
         return Snapshot(
             number=self._number,
             whole=False,
-            services={name: self.services[name].snap(now, self._rollout_of(name)) for name in names},
+            services={name: self.services[name].snap(now, self._rollout_of(name)) for name in sorted(names)},
             removed=tuple(sorted(removed)),
             workers=self._workers,
         )
@@ -324,3 +326,11 @@ class Catalog:
     def _tell(self, kind: str, service: str, version: VersionRecord | None) -> None:
         for observer in self._observers:
             observer(kind, service, version)
+
+
+def _check_tls(declared: Declared) -> None:
+    """Refuse TLS files that cannot be used before anything follows them. Raises ConfigError."""
+    try:
+        context_of(declared.settings().tls)
+    except ConfigError as exc:
+        raise ConfigError(f"service {declared.name!r}: tls", str(exc)) from exc

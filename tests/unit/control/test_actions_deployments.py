@@ -1,5 +1,6 @@
 """Deployments: what starts, what is refused, and what people may do to a running one."""
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,14 @@ async def test_the_same_key_and_body_start_once(tmp_path: Path) -> None:
         assert len((await made.store.deployments()).items) == 1
 
 
+async def test_the_same_start_twice_at_once_opens_one(tmp_path: Path) -> None:
+    async with desk(tmp_path) as made:
+        await made.two_versions()
+        async with asyncio.TaskGroup() as group:
+            starts = [group.create_task(made.start(key="k")) for _ in range(3)]
+        assert len({start.result().id for start in starts}) == 1
+
+
 async def test_a_freeze_refuses_starts_and_never_a_rollback(tmp_path: Path) -> None:
     async with desk(tmp_path) as made:
         await made.two_versions()
@@ -260,6 +269,10 @@ async def test_without_an_earlier_release_there_is_nothing_to_undo(tmp_path: Pat
     async with desk(tmp_path) as made:
         await made.two_versions()
         assert (await refusal(made.actions.undo(ANN, "auth", Explain()))).status == 409
+        assert (await refusal(made.actions.undo(ANN, "none", Explain()))).status == 404
+        assert [(row.action, row.allowed) for row in (await made.audit())[:2]] == [
+            ("service.undo", False)
+        ] * 2
 
 
 async def test_a_version_that_was_rolled_back_may_be_tried_again(tmp_path: Path) -> None:

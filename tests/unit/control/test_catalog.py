@@ -122,6 +122,14 @@ async def test_a_reload_is_all_or_nothing(tmp_path: Path) -> None:
         assert (table.whole, table.proxy, sorted(table.services)) == (True, PROXY, ["mail", "more"])
 
 
+async def test_tls_files_that_cannot_be_used_are_refused_before_anything_follows(tmp_path: Path) -> None:
+    async with desk(tmp_path, [declared(version=[V1])]) as made:
+        bad = declared(tls={"ca": "/nowhere/ca.pem"})
+        with pytest.raises(ConfigError, match=r"service 'auth': tls.*/nowhere/ca\.pem"):
+            await made.catalog.reload(made.store, [bad], PROXY)
+        assert made.catalog.service_record("auth").settings.tls.ca is None
+
+
 async def test_a_reload_keeps_what_endpoints_have_learned(tmp_path: Path) -> None:
     async with desk(tmp_path, [declared(version=[V1])]) as made:
         version = versions(made)["v1"]
