@@ -104,7 +104,8 @@ class Live:
                 if each.key in draft.pools:
                     raise LinkError(f"endpoint {each.key} is named twice")
                 endpoint = self._endpoints.get(each.key)
-                if endpoint is None:
+                if endpoint is None or (endpoint.draining and not each.draining):
+                    # Draining has no way back: an endpoint that is called back begins anew.
                     endpoint = Endpoint(each.key, url=each.url, address=each.address, port=each.port)
                     draft.fresh[each.key] = endpoint
                 elif not is_pool_stale:
@@ -147,7 +148,7 @@ class Live:
     def _swap(self, draft: "_Draft") -> None:
         """Serve by the draft. Nothing here can fail."""
         now = self._clock()
-        gone = [each for key, each in self._endpoints.items() if key not in draft.endpoints]
+        gone = [each for key, each in self._endpoints.items() if draft.endpoints.get(key) is not each]
         self._endpoints, self._owners = draft.endpoints, draft.owners
         stale = [each.pool for each in gone]
         for key, pool in draft.pools.items():
@@ -162,7 +163,8 @@ class Live:
         self.proxy = draft.proxy
         self.table = draft.table
         for endpoint in gone:
-            self._restless.pop(endpoint.key, None)
+            if self._restless.get(endpoint.key) is endpoint.breaker:
+                self._restless.pop(endpoint.key, None)
         for pool in stale:
             pool.close()
         self._forget_counts()

@@ -80,7 +80,7 @@ def snap_of(name: str, stage: int, drawn: tuple[Any, ...]) -> ServiceSnap:
 
 
 class TableMachine(RuleBasedStateMachine):
-    """The model: the newest word on each service, what ever drained, and which breakers are open."""
+    """The model: the newest word on each service, what drains, and which breakers are open."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -191,7 +191,13 @@ class TableMachine(RuleBasedStateMachine):
         for name, snap in self.snaps.items():
             for version, made in zip(snap.versions, self.live.table.services[name].versions, strict=True):
                 for point, endpoint in zip(version.endpoints, made.endpoints, strict=True):
-                    assert endpoint is self.objects.get(point.key, endpoint)
+                    is_called_back = name in changed and point.key in self.drained and not point.draining
+                    if is_called_back:
+                        assert endpoint is not self.objects[point.key]
+                        self.drained.discard(point.key)
+                        self.open.discard(point.key)
+                    else:
+                        assert endpoint is self.objects.get(point.key, endpoint)
                     present[point.key] = endpoint
                     if name in changed and point.draining:
                         self.drained.add(point.key)

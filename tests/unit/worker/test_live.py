@@ -224,12 +224,21 @@ def test_new_gateway_timeouts_reach_every_pool() -> None:
     assert worker.open_pools() == ["other-v1|1", "v1|1"]
 
 
-def test_a_draining_endpoint_stays_so() -> None:
+def test_a_draining_endpoint_that_is_called_back_begins_anew() -> None:
+    """Guards against a version that was drained, got all the weight by an undo, and was sent nothing."""
     worker = Worker()
     worker.apply(service(version("v1", 100, endpoint("a", draining=True), endpoint("b"))), whole=True)
+    before, kept = worker.endpoint(), worker.endpoint(0, 1)
+    assert {worker.service().versions[0].pick(worker.now) for _ in range(9)} == {kept}
     worker.apply(service(version("v1", 100, endpoint("a"), endpoint("b"))))
-    assert worker.endpoint().draining
-    assert {worker.service().versions[0].pick(worker.now) for _ in range(9)} == {worker.endpoint(0, 1)}
+    after = worker.endpoint()
+    assert before.draining
+    assert after is not before
+    assert not after.draining
+    assert worker.endpoint(0, 1) is kept
+    assert {worker.service().versions[0].pick(worker.now) for _ in range(40)} == {after, kept}
+    assert worker.open_pools() == ["a", "b"]
+    assert before.pool.is_closed
 
 
 def test_slow_start_counts_from_when_control_first_saw_it_healthy() -> None:
