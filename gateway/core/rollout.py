@@ -9,9 +9,10 @@ Time is what control observed (`Tick`): a second without control is no second of
 the wall clock, for the record only; nothing is decided by it.
 """
 
+from gateway.core.rollout_change import Change
 from gateway.core.rollout_commands import Command
 from gateway.core.rollout_events import Event, Order
-from gateway.core.rollout_moves import MOVES, Change
+from gateway.core.rollout_moves import MOVES
 from gateway.core.rollout_state import ENDED, JUDGED, Paused, Phase, Rollout, Status, due, weights_act
 from gateway.errors import IllegalTransition
 

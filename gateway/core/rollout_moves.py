@@ -3,19 +3,29 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-from msgspec.structs import replace
-
-from gateway.core.evidence import begin_step, forgive, step_live
+from gateway.core.evidence import forgive, step_live
 from gateway.core.judge import Decision
+from gateway.core.rollout_change import (
+    Change,
+    advance,
+    breach,
+    end,
+    enter,
+    fail,
+    overrule,
+    pause,
+    phase_at,
+    proceed,
+    refuse_if_frozen,
+    restart_clock,
+    revert,
+    roll_back_automatically,
+    set_share,
+)
 from gateway.core.rollout_commands import (
-    Action,
     Activate,
-    Decide,
     Deprecate,
-    Happening,
     MakeCurrent,
-    Notify,
-    Record,
 )
 from gateway.core.rollout_events import (
     Complete,
@@ -42,56 +52,20 @@ from gateway.core.rollout_events import (
     UsabilityChanged,
     WeightsApplied,
 )
-from gateway.core.rollout_state import WATCHED, Paused, PauseKind, Phase, Rollout
+from gateway.core.rollout_state import WATCHED, Paused, Phase, Rollout
 from gateway.errors import IllegalTransition
 
 MAX_TICK_MS: Final = 5_000
 """More than this between two ticks was not watched: a stalled or suspended control, a jumping clock."""
-
-
-class Change:
-    """One move in the making: the state as it becomes, and the records that go with it."""
-
-    def __init__(self, state: Rollout, now: float) -> None:
-        self.state = state
-        self.now = now
-        self.records: list[Record] = []
-
-    def set(self, **fields: Any) -> None:
-        """Change fields of the state."""
-        self.state = replace(self.state, **fields)
-
-    def decide(self, action: Action, cause: str, reason: str, judged: Decision | None = None) -> None:
-        """Record a decision. judged: what it rests on; None: what the judge last saw in this step."""
-        state = self.state
-        self.set(records=state.records + 1)
-        self.records.append(
-            Decide(
-                number=state.records + 1,
-                at=self.now,
-                step=state.step,
-                percent=state.percent,
-                action=action,
-                cause=cause,
-                reason=reason,
-                judged=judged or state.judged,
-            )
-        )
-
-    def notify(self, happening: Happening, text: str, *, alert: bool = False) -> None:
-        """Record something to tell."""
-        number = self.state.records + 1
-        self.set(records=number)
-        self.records.append(
-            Notify(number=number, happening=happening, percent=self.state.percent, text=text, alert=alert)
-        )
+NOTE_MS: Final = 10_000
+"""A verdict that goes to and fro is recorded no more often than this."""
 
 
 # The gate
 
 
 def _start(change: Change, event: Start) -> None:
-    _refuse_if_frozen(change, "start")
+    refuse_if_frozen(change, "start")
     change.set(phase=Phase.GATE, started_at=change.now)
     change.decide(
         "start", event.actor, f"Started by {event.actor}; checking the new version before it gets traffic."
@@ -108,7 +82,7 @@ def _gate_passed(change: Change, event: GatePassed) -> None:
 
 
 def _gate_failed(change: Change, event: GateFailed) -> None:
-    _fail(change, "gate", f"The new version did not pass its gate: {event.reason}")
+    fail(change, "gate", f"The new version did not pass its gate: {event.reason}")
 
 
 def _start_answered(change: Change, event: HookAnswered) -> None:
@@ -117,19 +91,13 @@ def _start_answered(change: Change, event: HookAnswered) -> None:
     if event.allowed:
         _first_step(change, "hook:confirm-start")
     else:
-        _fail(
+        fail(
             change, "hook:confirm-start", f"A webhook refused the start: {event.reason or 'no reason given'}"
         )
 
 
 def _cancel(change: Change, event: Rollback | Undo) -> None:
-    _fail(change, event.actor, _because(f"Cancelled by {event.actor} before any traffic moved", event))
-
-
-def _fail(change: Change, cause: str, reason: str) -> None:
-    change.set(phase=Phase.FAILED, reason=reason, cause=cause, ended_at=change.now, cleaned=True)
-    change.decide("fail", cause, reason)
-    change.notify("failed", reason, alert=True)
+    fail(change, event.actor, _because(f"Cancelled by {event.actor} before any traffic moved", event))
 
 
 # Steps
@@ -137,41 +105,7 @@ def _fail(change: Change, cause: str, reason: str) -> None:
 
 def _first_step(change: Change, cause: str) -> None:
     change.records.append(Activate(change.state.new))
-    _enter(change, change.state.plan.steps[0].percent, cause, "First step")
-
-
-def _enter(change: Change, percent: int, cause: str, why: str) -> None:
-    """Set the share and start the clock of the step it belongs to."""
-    judged = change.state.judged
-    _set_share(change, percent)
-    change.set(phase=_phase_at(percent), paused=None)
-    change.decide("step", cause, f"{why}: {percent} % of traffic to the new version.", judged)
-    change.notify("step", f"{percent} % of traffic to the new version")
-
-
-def _set_share(change: Change, percent: int) -> None:
-    state = change.state
-    steps = state.plan.steps
-    step = max((index for index, step in enumerate(steps) if step.percent <= percent), default=0)
-    change.set(
-        step=step,
-        percent=percent,
-        serial=state.serial + 1,
-        applied=False,
-        evidence=begin_step(state.evidence, percent),
-        judged=None,
-        during="asked" if "during-step" in state.plan.hooks and percent > 0 else "none",
-        smoke="due" if percent == 100 and state.plan.smoke_tests is not False else "none",
-    )
-    _restart_clock(change)
-
-
-def _restart_clock(change: Change) -> None:
-    change.set(remaining_ms=change.state.planned.interval_ms, elapsed_ms=0)
-
-
-def _phase_at(percent: int) -> Phase:
-    return Phase.BAKING if percent == 100 else Phase.STEPPING
+    enter(change, change.state.plan.steps[0].percent, cause, "First step")
 
 
 def _weights_applied(change: Change, event: WeightsApplied) -> None:
@@ -196,15 +130,15 @@ def _step_over(change: Change) -> None:
     state = change.state
     lacking = _lacking(state)
     if not lacking:
-        _proceed(change, "clock" if state.plan.dry_run else "judge", "The step passed")
+        proceed(change, "clock" if state.plan.dry_run else "judge", "The step passed")
     elif state.plan.auto_pause and not _is_answering(state):
-        _pause(change, "undecided", "clock", f"The step is over, undecided. {lacking}")
+        pause(change, "undecided", "clock", f"The step is over, undecided. {lacking}")
     elif state.elapsed_ms < state.planned.max_ms:
         return
     elif state.plan.on_undecided == "rollback":
-        _roll_back_automatically(change, "clock", f"Still undecided at maxStepTime. {lacking}")
+        roll_back_automatically(change, "clock", f"Still undecided at maxStepTime. {lacking}")
     else:
-        _pause(change, "undecided", "clock", f"Still undecided at maxStepTime. {lacking}")
+        pause(change, "undecided", "clock", f"Still undecided at maxStepTime. {lacking}")
 
 
 def _lacking(state: Rollout) -> str:
@@ -225,29 +159,6 @@ def _is_answering(state: Rollout) -> bool:
     return state.during == "asked" or state.smoke == "due"
 
 
-def _proceed(change: Change, cause: str, why: str) -> None:
-    """Leave a step that passed: over to a person, a webhook, or the next step."""
-    state = change.state
-    if state.planned.pause and state.percent == state.planned.percent and not _is_approved(state):
-        _pause(change, "planned", "clock", f"{why}; its settings ask for a person's word before the next.")
-    elif "confirm-promote" in state.plan.hooks:
-        change.set(phase=Phase.CONFIRM_PROMOTE, paused=None, ask=state.ask + 1)
-    else:
-        _advance(change, cause, why)
-
-
-def _is_approved(state: Rollout) -> bool:
-    return state.paused is not None and state.paused.kind == "planned"
-
-
-def _advance(change: Change, cause: str, why: str) -> None:
-    percent = change.state.next_percent
-    if percent is None:
-        _end(change, cause, why)
-    else:
-        _enter(change, percent, cause, why)
-
-
 def _promote_answered(change: Change, event: HookAnswered) -> None:
     _during_answered(change, event)
     if change.state.phase is not Phase.CONFIRM_PROMOTE:
@@ -255,17 +166,16 @@ def _promote_answered(change: Change, event: HookAnswered) -> None:
     if event.hook != "confirm-promote" or event.ask != change.state.ask:
         return
     if not event.allowed:
-        change.set(phase=_phase_at(change.state.percent))
-        _pause(
+        pause(
             change,
             "veto",
             "hook:confirm-promote",
             f"A webhook refused the next step: {event.reason or 'no reason given'}",
         )
     elif change.state.frozen:
-        change.set(phase=_phase_at(change.state.percent))
+        change.set(phase=phase_at(change.state.percent))
     else:
-        _advance(change, "hook:confirm-promote", "The step passed and was confirmed")
+        advance(change, "hook:confirm-promote", "The step passed and was confirmed")
 
 
 def _during_answered(change: Change, event: HookAnswered) -> None:
@@ -276,9 +186,7 @@ def _during_answered(change: Change, event: HookAnswered) -> None:
         change.set(during="allowed")
     else:
         change.set(during="none")
-        _breach(
-            change, "hook:during-step", f"A webhook refused the step: {event.reason or 'no reason given'}"
-        )
+        breach(change, "hook:during-step", f"A webhook refused the step: {event.reason or 'no reason given'}")
 
 
 def _smoke_reported(change: Change, event: SmokeReported) -> None:
@@ -289,7 +197,7 @@ def _smoke_reported(change: Change, event: SmokeReported) -> None:
         change.set(smoke="passed")
     else:
         change.set(smoke="none")
-        _breach(change, "smoke", f"Smoke tests failed after the switch: {event.reason}")
+        breach(change, "smoke", f"Smoke tests failed after the switch: {event.reason}")
 
 
 # The judge
@@ -301,38 +209,23 @@ def _watched(change: Change, event: Judged) -> None:
 
 
 def _judged(change: Change, event: Judged) -> None:
-    before, decision = change.state.judged, event.decision
+    decision = event.decision
     change.set(evidence=event.evidence, judged=decision)
-    is_new = before is None or (before.verdict, before.gate) != (decision.verdict, decision.gate)
+    is_news = _is_news(change.state, decision)
+    if is_news:
+        change.set(noted=(decision.verdict, decision.gate), noted_ms=change.state.elapsed_ms)
     if decision.verdict == "abort":
-        _breach(change, "judge", decision.reason, is_new=is_new)
-    elif is_new:
+        breach(change, "judge", decision.reason, is_news=is_news)
+    elif is_news:
         change.decide("judge", "judge", decision.reason)
 
 
-def _breach(change: Change, cause: str, reason: str, *, is_new: bool = True) -> None:
-    """The new version is not good enough: act as the settings say. is_new: this was not known before."""
-    state = change.state
-    if _is_in_hand(state):
-        if is_new:
-            change.decide("judge", cause, reason)
-    elif state.plan.dry_run:
-        if is_new:
-            change.decide("judge", cause, f"{reason} (Dry run: nothing is done about it.)")
-    elif state.plan.on_breach == "pause":
-        _pause(change, "breach", cause, reason)
-    elif "on-rollback" in state.plan.hooks:
-        change.set(phase=Phase.CONFIRM_ROLLBACK, paused=None, reason=reason, cause=cause, ask=state.ask + 1)
-        change.decide("judge", cause, reason)
-    else:
-        _roll_back_automatically(change, cause, reason)
-
-
-def _is_in_hand(state: Rollout) -> bool:
-    """Whether a breach is being dealt with already: a webhook is asked, or a person has it on the table."""
-    if state.phase is Phase.CONFIRM_ROLLBACK:
-        return True
-    return state.paused is not None and state.paused.kind in ("breach", "stranded")
+def _is_news(state: Rollout, decision: Decision) -> bool:
+    """Whether the judge's word is worth a row: it changed, and not to and fro within seconds."""
+    if (decision.verdict, decision.gate) == state.noted:
+        return False
+    is_settled = state.elapsed_ms - state.noted_ms >= NOTE_MS
+    return state.noted is None or decision.verdict == "abort" or is_settled
 
 
 def _rollback_answered(change: Change, event: HookAnswered) -> None:
@@ -340,10 +233,9 @@ def _rollback_answered(change: Change, event: HookAnswered) -> None:
     if event.hook != "on-rollback" or event.ask != state.ask:
         return
     if event.allowed:
-        _roll_back_automatically(change, state.cause, state.reason)
+        roll_back_automatically(change, state.cause, state.reason)
         return
-    change.set(phase=_phase_at(state.percent))
-    _pause(
+    pause(
         change,
         "breach",
         "hook:on-rollback",
@@ -351,26 +243,11 @@ def _rollback_answered(change: Change, event: HookAnswered) -> None:
     )
 
 
-def _roll_back_automatically(change: Change, cause: str, reason: str) -> None:
-    state = change.state
-    if not state.old_usable and state.new_usable:
-        change.set(reason=reason, cause=cause)
-        _pause(change, "stranded", cause, f"Nowhere to go back to, the old version is not usable. {reason}")
-    else:
-        _revert(change, cause, reason)
-
-
 # Orders
 
 
-def _pause(change: Change, kind: PauseKind, actor: str, reason: str) -> None:
-    change.set(phase=Phase.PAUSED, paused=Paused(kind, reason, actor))
-    change.decide("pause", actor, reason)
-    change.notify("paused", reason, alert=kind != "person")
-
-
 def _pause_ordered(change: Change, event: Pause) -> None:
-    _pause(change, "person", event.actor, event.reason or f"Paused by {event.actor}.")
+    pause(change, "person", event.actor, event.reason or f"Paused by {event.actor}.")
 
 
 def _resume(change: Change, event: Resume) -> None:
@@ -379,32 +256,32 @@ def _resume(change: Change, event: Resume) -> None:
     assert state.paused is not None
     kind = state.paused.kind
     if kind == "planned":
-        _refuse_if_frozen(change, "advance")
+        refuse_if_frozen(change, "advance")
     if kind in ("breach", "stranded"):
-        change.set(evidence=forgive(state.evidence), judged=None, reason="", cause="")
+        change.set(evidence=forgive(state.evidence), judged=None, noted=None, reason="", cause="")
     if kind in ("breach", "stranded", "undecided"):
-        _restart_clock(change)
+        restart_clock(change)
     change.decide("resume", event.actor, f"Resumed by {event.actor}.")
     change.notify("resumed", f"Resumed by {event.actor}")
     if kind == "planned":
-        _proceed(change, event.actor, f"Approved by {event.actor}")
+        proceed(change, event.actor, f"Approved by {event.actor}")
     else:
-        change.set(phase=_phase_at(state.percent), paused=None)
+        change.set(phase=phase_at(state.percent), paused=None)
 
 
 def _promote(change: Change, event: Promote) -> None:
-    _refuse_if_frozen(change, "advance")
-    _overrule(change)
+    refuse_if_frozen(change, "advance")
+    overrule(change)
     change.set(paused=None)
-    _advance(change, event.actor, f"Promoted by {event.actor}")
+    advance(change, event.actor, f"Promoted by {event.actor}")
 
 
 def _promote_full(change: Change, event: PromoteFull) -> None:
-    _refuse_if_frozen(change, "advance")
+    refuse_if_frozen(change, "advance")
     if change.state.percent == 100:
         raise IllegalTransition("all traffic is on the new version already: complete ends the watch")
-    _overrule(change)
-    _enter(change, 100, event.actor, f"Promoted in full by {event.actor}")
+    overrule(change)
+    enter(change, 100, event.actor, f"Promoted in full by {event.actor}")
 
 
 def _set_percent(change: Change, event: SetPercent) -> None:
@@ -412,11 +289,11 @@ def _set_percent(change: Change, event: SetPercent) -> None:
     if not 0 <= event.percent <= 100:
         raise IllegalTransition(f"a share is between 0 and 100, not {event.percent}")
     if event.percent > state.percent:
-        _refuse_if_frozen(change, "raise the share")
-    _overrule(change)
+        refuse_if_frozen(change, "raise the share")
+    overrule(change)
     judged = state.judged
-    _set_share(change, event.percent)
-    change.set(phase=_phase_at(event.percent))
+    set_share(change, event.percent)
+    change.set(phase=phase_at(event.percent))
     why = f"{event.actor} set {event.percent} % of traffic to the new version."
     change.decide("set_percent", event.actor, why, judged)
     change.notify("step", why)
@@ -425,18 +302,11 @@ def _set_percent(change: Change, event: SetPercent) -> None:
         change.set(phase=Phase.PAUSED, paused=paused)
 
 
-def _overrule(change: Change) -> None:
-    """A person goes on in spite of what the judge holds against the new version: it starts to count anew."""
-    paused = change.state.paused
-    if paused is not None and paused.kind in ("breach", "stranded", "undecided"):
-        change.set(evidence=forgive(change.state.evidence), reason="", cause="")
-
-
 def _complete(change: Change, event: Complete) -> None:
     if change.state.percent != 100:
         raise IllegalTransition(f"only at 100 % can it be completed; it is at {change.state.percent} %")
-    _refuse_if_frozen(change, "complete")
-    _end(change, event.actor, f"Completed by {event.actor}")
+    refuse_if_frozen(change, "complete")
+    end(change, event.actor, f"Completed by {event.actor}")
 
 
 def _already(change: Change, event: Rollback | Undo) -> None:
@@ -450,7 +320,7 @@ def _roll_back_ordered(change: Change, event: Rollback | Undo) -> None:
         else "The old version is not usable at the moment; it gets all traffic all the same."
     )
     change.set(warning=warning)
-    _revert(change, event.actor, _because(f"Rolled back by {event.actor}", event))
+    revert(change, event.actor, _because(f"Rolled back by {event.actor}", event))
     if warning:
         change.decide("warning", event.actor, warning)
 
@@ -460,28 +330,7 @@ def _because(what: str, event: Rollback | Undo) -> str:
     return f"{what}: {reason}" if reason else f"{what}."
 
 
-def _refuse_if_frozen(change: Change, what: str) -> None:
-    if change.state.frozen:
-        raise IllegalTransition(f"changes are frozen: cannot {what}")
-
-
 # Ends
-
-
-def _revert(change: Change, cause: str, reason: str) -> None:
-    change.set(
-        phase=Phase.REVERTING,
-        paused=None,
-        percent=0,
-        serial=change.state.serial + 1,
-        applied=False,
-        evidence=begin_step(change.state.evidence, 0),
-        during="none",
-        smoke="none",
-        reason=reason,
-        cause=cause,
-    )
-    change.decide("rollback", cause, reason)
 
 
 def _reverted(change: Change, event: WeightsApplied) -> None:
@@ -496,11 +345,6 @@ def _new_drained(change: Change, event: DrainDone) -> None:
     if event.version == change.state.new and not change.state.cleaned:
         change.set(cleaned=True)
         change.records.append(Deprecate(event.version))
-
-
-def _end(change: Change, cause: str, why: str) -> None:
-    change.set(phase=Phase.ENDING, paused=None, cause=cause)
-    change.decide("complete", cause, f"{why}: the old version is drained.")
 
 
 def _old_drained(change: Change, event: DrainDone) -> None:
@@ -526,7 +370,7 @@ def _usability(change: Change, event: UsabilityChanged) -> None:
     change.set(old_usable=event.old, new_usable=event.new)
     state = change.state
     if state.paused is not None and state.paused.kind == "stranded" and (event.old or not event.new):
-        _revert(change, state.cause, state.reason)
+        revert(change, state.cause, state.reason)
 
 
 def _freeze(change: Change, event: FreezeOn) -> None:

@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from gateway.core.judge import Decision, Evidence
+from gateway.core.judge import Decision, Evidence, Gate, Verdict
 from gateway.core.rollout_commands import (
     Act,
     AskHook,
@@ -125,6 +125,10 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     evidence: Evidence = Evidence()
     judged: Decision | None = None
     """The judge's last word in this step."""
+    noted: tuple[Verdict, Gate] | None = None
+    """Its last word that went on record in this step."""
+    noted_ms: int = 0
+    """`elapsed_ms` then."""
     during: Literal["none", "asked", "allowed"] = "none"
     """The during-step webhook."""
     smoke: Literal["none", "due", "passed"] = "none"

@@ -543,3 +543,10 @@ def test_the_row_of_a_step_shows_what_the_judge_saw_in_the_one_before() -> None:
     hand = Hand().rolling().step()
     row = next(row for row in reversed(hand.of(Decide)) if row.action == "step")
     assert row.judged is not None and row.judged.verdict == "advance"
+
+
+def test_a_verdict_that_goes_to_and_fro_is_recorded_no_more_than_every_ten_seconds() -> None:
+    hand = Hand(step_interval=100_000).rolling()
+    for second in range(60):
+        hand.judged("hold" if second % 2 else "advance").pass_time(1)
+    assert 2 <= len([row for row in hand.of(Decide) if row.action == "judge"]) <= 7
