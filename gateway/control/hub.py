@@ -278,7 +278,7 @@ class Hub:
         return sorted(peer.slot for peer in self._behind(number))
 
     def _behind(self, number: int) -> list[Peer]:
-        """Return who should serve by `number` and does not; a leaver of another release may not even read it."""
+        """Return who should serve by `number` and does not. A leaver of another release may not read it."""
         behind = [peer for peer in self.peers.values() if peer.sent and peer.applied < number]
         return [peer for peer in behind if not (peer.draining and peer.refused >= number)]
 

@@ -40,7 +40,7 @@ log = get_logger(room="rollouts")
 
 TICK_S: Final = 1.0
 IDLE_SAVE_TICKS: Final = 10
-"""Without an open rollout the totals are stored this often."""
+"""Without an open rollout the totals are stored this often: workers that live would say them again."""
 RECENT: Final = 200
 """How many of the newest deployments are looked at, at a start, for ends that were not tidied up."""
 _BACK: Final[dict[str, Any]] = {"draining": False, "drained": False, "drain_deadline": None}
@@ -49,6 +49,10 @@ _BACK: Final[dict[str, Any]] = {"draining": False, "drained": False, "drain_dead
 
 class TallyView(Protocol):
     """What rollouts need of the counts."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether totals of a worker that ended are stored nowhere yet."""
 
     def judged(self, service: str) -> JudgedCells: ...
     def take_cohort_errors(self, service: str) -> list[tuple[str, int, int, int]]: ...
@@ -198,7 +202,7 @@ class Rollouts:
         elapsed_s = 0.0 if self._last_tick is None else now - self._last_tick
         self._last_tick = now
         self._ticks += 1
-        if self._ticks % IDLE_SAVE_TICKS and not self.open_states():
+        if self._ticks % IDLE_SAVE_TICKS and not self.open_states() and not self._tally.has_ended:
             return
         async with self._store.transaction() as tx:
             for running in list(self._running.values()):

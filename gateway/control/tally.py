@@ -117,6 +117,8 @@ class Tally:
     def __init__(self) -> None:
         self.loop_lag_us: dict[int, int] = {}
         """By slot: how late its last heartbeat was, microseconds."""
+        self.has_ended = False
+        """Whether a worker ended, or left, since the last dump: its totals are nowhere else."""
         self._base: dict[str, VersionSum] = {}
         self._base_workers = WorkerSum()
         self._live: dict[str, _Live] = {}
@@ -145,6 +147,7 @@ class Tally:
     def on_absent(self, incarnation: str) -> None:
         """Its link ended: its gauges no longer count, its totals do, and it may come back."""
         self._present.pop(incarnation, None)
+        self.has_ended = True
 
     def on_ended(self, incarnation: str) -> None:
         """Its process is gone for good."""
@@ -152,6 +155,7 @@ class Tally:
         live = self._live.pop(incarnation, None)
         if live is None:
             return
+        self.has_ended = True
         self._base_workers.add(live.counts)
         for totals in live.versions.values():
             self._base_of(totals.version_id).add(totals)
@@ -223,6 +227,7 @@ class Tally:
 
     def dump(self) -> bytes:
         """Return everything, to be stored each second."""
+        self.has_ended = False
         return _encode(_State(versions=self._base, workers=self._base_workers, live=self._live))
 
     def load(self, data: bytes) -> None:

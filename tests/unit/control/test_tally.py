@@ -71,6 +71,18 @@ def test_a_dead_workers_totals_stay_and_its_gauges_go() -> None:
     assert tally.workers().requests == 13
 
 
+def test_totals_of_a_worker_that_ended_are_to_be_saved_soon() -> None:
+    tally = Tally()
+    tally.on_counts(0, "a", counts(totals(requests=[("GET", 200, 3)])))
+    assert not tally.has_ended
+    tally.on_absent("a")
+    assert tally.has_ended
+    tally.dump()
+    assert not tally.has_ended
+    tally.on_ended("a")
+    assert tally.has_ended
+
+
 def test_a_restarted_control_goes_on_exactly_where_the_last_one_was() -> None:
     before = Tally()
     before.on_counts(0, "dead", counts(totals(requests=[("GET", 200, 5)], judged=[cell(5)])))

@@ -76,6 +76,8 @@ class FakeHub:
 class FakeTally:
     """Totals that a test adds to."""
 
+    has_ended = False
+
     def __init__(self) -> None:
         self.cells: dict[tuple[str, int, int], JudgedSum] = {}
 
