@@ -117,6 +117,9 @@ class _Call:
         if self._task is not None:
             self._task.cancel()
 
+    def on_idle(self) -> None:
+        self._body = []
+
     def on_writable(self, *, writable: bool) -> None:
         if writable:
             self._writable.set()

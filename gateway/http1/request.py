@@ -201,6 +201,13 @@ class RequestReader:
             self._seen, self._fields_seen = data, fields
         return len(data)
 
+    def rest(self) -> None:
+        """Give back what is only kept for speed; the next head is read like the first."""
+        self._parser = None
+        self._seen = self._fields_seen = b""
+        self.lines, self.special, self.others = [], {}, []
+        self._extend = self.lines.extend
+
     def field(self, name: bytes) -> bytes | None:
         """Return the value of the first field called `name` (lower case), or None. Not for the common
         path."""

@@ -30,6 +30,9 @@ A client that has gone altogether looks the same until it is written to, and mus
 long.
 """
 
+REST_S: Final = 1.0
+"""After how long an idle connection gives back the memory it can do without."""
+
 _HEAD: Final = 0  # between two requests, or in a head
 _BODY: Final = 1  # the sink has the head, the body is coming
 _ANSWERING: Final = 2  # the request is complete, its answer is not
@@ -65,6 +68,9 @@ class Sink(Protocol):
 
     def on_gone(self, error: DownstreamError) -> None:
         """The request can no longer be answered by the sink: the client left, or broke its request."""
+
+    def on_idle(self) -> None:
+        """No request has come for a while: let go of what is only kept for speed."""
 
     def on_writable(self, *, writable: bool) -> None:
         """The client reads too slowly (False), or has caught up (True)."""
@@ -136,6 +142,7 @@ class ServerProtocol(asyncio.Protocol):
         "_pending",
         "_phase",
         "_reading",
+        "_rests",
         "answer_begun",
         "closing",
         "deadline",
@@ -174,6 +181,7 @@ class ServerProtocol(asyncio.Protocol):
         """Called when the connection has ended; whoever takes the transport over calls it instead."""
         self._phase = _HEAD
         self._reading = True
+        self._rests = False
         self._pending = b""
         self._decoder: ChunkedDecoder | None = None
         self._left = 0
@@ -269,6 +277,7 @@ class ServerProtocol(asyncio.Protocol):
         else:
             self._phase = _HEAD
             self.answer_begun = False
+            self._rests = False
             self.deadline = 0.0
 
     def answer(self, pieces: list[bytes], body: bytes) -> None:
@@ -355,7 +364,7 @@ class ServerProtocol(asyncio.Protocol):
         """How long the present wait may last."""
         phase, settings = self._phase, self.owner.settings
         if phase == _HEAD:
-            return settings.client_header_s if self.reader.has_begun else settings.client_idle_s
+            return settings.client_header_s if self.reader.has_begun else self._idle_s(settings)
         if phase == _FLUSHING:
             return settings.body_idle_s or NEVER
         if phase == _LINGERING:
@@ -363,19 +372,34 @@ class ServerProtocol(asyncio.Protocol):
         timeout_s = self.sink.timeout_s()
         return min(timeout_s, HALF_CLOSED_S) if self.half_closed else timeout_s
 
+    def _idle_s(self, settings: ServerSettings) -> float:
+        """Return how long to idle on: first until it rests, then until it ends."""
+        if self._rests:
+            return settings.client_idle_s - REST_S
+        return min(REST_S, settings.client_idle_s)
+
     def on_deadline(self) -> None:
         self.deadline = 0.0
         if self._phase == _HEAD and self.reader.has_begun:
             self._refuse_head(TooSlow("the head did not come in time"))
         elif self._phase == _HEAD:
-            self._phase = _CLOSED
-            self.transport.close()
+            self._idle_on()
         elif self._phase in (_FLUSHING, _LINGERING):
             self.abort()
         elif self.half_closed:
             self._break(ClientGone("the client closed its side and no answer came"))
         else:
             self.sink.on_timeout()
+
+    def _idle_on(self) -> None:
+        """No request has come: rest, and at last close."""
+        if self._rests or self.owner.settings.client_idle_s <= REST_S:
+            self._phase = _CLOSED
+            self.transport.close()
+            return
+        self._rests = True
+        self.reader.rest()
+        self.sink.on_idle()
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -483,6 +507,7 @@ class ServerProtocol(asyncio.Protocol):
             return
         self._phase = _HEAD
         self.answer_begun = False
+        self._rests = False
         self.deadline = 0.0
         pending, self._pending = self._pending, b""
         self.resume()

@@ -73,6 +73,10 @@ class Exchange(Endings):
         self.policy = self.plane.policies.get(service) or self.plane.policy_of(service)
         return b"max-forwards" not in request.special or not self._ends_here()
 
+    def on_idle(self) -> None:
+        """Forget what is only kept for a repeated request."""
+        self.forwarder.rest()
+
     def _ends_here(self) -> bool:
         """Count a hop off Max-Forwards, and answer if none is left."""
         hops = asides.hops_left(self.client)

@@ -114,6 +114,12 @@ class Forwarder:
         line = (request.method, b" ", path, request.query, b" HTTP/1.1\r\nHost: ", host, CRLF)
         return b"".join((*line, *request.lines, block))
 
+    def rest(self) -> None:
+        """Give back what is only kept for speed."""
+        self._start = self._block = b""
+        self._start_serial = -1
+        self._block_host = None
+
     def client_of(self, request: RequestReader) -> str:
         """Return the address of the client itself: what a trusted proxy says, else the peer's."""
         said = request.special.get(b"x-forwarded-for") if self._is_trusted else None
