@@ -9,7 +9,8 @@ from typing import Final, Literal
 
 from gateway.core.service import ServiceSettings
 from gateway.core.table import Endpoint, RoutingTable, Service
-from gateway.http1.server import Connections, ServerProtocol, ServerSettings
+from gateway.http1.connections import Connections, ServerSettings
+from gateway.http1.server import ServerProtocol
 from gateway.link.messages import EndpointLoad
 from gateway.link.snapshot import ProxySettings
 from gateway.worker.access_log import AccessLog
@@ -265,7 +266,9 @@ class Plane:
         if not over:
             return
         for exchange in self._exchanges():
-            if exchange.endpoint is not None and exchange.endpoint.key in over:
+            endpoint = exchange.endpoint
+            # One that was called back meanwhile has the same key, and is another object.
+            if endpoint is not None and endpoint.draining and endpoint.key in over:
                 self._cut(exchange)
         for key in over:
             del self._endpoint_drains[key]
