@@ -75,6 +75,8 @@ class VersionActions(Desk):
             service = self._service_for(tx, actor, body)
             record = self._new_version(record_id, service, body, actor)
             details["weight"] = record.weight
+            if record.weight:
+                self._next_stage(tx, service)
             tx.put_version(record)
             self._tell(
                 tx, "version.created", actor, record.service_name, record.version, weight=record.weight
@@ -221,18 +223,17 @@ class VersionActions(Desk):
         current = service.record.current_version_id
         if len(carriers) == 1 and carriers[0].is_active:
             current = carriers[0].id
-        after = replace(
-            service.record,
-            stage=service.record.stage + 1,
-            current_version_id=current,
-            updated_at=changed.updated_at,
-        )
-        tx.put_service(after)
+        self._next_stage(tx, service.record, current_version_id=current)
         tx.put_version(changed)
         weights = {record.version: record.weight for record in carriers}
         self._tell(tx, "version.weight", actor, changed.service_name, changed.version, weights=weights)
-        tx.on_commit(partial(self._catalog.put_service, after))
         tx.on_commit(partial(self._catalog.put_version, changed))
+
+    def _next_stage(self, tx: Transaction, service: ServiceRecord, **changes: Any) -> None:
+        """Put the service's row into `tx` as its weights change: counts of two stages are never mixed."""
+        after = replace(service, stage=service.stage + 1, updated_at=self._now(), **changes)
+        tx.put_service(after)
+        tx.on_commit(partial(self._catalog.put_service, after))
 
     def _refuse_while_open(self, service: str) -> None:
         """While a deployment is open its two versions share all the traffic. Raises Problem 409."""
@@ -303,13 +304,9 @@ class VersionActions(Desk):
         )
         service = entry.service.record
         if service.current_version_id == marked.id:
-            service = replace(service, current_version_id=None)
-        if entry.record.weight:
-            service = replace(service, stage=service.stage + 1)
-        if service is not entry.service.record:
-            service = replace(service, updated_at=now)
-            tx.put_service(service)
-            tx.on_commit(partial(self._catalog.put_service, service))
+            self._next_stage(tx, service, current_version_id=None)
+        elif entry.record.weight:
+            self._next_stage(tx, service)
         tx.put_version(marked)
         self._tell(
             tx, "version.draining", actor, marked.service_name, marked.version, deadline=deadline.isoformat()

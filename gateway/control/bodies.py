@@ -162,7 +162,8 @@ class WhatIf(Settings):
 
 
 _MESSAGE: Final = re.compile(r"^(?P<what>.*?)(?: - at `(?P<where>[^`]*)`)?$", re.DOTALL)
-_STEP: Final = re.compile(r"\.(\w+)|\[(\d+|\.\.\.)\]")
+_STEP: Final = re.compile(r"\.(\w+)|\[(\d+)\]")
+"""A step of msgspec's path; a key of a dictionary, which it writes as `[...]`, is left out."""
 
 
 def parse(kind: type[T], body: bytes) -> T:

@@ -146,10 +146,15 @@ class VersionEntry:
                 self.set_addresses(url, (parse_target(url).address,))
 
     def set_addresses(self, url: str, addresses: Iterable[str]) -> bool:
-        """Make `addresses` the endpoints of `url`. Returns whether that changed anything."""
+        """Make `addresses` the endpoints of `url`. Returns whether that changed anything.
+
+        The stored health is that of the first ones after a start; an address that is added later has to pass.
+        """
+        is_first = not any(each.url == url for each in self.endpoints.values())
+        stored = self._stored if is_first else Health.UNKNOWN
         others = {key: each for key, each in self.endpoints.items() if each.url != url}
         port = parse_target(url).port
-        fresh = [EndpointEntry(self, url, address, port, self._stored) for address in addresses]
+        fresh = [EndpointEntry(self, url, address, port, stored) for address in addresses]
         endpoints = others | {each.key: self.endpoints.get(each.key, each) for each in fresh}
         changed = endpoints.keys() != self.endpoints.keys()
         self.endpoints = endpoints

@@ -113,10 +113,13 @@ def route_conflict(services: Mapping[str, ServiceSettings]) -> str:
     claimed: dict[tuple[str, str], list[tuple[frozenset[str], str]]] = {}
     for name, settings in services.items():
         for route in settings.routes:
-            place = claimed.setdefault((route.host.lower(), route.path), [])
+            place = claimed.setdefault((route.host.lower(), route.path.rstrip("/")), [])
             methods = frozenset(method.upper() for method in route.methods)
             for others, other in place:
-                if others == methods or others & methods:
-                    return f"services {other!r} and {name!r} both claim {route.host}{route.path}"
+                if others != methods and not others & methods:
+                    continue
+                if other == name:
+                    return f"service {name!r} claims {route.host}{route.path} twice"
+                return f"services {other!r} and {name!r} both claim {route.host}{route.path}"
             place.append((methods, name))
     return ""

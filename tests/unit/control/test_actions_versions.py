@@ -115,7 +115,9 @@ async def test_weight_for_a_later_version_needs_a_deployer(tmp_path: Path) -> No
     async with desk(tmp_path) as made:
         await made.register("v1", actor=OPERATOR)
         assert (await refusal(made.register("v2", actor=OPERATOR, weight=10))).status == 403
+        stage = made.catalog.service_record("auth").stage
         await made.register("v2", actor=ANN, weight=10)
+        assert made.catalog.service_record("auth").stage == stage + 1
         assert made.weights() == {"v1": 100, "v2": 10}
 
 

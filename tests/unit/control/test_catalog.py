@@ -313,6 +313,21 @@ async def test_addresses_come_and_go_and_keep_their_endpoints(tmp_path: Path) ->
         assert [endpoint.address for endpoint in snap.endpoints] == ["10.0.0.2", "10.0.0.3"]
 
 
+async def test_an_address_that_is_added_later_has_to_pass_first(tmp_path: Path) -> None:
+    async with desk(tmp_path) as made:
+        url = "http://auth.test"
+        made.addresses[url] = ("10.0.0.1",)
+        record = await made.register("v1", url=url)
+        await made.pass_probe(record.id)
+        await reopened(made)
+        assert not made.catalog.is_usable(record.id)
+        made.catalog.set_addresses(record.id, url, ("10.0.0.1",))
+        assert made.catalog.is_usable(record.id)
+        made.catalog.set_addresses(record.id, url, ("10.0.0.1", "10.0.0.2"))
+        healthy = [each.is_healthy for each in made.catalog.version(record.id).endpoints.values()]
+        assert healthy == [True, False]
+
+
 async def test_observers_hear_of_changes(tmp_path: Path) -> None:
     async with desk(tmp_path) as made:
         heard: list[tuple[str, str, str | None]] = []
@@ -320,7 +335,13 @@ async def test_observers_hear_of_changes(tmp_path: Path) -> None:
             lambda kind, service, version: heard.append((kind, service, version and version.version))
         )
         await made.register("v1")
-        assert heard == [("service", "auth", None), ("version", "auth", "v1")]
+        assert heard[0] == ("service", "auth", None)
+        assert heard[-1] == ("version", "auth", "v1")
+
+
+def test_one_service_may_not_claim_a_route_twice() -> None:
+    services = {"one": ServiceSettings(routes=(RouteSettings(path="/a"), RouteSettings(path="/a")))}
+    assert route_conflict(services) == "service 'one' claims */a twice"
 
 
 @pytest.mark.parametrize(
@@ -328,6 +349,7 @@ async def test_observers_hear_of_changes(tmp_path: Path) -> None:
     [
         (RouteSettings(path="/a"), RouteSettings(path="/a"), True),
         (RouteSettings(host="X.test", path="/a"), RouteSettings(host="x.TEST", path="/a"), True),
+        (RouteSettings(path="/a"), RouteSettings(path="/a/"), True),
         (RouteSettings(path="/a"), RouteSettings(path="/b"), False),
         (RouteSettings(host="x", path="/a"), RouteSettings(path="/a"), False),
         (RouteSettings(path="/a", methods=("GET",)), RouteSettings(path="/a"), False),
