@@ -104,6 +104,9 @@ def _cancel(change: Change, event: Rollback | Undo) -> None:
 
 
 def _first_step(change: Change, cause: str) -> None:
+    if change.state.frozen:
+        change.set(phase=Phase.READY)
+        return
     change.records.append(Activate(change.state.new))
     enter(change, change.state.plan.steps[0].percent, cause, "First step")
 
@@ -381,6 +384,11 @@ def _thaw(change: Change, event: FreezeOff) -> None:
     change.set(frozen=False)
 
 
+def _thaw_ready(change: Change, event: FreezeOff) -> None:
+    _thaw(change, event)
+    _first_step(change, "gate")
+
+
 Handler = Callable[[Change, Any], None]
 
 
@@ -388,7 +396,7 @@ def _in(handler: Handler, *phases: Phase) -> dict[Phase, Handler]:
     return dict.fromkeys(phases, handler)
 
 
-_TESTING: Final = (Phase.GATE, Phase.CONFIRM_START)
+_TESTING: Final = (Phase.GATE, Phase.CONFIRM_START, Phase.READY)
 _RUNNING: Final = (Phase.STEPPING, Phase.BAKING)
 _GUARDED: Final = (*_RUNNING, Phase.CONFIRM_PROMOTE, Phase.PAUSED)
 _OPEN: Final = (Phase.PENDING, *_TESTING, *_GUARDED, Phase.CONFIRM_ROLLBACK, Phase.ENDING, Phase.REVERTING)
@@ -430,6 +438,6 @@ MOVES: Final[dict[type[Event], dict[Phase, Handler]]] = {
     Superseded: _in(_tidied, Phase.COMPLETED, Phase.ROLLED_BACK),
     UsabilityChanged: _in(_usability, *_OPEN),
     FreezeOn: _in(_freeze, *_OPEN),
-    FreezeOff: _in(_thaw, *_OPEN),
+    FreezeOff: _in(_thaw, *_OPEN) | _in(_thaw_ready, Phase.READY),
 }
 """(event, phase) -> handler: every move there is."""

@@ -36,6 +36,8 @@ class Phase(enum.StrEnum):
     PENDING = "pending"
     GATE = "gate"
     CONFIRM_START = "confirm_start"
+    READY = "ready"
+    """The gate has passed; the first step waits for the end of a freeze."""
     STEPPING = "stepping"
     BAKING = "baking"
     """All traffic is on the new version: the last step, or the watch after a switch."""
@@ -55,6 +57,7 @@ STATUS: Final = {
     Phase.PENDING: Status.PENDING,
     Phase.GATE: Status.TESTING,
     Phase.CONFIRM_START: Status.TESTING,
+    Phase.READY: Status.TESTING,
     Phase.STEPPING: Status.ROLLING,
     Phase.BAKING: Status.ROLLING,
     Phase.CONFIRM_PROMOTE: Status.ROLLING,
@@ -67,7 +70,7 @@ STATUS: Final = {
     Phase.FAILED: Status.FAILED,
 }
 ENDED: Final = frozenset({Phase.COMPLETED, Phase.ROLLED_BACK, Phase.FAILED})
-WATCHED: Final = frozenset({Phase.PENDING, Phase.GATE, Phase.CONFIRM_START})
+WATCHED: Final = frozenset({Phase.PENDING, Phase.GATE, Phase.CONFIRM_START, Phase.READY})
 """Phases in which the judge only looks on, to know later what the old version usually does."""
 JUDGED: Final = WATCHED | {
     Phase.STEPPING,

@@ -77,7 +77,7 @@ ORDERS: st.SearchStrategy[Any] = st.one_of(
     st.sampled_from([Promote("p"), PromoteFull("p"), Pause("p"), Resume("p"), Complete("p"), Start("p")]),
     st.integers(-1, 101).map(lambda percent: SetPercent("p", percent)),
 )
-RESTING = (Phase.PENDING, Phase.STEPPING, Phase.BAKING, Phase.PAUSED)
+RESTING = (Phase.PENDING, Phase.READY, Phase.STEPPING, Phase.BAKING, Phase.PAUSED)
 """Open phases that may wait for time or a person alone."""
 
 
@@ -283,6 +283,7 @@ class Rollouts(RuleBasedStateMachine):
         state = self.state
         assert not state.is_open or state.phase in RESTING or due(state)
         assert (state.phase is Phase.PAUSED) == (state.paused is not None)
+        assert state.phase is not Phase.READY or state.frozen
 
     @invariant()
     def what_is_live_is_what_is_stored(self) -> None:

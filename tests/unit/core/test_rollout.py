@@ -135,6 +135,8 @@ def at(phase: Phase) -> Hand:
     hand(Start("ann"), GatePassed())
     if phase is Phase.CONFIRM_START:
         return hand
+    if phase is Phase.READY:
+        return hand(FreezeOn(), HookAnswered("confirm-start", 1, True))
     hand(HookAnswered("confirm-start", 1, True)).applied()
     match phase:
         case Phase.STEPPING:
@@ -206,6 +208,7 @@ LEADS: dict[type[Event], dict[Phase, Phase]] = {
         P.PENDING: P.FAILED,
         P.GATE: P.FAILED,
         P.CONFIRM_START: P.FAILED,
+        P.READY: P.FAILED,
         P.STEPPING: P.REVERTING,
         P.BAKING: P.REVERTING,
         P.PAUSED: P.REVERTING,
@@ -224,6 +227,7 @@ LEADS: dict[type[Event], dict[Phase, Phase]] = {
         P.CONFIRM_PROMOTE: P.CONFIRM_ROLLBACK,
     },
     DrainDone: {P.ENDING: P.COMPLETED},
+    FreezeOff: {P.READY: P.STEPPING},
 }
 """Where the events above lead; whatever is not here is refused (an order) or changes no phase (a fact)."""
 LEADS[Undo] = LEADS[Rollback]
@@ -468,6 +472,13 @@ def test_a_freeze_refuses_a_start_and_never_a_rollback() -> None:
     with pytest.raises(IllegalTransition, match="frozen"):
         Hand()(FreezeOn(), Start("ann"))
     assert Hand().rolling()(FreezeOn(), Rollback("ann")).state.phase is Phase.REVERTING
+
+
+def test_a_freeze_during_the_gate_holds_the_first_step() -> None:
+    hand = Hand()(Start("ann"), FreezeOn(), GatePassed())
+    assert (hand.state.status, hand.state.percent) == (Status.TESTING, 0)
+    assert hand(FreezeOff()).state.percent == 10
+    assert Activate("new") in hand.last
 
 
 def test_a_thaw_lets_the_clock_go_on() -> None:
