@@ -9,8 +9,9 @@ import msgspec
 
 from gateway.errors import DownstreamError, GatewayError
 from gateway.http1.chunked import chunk
+from gateway.http1.connections import Connections, ServerSettings
 from gateway.http1.message import CHUNK_END, CHUNKED, CRLF, has_no_body, response_head
-from gateway.http1.server import NEVER, Connections, ServerProtocol, ServerSettings
+from gateway.http1.server import NEVER, ServerProtocol
 
 
 @dataclass(slots=True)

@@ -1,14 +1,12 @@
 """The client's side of a connection: requests in, answers out, one exchange at a time (RFC 9112 §9.3.2)."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
-import msgspec
-
 from gateway.errors import BadRequest, BodyTooLarge, ClientGone, DownstreamError, GatewayError, TooSlow
 from gateway.http1.chunked import ChunkedDecoder, ChunkError
+from gateway.http1.connections import Connections, ServerSettings
 from gateway.http1.message import (
     CONNECTION_CLOSE,
     CONNECTION_KEEP_ALIVE,
@@ -41,19 +39,6 @@ _LINGERING: Final = 4  # sending side closed; what still comes is thrown away
 _CLOSED: Final = 5
 
 
-class ServerSettings(msgspec.Struct, frozen=True):
-    """Bounds of one listener's connections: seconds, bytes, counts."""
-
-    client_header_s: float = 10.0
-    client_idle_s: float = 75.0
-    body_idle_s: float = 30.0
-    header_bytes: int = 32_768
-    header_fields: int = 100
-    uri_bytes: int = 8_192
-    body_bytes: int = 0
-    """0: no limit."""
-
-
 class Sink(Protocol):
     """Whoever answers a connection's requests. One request at a time; nothing is called after `on_gone`."""
 
@@ -80,51 +65,6 @@ class Sink(Protocol):
 
     def on_timeout(self) -> None:
         """That time is over."""
-
-
-class Connections:
-    """All connections of a listener's owner: their settings, their count, and the one timer for all their
-    deadlines."""
-
-    def __init__(self, settings: ServerSettings, *, sweep_s: float = 0.1) -> None:
-        self.settings = settings
-        self.open: set[ServerProtocol] = set()
-        self.draining = False
-        """Every answer from now on says `Connection: close`."""
-        self.accepted = 0
-        self.refused: dict[str, int] = {}
-        """Answers the gateway gave itself, by reason."""
-        self._sweep_s = sweep_s
-        self._timer: asyncio.TimerHandle | None = None
-
-    def start(self) -> None:
-        """Begin to enforce deadlines. Needs the running loop."""
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._sweep_s, self._tick)
-
-    def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def count_refusal(self, reason: str) -> None:
-        self.refused[reason] = self.refused.get(reason, 0) + 1
-
-    def sweep(self, now: float) -> None:
-        """Set deadlines that were cleared, and act on those that have passed. now: monotonic seconds."""
-        overdue = []
-        for connection in self.open:
-            deadline = connection.deadline
-            if not deadline:
-                connection.deadline = now + connection.timeout_s()
-            elif deadline <= now:
-                overdue.append(connection)
-        for connection in overdue:
-            connection.on_deadline()
-
-    def _tick(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._sweep_s, self._tick)
-        self.sweep(time.monotonic())
 
 
 class ServerProtocol(asyncio.Protocol):
