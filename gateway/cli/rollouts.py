@@ -14,7 +14,7 @@ from gateway.cli.client import AdminClient, segment
 from gateway.cli.connect import client_command
 from gateway.cli.exits import FAILED, OK, TIMED_OUT, ApiError, CliError, Unreachable
 from gateway.cli.output import Output, console, local_time
-from gateway.cli.params import duration, percents, route, setting
+from gateway.cli.params import duration, format_duration, percents, route, setting
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -348,11 +348,12 @@ def whatif(
     return OK
 
 
-WHATIF_COLUMNS = ("ROLLOUT", "ENDED", "WOULD HAVE", "AFTER", "WHY")
+WHATIF_COLUMNS: Final = ("ROLLOUT", "ENDED", "NOW JUDGED", "AFTER", "WHY")
 
 
 def _whatif_row(item: dict[str, Any]) -> tuple[object, ...]:
-    return (item["deploymentId"], item.get("status"), item["verdict"], item.get("afterMs"), item["reason"])
+    after = format_duration(item["afterMs"])
+    return (item["deploymentId"], item["status"], item["verdict"], after, item["reason"])
 
 
 COMMANDS: Final = (deploy, get, status, promote, pause, resume, complete, rollback, undo, history, whatif)

@@ -12,7 +12,8 @@ import pytest
 
 from gateway.cli.client import AdminClient
 from gateway.cli.exits import ApiError
-from tests.integration.admin.gateway_process import ROOT, Gateway, running, sample
+from gateway.http1.fetch import fetch
+from tests.integration.admin.gateway_process import DEADLINE_S, ROOT, Gateway, running, sample
 
 
 class Said(NamedTuple):
@@ -62,6 +63,9 @@ async def test_a_release_from_the_first_version_to_undo(tmp_path: Path) -> None:
         undone = await gateway_command(gateway, "undo", "auth", "--reason", "change of mind", "-o", "json")
         assert undone.code == 0, undone
         assert undone.json["toVersion"] == "v1.0"
+        async with asyncio.timeout(DEADLINE_S):
+            while await who_answers(gateway) != "v1.0":
+                await asyncio.sleep(0.05)
 
         kinds = [json.loads(line)["kind"] for line in (await events(gateway)).splitlines()]
         assert kinds[0] == "service.created"
@@ -69,6 +73,12 @@ async def test_a_release_from_the_first_version_to_undo(tmp_path: Path) -> None:
         audit = (await gateway_command(gateway, "audit", "-o", "json")).json
         assert {"version.create", "deployment.start", "service.undo"} <= {row["action"] for row in audit}
         assert all(row["allowed"] for row in audit)
+
+
+async def who_answers(gateway: Gateway) -> str:
+    host, port = gateway.listen.split(":")
+    answer = await fetch(f"http://{host}:{port}", path="/", timeout_s=10.0)
+    return str(json.loads(answer.body)["version"])
 
 
 async def events(gateway: Gateway) -> str:
