@@ -3,8 +3,11 @@
 Composition only: what each room needs is named here once, and nothing is decided.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Final
 
 from gateway import __version__
 from gateway.admin.auth import Authenticator
@@ -30,6 +33,9 @@ from gateway.log import get_logger
 from gateway.store.sqlite import SqliteStore
 
 log = get_logger(room="serve")
+
+NAMES_S: Final = 5.0
+"""How long a start waits for host names: until they are found, the table has no endpoint for them."""
 
 
 class Rooms:
@@ -102,6 +108,9 @@ class Rooms:
         rooms = cls(settings, store, hub, tally, state, upgrade=upgrade, listeners=listeners)
         try:
             await rooms.catalog.load(store, settings.service)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(NAMES_S):
+                    await rooms.resolver.resolve_all()
         except BaseException:
             await store.close()
             raise
