@@ -20,7 +20,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import msgspec
 
@@ -137,6 +137,9 @@ class Conversation(Generic[Word]):
 class Upgrade:
     """The old control's side."""
 
+    is_running: ClassVar[bool] = False
+    """Whether one is under way in this process."""
+
     def __init__(
         self,
         *,
@@ -163,7 +166,6 @@ class Upgrade:
         self._resume = resume
         self._is_in_charge = is_in_charge
         self._command = tuple(command) or (sys.executable, *sys.orig_argv[1:])
-        self._is_running = False
 
     async def run(self) -> int:
         """Put a new control in charge; returns its pid, and the caller ends. Raises UpgradeFailed, and
@@ -171,9 +173,9 @@ class Upgrade:
         """
         if _is_containers_own():
             raise UpgradeFailed("this container would end with this process: start a new container instead")
-        if self._is_running:
+        if Upgrade.is_running:
             raise UpgradeFailed("an upgrade is already under way")
-        self._is_running = True
+        Upgrade.is_running = True
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         conversation: Conversation[FromNew] = Conversation(ours, _decode_new)
         try:
@@ -181,7 +183,7 @@ class Upgrade:
             return await self._lead(conversation, process)
         finally:
             conversation.close()
-            self._is_running = False
+            Upgrade.is_running = False
 
     def _start(self, theirs: socket.socket) -> "subprocess.Popen[bytes]":
         environ = {name: value for name, value in os.environ.items() if not name.startswith("LISTEN_")}

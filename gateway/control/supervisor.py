@@ -16,7 +16,6 @@ import os
 import signal
 import socket
 import time
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Final
 
 from gateway.control.hub import Hub, Peer
 from gateway.control.listeners import Held, Listeners, names_of
+from gateway.control.slots import TICK_S, Backoff, Worker
 from gateway.control.template import Template
 from gateway.errors import GatewayError
 from gateway.link.fds import close_all
@@ -33,83 +33,17 @@ from gateway.log import get_logger
 
 log = get_logger(room="supervisor")
 
-TICK_S: Final = 0.25
 SILENCE_S: Final = 2.0
 """A worker that says nothing for so long is hung: it owes a heartbeat every 100 ms."""
 START_S: Final = 10.0
 """The same before its HELLO: TLS files are read, a busy machine forks slowly."""
-BACKOFF_FIRST_S: Final = 0.1
-BACKOFF_MAX_S: Final = 10.0
-HEALTHY_S: Final = 30.0
-"""A worker that lived so long did not die of its start."""
+FORK_RETRY_S: Final = 10.0
+"""After a worker could not even be ordered: descriptors ran out."""
 ORPHANS_S: Final = 2.0
 QUIET_S: Final = 0.3
 """Orphans try the link every 100 ms: after three tries without a new one, all have come."""
 GRACE_S: Final = 3.0
 """Beyond a drain's deadline, before a worker is killed."""
-
-
-class Backoff:
-    """How long a slot waits for its next worker: not at all at first, then doubling while they die young."""
-
-    def __init__(self) -> None:
-        self._next_s = 0.0
-
-    def after(self, lived_s: float) -> float:
-        """Return the seconds to wait, after a worker that lived `lived_s` seconds."""
-        if lived_s >= HEALTHY_S:
-            self._next_s = 0.0
-        delay_s = self._next_s
-        self._next_s = min(max(BACKOFF_FIRST_S, 2 * delay_s), BACKOFF_MAX_S)
-        return delay_s
-
-
-class Silence:
-    """How long nothing was heard, in time this process itself was awake for.
-
-    A control that was stopped, or starved, wakes up to a queue of heartbeats it has not read: its own absence
-    must not count against the workers.
-    """
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._heard_at = -1.0
-
-    def tick(self, heard_at: float) -> float:
-        """Add one tick, unless something was heard since the last. Returns the seconds of silence."""
-        self.seconds = self.seconds + TICK_S if heard_at == self._heard_at else 0.0
-        self._heard_at = heard_at
-        return self.seconds
-
-
-class Worker:
-    """One process that our template forked, from the order to fork it to its end."""
-
-    __slots__ = (
-        "born_with",
-        "incarnation",
-        "is_doomed",
-        "is_ready",
-        "peer",
-        "pid",
-        "silence",
-        "slot",
-        "started_at",
-    )
-
-    def __init__(self, slot: int, now: float, born_with: tuple[ListenerName, ...]) -> None:
-        self.slot = slot
-        self.born_with = born_with
-        """The sockets it got from the template: `Accept` is for them."""
-        self.incarnation = uuid.uuid4().hex
-        self.pid = 0
-        self.started_at = now
-        self.peer: Peer | None = None
-        self.is_ready = False
-        """It has acknowledged a table."""
-        self.is_doomed = False
-        """A kill is on its way."""
-        self.silence = Silence()
 
 
 class Supervisor:
@@ -275,8 +209,8 @@ class Supervisor:
         try:
             self._fork(slot)
         except OSError as exc:
-            log.error("worker_not_forked", slot=slot, reason=str(exc), next_in_s=BACKOFF_MAX_S)
-            self._later(BACKOFF_MAX_S, slot)
+            log.error("worker_not_forked", slot=slot, reason=str(exc), next_in_s=FORK_RETRY_S)
+            self._later(FORK_RETRY_S, slot)
 
     def _fork(self, slot: int) -> None:
         """Have a worker forked, and its link with it. Raises OSError when descriptors ran out."""
@@ -306,9 +240,9 @@ class Supervisor:
         )
 
     def _ready(self) -> list[Worker]:
-        """Return the workers that serve, or could."""
+        """Return the workers that serve, or could, and can be told so."""
         chosen = [self._workers[incarnation] for incarnation in self._current.values()]
-        return [worker for worker in chosen if worker.is_ready and not worker.is_doomed]
+        return [worker for worker in chosen if worker.is_ready and worker.is_heard and not worker.is_doomed]
 
     def _vacate(self, worker: Worker) -> None:
         """The worker leaves by itself: its slot gets another, while it finishes."""
@@ -359,17 +293,15 @@ class Supervisor:
     # -- who accepts on which socket
 
     def _arrange(self) -> None:
-        """See to it that somebody healthy accepts on every socket: its slot's worker, else whoever holds
-        fewest.
-        """
+        """Have every socket accepted on: by its slot's worker, else by the healthy one that holds fewest."""
         if not self._is_open or self._is_stopping:
             return
         healthy = {worker.slot: worker for worker in self._ready()}
         if not healthy:
             return
         for worker in healthy.values():
-            if worker.peer is not None and not worker.peer.accepting:
-                worker.peer.accept()
+            if not worker.link.accepting:
+                worker.link.accept()
         for held in self.listeners.held:
             wanted = healthy.get(held.name.slot) or self._borrower(held, list(healthy.values()))
             self._give(held, wanted)
@@ -386,9 +318,8 @@ class Supervisor:
         if holder == worker.incarnation:
             return
         self._holders[held.name] = worker.incarnation
-        assert worker.peer is not None
         if held.name not in worker.born_with:
-            worker.peer.lend([held])
+            worker.link.lend([held])
         if holder is not None and (previous := self.hub.peers.get(holder)) is not None:
             previous.reclaim([held])
         if worker.slot != held.name.slot:
@@ -407,6 +338,7 @@ class Supervisor:
             worker.pid = hello.pid
             if hello.draining:
                 self._vacate(worker)
+            self._arrange()
             return
         for name, fd in zip(hello.listeners, fds, strict=False):
             self.listeners.adopt(name, fd)
@@ -444,6 +376,8 @@ class Supervisor:
         self.on_absent(peer.incarnation)
         if self._orphans.pop(peer.incarnation, None) is not None:
             log.info("orphan_gone", slot=peer.slot, pid=peer.pid, reason=reason)
+        self._drop_holder(peer.incarnation)
+        self._arrange()
         self._changed.set()
 
     # -- the template's events

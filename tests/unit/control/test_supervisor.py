@@ -11,7 +11,8 @@ import pytest
 from gateway.control import supervisor as module
 from gateway.control.hub import Hub
 from gateway.control.listeners import Listeners
-from gateway.control.supervisor import Backoff, Silence, Supervisor
+from gateway.control.slots import Backoff, Silence
+from gateway.control.supervisor import Supervisor
 from gateway.core.service import ServiceSettings
 from gateway.link.channel import Channel, decode_down
 from gateway.link.messages import (
@@ -270,7 +271,7 @@ async def test_a_worker_that_is_never_forked_is_given_up(path: Path, monkeypatch
 async def test_a_fork_that_fails_for_want_of_descriptors_is_tried_again(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BACKOFF_MAX_S", 0.01)
+    monkeypatch.setattr(module, "FORK_RETRY_S", 0.01)
     room = Room(1, path)
     room.error = OSError(24, "Too many open files")
     room.supervisor.start()
@@ -290,6 +291,20 @@ async def test_a_worker_that_leaves_by_itself_is_replaced_while_it_drains(path: 
     leaver.die(0)
     assert sum(room.supervisor.restarts.values()) == 0
     assert len(room.processes) == 2
+    room.supervisor.release()
+
+
+async def test_sockets_of_a_worker_whose_link_is_lost_are_lent_until_it_is_back(path: Path) -> None:
+    room = Room(2, path)
+    await room.serve()
+    lost = room.of(0)
+    lost.channel.close()
+    await room.until(lambda: 1 in room.holders(0))
+    ours, theirs = socket.socketpair()
+    room.hub.add(ours, 0)
+    lost.channel = Channel(theirs, decode_down, lost)
+    lost.hello()
+    await room.until(lambda: room.holders(0) == [0])
     room.supervisor.release()
 
 
