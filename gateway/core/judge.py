@@ -68,9 +68,7 @@ Gate = Literal[
     "statistic",
     "clear",
 ]
-"""Which gate aborted; or what an advance still lacks (weights, requests, rate, statistic); or nothing
-(clear).
-"""
+"""Which gate aborted; or what an advance lacks: weights, requests, rate, statistic; or clear: nothing."""
 
 UNAVAILABLE_S: Final = 10.0
 RECOVERY_S: Final = 60.0
@@ -164,10 +162,8 @@ def _threshold(evidence: Evidence, rules: Rules) -> str:
     statistic, limit = evidence.threshold.value, _limit(rules, THRESHOLD_SHARE)
     if statistic < limit or not _enough_users(evidence, rules) or not _is_the_new_ones_doing(evidence, rules):
         return ""
-    return (
-        f"{_side_by_side(evidence)}. errorThreshold is {_percent(rules.error_threshold)}; "
-        f"{_odds(statistic, limit, 'it is above that')}."
-    )
+    threshold = f"errorThreshold is {_percent(rules.error_threshold)}"
+    return f"{_side_by_side(evidence)}; {threshold}, {_odds(statistic, limit, 'it is above that')}."
 
 
 def _comparison(evidence: Evidence, rules: Rules) -> str:
@@ -176,7 +172,7 @@ def _comparison(evidence: Evidence, rules: Rules) -> str:
         return ""
     if evidence.in_tail and evidence.baseline is not None and _may_be_shared(evidence, rules):
         return ""
-    return f"{_side_by_side(evidence)}. {_odds(statistic, limit, 'it is worse').capitalize()}."
+    return f"{_side_by_side(evidence)}; {_odds(statistic, limit, 'it is worse')}."
 
 
 def _latency(evidence: Evidence, rules: Rules) -> str:
@@ -189,7 +185,7 @@ def _latency(evidence: Evidence, rules: Rules) -> str:
     return (
         f"The new version is slow: {slow.new.errors} of {slow.new.answers} answers took over "
         f"{slow.bound_us / 1000:.0f} ms, {rules.max_latency_ratio:g} times what 95 % of the old one's stay "
-        f"under. {_odds(statistic, limit, 'it is slower than that').capitalize()}."
+        f"under; {_odds(statistic, limit, 'it is slower than that')}."
     )
 
 
