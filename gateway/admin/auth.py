@@ -1,17 +1,12 @@
 """Bearer tokens and roles: who asks, and may they. Everything that is not allowed is refused.
 
-A token is 32 random bytes behind a visible prefix. Only its SHA-256 is kept: with 256 bits of chance there
-is nothing to guess, so no slow hash is needed. Wrong tokens are limited per address all the same, to bound
-what they cost and what they write to the audit trail; a right token is never refused for the wrong ones that
-came from its address, so nobody can lock an operator out.
+Wrong tokens are limited per address, to bound what they cost and what they write to the audit trail; a right
+token is never refused for the wrong ones that came from its address, so nobody can lock an operator out.
 """
 
-import hashlib
 import hmac
 import os
-import secrets
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,8 +15,9 @@ from typing import Final
 import msgspec
 
 from gateway.admin.ratelimit import SlidingWindow
-from gateway.control.actions_common import Actor
+from gateway.control.actions_common import ROLES, Actor
 from gateway.control.problems import Problem
+from gateway.control.tokens import digest, new_token, record_of
 from gateway.errors import StoreError
 from gateway.log import get_logger
 from gateway.store.api import Store
@@ -29,24 +25,9 @@ from gateway.store.records import AuditEntry, Role, TokenRecord
 
 log = get_logger()
 
-TOKEN_PREFIX: Final = "gw_"  # noqa: S105  # the visible part, no secret
-VISIBLE: Final = 9
-"""Characters of a token that are shown to tell tokens apart: the prefix and 6 of 43."""
-ROLES: Final[tuple[Role, ...]] = ("viewer", "operator", "deployer", "admin")
-"""Each may do what those before it may."""
 LOGIN_WINDOW_S: Final = 900.0
 USE_NOTED_EVERY: Final = timedelta(minutes=10)
 """How exact `lastUsedAt` is: a write for each request would be too much to know it better."""
-
-
-def new_token() -> str:
-    """Return a fresh token."""
-    return TOKEN_PREFIX + secrets.token_urlsafe(32)
-
-
-def digest(token: str) -> str:
-    """Return what is stored of a token: its SHA-256 in hex."""
-    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def allows(role: Role, needed: Role) -> bool:
@@ -192,17 +173,7 @@ async def ensure_bootstrap_token(store: Store, path: Path, now: datetime) -> Pat
     except OSError as exc:
         raise StoreError(f"{path}: the bootstrap token cannot be written: {exc.strerror or exc}") from exc
     async with store.transaction() as tx:
-        tx.put_token(
-            TokenRecord(
-                id=str(uuid.uuid4()),
-                name="bootstrap",
-                role="admin",
-                prefix=token[:VISIBLE],
-                hash=digest(token),
-                created_by="gateway",
-                created_at=now,
-            )
-        )
+        tx.put_token(record_of(token, name="bootstrap", role="admin", created_by="gateway", now=now))
         tx.add_audit(
             AuditEntry(
                 at=now,

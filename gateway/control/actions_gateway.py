@@ -1,11 +1,7 @@
 """What operators may do with the gateway itself: events, audit, tokens, freeze, upgrade."""
 
-import hashlib
 import os
-import secrets
-import uuid
 from datetime import datetime
-from typing import Final
 
 import msgspec
 from msgspec.structs import replace
@@ -13,13 +9,9 @@ from msgspec.structs import replace
 from gateway.control.actions_common import Actor, Desk
 from gateway.control.bodies import CreateToken, Freeze
 from gateway.control.problems import conflict, not_found
+from gateway.control.tokens import new_token, record_of
 from gateway.store.api import Page
 from gateway.store.records import AuditRecord, EventRecord, TokenRecord
-
-TOKEN_PREFIX: Final = "gw_"  # noqa: S105  # the visible part, no secret
-TOKEN_BYTES: Final = 32
-VISIBLE: Final = 9
-"""Characters of a token that are kept to tell tokens apart: the prefix and 6 of 43."""
 
 
 class WorkerSeen(msgspec.Struct, frozen=True):
@@ -116,16 +108,8 @@ class GatewayActions(Desk):
 
     async def create_token(self, actor: Actor, body: CreateToken) -> tuple[TokenRecord, str]:
         """Make a token. Returns its record and, this once, the token."""
-        token = TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
-        record = TokenRecord(
-            id=str(uuid.uuid4()),
-            name=body.name,
-            role=body.role,
-            prefix=token[:VISIBLE],
-            hash=hashlib.sha256(token.encode()).hexdigest(),
-            created_by=actor.name,
-            created_at=self._now(),
-        )
+        token = new_token()
+        record = record_of(token, name=body.name, role=body.role, created_by=actor.name, now=self._now())
         details = {"name": body.name, "role": body.role}
         async with self._change(actor, "token.create", record.id, details) as tx:
             live = [each for each in await self._store.tokens() if each.revoked_at is None]

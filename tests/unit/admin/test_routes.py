@@ -2,8 +2,9 @@
 
 import pytest
 
-from gateway.admin.auth import ROLES, allows
+from gateway.admin.auth import allows
 from gateway.admin.routes import ROUTES, Table
+from gateway.control.actions_common import ROLES
 from gateway.control.problems import Problem
 
 TABLE = Table(ROUTES)

@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.admin.auth import ROLES
 from gateway.admin.call import BASE, Route
 from gateway.admin.routes import ROUTES
+from gateway.control.actions_common import ROLES
 from gateway.control.problems import conflict
 from gateway.core.service import WebhookSettings
 from gateway.errors import IllegalTransition, StaleEpoch
