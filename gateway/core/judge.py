@@ -213,10 +213,10 @@ def _lacking(evidence: Evidence, rules: Rules) -> tuple[Gate, str] | None:
             f"Over errorThreshold ({_percent(rules.error_threshold)}), but not proven to be the new "
             f"version's doing: it fails {_rate(step)} in this step, {_other(evidence, evidence.step_old)}."
         )
-    statistic, limit = _nearest(evidence, rules)
+    statistic, limit, claim = _nearest(evidence, rules)
     if statistic >= ADVANCE_SHARE * limit:
         return "statistic", (
-            f"Suspicious: {_odds(statistic, limit, 'the new version is worse')}, "
+            f"Suspicious: {_odds(statistic, limit, claim)}, "
             f"and less than {_number(ADVANCE_SHARE * limit)} to go on."
         )
     return None
@@ -277,21 +277,26 @@ def _limit(rules: Rules, share: float) -> float:
     return 1 / (share * rules.false_alarm_rate)
 
 
-def _nearest(evidence: Evidence, rules: Rules) -> tuple[float, float]:
-    """Return (statistic, limit) of the test that is nearest to an abort."""
+def _nearest(evidence: Evidence, rules: Rules) -> tuple[float, float, str]:
+    """Return (statistic, limit, claim) of the test that is nearest to an abort."""
     tests = [
-        (evidence.comparison.value, _limit(rules, COMPARISON_SHARE)),
-        (evidence.threshold.value, _limit(rules, THRESHOLD_SHARE)),
+        (evidence.comparison.value, _limit(rules, COMPARISON_SHARE), "the new version is worse"),
+        (
+            evidence.threshold.value,
+            _limit(rules, THRESHOLD_SHARE),
+            "the new version's error rate is above errorThreshold",
+        ),
     ]
     if evidence.slow is not None:
-        tests.append((evidence.slow.rate.value, _limit(rules, LATENCY_SHARE)))
+        limit = _limit(rules, LATENCY_SHARE)
+        tests.append((evidence.slow.rate.value, limit, "the new version is slower than maxLatencyRatio"))
     return max(tests, key=lambda test: test[0] / test[1])
 
 
 def _decision(evidence: Evidence, rules: Rules, verdict: Verdict, gate: Gate, reason: str) -> Decision:
     new, old = evidence.step_new, evidence.step_old
     low, high = wilson_interval(new.errors, new.answers)
-    statistic, limit = _nearest(evidence, rules)
+    statistic, limit, _ = _nearest(evidence, rules)
     return Decision(
         verdict=verdict,
         gate=gate,
