@@ -31,7 +31,7 @@ _BEGINNING: Final = """
         (SELECT value FROM gateway_meta WHERE key = 'epoch'),
         (SELECT seq FROM sqlite_sequence WHERE name = 'gateway_event'),
         (SELECT seq FROM sqlite_sequence WHERE name = 'gateway_decision'),
-        (SELECT max(id) FROM gateway_audit),
+        (SELECT seq FROM sqlite_sequence WHERE name = 'gateway_audit'),
         (SELECT hash FROM gateway_audit ORDER BY id DESC LIMIT 1)
 """
 
@@ -85,8 +85,7 @@ class SqliteStore(Reads):
             try:
                 transaction = await _to_the_end(self._begin())
                 yield transaction
-                with named(self.path):
-                    await _to_the_end(transaction.commit())
+                await _to_the_end(transaction.commit())
             except BaseException:
                 await _to_the_end(self._roll_back())
                 raise
@@ -128,7 +127,8 @@ class SqliteStore(Reads):
                 f"{self.path}: epoch {_number(epoch)} has begun, this process writes in {self.epoch}"
             )
         tail = Tail(audit_id or 0, audit_hash or GENESIS)
-        return SqliteTransaction(self._writer, Counters(event or 0, decision or 0, tail), self.on_event)
+        counters = Counters(event or 0, decision or 0, tail)
+        return SqliteTransaction(self.path, self._writer, counters, self.on_event)
 
     async def _raise_epoch(self) -> int:
         with named(self.path):

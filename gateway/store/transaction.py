@@ -1,12 +1,15 @@
 """One write transaction: rows collected by statement, so that a tick of many rollouts is few calls."""
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, Final
 
 import aiosqlite
 import msgspec
 
 from gateway.store import audit
+from gateway.store.faults import named
 from gateway.store.records import (
     AuditEntry,
     BreakerRecord,
@@ -51,9 +54,14 @@ class SqliteTransaction:
     """See `api.Transaction`. The store makes it after BEGIN IMMEDIATE, and commits it or rolls it back."""
 
     def __init__(
-        self, connection: aiosqlite.Connection, counters: Counters, on_event: Callable[[], object]
+        self,
+        path: Path,
+        connection: aiosqlite.Connection,
+        counters: Counters,
+        on_event: Callable[[], object],
     ) -> None:
         """on_event: called once after the commit if events were added."""
+        self._path = path
         self._connection = connection
         self._counters = counters
         self._first_event = counters.event
@@ -126,30 +134,35 @@ class SqliteTransaction:
     async def flush(self) -> None:
         """Write what was collected so far, uncommitted."""
         batches, self._batches = self._batches, [{}]
-        for batch in batches:
-            for statement, rows in batch.items():
-                await self._connection.executemany(statement, rows)
+        with named(self._path):
+            for batch in batches:
+                for statement, rows in batch.items():
+                    await self._connection.executemany(statement, rows)
 
     async def commit(self) -> None:
-        """Write, commit, and let memory follow."""
+        """Write, commit, and let memory follow: what is committed is told to everybody, whoever fails."""
         await self.flush()
-        await self._connection.execute("COMMIT")
-        for callback in self._callbacks:
-            callback()
-        if self._counters.event > self._first_event:
-            self._on_event()
+        with named(self._path):
+            await self._connection.execute("COMMIT")
+        with ExitStack() as followers:
+            if self._counters.event > self._first_event:
+                followers.callback(self._on_event)
+            for callback in reversed(self._callbacks):
+                followers.callback(callback)
 
     async def execute(self, statement: str, *parameters: object) -> int:
         """Run one statement now, after what was collected. Returns how many rows it changed."""
         await self.flush()
-        cursor = await self._connection.execute(statement, parameters)
-        await cursor.close()
+        with named(self._path):
+            cursor = await self._connection.execute(statement, parameters)
+            await cursor.close()
         return cursor.rowcount
 
     async def query(self, statement: str, *parameters: object) -> list[Any]:
         """Return rows as this transaction sees them."""
         await self.flush()
-        return list(await self._connection.execute_fetchall(statement, parameters))
+        with named(self._path):
+            return list(await self._connection.execute_fetchall(statement, parameters))
 
     def _queue(self, statement: str, row: tuple[Any, ...]) -> None:
         self._batches[-1].setdefault(statement, []).append(row)

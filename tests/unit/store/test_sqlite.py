@@ -273,6 +273,35 @@ def test_memory_follows_before_the_next_writer_has_its_turn(tmp_path: Path) -> N
     run(check())
 
 
+def test_all_memory_follows_even_if_one_callback_fails(tmp_path: Path) -> None:
+    async def check() -> None:
+        store = await with_service(tmp_path / "s.db")
+        order: list[int] = []
+        with pytest.raises(KeyError):
+            async with store.transaction() as tx:
+                tx.set_meta("x", b"1")
+                tx.on_commit(lambda: order.append(1))
+                tx.on_commit(lambda: {}["gone"])
+                tx.on_commit(lambda: order.append(2))
+        assert order == [1, 2]
+        assert await store.meta("x") == b"1"
+        await store.close()
+
+    run(check())
+
+
+def test_a_broken_constraint_shows_at_a_flush(tmp_path: Path) -> None:
+    async def check() -> None:
+        store = await with_service(tmp_path / "s.db")
+        with pytest.raises(StoreError, match=r"s\.db: UNIQUE"):
+            async with store.transaction() as tx:
+                tx.put_service(msgspec.structs.replace(a_service(), id="another"))
+                await tx.flush()
+        await store.close()
+
+    run(check())
+
+
 def test_a_cancelled_commit_is_finished_and_known(tmp_path: Path) -> None:
     async def check() -> None:
         store = await with_service(tmp_path / "s.db")
@@ -781,6 +810,20 @@ def test_a_change_to_the_chain_is_found(tmp_path: Path, statement: str, broken_a
         report = await store.verify_audit()
         assert (report.ok, report.broken_at) == (False, broken_at)
         assert report.reason
+        await store.close()
+
+    run(check())
+
+
+def test_rows_cut_off_the_end_stay_missing_when_others_follow(tmp_path: Path) -> None:
+    async def check() -> None:
+        store = await with_audit(tmp_path / "s.db")
+        tamper(store, "DELETE FROM gateway_audit WHERE id >= 5")
+        for n in range(3):
+            async with store.transaction() as tx:
+                tx.add_audit(an_entry(n))
+        report = await store.verify_audit()
+        assert (report.ok, report.reason) == (False, "row 5 is missing")
         await store.close()
 
     run(check())
