@@ -43,10 +43,9 @@ class Judge:
 
 
 class Flagger:
-    """After Flagger's default analysis: success of the canary under 99 % in a minute is a failed check, the
-    third one rolls back.
+    """After Flagger's usual analysis: under 99 % success of the canary in a minute is a failed check.
 
-    A minute without canary traffic is no check (Flagger itself counts it as failed).
+    The third one rolls back. A minute without canary traffic is no check (Flagger itself counts it as failed).
     """
 
     def __init__(self, scene: Scene) -> None:
