@@ -205,11 +205,13 @@ class Control:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reload(), "reload"))
         loop.add_signal_handler(signal.SIGUSR2, lambda: self._spawn(self._upgrade_quietly(), "upgrade"))
         why = await self._ended
-        if why == "succeeded":
-            await self._leave()
+        if why == "stop":
+            await self._stop()
             return 0
-        await self._stop()
-        return 0 if why == "stop" else 1
+        if why == "broken":
+            await self._stop_loops()
+        await self._leave()
+        return 0 if why == "succeeded" else 1
 
     def _start_loops(self) -> None:
         rooms = self.rooms
@@ -259,7 +261,7 @@ class Control:
             self._ended.set_result("broken")
 
     def _on_template_gone(self) -> None:
-        logger.error("template_gone", consequence="no worker can be replaced; stopping")
+        logger.error("template_gone", consequence="no worker can be replaced; the next control takes over")
         if not self._ended.done():
             self._ended.set_result("broken")
 
@@ -357,7 +359,7 @@ class Control:
                 await self._hurried.wait()
 
     async def _leave(self) -> None:
-        """A successor is in charge: answer what was asked of us, touch nothing that is its own now."""
+        """Answer what was asked of us and go, but leave the workers: they serve on, for our successor."""
         await self.rooms.admin.close(ADMIN_CLOSE_S)
         await self.rooms.webhooks.close()
         self.supervisor.release()
@@ -365,7 +367,7 @@ class Control:
         self._close_sockets()
         assert self.lock is not None
         self.lock.drop()
-        logger.info("succeeded", pid=os.getpid())
+        logger.info("left", pid=os.getpid())
 
     async def abandon(self) -> None:
         """A start failed: end what it began. Workers of a former control serve on, for the next start."""

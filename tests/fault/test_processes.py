@@ -135,6 +135,18 @@ def test_workers_serve_on_without_control_and_the_next_one_adopts_them(gateway: 
     gateway.wait(lambda status: status["answered"] == load.answered, "nothing counted twice or lost")
 
 
+def test_workers_outlive_the_template_and_their_control(gateway: Gateway, load: Load) -> None:
+    old = gateway.workers()
+    os.kill(gateway.ask()["template"], signal.SIGKILL)
+    gateway.controls[-1].wait()  # it could replace no worker any more
+    assert all(map(is_alive, old.values()))
+    gateway.start()
+    only_new(old, gateway)
+    load.until(REQUESTS)
+    load.stop()
+    assert load.failures == []
+
+
 def test_fewer_workers_keep_every_socket(gateway: Gateway, load: Load) -> None:
     old, sockets = gateway.workers(), gateway.ask()["sockets"]
     gateway.controls[-1].kill()

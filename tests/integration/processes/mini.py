@@ -70,6 +70,7 @@ class Mini:
         )
         self.supervisor.on_ended = self.tally.on_ended
         self.supervisor.on_absent = self.tally.on_absent
+        self.supervisor.on_template_gone = lambda: self.ended.set_result("broken")
 
     @property
     def epoch_file(self) -> Path:
