@@ -313,6 +313,7 @@ class Control:
             logger.error("upgrade_failed", error=str(exc))
 
     async def _quiesce(self) -> None:
+        self.rooms.admin.hold_changes(held=True)
         self.hub.pause()
         await self._stop_loops()
 
@@ -321,6 +322,7 @@ class Control:
         self.hub.open(self.link)
         await self.rooms.take_up()
         self._start_loops()
+        self.rooms.admin.hold_changes(held=False)
 
     async def _is_in_charge(self) -> bool:
         return await self.rooms.store.is_current()

@@ -108,7 +108,10 @@ def healthcheck(api: AdminClient, out: Output, live: bool) -> int:
 def upgrade(api: AdminClient, out: Output, timeout_ms: int) -> int:
     """Replace the running gateway by the release now on disk; returns when the new control is in charge."""
     before = api.get("gateway")
-    api.post("gateway/upgrade")
+    try:
+        api.post("gateway/upgrade")
+    except Unreachable as exc:
+        out.note(f"{exc}; looking who is in charge")  # the old control may leave before its answer does
 
     def in_charge() -> dict[str, object] | None:
         try:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 import subprocess
 import sys
 from contextlib import AsyncExitStack
@@ -147,3 +149,34 @@ def check_preconditions(api: AdminClient, urls: list[str]) -> None:
         [{"pointer": "/percent", "detail": "Expected `int` <= 100"}],
     )
     assert api.post(f"deployment/{made['id']}/rollback", {"reason": "enough"})["serviceName"] == "auth"
+
+
+async def test_an_upgrade_hands_over_and_the_same_token_goes_on(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(running(tmp_path))
+        url = await stack.enter_async_context(sample("v1.0"))
+        await gateway_command(gateway, "deploy", "auth", "v1.0", "--url", url, "--route", "/", "--wait")
+        before = await asyncio.to_thread(gateway.api.get, "gateway")
+        said = await gateway_command(gateway, "upgrade", "-o", "json")
+        assert said.code == 0, said
+        stack.push_async_callback(stopped, said.json["pid"])
+        assert said.json["epoch"] == before["epoch"] + 1
+        assert said.json["pid"] != before["pid"]
+        assert await who_answers(gateway) == "v1.0"
+        assert (await gateway_command(gateway, "freeze", "on")).code == 0
+
+
+async def stopped(pid: int) -> None:
+    """Ask a process that is no child of ours to stop, and wait until it has."""
+    os.kill(pid, signal.SIGTERM)
+    async with asyncio.timeout(DEADLINE_S):
+        while runs(pid):
+            await asyncio.sleep(0.05)
+
+
+def runs(pid: int) -> bool:
+    """Return whether the process is there and more than a zombie nobody has collected."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

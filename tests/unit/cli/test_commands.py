@@ -264,8 +264,33 @@ def test_upgrade_returns_when_the_new_control_is_in_charge(api: Any, cli: Any, c
     }
     assert cli("upgrade") == 0
     assert capsys.readouterr().out == "release 2 is in charge, epoch 4, pid 10\n"
-    api.answers["GET gateway"] = old
+    api.answers["POST gateway/upgrade"] = Unreachable("it left before it answered")
+    api.answers["GET gateway"] = [old, old | {"epoch": 4, "release": "2"}]
+    assert cli("upgrade") == 0
+    api.answers["POST gateway/upgrade"] = (500, {"detail": "the successor did not start: no such module"})
+    assert cli("upgrade") == 1
+    api.answers |= {"GET gateway": old, "POST gateway/upgrade": old}
     assert cli("upgrade", "--timeout", "0") == 3
+
+
+def test_whatif_says_what_would_have_been(api: Any, cli: Any, made: Any, capsys: Capture) -> None:
+    replay = {
+        "deploymentId": "dep-1",
+        "status": "completed",
+        "verdict": "abort",
+        "afterMs": 65_000,
+        "reason": "5 %",
+    }
+    api.answers["POST deployment/whatif"] = {"items": [replay]}
+    assert cli("whatif", "auth", "--error-threshold", "1", "--set", "maxLatencyRatio=2") == 0
+    out = capsys.readouterr().out
+    for text in ("dep-1", "abort", "1m05s", "5 %"):
+        assert text in out
+    assert api.asked[-1][1] == {
+        "serviceName": "auth",
+        "strategy": "canary",
+        "config": {"errorThreshold": 1.0, "maxLatencyRatio": 2},
+    }
 
 
 def test_healthcheck_is_the_exit_code(api: Any, cli: Any) -> None:
