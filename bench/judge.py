@@ -201,7 +201,7 @@ Stops = list[tuple[dict[str, int], str]]
 
 
 def simulate(index: int, seed: int, first: int, last: int) -> Stops:
-    """Return, for runs [first, last) of a cell, when each rule stopped them and by which gate the judge did."""
+    """Return, for runs [first, last) of a cell, when each rule stopped them, the judge by which gate."""
     cell = cells()[index]
     stops = []
     for run in range(first, last):

@@ -45,7 +45,7 @@ class Judge:
 class Flagger:
     """After Flagger's usual analysis: under 99 % success of the canary in a minute is a failed check.
 
-    The third one rolls back. A minute without canary traffic is no check (Flagger itself counts it as failed).
+    The third one rolls back. A minute without canary traffic is no check (to Flagger it is a failed one).
     """
 
     def __init__(self, scene: Scene) -> None:

@@ -50,28 +50,32 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     """Index among the shares the rollout went through."""
     percent: int
     after_ms: int
-    """Observed time from the first window to the verdict."""
+    """Observed time from the first traffic to the verdict."""
     decision: Decision
 
 
 def replay(rules: Rules, windows: Sequence[Window]) -> Replay | None:
-    """Judge `windows` (oldest first) by `rules` until they abort. None: there is nothing to judge."""
+    """Judge `windows` (oldest first) by `rules` until they abort. None: the new version never had traffic."""
     rules = replace(rules, sticky=False)
     evidence = Evidence()
     step = -1
     elapsed_s = 0.0
     last: Replay | None = None
     for window in windows:
-        elapsed_s += window.seconds
+        if window.percent == 0 and step >= 0:
+            break  # it was rolled back then, or taken to nothing by hand
         if window.percent != evidence.percent:
             step += 1
             evidence = step_live(begin_step(evidence, window.percent), _stage(window))
         evidence, decision = judge(evidence, window, rules)
+        if step < 0:
+            continue
+        elapsed_s += window.seconds
         last = Replay(
             verdict=decision.verdict,
             gate=decision.gate,
             reason=decision.reason,
-            step=max(step, 0),
+            step=step,
             percent=window.percent,
             after_ms=round(elapsed_s * 1000),
             decision=decision,

@@ -53,6 +53,15 @@ def test_a_good_rollout_ends_with_the_judges_last_word() -> None:
     assert (result.verdict, result.after_ms) == ("advance", 60_000)
 
 
+def test_only_what_had_traffic_is_judged() -> None:
+    before = Window(seconds=10.0, old=(Cell(1, WHOLE, 100),))
+    after = Window(seconds=10.0, old=(Cell(3, WHOLE, 100),))
+    result = replay(Rules(), [before, *[window(10, (10, 0), (90, 0))] * 6, after, after])
+    assert result is not None
+    assert (result.verdict, result.step, result.after_ms) == ("advance", 0, 60_000)
+    assert replay(Rules(), [before, before]) is None
+
+
 def test_nothing_stored_is_nothing_to_say() -> None:
     assert replay(Rules(), []) is None
 
