@@ -70,7 +70,9 @@ class Plane:
     def factory(self, *, tls: bool = False, local: str = "") -> Callable[[], ServerProtocol]:
         """Return what makes the protocol of each connection of a listener. local: its `host:port`."""
         scheme = b"https" if tls else b"http"
-        port = local.rpartition(":")[2].encode() if ":" in local else (b"443" if tls else b"80")
+        port = local.rpartition(":")[2].encode()
+        if not port.isdigit():  # a Unix socket has none
+            port = b"443" if tls else b"80"
 
         def make_sink(client: ServerProtocol) -> Exchange:
             return Exchange(self, client)
