@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from gateway.control.breakers import BreakerFacts
 from gateway.control.catalog import Catalog
 from gateway.control.catalog_entries import ServiceEntry, VersionEntry
 from gateway.control.drains import DrainState
@@ -15,7 +16,7 @@ from gateway.control.probes import ProbeResult
 from gateway.control.problems import Problem, invalid, not_found, stale
 from gateway.control.smoke import SmokeReport
 from gateway.control.tally import VersionSum
-from gateway.core.rollout_events import Event
+from gateway.core.rollout_events import Event, Superseded
 from gateway.core.rollout_settings import HookKind, Plan, RolloutSettings, plan
 from gateway.core.rollout_state import Rollout
 from gateway.core.service import ServiceSettings
@@ -30,6 +31,8 @@ log = get_logger(room="actions")
 
 ROLES: Final[tuple[Role, ...]] = ("viewer", "operator", "deployer", "admin")
 """Each may do what those before it may."""
+RECENT: Final = 5
+"""The newest deployments of a service: among them is the last that completed, and what still tidies up."""
 HOOKS: Final[tuple[HookKind, ...]] = ("confirm-start", "during-step", "confirm-promote", "on-rollback")
 """The kinds of webhooks that are asked."""
 
@@ -98,7 +101,7 @@ class Desk:
         resolve: Callable[[str, str], Awaitable[None]],
         upgrade: Callable[[], Awaitable[int]],
         listeners: Callable[[], Sequence[Listener]] = lambda: (),
-        failures: Callable[[str], int] = lambda key: 0,
+        breaker: Callable[[str], BreakerFacts] = lambda key: BreakerFacts(),
         allowed_targets: Sequence[str] = (),
         drain_ms: int = 30_000,
         release: str = "",
@@ -107,7 +110,7 @@ class Desk:
         """resolve: looks up the host of (version id, url). upgrade: hands over to a new control, returns its
         pid.
 
-        listeners: the gateway's own, as bound. failures: failures in a row at an endpoint, by key.
+        listeners: the gateway's own, as bound. breaker: what is known of an endpoint's breaker, by key.
         allowed_targets: networks urls may lead to; none: all. drain_ms: how long a drain may take.
         """
         self._store = store
@@ -120,7 +123,7 @@ class Desk:
         self._resolve = resolve
         self._upgrade = upgrade
         self._listeners = listeners
-        self._failures = failures
+        self._breaker = breaker
         self._allowed_targets = allowed_targets
         self._drain_ms = drain_ms
         self._release = release
@@ -212,6 +215,13 @@ class Desk:
             raise not_found("version", version_id) from None
 
     # -- rules many actions share
+
+    async def _supersede(self, tx: Transaction, service: str) -> None:
+        """Let ended deployments of a service that still tidy up leave its versions alone from now on."""
+        for record in (await self._store.deployments(service=service, limit=RECENT)).items:
+            state = self._rollouts.state_of(record.id)
+            if state is not None and not state.is_open:
+                self._rollouts.order(tx, record.id, Superseded())
 
     def _check_url(self, pointer: str, url: str, *, is_target: bool = True) -> None:
         """Refuse a url the gateway must not call (422). is_target: a version's own, without a path."""

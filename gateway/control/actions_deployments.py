@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.control.actions_common import Actor, Desk, planned, require_match
+from gateway.control.actions_common import RECENT, Actor, Desk, planned, require_match
 from gateway.control.bodies import Explain, Promote, StartDeployment, Traffic
 from gateway.control.catalog_entries import ServiceEntry, VersionEntry
 from gateway.control.problems import Problem, conflict, not_found
@@ -19,19 +19,16 @@ from gateway.core.rollout_events import (
     Resume,
     Rollback,
     SetPercent,
-    Superseded,
     Undo,
 )
 from gateway.core.rollout_events import Promote as PromoteOrder
 from gateway.core.rollout_settings import RolloutSettings
-from gateway.store.api import Page, Transaction
+from gateway.store.api import Page
 from gateway.store.records import DecisionRecord, DeploymentRecord, EventRecord, Strategy
 
 MAKE_WAY_S: Final = 10.0
 """How long a start waits for the rollout it replaces to move its traffic back."""
 LOOK_S: Final = 0.02
-RECENT: Final = 5
-"""The newest deployments of a service: among them is the last that completed, and what still tidies up."""
 
 
 class DeploymentActions(Desk):
@@ -111,7 +108,7 @@ class DeploymentActions(Desk):
             old = self._origin(service, body, new)
             under = "" if is_flat else "/config"
             resolved = planned(service.record.settings, body.strategy, settings, under=under)
-            await self._supersede(tx, service)
+            await self._supersede(tx, service.record.name)
             record = self._new_record(deployment_id, service, old, new, body.strategy, settings, actor, key)
             return self._rollouts.begin(tx, record, resolved, actor.name)
 
@@ -199,13 +196,6 @@ class DeploymentActions(Desk):
             if self._rollouts.open_for(body.service_name) is None:
                 return
             await asyncio.sleep(LOOK_S)
-
-    async def _supersede(self, tx: Transaction, service: ServiceEntry) -> None:
-        """Let ended deployments of the service that still tidy up leave their versions to the new one."""
-        for record in (await self._store.deployments(service=service.record.name, limit=RECENT)).items:
-            state = self._rollouts.state_of(record.id)
-            if state is not None and not state.is_open:
-                self._rollouts.order(tx, record.id, Superseded())
 
     # -- steering
 

@@ -29,8 +29,9 @@ class EndpointReport(Report, frozen=True, kw_only=True):
     circuit_state: CircuitState
     failure_count: int
     """Failures in a row."""
-    next_attempt_ms: int | None
-    """OPEN: how long until trial calls."""
+    last_failure_time: datetime | None
+    next_attempt_time: datetime | None
+    """OPEN: when trial calls begin."""
     draining: bool
 
 
@@ -121,7 +122,7 @@ class ReportActions(Desk):
         )
 
     def _endpoint(self, endpoint: EndpointEntry) -> EndpointReport:
-        is_open = endpoint.breaker.state == "OPEN"
+        breaker = self._breaker(endpoint.key)
         return EndpointReport(
             key=endpoint.key,
             url=endpoint.url,
@@ -129,8 +130,9 @@ class ReportActions(Desk):
             port=endpoint.port,
             healthy=endpoint.is_healthy,
             circuit_state=endpoint.breaker.state,
-            failure_count=self._failures(endpoint.key),
-            next_attempt_ms=round(endpoint.breaker.open_for_s * 1000) if is_open else None,
+            failure_count=breaker.failures,
+            last_failure_time=breaker.last_failure_at,
+            next_attempt_time=breaker.next_attempt_at,
             draining=endpoint.draining,
         )
 

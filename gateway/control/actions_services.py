@@ -67,6 +67,7 @@ class ServiceActions(VersionActions):
             entry = self._editable(name)
             require_match(if_match, entry.record)
             self._refuse_while_open(name)
+            await self._supersede(tx, name)
             tx.delete_service(entry.record.id)
             self._tell(tx, "service.deleted", actor, name)
             tx.on_commit(partial(self._catalog.drop_service, name))

@@ -56,7 +56,7 @@ class VersionActions(Desk):
     def _shown(self, entry: VersionEntry) -> VersionRecord:
         """Return a version's row with what only memory knows: its breakers, and failures in a row."""
         record = self._catalog.version_record(entry.record.id)
-        failures = max((self._failures(key) for key in entry.endpoints), default=0)
+        failures = max((self._breaker(key).failures for key in entry.endpoints), default=0)
         return replace(record, failure_count=failures)
 
     # -- registering

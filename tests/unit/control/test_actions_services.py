@@ -116,9 +116,14 @@ async def test_a_deleted_service_is_gone_with_its_versions(tmp_path: Path) -> No
         deployment = await made.start()
         assert (await refusal(made.actions.delete_service(ROOT, "auth"))).status == 409
         await made.settle()
+        made.links.in_flight = 1  # the drain of the new version goes on
         await made.actions.rollback(ANN, deployment.id, Explain())
-        await made.settle()
+        while made.rollouts.open_for("auth") is not None:
+            await made.settle_once()
+        assert made.rollouts.state_of(deployment.id) is not None
         await made.actions.delete_service(ROOT, "auth")
+        state = made.rollouts.state_of(deployment.id)
+        assert state is None or state.cleaned
         assert made.links.newest.removed == ("auth",)
         assert await made.store.load_versions() == []
         assert (await made.actions.list_deployments("auth")).items[0].id == deployment.id
