@@ -161,8 +161,8 @@ class Mini:
         saving = loop.create_task(self.keep_saving())
         why = await self.ended
         saving.cancel()
-        server.close()
         assert self.lock is not None
+        assert self.link is not None
         if why == "stop":
             await self.supervisor.stop(self.args.drain)
             self.lock.release()
@@ -170,7 +170,7 @@ class Mini:
         else:
             self.supervisor.release()
             self.lock.drop()
-        assert self.link is not None
+        server.close()
         self.link.close()
 
     async def keep_saving(self) -> None:
@@ -239,6 +239,7 @@ class Mini:
             "ready": self.supervisor.ready_slots(),
             "restarts": self.supervisor.restarts,
             "answered": sum(total.requests.values()),
+            "in_flight": total.in_flight,
             "upgrade_error": self.upgrade_error,
         }
         writer.write(json.dumps(reply).encode())

@@ -83,3 +83,27 @@ def test_every_listen_table_is_served(gateway: Gateway) -> None:
         with socket.create_connection((host, int(port)), timeout=20) as sock:
             sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
             assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_a_running_request_is_finished_before_the_end(gateway: Gateway) -> None:
+    control = gateway.start()
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as sock:
+        sock.sendall(b"GET /?delay_ms=700 HTTP/1.1\r\nHost: a\r\n\r\n")
+        gateway.wait(lambda status: status["in_flight"] == 1, "the request runs")
+        control.process.send_signal(signal.SIGTERM)
+        answer = b"".join(iter(lambda: sock.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in answer.lower()
+    assert control.wait() == 0
+
+
+def test_a_second_signal_ends_it_now(gateway: Gateway) -> None:
+    control = gateway.start("--drain", "600")
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as sock:
+        sock.sendall(b"GET /?delay_ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n")
+        gateway.wait(lambda status: status["in_flight"] == 1, "the request runs")
+        control.process.send_signal(signal.SIGTERM)
+        gateway.wait(lambda status: all(worker["draining"] for worker in status["workers"]), "draining")
+        control.process.send_signal(signal.SIGTERM)
+        assert control.wait() == 0
+    wait_until(lambda: not any(map(is_alive, gateway.pids)), "every process ended")
