@@ -63,18 +63,13 @@ class VersionActions(Desk):
 
     async def create_version(self, actor: Actor, body: CreateVersion) -> VersionRecord:
         """Register a version, and its service if it is unknown and routes come along."""
-        details = {
-            "service": body.service_name,
-            "version": body.version,
-            "url": body.url,
-            "weight": body.weight,
-        }
+        details: dict[str, Any] = {"service": body.service_name, "version": body.version}
         record_id = str(uuid.uuid4())
         async with self._change(actor, "version.create", record_id, details) as tx:
             self._check_urls(body)
             service = self._service_for(tx, actor, body)
             record = self._new_version(record_id, service, body, actor)
-            details["weight"] = record.weight
+            details.update(url=record.url, weight=record.weight)
             if record.weight:
                 self._next_stage(tx, service)
             tx.put_version(record)
@@ -93,7 +88,7 @@ class VersionActions(Desk):
             if not body.routes:
                 raise not_found("service", body.service_name)
             settings = ServiceSettings(routes=body.routes)
-            return self._new_service(tx, actor, body.service_name, settings, pointer="/routes")
+            return self._new_service(tx, actor, body.service_name, settings)
         if body.routes and body.routes != known.record.settings.routes:
             raise conflict(
                 f"service {body.service_name!r} exists and has other routes; PATCH services changes them"
@@ -103,7 +98,7 @@ class VersionActions(Desk):
         return known.record
 
     def _new_service(
-        self, tx: Transaction, actor: Actor, name: str, settings: ServiceSettings, *, pointer: str = ""
+        self, tx: Transaction, actor: Actor, name: str, settings: ServiceSettings
     ) -> ServiceRecord:
         """Put a new service into `tx`. Raises Problem 409 if one of its routes is taken."""
         others = {each: entry.record.settings for each, entry in self._catalog.services.items()}

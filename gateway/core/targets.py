@@ -76,6 +76,8 @@ def parse_url(url: str) -> Target:
         raise ConfigError("", f"{url!r} is not a url: it holds spaces or unusual characters")
     if url.startswith("unix:"):
         return _unix(url)
+    if "@" in url.partition("//")[2].partition("/")[0]:
+        raise ConfigError("", "a url must not hold credentials")  # and they are not repeated here
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -83,8 +85,6 @@ def parse_url(url: str) -> Target:
         raise ConfigError("", f"{url!r} is not a url: {exc}") from exc
     if parts.scheme not in ("http", "https") or not host:
         raise ConfigError("", f"{url!r} is not an http:, https: or unix: url")
-    if "@" in parts.netloc:
-        raise ConfigError("", "a url must not hold credentials")
     if parts.fragment or port == 0:
         raise ConfigError("", f"{url!r}: neither a fragment nor port 0 leads anywhere")
     path = parts.path + (f"?{parts.query}" if parts.query else "")

@@ -100,6 +100,12 @@ async def test_a_bad_registration_is_refused_audited_and_changes_nothing(
         assert (row.action, row.allowed, row.details["reason"]) == ("version.create", False, str(problem))
 
 
+async def test_credentials_of_a_refused_url_are_not_in_the_audit(tmp_path: Path) -> None:
+    async with desk(tmp_path) as made:
+        await refusal(made.register("v1", url="http://user:hunter2@127.0.0.1:bad"))
+        assert "hunter2" not in str(await made.audit())
+
+
 async def test_a_name_is_taken_once_and_routes_of_others_are_refused(tmp_path: Path) -> None:
     async with desk(tmp_path) as made:
         await made.register("v1")

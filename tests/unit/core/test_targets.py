@@ -57,9 +57,10 @@ def test_anything_else_is_refused(url: str) -> None:
         parse_target(url)
 
 
-def test_credentials_are_not_repeated_in_the_refusal() -> None:
+@pytest.mark.parametrize("rest", ["x", "x:bad", "", "[::1", "x/path"])
+def test_credentials_are_not_repeated_in_the_refusal(rest: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        parse_target("http://user:hunter2@x")
+        parse_target(f"http://user:hunter2@{rest}")
     assert "hunter2" not in str(refused.value)
 
 
