@@ -76,7 +76,7 @@ class Rooms:
             resolve=self.resolver.resolve,
             upgrade=upgrade,
             listeners=listeners,
-            failures=self.breakers.failures,
+            breaker=self.breakers.facts,
             allowed_targets=settings.admin.allowed_targets,
             drain_ms=settings.shutdown.drain,
             release=__version__,
@@ -129,7 +129,7 @@ class Rooms:
         A store that takes nothing any more does not hold this up: it is as if control had been killed.
         """
         await self.drains.stop()
-        for last in (self.rollouts.stop(), self.probes.flush(), self.breakers.flush()):
+        for last in (self.rollouts.stop(), self.probes.flush(), self.breakers.flush(counts=True)):
             try:
                 await last
             except StoreError as exc:

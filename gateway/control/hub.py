@@ -154,8 +154,8 @@ class Hub:
         self.events = HubEvents()
         self.whole: Callable[[], Snapshot] | None = None
         """The newest whole table, for a worker that says HELLO; None until there is one."""
-        self.personal: Callable[[Snapshot, int], Snapshot] = lambda snapshot, slot: snapshot
-        """Puts a worker's own half-open grants into a snapshot, by slot."""
+        self.personal: Callable[[Snapshot, str], Snapshot] = lambda snapshot, incarnation: snapshot
+        """Puts a worker's own half-open grants into a snapshot, by incarnation."""
         self.peers: dict[str, Peer] = {}
         """By incarnation: greeted links that stand."""
         self.apply_us: dict[int, int] = {}
@@ -239,7 +239,7 @@ class Hub:
         self.peers[hello.incarnation] = peer
         self.events.hello(peer, hello, fds)
         if hello.protocol == PROTOCOL and self.whole is not None and not peer.sent:
-            peer.snapshot(self.personal(self.whole(), peer.slot))
+            peer.snapshot(self.personal(self.whole(), peer.incarnation))
             self._repeat_drains(peer)
 
     def _acknowledged(self, peer: Peer, ack: Ack) -> None:
@@ -258,9 +258,9 @@ class Hub:
         """Send `snapshot` to every worker; returns at once."""
         for peer in self.peers.values():
             if peer.sent or snapshot.whole:
-                peer.snapshot(self.personal(snapshot, peer.slot))
+                peer.snapshot(self.personal(snapshot, peer.incarnation))
             elif self.whole is not None:
-                peer.snapshot(self.personal(self.whole(), peer.slot))
+                peer.snapshot(self.personal(self.whole(), peer.incarnation))
 
     async def applied(self, number: int, timeout_s: float) -> list[int]:
         """Wait until every live worker serves by snapshot `number` or a newer one.

@@ -6,7 +6,7 @@ not differences, so a repeated one changes nothing; what is lost with a worker o
 the next word either way.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from gateway.core.breaker import BreakerEvent, BreakerSettings, BreakerState, BreakerWord, move
@@ -32,11 +32,14 @@ LOST_AFTER_S: Final = 60.0
 class MergedBreaker:
     """Control's breaker of one endpoint.
 
-    All times are monotonic seconds. state, epoch, open_until: as stored, after a restart of control. A stored
-    HALF_OPEN begins a new epoch, because nobody knows which of its trial calls were made.
+    Workers are named by numbers ("slots") that no two of them share, nor any has had before: a successor
+    counts from nothing. All times are monotonic seconds. state, epoch, open_until, failures, last_failure_at:
+    as stored, after a restart of control. A stored HALF_OPEN begins a new epoch, because nobody knows which
+    of its trial calls were made.
     """
 
     __slots__ = (
+        "_before",
         "_given",
         "_given_at",
         "_heard_at",
@@ -62,12 +65,13 @@ class MergedBreaker:
         epoch: int = 0,
         open_until: float = 0.0,
         failures: int = 0,
+        last_failure_at: float | None = None,
     ) -> None:
         self.state = state
         self.epoch = epoch + 1 if state is HALF_OPEN else epoch
         self.open_until = open_until
         """OPEN: when trial calls begin."""
-        self.last_failure_at: float | None = None
+        self.last_failure_at = last_failure_at
         self._settings = settings
         self._slots: tuple[int, ...] = ()
         """Workers that trial calls may be given to."""
@@ -77,6 +81,8 @@ class MergedBreaker:
         """CLOSED: slot -> (its failures since its last success, of those before another worker's success)."""
         self._heard_at: dict[int, float] = {}
         self._tripped_by = failures
+        self._before = failures if state is CLOSED else 0
+        """CLOSED: failures in a row before a restart; shown, but the workers that live say theirs again."""
         self._given: dict[int, int] = {}
         """HALF_OPEN: slot -> trial calls given to it in this epoch, in total."""
         self._given_at: dict[int, float] = {}
@@ -89,7 +95,7 @@ class MergedBreaker:
         """Failures in a row, over all workers; while not CLOSED, those that opened it."""
         if self.state is not CLOSED:
             return self._tripped_by
-        return sum(run - before for run, before in self._runs.values())
+        return max(self._in_a_row(), self._before)
 
     def reconfigure(self, settings: BreakerSettings) -> None:
         """Take new settings; they hold from the next report on."""
@@ -116,10 +122,14 @@ class MergedBreaker:
         hear = self._heard_closed if said_in is CLOSED else self._heard_trial
         return hear(now, slot, kind, count) or is_news
 
-    def tick(self, now: float, slots: Iterable[int]) -> bool:
-        """Let time pass; `slots` are the workers that live. Returns whether the workers must be told."""
+    def tick(self, now: float, slots: Iterable[int], leaving: Iterable[int] = ()) -> bool:
+        """Let time pass. Returns whether the workers must be told.
+
+        slots: the workers that live, and get trial calls. leaving: those that only finish what they have.
+        """
         self._slots = tuple(sorted(slots))
-        self._forget_all_but(self._slots)
+        self._forget_all_but({*self._slots, *leaving})
+        self._forget_stale(now)
         if self.state is OPEN and now >= self.open_until:
             self._go(BreakerEvent.TRY, now)
             self._share_out(now)
@@ -132,6 +142,9 @@ class MergedBreaker:
         for each in (self._runs, self._heard_at, self._given, self._given_at, self._returned):
             each.pop(slot, None)
 
+    def _in_a_row(self) -> int:
+        return sum(run - before for run, before in self._runs.values())
+
     def _has_moved(self, kind: str, count: int) -> bool:
         """Return whether a worker moves on after such a report: it is a move ahead then, and is believed."""
         closed_alone = kind == "trial_ok" and count >= self._settings.half_open_max_calls
@@ -140,14 +153,15 @@ class MergedBreaker:
     def _heard_closed(self, now: float, slot: int, kind: str, count: int) -> bool:
         if kind == "success":
             self._runs = {other: (run, run) for other, (run, _) in self._runs.items() if other != slot}
+            self._before = 0
             return False
         self._forget_stale(now)
         run, before = self._runs.get(slot, (0, 0))
         self._runs[slot] = (count, before if count >= run else 0)
         self._heard_at[slot] = now
-        if kind == "failures" and self.failures < self._settings.failure_threshold:
+        if kind == "failures" and self._in_a_row() < self._settings.failure_threshold:
             return False
-        self._tripped_by = max(self.failures, count)
+        self._tripped_by = max(self._in_a_row(), count)
         self._go(BreakerEvent.TRIP, now)
         return True
 
@@ -189,8 +203,8 @@ class MergedBreaker:
     def _good_calls(self) -> int:
         return sum(self._passed.values()) + self._passed_by_gone
 
-    def _forget_all_but(self, slots: tuple[int, ...]) -> None:
-        for slot in [each for each in (*self._runs, *self._given) if each not in slots]:
+    def _forget_all_but(self, slots: Collection[int]) -> None:
+        for slot in {*self._runs, *self._given, *self._passed} - set(slots):
             self.gone(slot)
 
     def _forget_stale(self, now: float) -> None:
@@ -198,6 +212,8 @@ class MergedBreaker:
         for slot in [each for each, heard_at in self._heard_at.items() if now - heard_at > FRESH_S]:
             self._runs.pop(slot, None)
             del self._heard_at[slot]
+        if self._before and (self.last_failure_at is None or now - self.last_failure_at > FRESH_S):
+            self._before = 0
 
     def _go(self, event: BreakerEvent, now: float) -> None:
         self._enter(move(self.state, event), self.epoch + 1)
@@ -206,6 +222,7 @@ class MergedBreaker:
     def _enter(self, state: BreakerState, epoch: int) -> None:
         self.state = state
         self.epoch = epoch
+        self._before = 0
         self._runs.clear()
         self._heard_at.clear()
         self._given.clear()

@@ -12,6 +12,7 @@ import msgspec
 from gateway.control.actions import Actions
 from gateway.control.actions_common import Actor
 from gateway.control.bodies import CreateService, CreateVersion, StartDeployment
+from gateway.control.breakers import BreakerFacts
 from gateway.control.catalog import Catalog
 from gateway.control.drains import Drains
 from gateway.control.hub import WorkerInfo
@@ -87,6 +88,7 @@ class Desk:
         self.addresses: dict[str, tuple[str, ...]] = {}
         """Url -> what its host resolves to."""
         self.looked_up: list[str] = []
+        self.breakers: dict[str, BreakerFacts] = {}
         self.upgraded = 0
         self.declared: Sequence[Any] = ()
 
@@ -110,6 +112,7 @@ class Desk:
             resolve=self._resolve,
             upgrade=self._upgrade,
             listeners=lambda: [Listener("127.0.0.1", 4201)],
+            breaker=lambda key: self.breakers.get(key, BreakerFacts()),
             release="1.2.3",
             now=self.now,
         )

@@ -1,5 +1,6 @@
 """Services: declared, changed by merge patch, held, deleted, looked at."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from gateway.control.actions_reports import quantile_ms
 from gateway.control.actions_services import merged
 from gateway.control.bodies import Explain
+from gateway.control.breakers import BreakerFacts
 from gateway.control.problems import Problem
 from gateway.core.window import bucket_of
 from gateway.link.counts import VersionTotals
@@ -134,6 +136,7 @@ async def test_health_shows_endpoints_breakers_and_probes(tmp_path: Path) -> Non
         old, _ = await made.two_versions()
         (key,) = made.catalog.endpoint_keys(old)
         made.catalog.set_breaker(key, BreakerView(1, "OPEN", 0, 2.5))
+        made.breakers[key] = BreakerFacts(5, START, START + timedelta(seconds=2.5))
         probe = HealthCheckRecord(
             id="h", version_id=old, endpoint=key, is_healthy=True, response_time=3, checked_at=START
         )
@@ -144,7 +147,10 @@ async def test_health_shows_endpoints_breakers_and_probes(tmp_path: Path) -> Non
         first = health.versions[0]
         assert (first.circuit_state, [check.id for check in first.checks]) == ("OPEN", ["h"])
         (endpoint,) = first.endpoints
-        assert (endpoint.key, endpoint.circuit_state, endpoint.next_attempt_ms) == (key, "OPEN", 2500)
+        assert (endpoint.key, endpoint.circuit_state, endpoint.failure_count) == (key, "OPEN", 5)
+        assert endpoint.last_failure_time == START
+        assert endpoint.next_attempt_time == START + timedelta(seconds=2.5)
+        assert (await made.actions.get_version(old)).failure_count == 5
 
 
 async def test_stats_add_up_what_was_counted(tmp_path: Path) -> None:

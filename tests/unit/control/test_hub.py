@@ -207,8 +207,8 @@ async def test_grants_are_each_workers_own() -> None:
     hub = Hub()
     hub.whole = lambda: snapshot(1, whole=True)
 
-    def personal(snapshot: Snapshot, slot: int) -> Snapshot:
-        return Snapshot(snapshot.number, snapshot.whole, snapshot.services, workers=10 + slot)
+    def personal(snapshot: Snapshot, incarnation: str) -> Snapshot:
+        return Snapshot(snapshot.number, snapshot.whole, snapshot.services, workers=10 + int(incarnation[1:]))
 
     hub.personal = personal
     workers = [await greeted(hub, slot) for slot in (0, 1)]
