@@ -332,7 +332,7 @@ class Control:
     def _on_stop(self) -> None:
         if not self._ended.done():
             self._ended.set_result("stop")
-        else:
+        elif self._ended.result() == "stop":
             self._hurried.set()
             self._spawn(self.supervisor.quit(), "quit")
 
@@ -362,9 +362,9 @@ class Control:
 
     async def _leave(self) -> None:
         """Answer what was asked of us and go, but leave the workers: they serve on, for our successor."""
+        self.supervisor.release()  # first: until they meet our successor, they serve by our last table
         await self.rooms.admin.close(ADMIN_CLOSE_S)
         await self.rooms.webhooks.close()
-        self.supervisor.release()
         await self.rooms.store.close()
         self._close_sockets()
         assert self.lock is not None
