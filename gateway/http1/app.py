@@ -55,8 +55,7 @@ class App:
         settings: ServerSettings | None = None,
         body_bytes: int = DEFAULT_BODY_BYTES,
     ) -> None:
-        """name: prefixes the names of the tasks. body_bytes: the longest body taken; a longer one is a
-        413."""
+        """name: prefixes the tasks' names. body_bytes: the longest body taken; a longer one is a 413."""
         self.handler = handler
         self.name = name
         settings = settings or ServerSettings()
@@ -69,8 +68,7 @@ class App:
         return ServerProtocol(self.connections, self._make_sink)
 
     async def close(self, deadline_s: float) -> None:
-        """Let answers that are being made finish for up to `deadline_s` seconds, then close every
-        connection."""
+        """Let what is being answered finish for up to `deadline_s` seconds, then close everything."""
         self.connections.draining = True
         if self.tasks:
             await asyncio.wait(self.tasks, timeout=deadline_s)

@@ -12,8 +12,7 @@ from gateway.http1.message import CRLF, FIELD_VALUE, NO_TRAILER, TOKEN
 MAX_SIZE_LINE: Final = 1024
 """Bytes of one chunk-size line, extensions included."""
 MAX_EXTENSION_BYTES: Final = 16_384
-"""Bytes of all size lines beyond their digits: a body of one-byte chunks with long extensions is an
-attack."""
+"""Bytes of all extensions of a body: one-byte chunks with long extensions are an attack."""
 MAX_TRAILER_BYTES: Final = 8_192
 MAX_SIZE_DIGITS: Final = 15
 """Under 2^60: no size overflows what a peer behind us may hold it in."""

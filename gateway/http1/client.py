@@ -16,8 +16,7 @@ _CLOSED: Final = 5
 
 
 class UpstreamSink(Protocol):
-    """Whoever sent the request. After `on_response(complete=True)`, `on_response_end` or `on_upstream_lost`
-    it hears no more."""
+    """Whoever sent the request. It hears nothing after a complete response or a loss."""
 
     def on_interim(self) -> None:
         """A 1xx came; `upstream.reader` describes it."""

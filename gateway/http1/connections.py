@@ -24,8 +24,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
 
 
 class Connections:
-    """All connections of a listener's owner: their settings, their count, and the one timer for all their
-    deadlines."""
+    """What the connections of a listener's owner share."""
 
     def __init__(self, settings: ServerSettings, *, sweep_s: float = 0.1) -> None:
         self.settings = settings

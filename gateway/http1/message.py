@@ -1,5 +1,4 @@
-"""The words both sides of a proxy share: known field names, status lines, dates, problems, connection
-options."""
+"""The words both sides of a proxy share: field names, status lines, dates, problems, options."""
 
 import json
 import re
@@ -69,8 +68,7 @@ NO_TRAILER: Final = HOP_BY_HOP | frozenset(
         b"www-authenticate",
     )
 )
-"""Fields that frame, route, authenticate or control a message have no place in a trailer section (RFC 9110
-§6.5.1)."""
+"""Fields that frame, route, authenticate or control a message: never in a trailer (RFC 9110 §6.5.1)."""
 
 
 def spellings(names: Iterable[str]) -> dict[bytes, bytes]:

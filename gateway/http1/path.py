@@ -20,8 +20,7 @@ _ABSOLUTE: Final = re.compile(rb"(https?)://([^/?#]*)([^?#]*)(\?.*)?", re.IGNORE
 
 
 def normal_path(raw: bytes) -> bytes:
-    """Return the normal form of an absolute path (RFC 3986 §6.2.2): idempotent, and cheap when already
-    normal.
+    """Return the normal form of an absolute path (RFC 3986 §6.2.2). Idempotent.
 
     Escapes of unreserved characters are decoded, others upper-cased; dot segments are removed, also those
     spelled with `%2e`; `//` counts as `/`. An encoded slash or backslash stays what it is, data inside a
@@ -58,8 +57,7 @@ def _without_dots(path: bytes) -> bytes:
 
 
 def _refuse_hidden_dots(segment: bytes) -> None:
-    """Raise BadRequest if some server would find a dot segment in `segment`: behind %2F or %5C, or before
-    `;`."""
+    """Raise BadRequest if some server would find dots in `segment`: behind %2F or %5C, or before `;`."""
     if b"." not in segment:
         return
     for part in _SEPARATORS.split(segment):

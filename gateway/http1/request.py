@@ -209,8 +209,7 @@ class RequestReader:
         self._extend = self.lines.extend
 
     def field(self, name: bytes) -> bytes | None:
-        """Return the value of the first field called `name` (lower case), or None. Not for the common
-        path."""
+        """Return the first field called `name` (lower case), or None. Not for the common path."""
         if name in _SPECIAL_KEYS:
             return self.special.get(name)
         lines = self.lines
@@ -265,8 +264,7 @@ class RequestReader:
     # --- framing of the head ----------------------------------------------------------------------
 
     def _is_whole(self, data: bytes) -> bool:
-        """Read `data` as exactly one head without a body: what nearly every call brings. False: read it
-        carefully."""
+        """Read `data` as exactly one head without a body, as most is. False: read it carefully."""
         parser = self._parser
         if parser is None:
             parser = self._parser = httptools.HttpRequestParser(self)
@@ -308,8 +306,7 @@ class RequestReader:
 
     @property
     def _is_plain(self) -> bool:
-        """Whether the head holds nothing that an exchange acts on or changes, beyond its target and its
-        host."""
+        """Whether an exchange acts on, and changes, nothing of the head but target and host."""
         special = self.special
         return (
             not self.http10
@@ -411,8 +408,7 @@ class RequestReader:
             self._obey(special)
 
     def _check_request_line(self, head: bytes) -> None:
-        """Accept HTTP/1.0, and refuse what llhttp lets pass: other spacing, other protocols, other
-        versions."""
+        """Accept HTTP/1.0; refuse what llhttp lets pass: other spacing, protocols, versions."""
         head = head.lstrip(CRLF)
         line = head[: head.index(CRLF)]
         start = b"%b %b " % (self.method, self.target)

@@ -230,8 +230,7 @@ class ServerProtocol(asyncio.Protocol):
         self.finish()
 
     def refuse(self, error: GatewayError, fields: tuple[tuple[str, str], ...] = ()) -> None:
-        """Answer with a problem document (RFC 9457); the connection goes on only if the request was sound
-        and is read."""
+        """Answer with a problem document (RFC 9457). The connection goes on if the request is complete."""
         self.answer(*problem_response(error, fields))
 
     def continue_body(self) -> None:
@@ -252,8 +251,7 @@ class ServerProtocol(asyncio.Protocol):
             self.transport.resume_reading()
 
     def linger(self) -> None:
-        """Close so that the client can read all of its answer: a close with bytes unread would reset it
-        (§9.6)."""
+        """Close so that the client can read its answer: unread bytes would reset it (RFC 9112 §9.6)."""
         if self._phase >= _LINGERING:
             return
         self.resume()

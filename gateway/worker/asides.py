@@ -10,8 +10,7 @@ _SECRETS: Final = frozenset((b"authorization: ", b"cookie: ", b"proxy-authorizat
 
 
 def hops_left(client: ServerProtocol) -> int | None:
-    """Return how many hops a request may still take, ours included; None if it does not say (RFC 9110
-    §7.6.2)."""
+    """Return how many hops are left, or None if the request does not say (RFC 9110 §7.6.2)."""
     value = client.reader.special.get(b"max-forwards", b"")
     if client.reader.method not in (b"OPTIONS", b"TRACE") or not value.isdigit() or len(value) > 9:
         return None

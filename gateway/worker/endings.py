@@ -99,8 +99,7 @@ class Endings(Ledger):
             self.refuse(Draining("the service is being replaced"))
 
     def end_stream(self) -> None:
-        """End an event stream whose endpoint drains: without the last chunk, so that its client comes
-        back."""
+        """End an event stream that drains: without the last chunk, so that its client comes back."""
         self.give_up()
         self.forget()
         self.client.abort()

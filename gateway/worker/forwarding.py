@@ -69,8 +69,7 @@ class Forwarder:
     )
 
     def __init__(self, *, peer: str, scheme: bytes, port: bytes, is_trusted: bool, ids: RequestIds) -> None:
-        """peer: the client's address, empty on a Unix socket. port: ours. is_trusted: a proxy in front of
-        us."""
+        """peer: the client's address, empty on a Unix socket. port: ours. is_trusted: it is our proxy."""
         self._address = (peer or "unknown").encode()
         self._for = b'"[%b]"' % self._address if b":" in self._address else self._address
         self._scheme = scheme
@@ -166,8 +165,7 @@ class Forwarder:
 
 
 def _drop_nominated(request: RequestReader) -> None:
-    """Remove the fields the client's Connection field names (RFC 9110 §7.6.1); none that we need is among
-    them."""
+    """Remove the fields Connection names (RFC 9110 §7.6.1); those we need are kept elsewhere."""
     for name in request.nominated:
         if name not in _USUAL_OPTIONS:
             request.drop(name)

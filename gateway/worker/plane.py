@@ -184,8 +184,7 @@ class Plane:
     # --- draining ---------------------------------------------------------------------------------
 
     def begin_drain(self, deadline_s: float) -> None:
-        """End the whole plane: finish what runs, cut the rest after `deadline_s` seconds. Sooner if called
-        again."""
+        """End everything: finish what runs, cut the rest after `deadline_s` seconds. May be called again."""
         self.clients.draining = True
         now = time.monotonic()
         self._drain_at = min(self._drain_at, now + deadline_s)
