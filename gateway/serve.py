@@ -30,7 +30,7 @@ from gateway.control.supervisor import Supervisor
 from gateway.control.tally import Tally
 from gateway.control.template import Template
 from gateway.core.targets import Listener
-from gateway.errors import ConfigError, GatewayError
+from gateway.errors import ConfigError, GatewayError, StaleEpoch, StoreError
 from gateway.http1.listener import raise_descriptor_limit
 from gateway.link import channel as link
 from gateway.link.spawn import ListenSpec
@@ -44,6 +44,8 @@ RUNTIME_NAME: Final = "gateway.json"
 """Where a running gateway says its pid and the addresses it is bound to, beside the store."""
 TOKEN_NAME: Final = "admin.token"  # noqa: S105  # a file's name
 HOUSEKEEPING_S: Final = 3600.0
+HOUSEKEEPING_AGAIN_S: Final = 60.0
+"""After a failure: a full disk is what pruning is for."""
 ADMIN_CLOSE_S: Final = 2.0
 
 
@@ -235,8 +237,15 @@ class Control:
 
     async def _housekeeping(self) -> None:
         while True:
-            pruned = await self.rooms.store.prune(datetime.now(UTC))
-            report = await self.rooms.store.verify_audit()
+            try:
+                pruned = await self.rooms.store.prune(datetime.now(UTC))
+                report = await self.rooms.store.verify_audit()
+            except StaleEpoch:
+                raise
+            except StoreError as exc:
+                logger.error("housekeeping_failed", error=str(exc), next_in_s=HOUSEKEEPING_AGAIN_S)
+                await asyncio.sleep(HOUSEKEEPING_AGAIN_S)
+                continue
             logger.info("audit_head", ok=report.ok, count=report.count, head=report.head_hash, pruned=pruned)
             await asyncio.sleep(HOUSEKEEPING_S)
 
@@ -299,6 +308,7 @@ class Control:
             quiesce=self._quiesce,
             resume=self._resume,
             is_in_charge=self._is_in_charge,
+            is_wanted=lambda: not self._ended.done(),
         )
         pid = await upgrade.run()
         self.notifier.main_pid(pid)

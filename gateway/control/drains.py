@@ -13,6 +13,7 @@ from typing import Final, Protocol
 import msgspec
 from msgspec.structs import replace
 
+from gateway.errors import StaleEpoch, StoreError
 from gateway.link.messages import EndpointLoad
 from gateway.log import get_logger
 from gateway.store.api import Store
@@ -24,6 +25,9 @@ REPORT_S: Final = 0.1
 """Workers report this often while something drains."""
 GRACE_S: Final = 2.0
 """After the deadline: what a worker has not reported gone by then died with it."""
+
+AGAIN_S: Final = 1.0
+"""Between two tries to store that a version is drained."""
 
 
 class CatalogView(Protocol):
@@ -144,7 +148,7 @@ class Drains:
             await self._hub.applied(number, 5.0)
             forced = await self._empty(keys, left_s + GRACE_S, called_back)
             if not called_back.is_set():
-                await self._settle(version_id, forced)
+                await self._settle_for_sure(version_id, forced)
         finally:
             if self._called_back.get(version_id) is called_back:
                 del self._called_back[version_id]
@@ -176,6 +180,19 @@ class Drains:
                 break
             await _pause(called_back, REPORT_S)
         return sum(load.forced for load in self._hub.drain_state(keys).values())
+
+    async def _settle_for_sure(self, version_id: str, forced: int) -> None:
+        """Settle; a store that cannot write is asked until it can, or another control is in charge."""
+        while True:
+            try:
+                await self._settle(version_id, forced)
+            except StaleEpoch:
+                raise
+            except StoreError as exc:
+                log.error("drain_not_stored", version=version_id, error=str(exc), next_in_s=AGAIN_S)
+                await asyncio.sleep(AGAIN_S)
+            else:
+                return
 
     async def _settle(self, version_id: str, forced: int) -> None:
         async with self._store.transaction() as tx:

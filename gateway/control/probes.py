@@ -21,7 +21,7 @@ from gateway.core.health import Health, HealthSettings, HealthState, compile_che
 from gateway.errors import GatewayError, StoreError, UpstreamError
 from gateway.http1.fetch import fetch, tcp_check
 from gateway.log import get_logger
-from gateway.store.api import Store
+from gateway.store.api import Store, Transaction
 from gateway.store.records import EventRecord, HealthCheckRecord, VersionRecord
 
 log = get_logger(room="probes")
@@ -31,6 +31,8 @@ FLUSH_S: Final = 1.0
 FAILURES_PER_PROBE_S: Final = 1.0
 """A passive failure asks for a probe at once, at the most this often for each endpoint."""
 GATE_GAP_S: Final = 0.1
+KEPT_RESULTS: Final = 100_000
+"""Results that wait for a store that cannot write: as many as it keeps of 1,000 endpoints."""
 
 
 class Probed(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,9 +96,8 @@ class Probes:
         self._hurried_at: dict[str, float] = {}
         self._results: list[HealthCheckRecord] = []
         self._events: list[EventRecord] = []
-        self._touched: set[str] = set()
-        """Versions whose row has to follow."""
         self._news = asyncio.Event()
+        self._is_failing = False
 
     # -- the loop
 
@@ -106,15 +107,25 @@ class Probes:
             while True:
                 self.reconcile()
                 await self._pause()
-                try:
-                    await self.flush()
-                except StoreError as exc:
-                    log.error("probe_results_not_stored", error=str(exc))
+                await self._store_what_came()
         finally:
             for task in self._tasks.values():
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
             self._tasks.clear()
+
+    async def _store_what_came(self) -> None:
+        """Store; a store that cannot now gets it later."""
+        try:
+            await self.flush()
+        except StoreError as exc:
+            if not self._is_failing:
+                log.error(
+                    "probe_results_not_stored", error=str(exc), consequence="tried again until it works"
+                )
+            self._is_failing = True
+        else:
+            self._is_failing = False
 
     async def _pause(self) -> None:
         """Wait for a change of health, which is stored at once, or for the time to store the rest."""
@@ -171,7 +182,6 @@ class Probes:
         return result
 
     def _note(self, probed: Probed, result: ProbeResult) -> None:
-        self._touched.add(probed.version_id)
         self._results.append(
             HealthCheckRecord(
                 id=str(uuid.uuid4()),
@@ -211,31 +221,41 @@ class Probes:
         )
 
     async def flush(self) -> None:
-        """Store what was found since the last time, in one transaction."""
-        results, self._results = self._results, []
-        events, self._events = self._events, []
-        touched, self._touched = self._touched, set()
-        if not results and not events:
+        """Store what was found since the last time, in one transaction.
+
+        Raises StoreError; nothing is forgotten then, but for results older than the store would keep.
+        """
+        if not self._results and not self._events:
             return
         async with self._store.transaction() as tx:
+            del self._results[:-KEPT_RESULTS]
+            results, events = tuple(self._results), tuple(self._events)
             tx.add_health(results)
             for event in events:
                 tx.add_event(event)
-            last = {result.version_id: result.checked_at for result in results}
-            for version_id in touched:
-                try:
-                    record = self._catalog.version_record(version_id)
-                except KeyError:
-                    continue  # deleted meanwhile
-                health = self._catalog.health_of(version_id)
-                record = replace(
-                    record,
-                    health_status=health.value if health is not Health.DRAINED else record.health_status,
-                    ever_healthy=record.ever_healthy or health is Health.HEALTHY,
-                    last_health_check=last.get(version_id, record.last_health_check),
-                )
-                tx.put_version(record)
-                tx.on_commit(partial(self._catalog.put_version, record))
+            for version_id, checked_at in {each.version_id: each.checked_at for each in results}.items():
+                self._write_version(tx, version_id, checked_at)
+
+            def stored() -> None:
+                del self._results[: len(results)], self._events[: len(events)]
+
+            tx.on_commit(stored)
+
+    def _write_version(self, tx: Transaction, version_id: str, checked_at: datetime) -> None:
+        """Let a version's row say what its probes come to."""
+        try:
+            record = self._catalog.version_record(version_id)
+        except KeyError:
+            return  # deleted meanwhile
+        health = self._catalog.health_of(version_id)
+        record = replace(
+            record,
+            health_status=health.value if health is not Health.DRAINED else record.health_status,
+            ever_healthy=record.ever_healthy or health is Health.HEALTHY,
+            last_health_check=checked_at,
+        )
+        tx.put_version(record)
+        tx.on_commit(partial(self._catalog.put_version, record))
 
     # -- on demand
 
@@ -246,7 +266,7 @@ class Probes:
         """
         endpoints = self._catalog.endpoints_of(version_id)
         results = await asyncio.gather(*(self.check(probed) for probed in endpoints))
-        await self.flush()
+        await self._store_what_came()
         if not results:
             return ProbeResult(is_healthy=True, response_time_ms=0)
         return min(results, key=lambda result: (result.is_healthy, -result.response_time_ms))

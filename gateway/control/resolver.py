@@ -65,7 +65,7 @@ class Resolver:
         try:
             async with self._slots:
                 found = await self._lookup(target.host, target.port)
-        except OSError as exc:
+        except (OSError, UnicodeError) as exc:  # UnicodeError: what cannot be written as a name
             if url not in self._failing:
                 log.warning("name_not_resolved", url=url, error=str(exc))
             self._failing.add(url)
