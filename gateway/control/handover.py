@@ -150,13 +150,15 @@ class Upgrade:
         quiesce: Callable[[], Awaitable[None]],
         resume: Callable[[], Awaitable[None]],
         is_in_charge: Callable[[], Awaitable[bool]],
+        is_wanted: Callable[[], bool] = lambda: True,
         command: Sequence[str] = (),
     ) -> None:
         """Everything a successor needs.
 
-        held: the listening sockets. quiesce: stop the loops, admin writes and taking links, commit the last
-        tick. resume: undo that. is_in_charge: whether the store's epoch is still ours. command: what starts a
-        new control; empty: what started this one.
+        held: the listening sockets. quiesce: stop the loops, admin writes and taking links, commit the
+        last tick. resume: undo that. is_in_charge: whether the store's epoch is still ours. is_wanted:
+        asked when the new one is ready: a gateway told to stop meanwhile must not live on in its
+        successor. command: what starts a new control; empty: what started this one.
         """
         self._lock = lock
         self._held = held
@@ -165,6 +167,7 @@ class Upgrade:
         self._quiesce = quiesce
         self._resume = resume
         self._is_in_charge = is_in_charge
+        self._is_wanted = is_wanted
         self._command = tuple(command) or (sys.executable, *sys.orig_argv[1:])
 
     async def run(self) -> int:
@@ -199,6 +202,8 @@ class Upgrade:
         try:
             self._offer(conversation)
             await self._expect(Ready, conversation, process, READY_S)
+            if not self._is_wanted():
+                raise UpgradeFailed("the gateway was told to stop meanwhile")
         except BaseException:
             await _end(process)
             raise

@@ -39,6 +39,7 @@ class Room:
         self.link = socket.create_server(("127.0.0.1", 0))
         self.said: list[str] = []
         self.epoch_is_ours = True
+        self.is_wanted = True
         self.upgrade = Upgrade(
             lock=self.lock,
             held=lambda: self.listeners.held,
@@ -47,6 +48,7 @@ class Room:
             quiesce=self.quiesce,
             resume=self.resume,
             is_in_charge=self.is_in_charge,
+            is_wanted=lambda: self.is_wanted,
             command=command,
         )
 
@@ -125,6 +127,13 @@ async def test_a_successor_that_took_the_epoch_is_believed_unheard(tmp_path: Pat
     await room.upgrade.run()
     assert room.said == ["quiesce"]
     room.close()
+
+
+async def test_a_gateway_told_to_stop_meanwhile_does_not_live_on(tmp_path: Path) -> None:
+    room = Room(tmp_path, *successor(TAKES))
+    room.is_wanted = False
+    assert "told to stop" in await room.fail()
+    assert room.said == []
 
 
 async def test_one_upgrade_at_a_time(tmp_path: Path) -> None:
