@@ -73,7 +73,7 @@ Gate = Literal[
 UNAVAILABLE_S: Final = 10.0
 RECOVERY_S: Final = 60.0
 """After trouble both had, one comes back before the other by luck: by up to a breaker's reset."""
-GUARD: Final = 20.0
+GUARD: Final = 50.0
 """What the comparison's statistic must at least say before another gate may blame the new version."""
 CEILING_ANSWERS: Final = 10
 CEILING_TAIL: Final = 1e-6
