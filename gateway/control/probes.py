@@ -260,8 +260,9 @@ class Probes:
     # -- on demand
 
     async def check_now(self, version_id: str) -> ProbeResult:
-        """Check every endpoint of a version at once; the result of the worst.
+        """Check every endpoint of a version at once; the result of its worst url.
 
+        A url is as good as the best of its addresses: `localhost` may well resolve to one nobody listens on.
         A version whose health is switched off is healthy by definition.
         """
         endpoints = self._catalog.endpoints_of(version_id)
@@ -269,7 +270,10 @@ class Probes:
         await self._store_what_came()
         if not results:
             return ProbeResult(is_healthy=True, response_time_ms=0)
-        return min(results, key=lambda result: (result.is_healthy, -result.response_time_ms))
+        by_url: dict[str, ProbeResult] = {}
+        for probed, result in zip(endpoints, results, strict=True):
+            by_url[probed.url] = max(result, by_url.get(probed.url, result), key=_goodness)
+        return min(by_url.values(), key=_goodness)
 
     async def gate(self, version_id: str) -> str:
         """Check a version until it counts as healthy. Returns why it does not; empty if it does."""
@@ -284,6 +288,10 @@ class Probes:
                 return ""
             await asyncio.sleep(GATE_GAP_S)
         return f"the version is {self._catalog.health_of(version_id).value}"
+
+
+def _goodness(result: ProbeResult) -> tuple[bool, int]:
+    return result.is_healthy, -result.response_time_ms
 
 
 async def probe(probed: Probed) -> ProbeResult:
