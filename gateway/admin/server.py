@@ -27,6 +27,7 @@ from gateway.control.problems import Problem
 from gateway.control.tally import Tally
 from gateway.errors import GatewayError
 from gateway.http1.app import App, Request, Response
+from gateway.http1.connections import Connections
 from gateway.log import get_logger
 from gateway.store.api import Store
 
@@ -99,6 +100,11 @@ class AdminServer:
         self._changes: set[asyncio.Task[Reply]] = set()
         self._is_loopback = False
         self._are_changes_held = False
+
+    @property
+    def connections(self) -> Connections:
+        """Return the listener's connections, with their deadlines."""
+        return self._app.connections
 
     async def start(self, sock: socket.socket) -> None:
         """Accept on a bound TCP socket; it is closed with the server."""

@@ -101,6 +101,7 @@ class _Call:
 
     def on_head(self) -> None:
         self._body = []
+        self._connection.deadline = 0.0  # what was waited for before has come
         if self._connection.reader.length:
             self._connection.continue_body()
         else:

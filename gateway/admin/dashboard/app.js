@@ -185,7 +185,7 @@ async function signIn() {
   $("login").hidden = true;
   $("board").hidden = false;
   $("sign-out").hidden = false;
-  state.events = (await get("events?limit=200&after=0").catch(() => ({ items: [] }))).items.slice(-EVENTS_KEPT).reverse();
+  state.events = (await get(`events?limit=${EVENTS_KEPT}`).catch(() => ({ items: [] }))).items.reverse();
   await look().catch(failed);
   follow(onEvent, onStream, mine.signal);
   const timer = setInterval(() => look().catch(failed), LOOK_EVERY_MS);

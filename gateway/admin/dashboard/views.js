@@ -166,12 +166,17 @@ export function events(list) {
   return table(["Time", "What", "About", "By", "Detail"], rows, (index) => list[index].id, "Nothing has happened yet.");
 }
 
+/** The first part of a UUID; other ids are whole. */
+function short(id) {
+  return /^[0-9a-f]{8}-/.test(id) ? id.slice(0, 8) : id;
+}
+
 export function audit(list) {
   const rows = list.map((row) => [
     when(row.at),
     row.actor,
     row.action,
-    `${row.resource} ${row.resourceId}`,
+    h("span", { title: row.resourceId }, `${row.resource} ${short(row.resourceId)}`),
     row.allowed ? "allowed" : h("span", { class: "bad" }, "refused"),
     row.address,
     Object.keys(row.details).length ? JSON.stringify(row.details) : "",

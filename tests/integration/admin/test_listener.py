@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -145,3 +146,23 @@ async def test_one_connection_serves_several_calls() -> None:
         answer = await exchange(port, one + one + ask("GET", "/livez"))
     assert answer.count(b"HTTP/1.1 200 ") == 3
     assert answer.count(json.dumps({"items": [], "next": None}, separators=(",", ":")).encode()) == 2
+
+
+async def test_what_an_idle_connection_waited_for_does_not_cut_its_next_answer() -> None:
+    bench = Bench()
+    token = bench.token("viewer")
+    async with listening(bench) as port, asyncio.timeout(20):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(ask("GET", "/livez").replace(b"Connection: close\r\n", b""))
+        await reader.readuntil(b"alive\n")
+        connections = bench.server.connections
+        now = time.monotonic()
+        connections.sweep(now)
+        writer.write(ask("GET", f"{BASE}/events", f"Authorization: Bearer {token}"))
+        await reader.readuntil(b"retry: ")
+        connections.sweep(now + 1_000.0)
+        bench.store.event_records.append(EventRecord(id=1, at=AT, kind="service.paused", service="auth"))
+        bench.server.feed.wake()
+        await reader.readuntil(b"id: 1\n")
+        writer.close()
+        await writer.wait_closed()
