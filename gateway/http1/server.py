@@ -354,6 +354,7 @@ class ServerProtocol(asyncio.Protocol):
             if not had_begun:
                 self.deadline = 0.0
             return b""
+        self.deadline = 0.0  # what was waited for has come
         if reader.length:
             return self._begin_body(data[end:])
         self._phase = _ANSWERING
