@@ -28,10 +28,7 @@ from gateway.control.tally import Tally
 from gateway.errors import GatewayError
 from gateway.http1.app import App, Request, Response
 from gateway.http1.connections import Connections
-from gateway.log import get_logger
 from gateway.store.api import Store
-
-log = get_logger()
 
 PROBES: Final = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json"})
 
