@@ -40,6 +40,8 @@ TAKE_S: Final = 10.0
 """From Commit to Taken: one store transaction. The gateway takes no admin write meanwhile."""
 
 
+GONE_S: Final = 5.0
+"""How long a process that has closed its end may take to be gone, and its lock with it."""
 CONTAINER_INITS: Final = frozenset({"tini", "docker-init", "dumb-init", "catatonit"})
 """Processes 1 that end, and their container with them, once the one process they started has."""
 
@@ -308,6 +310,7 @@ class Succession:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._predecessor = os.getppid()
         self._conversation: Conversation[FromOld] | None = None
 
     @classmethod
@@ -345,6 +348,7 @@ class Succession:
         try:
             word, fds = await conversation.receive()
         except LinkError:
+            await self._predecessor_gone()
             return None
         if not isinstance(word, Commit):
             close_all(fds)
@@ -355,6 +359,13 @@ class Succession:
             link=socket.socket(fileno=link),
             admin={address: socket.socket(fileno=fd) for address, fd in zip(word.admin, admin, strict=True)},
         )
+
+    async def _predecessor_gone(self) -> None:
+        """Wait until the process that started us is gone: only then has it let go of the lock."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GONE_S):
+                while os.getppid() == self._predecessor:
+                    await asyncio.sleep(0.01)
 
     def taken(self, epoch: int) -> None:
         """The epoch is raised: we are in charge."""

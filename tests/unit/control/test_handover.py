@@ -164,7 +164,9 @@ async def test_a_container_would_end_with_the_old_control(
     assert "start a new container" in await room.fail()
 
 
-async def test_a_successor_whose_predecessor_died_takes_the_lock_itself() -> None:
+async def test_a_successor_whose_predecessor_died_takes_the_lock_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     ours, theirs = socket.socketpair()
     os.set_inheritable(theirs.fileno(), True)
     environ = {ENVIRONMENT: str(theirs.detach())}
@@ -175,7 +177,9 @@ async def test_a_successor_whose_predecessor_died_takes_the_lock_itself() -> Non
     old.send(handover.Offer(()))
     assert await succession.listeners() == []
     asyncio.get_running_loop().call_soon(old.close)
+    asyncio.get_running_loop().call_later(0.05, monkeypatch.setattr, os, "getppid", lambda: 1)
     assert await succession.commit() is None
+    assert os.getppid() == 1  # it waited until the lock was free
 
 
 async def test_a_word_out_of_turn_is_an_error() -> None:
