@@ -1,7 +1,7 @@
 """Every exception of the gateway, one tree.
 
-An error says whose fault it is (its branch), the status the client sees, and whether anything was sent upstream.
-Library and OS errors are translated to these once, at the edge of the room that met them.
+An error says whose fault it is (its branch), the status the client sees, and whether anything was sent
+upstream. Library and OS errors are translated to these once, at the edge of the room that met them.
 """
 
 from typing import ClassVar

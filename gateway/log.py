@@ -1,6 +1,7 @@
 """The event log: one JSON object a line on stderr, through structlog.
 
-For what happens now and then (a worker died, a step was taken), never for requests: those have the access log.
+For what happens now and then (a worker died, a step was taken), never for requests: those have the access
+log.
 """
 
 import logging
@@ -11,7 +12,7 @@ import structlog
 
 
 def configure(*, level: str = "info", stream: Any = None) -> None:
-    """Send the event log to `stream` (default: stderr) from `level` up. Call once a process, before the first line."""
+    """Send the event log to `stream` (default: stderr) from `level` up. Call once a process, at its start."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

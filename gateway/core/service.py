@@ -73,7 +73,10 @@ class WebhookSettings(Settings):
 
     url: str
     on: tuple[str, ...] = ()
-    """Event names; empty: all. `confirm-start`, `confirm-promote`, `during-step`, `on-rollback` are asked, not told."""
+    """Event names; empty: all.
+
+    `confirm-start`, `confirm-promote`, `during-step`, `on-rollback` are asked, not told.
+    """
     secret: str | None = None
     """Signs the body: `X-Gateway-Signature: sha256=…`."""
     format: Literal["json", "slack"] = "json"

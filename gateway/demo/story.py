@@ -69,7 +69,7 @@ class Admin:
 
 
 async def play(*, hold: bool) -> None:
-    """Play the story. hold: leave everything running at the end, until Ctrl-C, for a look at the dashboard."""
+    """Play the story. hold: leave everything running at the end, until Ctrl-C, to look at the dashboard."""
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-demo-")))
         admin, port, dashboard = await _start_gateway(stack, folder)

@@ -1,7 +1,7 @@
 """Up the link: plain integers, as totals since the worker's start.
 
-The exchange calls `VersionCounts` on the hot path; every 100 ms the worker sends what changed. Control takes differences
-per (worker incarnation), so a repeated report counts nothing twice and a lost one loses nothing.
+The exchange calls `VersionCounts` on the hot path; every 100 ms the worker sends what changed. Control takes
+differences per (worker incarnation), so a repeated report counts nothing twice and a lost one loses nothing.
 """
 
 import msgspec
@@ -82,8 +82,8 @@ class VersionCounts:
     def judge(self, stage: int, share: int, error: str | None, latency_us: int) -> None:
         """Count a first attempt that the split sent here.
 
-        stage: the service's when the version was chosen. share: hundredths of a percent of traffic that version had in
-        this worker then. error: None for a good answer, else its kind.
+        stage: the service's when the version was chosen. share: hundredths of a percent of traffic that
+        version had in this worker then. error: None for a good answer, else its kind.
         """
         counts = self.judged.get((stage, share))
         if counts is None:

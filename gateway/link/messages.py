@@ -1,4 +1,7 @@
-"""The words of the link. HELLO, DRAIN and QUIT never change between releases: an upgrade speaks to old workers with them."""
+"""The words of the link.
+
+HELLO, DRAIN and QUIT never change between releases: an upgrade speaks to old workers with them.
+"""
 
 from typing import Final, Literal
 
@@ -46,7 +49,8 @@ class Ack(msgspec.Struct, frozen=True, tag="ack", tag_field="t"):
 class BreakerReport(msgspec.Struct, frozen=True, tag="breaker", tag_field="t"):
     """What a worker saw of an endpoint's breaker.
 
-    kind: `failures` (count since the last success, for control's merged view), `success` (ends such a run), `opened` (this worker opened it),
+    kind: `failures` (count since the last success, for control's merged view), `success` (ends such a run),
+    `opened` (this worker opened it),
     `trial_ok`, `trial_failed` (half-open results), `unused` (a grant not used for 1 s, given back).
     """
 

@@ -32,7 +32,8 @@ MAY_IMPORT: Final = {
 }
 """Room -> the rooms it may import, besides itself and the open ones.
 
-Of the store, control and admin know the records and the two Protocols; its SQL only the composition (`serve`, `rooms`) may choose.
+Of the store, control and admin know the records and the two Protocols; its SQL only the composition (`serve`,
+`rooms`) may choose.
 """
 WHEN_ASKED: Final = {"cli": frozenset({"serve", "demo"})}
 """Room -> what it may import inside a function: a client of the admin API does not load the whole gateway."""

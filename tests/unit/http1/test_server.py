@@ -161,7 +161,7 @@ def statuses(written: bytes) -> list[int]:
         connection.receive_data(head + b"\r\n\r\n")
         event = connection.next_event()
         assert isinstance(event, h11.Response)
-        # A method that llhttp refuses at its first letter may be a token (501) or not (400): it depends on how
+        # A method llhttp refuses at its first letter may be a token (501) or not (400): it depends on how
         # much has come.
         found.append(400 if event.status_code == 501 else event.status_code)
         is_head_answer = not rest or rest.startswith(b"HTTP/1.1")
