@@ -364,7 +364,7 @@ class Succession:
         """Wait until the process that started us is gone: only then has it let go of the lock."""
         with suppress(TimeoutError):
             async with asyncio.timeout(GONE_S):
-                while os.getppid() == self._predecessor:
+                while os.getppid() == self._predecessor:  # noqa: ASYNC110 - no event tells of it
                     await asyncio.sleep(0.01)
 
     def taken(self, epoch: int) -> None:
