@@ -36,7 +36,9 @@ class Endings(Ledger):
         )
         if not allowed or (service.budget is not None and not service.budget.take(now)):
             return None
-        for other in (version, service.stable):
+        # One more try at the version itself; were it bad as a whole, three endpoints would use up all tries.
+        order = (version, service.stable) if self.attempts == 1 else (service.stable, version)
+        for other in order:
             if (
                 other is not None
                 and other.usable

@@ -295,6 +295,16 @@ async def test_retry_goes_last_to_the_stable_version() -> None:
         assert not counts["v1"].judged, "a retry is nobody's evidence"
 
 
+async def test_a_second_retry_leaves_a_version_that_has_more_endpoints() -> None:
+    """Guards clients of a version whose three endpoints all fail: three tries were all spent there."""
+    good, *bad = Upstream(), failing(), failing(), failing()
+    async with proxying(good, *bad) as proxy:
+        proxy.apply(service(version("v1", good, weight=0), version("v2", *bad, weight=100)))
+        assert (await proxy.ask(GET)).startswith(b"HTTP/1.1 200 ")
+        assert proxy.plane.live.counts["v2"].attempts == {"answered": 2}
+    assert sum(len(each.seen) for each in bad) == 2
+
+
 async def test_post_is_not_tried_again_once_it_was_sent() -> None:
     bad = failing()
     async with proxying(bad) as proxy:
