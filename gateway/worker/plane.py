@@ -59,8 +59,8 @@ class Plane:
         self._timer: asyncio.TimerHandle | None = None
         self._pool_sweep_at = 0.0
         self._drain_at = NEVER
-        self._endpoint_drains: dict[str, float] = {}
-        """Endpoint key -> monotonic seconds when what still runs there is cut."""
+        self._endpoint_drains: dict[Endpoint, float] = {}
+        """Monotonic seconds when what runs there is cut. By object: one called back has the same key."""
         self._stream_ends: dict[Exchange, float] = {}
         self._chance = Random()
         self._forced = 0
@@ -194,8 +194,10 @@ class Plane:
     def drain_endpoints(self, keys: tuple[str, ...], deadline_s: float) -> None:
         """Cut what still runs at these endpoints after `deadline_s` seconds; streams leave before that."""
         now = time.monotonic()
-        for key in keys:
-            self._endpoint_drains[key] = min(self._endpoint_drains.get(key, NEVER), now + deadline_s)
+        for endpoint in {*self._endpoints(), *self._busy_endpoints()}:
+            if endpoint.draining and endpoint.key in keys:
+                at = self._endpoint_drains.get(endpoint, NEVER)
+                self._endpoint_drains[endpoint] = min(at, now + deadline_s)
         self.tunnels.drain(now, deadline_s, frozenset(keys))
         self._spread_stream_ends(deadline_s, frozenset(keys))
 
@@ -243,6 +245,12 @@ class Plane:
             if isinstance(client.sink, Exchange) and not client.is_idle:
                 yield client.sink
 
+    def _busy_endpoints(self) -> Iterator[Endpoint]:
+        """Yield where exchanges run: also at endpoints that no table holds any more."""
+        for exchange in self._exchanges():
+            if exchange.endpoint is not None:
+                yield exchange.endpoint
+
     def _endpoints(self) -> Iterator[Endpoint]:
         for service in self.live.table.services.values():
             for version in service.versions:
@@ -263,16 +271,14 @@ class Plane:
             elif at <= now:
                 del self._stream_ends[exchange]
                 exchange.end_stream()
-        over = {key for key, at in self._endpoint_drains.items() if at <= now}
+        over = {endpoint for endpoint, at in self._endpoint_drains.items() if at <= now}
         if not over:
             return
         for exchange in self._exchanges():
-            endpoint = exchange.endpoint
-            # One that was called back meanwhile has the same key, and is another object.
-            if endpoint is not None and endpoint.draining and endpoint.key in over:
+            if exchange.endpoint in over:
                 self._cut(exchange)
-        for key in over:
-            del self._endpoint_drains[key]
+        for endpoint in over:
+            del self._endpoint_drains[endpoint]
 
     def _sweep_drain(self, now: float) -> None:
         if now >= self._drain_at - IDLE_CLOSE_S:

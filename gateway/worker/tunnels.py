@@ -63,7 +63,8 @@ class Tunnels:
         assert upstream is not None
         assert policy is not None
         pending = client.take_pending()
-        key, began = exchange.endpoint.key if exchange.endpoint else "", exchange.began
+        endpoint, began = exchange.endpoint, exchange.began
+        key = endpoint.key if endpoint else ""
         on_end = exchange.detach()
         tunnel = Tunnel(
             client.release(),
@@ -74,7 +75,8 @@ class Tunnels:
             idle_s=policy.stream_idle_s,
         )
         self.open[tunnel] = began
-        for drained in (None, key):
+        # An endpoint that was called back meanwhile has the same key, and no drain.
+        for drained in (None, key) if endpoint is not None and endpoint.draining else (None,):
             if drained in self._drains:
                 cut_at, code = self._drains[drained]
                 tunnel.drain(0.0, cut_at, code)  # too late to be spread

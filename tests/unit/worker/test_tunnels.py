@@ -38,7 +38,13 @@ class Joined:
     """An exchange that has become a tunnel."""
 
     def __init__(
-        self, tunnels: Tunnels, key: str = "e", *, websocket: bool = True, rest: bytes = b""
+        self,
+        tunnels: Tunnels,
+        key: str = "e",
+        *,
+        websocket: bool = True,
+        rest: bytes = b"",
+        draining: bool = False,
     ) -> None:
         self.client, self.upstream = Wire(), Wire()
         self.ended: list[bool] = []
@@ -51,7 +57,7 @@ class Joined:
             ),
             upstream=SimpleNamespace(release=lambda: self.upstream, writable=True),
             policy=SimpleNamespace(stream_idle_s=0.0),
-            endpoint=SimpleNamespace(key=key),
+            endpoint=SimpleNamespace(key=key, draining=draining),
             began=1.0,
             detach=lambda: self.ended.append,
         )
@@ -106,10 +112,20 @@ def test_tunnel_that_comes_during_a_drain_leaves_at_once() -> None:
     for keys in (None, frozenset({"e"})):
         tunnels = Tunnels()
         tunnels.drain(100, 10, keys)
-        late, elsewhere = Joined(tunnels), Joined(tunnels, "other")
+        late, elsewhere = Joined(tunnels, draining=bool(keys)), Joined(tunnels, "other")
         tunnels.sweep(101)
         assert late.client.sent != b""
         assert (elsewhere.client.sent == b"") is (keys is not None)
+
+
+def test_tunnel_to_an_endpoint_that_was_called_back_outlives_its_old_drain() -> None:
+    """The endpoint has its key again, and no deadline: what was drained is another object."""
+    tunnels = Tunnels(lambda: 0.0)
+    tunnels.drain(100, 10, frozenset({"e"}))
+    back = Joined(tunnels, draining=False)
+    tunnels.sweep(105)
+    tunnels.sweep(111)
+    assert (back.client.sent, back.client.closed, tunnels.forced) == (b"", "", 0)
 
 
 def test_abort_drops_them_all() -> None:
