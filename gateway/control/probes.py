@@ -31,6 +31,7 @@ FLUSH_S: Final = 1.0
 FAILURES_PER_PROBE_S: Final = 1.0
 """A passive failure asks for a probe at once, at the most this often for each endpoint."""
 GATE_GAP_S: Final = 0.1
+NEW_INTERVAL_S: Final = 1.0
 KEPT_RESULTS: Final = 100_000
 """Results that wait for a store that cannot write: as many as it keeps of 1,000 endpoints."""
 
@@ -157,11 +158,16 @@ class Probes:
             event.set()
 
     async def _watch(self, key: str, hurry: asyncio.Event) -> None:
-        """Check one endpoint at once, and then at its interval, spread out by a tenth of it."""
+        """Check one endpoint at once, and then at its interval, spread out by a tenth of it.
+
+        What has never passed is asked once a second: a service that still starts should not wait for its turn.
+        """
         while (probed := self._catalog.probed(key)) is not None:
             async with self._slots:
                 await self.check(probed)
             interval_s = probed.settings.interval / 1000
+            if probed.state.health is Health.UNKNOWN:
+                interval_s = min(interval_s, NEW_INTERVAL_S)
             try:
                 async with asyncio.timeout(interval_s * (0.9 + 0.2 * self._chance())):
                     await hurry.wait()
