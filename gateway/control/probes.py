@@ -160,7 +160,7 @@ class Probes:
     async def _watch(self, key: str, hurry: asyncio.Event) -> None:
         """Check one endpoint at once, and then at its interval, spread out by a tenth of it.
 
-        What has never passed is asked once a second: a service that still starts should not wait for its turn.
+        What has never passed is asked once a second: a service that still starts need not wait for its turn.
         """
         while (probed := self._catalog.probed(key)) is not None:
             async with self._slots:
