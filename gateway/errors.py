@@ -35,7 +35,7 @@ class StoreError(GatewayError):
 
 
 class StaleEpoch(StoreError):
-    """A control process that has been replaced tried to write (SPEC §10)."""
+    """A control process that has been replaced tried to write."""
 
 
 class LinkError(GatewayError):

@@ -1,4 +1,4 @@
-"""Smoke tests: what is asked of a version, and whether an answer passes (SPEC T-011)."""
+"""Smoke tests: what is asked of a version, and whether an answer passes."""
 
 from typing import Annotated, Final, Literal
 
