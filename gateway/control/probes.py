@@ -32,6 +32,7 @@ FAILURES_PER_PROBE_S: Final = 1.0
 """A passive failure asks for a probe at once, at the most this often for each endpoint."""
 GATE_GAP_S: Final = 0.1
 NEW_INTERVAL_S: Final = 1.0
+NO_ADDRESS: Final = "its host name has no address"
 KEPT_RESULTS: Final = 100_000
 """Results that wait for a store that cannot write: as many as it keeps of 1,000 endpoints."""
 
@@ -69,6 +70,9 @@ class CatalogView(Protocol):
 
     def endpoints_of(self, version_id: str) -> list[Probed]:
         """Return the endpoints of one version, whatever its state; none if its health is switched off."""
+
+    def endpoint_keys(self, version_id: str) -> tuple[str, ...]:
+        """Return the keys of a version's endpoints, probed or not."""
 
     def version_record(self, version_id: str) -> VersionRecord: ...
     def put_version(self, record: VersionRecord) -> None: ...
@@ -275,7 +279,8 @@ class Probes:
         results = await asyncio.gather(*(self.check(probed) for probed in endpoints))
         await self._store_what_came()
         if not results:
-            return ProbeResult(is_healthy=True, response_time_ms=0)
+            error = None if self._catalog.endpoint_keys(version_id) else NO_ADDRESS
+            return ProbeResult(is_healthy=error is None, response_time_ms=0, error=error)
         by_url: dict[str, ProbeResult] = {}
         for probed, result in zip(endpoints, results, strict=True):
             by_url[probed.url] = max(result, by_url.get(probed.url, result), key=_goodness)
@@ -285,7 +290,7 @@ class Probes:
         """Check a version until it counts as healthy. Returns why it does not; empty if it does."""
         endpoints = self._catalog.endpoints_of(version_id)
         if not endpoints:
-            return ""
+            return "" if self._catalog.endpoint_keys(version_id) else f"the health check failed: {NO_ADDRESS}"
         for _ in range(max(probed.settings.healthy_threshold for probed in endpoints)):
             result = await self.check_now(version_id)
             if not result.is_healthy:
