@@ -7,6 +7,7 @@ from typing import Final
 
 MEASUREMENTS: Final = {
     "proxy": "CPU per request, requests/s and latency beside nginx, HAProxy and Caddy",
+    "path": "CPU per request of the data plane alone, without sockets",
     "latency": "p50, p99 and p99.9 at a fixed rate of requests",
     "bodies": "rate of 1 GB down and up, and memory with a slow reader",
     "idle": "bytes of memory per idle client connection",

@@ -1,0 +1,173 @@
+"""CPU per request of the data plane alone: in one process, without sockets.
+
+Real client and upstream connections, a real table, and transports that only take what is written. What is
+left is what Python spends on a request; the kernel's part is in `bench proxy`. Four patterns: everything
+repeats (the best case: heads equal to the last one are not read again), the response's head varies, the
+request's fields vary, and everything varies, the path too.
+"""
+
+import argparse
+import asyncio
+import cProfile
+import pstats
+import time
+from collections.abc import Callable, Iterator
+from itertools import cycle
+from typing import Final
+
+from bench import report
+from bench.proxy import PROFILES
+from gateway.core.service import RouteSettings, ServiceSettings
+from gateway.http1.client import UpstreamConnection
+from gateway.link.snapshot import EndpointSnap, ProxySettings, ServiceSnap, Snapshot, VersionSnap
+from gateway.worker.plane import Plane
+
+VARIANTS: Final = 997
+"""Different heads in a pattern that varies: more than anything remembers."""
+PATTERNS: Final = {
+    "repeats": (False, False, False),
+    "response varies": (False, False, True),
+    "path varies": (True, False, False),
+    "fields vary": (False, True, False),
+    "all vary": (True, True, True),
+}
+"""Name -> whether the path, the fields, and the response's head differ from request to request."""
+
+
+class Sunk(asyncio.Transport):
+    """A transport whose bytes go nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        """What was written last."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written = bytes(data)
+
+    def abort(self) -> None:
+        """Nothing to cut."""
+
+    def pause_reading(self) -> None:
+        """Nothing to pause."""
+
+
+class Bare:
+    """A client connection of a real plane, and the idle connection to its upstream it will find."""
+
+    def __init__(self, versions: int = 1) -> None:
+        self.plane = Plane(seed=1)
+        self.plane.live.apply(snapshot(versions))
+        self.client = self.plane.factory(local="127.0.0.1:80")()
+        self.client.accepted("127.0.0.1", lambda: None)
+        self.client_side = Sunk()
+        self.client.connection_made(self.client_side)
+        self.upstreams = {}
+        for endpoint in self.plane.live.table.services["bench"].endpoints():
+            upstream = UpstreamConnection(endpoint.pool)
+            upstream.connection_made(Sunk())
+            endpoint.pool.give_back(upstream, time.monotonic() + 3600)
+            self.upstreams[endpoint] = upstream
+
+    def serve(self, requests: Iterator[bytes], answers: Iterator[bytes], count: int) -> float:
+        """Carry `count` requests. Returns the CPU time of one, in µs."""
+        client, exchange = self.client.data_received, self.client.sink
+        next_request, next_answer = requests.__next__, answers.__next__
+        began = time.thread_time_ns()
+        for _ in range(count):
+            client(next_request())
+            exchange.upstream.data_received(next_answer())  # type: ignore[attr-defined]
+        return (time.thread_time_ns() - began) / 1000 / count
+
+
+def snapshot(versions: int) -> Snapshot:
+    """Return a table of one service with default policies and so many equal versions."""
+    service = ServiceSnap(
+        id="bench",
+        name="bench",
+        stage=1,
+        settings=ServiceSettings(routes=(RouteSettings(path="/"),)),
+        current="v0",
+        versions=tuple(
+            VersionSnap(
+                id=f"v{k}",
+                name=f"v{k}",
+                weight=1,
+                active=True,
+                endpoints=(EndpointSnap(key=f"v{k}", url="http://127.0.0.1:9", address="127.0.0.1", port=9),),
+            )
+            for k in range(versions)
+        ),
+    )
+    return Snapshot(number=1, whole=True, services={"bench": service}, proxy=ProxySettings())
+
+
+def requests_of(profile: str, *, path: bool, fields: bool) -> list[bytes]:
+    """Return request heads; those that vary do so in the path and query, or in Cookie and User-Agent."""
+    heads = []
+    for k in range(VARIANTS if path or fields else 1):
+        target = f"/api/v1/orders/{k * 7919}?page={k}&sort=price" if path else "/"
+        lines = [f"GET {target} HTTP/1.1", "Host: 127.0.0.1:4200"]
+        own = dict(PROFILES[profile])
+        if fields:
+            own["User-Agent"] = own.get("User-Agent", "bench") + f"/{k}"
+            own["Cookie"] = own.get("Cookie", "") + f"id={k * 104_729:08x}"
+        heads.append("\r\n".join([*lines, *(f"{n}: {v}" for n, v in own.items()), "", ""]).encode())
+    return heads
+
+
+def answers_of(*, vary: bool) -> list[bytes]:
+    """Return responses; those that vary do so in Date, ETag and X-Request-ID."""
+    return [
+        (
+            f"HTTP/1.1 200 OK\r\nServer: app\r\nDate: Mon, 01 Jan 2024 00:{k // 60:02}:{k % 60:02} GMT\r\n"
+            "Content-Type: application/json\r\nContent-Length: 97\r\nConnection: keep-alive\r\n"
+            f'ETag: "{k * 104_729:08x}"\r\nX-Request-ID: {k * 15_485_863:016x}\r\n\r\n{"x" * 97}'
+        ).encode()
+        for k in range(VARIANTS if vary else 1)
+    ]
+
+
+def main(arguments: list[str]) -> int:
+    options = parse(arguments)
+    runs: dict[str, dict[str, Callable[[int], float]]] = {
+        profile: {name: runner(profile, name) for name in PATTERNS if options.only in name}
+        for profile in PROFILES
+    }
+    costs: dict[str, dict[str, list[float]]] = {
+        profile: {name: [] for name in patterns} for profile, patterns in runs.items()
+    }
+    profiler = cProfile.Profile()
+    for _ in range(options.rounds):
+        for profile, patterns in runs.items():
+            for name, run in patterns.items():
+                if options.profile:
+                    profiler.enable()
+                costs[profile][name].append(run(options.requests))
+                profiler.disable()
+    medians = {profile: {n: report.median(v) for n, v in costs[profile].items()} for profile in costs}
+    names = [name for name in PATTERNS if options.only in name]
+    rows = [[name, *(f"{medians[profile][name]:.1f}" for profile in medians)] for name in names]
+    print(f"CPU µs per request without sockets, medians of {options.rounds} rounds\n")
+    print(report.table(["pattern", *medians], rows))
+    if options.profile:
+        pstats.Stats(profiler).sort_stats("tottime").print_stats(30)
+    return 0
+
+
+def runner(profile: str, pattern: str) -> Callable[[int], float]:
+    """Return what carries a number of requests of a pattern and tells what one cost."""
+    path, fields, response = PATTERNS[pattern]
+    bare = Bare()
+    requests = cycle(requests_of(profile, path=path, fields=fields))
+    answers = cycle(answers_of(vary=response))
+    return lambda count: bare.serve(requests, answers, count)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("bench path", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--requests", type=int, default=5_000, help="per pattern and round")
+    parser.add_argument("--only", default="", help="part of a pattern's name")
+    parser.add_argument("--profile", action="store_true", help="print where the time goes (cProfile)")
+    return parser.parse_args(arguments)
