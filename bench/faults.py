@@ -93,7 +93,7 @@ async def deploy(deed: Deed, strategy: str) -> None:
     await deed.world.add_version("v1.1")
     rollout = await deed.world.start("v1.1", strategy, bakeTime=2_000, drainTimeout=5_000)
     await expect_status(deed, rollout, "completed")
-    deed.world.samples[0].stop()
+    await asyncio.to_thread(deed.world.samples[0].stop)
 
 
 async def rollback(deed: Deed) -> None:
@@ -120,7 +120,7 @@ async def drained_and_stopped(deed: Deed) -> None:
         return bool((await world.api("GET", f"deployment/versions/{old_id}/drain"))["safeToStop"])
 
     await world.until(is_safe, "v1.0 to be drained")
-    old.stop()
+    await asyncio.to_thread(old.stop)
 
 
 async def endpoint_killed(deed: Deed) -> None:
@@ -130,7 +130,7 @@ async def endpoint_killed(deed: Deed) -> None:
         victim = world.samples[k % 3]
         victim.kill()
         await asyncio.sleep(1)
-        world.restart_sample(victim)
+        await asyncio.to_thread(world.restart_sample, victim)
         await asyncio.sleep(1)
 
 
@@ -158,7 +158,7 @@ async def control_killed(deed: Deed) -> None:
     for _ in range(5):
         await world.kill_control()
         await asyncio.sleep(1)
-        world.start_gateway()
+        await asyncio.to_thread(world.start_gateway)
         await world.until(world.all_workers_serve, "the new control's workers")
 
 

@@ -5,6 +5,7 @@ Everything lives in one folder and is gone at the end: `async with World(folder)
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import signal
@@ -45,28 +46,28 @@ url = "{url}"
 replicas = [{replicas}]
 weight = 100
 """
+PORT_TRIES: Final = 5
 SETTLED: Final = ("completed", "rolled_back", "failed")
 
 
 class Sample(ServerProcess):
     """One process of the sample service. Its address stays the same when it is started again."""
 
-    def __init__(self, version: str, folder: Path, *flags: str, port: int = 0) -> None:
+    def __init__(self, version: str, folder: Path, *flags: str, port: int) -> None:
         self.version = version
         self.flags = flags
-        port = port or free_port()
-        command = [
-            sys.executable,
-            "-m",
-            "gateway.demo.sample",
-            "--port",
-            str(port),
-            "--version",
-            version,
-            *flags,
-        ]
+        options = ["--port", str(port), "--version", version, *flags]
+        command = [sys.executable, "-m", "gateway.demo.sample", *options]
         super().__init__(f"sample-{version}-{port}", command, port=port, folder=folder, env=FROM_HERE)
-        self.wait_listening()
+        self.wait_until(lambda: self.has_said(f"listening on {port}\n"), "listening")
+
+    @classmethod
+    def start(cls, version: str, folder: Path, *flags: str) -> "Sample":
+        """Start one at a free port. Another process may take that first: then at another one."""
+        for _ in range(PORT_TRIES):
+            with contextlib.suppress(RuntimeError):
+                return cls(version, folder, *flags, port=free_port())
+        raise RuntimeError(f"sample {version} found no free port")
 
     @property
     def url(self) -> str:
@@ -115,7 +116,7 @@ class World:
         self.first = [self.add_sample("v1.0") for _ in range(1 + self.replicas)]
         self.write_config()
         try:
-            self.start_gateway()
+            self.start_anywhere()
             await self.until(self.serves, "the gateway to answer")
         except BaseException:
             self.close()
@@ -146,11 +147,39 @@ class World:
         )
 
     def start_gateway(self) -> ServerProcess:
-        """Start `gateway serve`; returns once its admin listener accepts."""
+        """Start `gateway serve`; returns once it says that it serves. Raises RuntimeError if it ends."""
+        server = self.launch()
+        server.wait_until(lambda: self.runtime().get("pid") == server.process.pid, "serving")
+        return server
+
+    def launch(self) -> ServerProcess:
+        """Start `gateway serve`, and wait for nothing."""
         command = [sys.executable, "-m", "gateway", "serve", "--config", str(self.config)]
         server = ServerProcess("gateway", command, port=self.admin_port, folder=self.folder, env=FROM_HERE)
         self.controls.append(server)
-        return server.wait_listening()
+        return server
+
+    def start_anywhere(self) -> None:
+        """Start the first gateway of this world, at other ports if somebody takes its own meanwhile."""
+        for _ in range(PORT_TRIES):
+            try:
+                self.start_gateway()
+            except RuntimeError:
+                if not self.control.has_said("in use"):
+                    raise
+                self.port, self.admin_port = free_port(), free_port()
+                self.write_config()
+            else:
+                return
+        raise RuntimeError("no free port for the gateway")
+
+    def runtime(self) -> dict[str, Any]:
+        """Return what the running gateway says of itself beside its store; empty if none does."""
+        try:
+            told: dict[str, Any] = json.loads((self.folder / "gateway.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return told
 
     @property
     def control(self) -> ServerProcess:
@@ -248,7 +277,7 @@ class World:
     # faults
 
     def add_sample(self, version: str, *flags: str) -> Sample:
-        sample = Sample(version, self.folder, *flags)
+        sample = Sample.start(version, self.folder, *flags)
         self.samples.append(sample)
         return sample
 

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -61,6 +61,7 @@ class ServerProcess:
         self.folder = folder
         self.log = folder / f"{name}.log"
         with self.log.open("ab") as log:
+            self.log_begin = log.tell()
             self.process = subprocess.Popen(
                 command,
                 cwd=folder,
@@ -73,18 +74,22 @@ class ServerProcess:
 
     def wait_listening(self, deadline_s: float = START_S) -> "ServerProcess":
         """Return self once the port accepts. Raises RuntimeError, with the log's end, if it never does."""
+        self.wait_until(lambda: accepts(self.port), f"listening on {self.port}", deadline_s)
+        return self
+
+    def wait_until(self, holds: Callable[[], bool], what: str, deadline_s: float = START_S) -> None:
+        """Return once `holds()`. Raises RuntimeError with the log's end if it ends before, or is too slow."""
         deadline = time.monotonic() + deadline_s
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                break
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-            except OSError:
-                time.sleep(0.02)
-                continue
-            return self
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if holds():
+                return
+            time.sleep(0.02)
         self.stop()
-        raise RuntimeError(f"{self.name} did not start listening on {self.port}:\n{self.log_tail()}")
+        raise RuntimeError(f"{self.name} is not {what}:\n{self.log_tail()}")
+
+    def has_said(self, text: str) -> bool:
+        """Whether this process, not one before it with the same log, wrote `text`."""
+        return text.encode() in self.log.read_bytes()[self.log_begin :]
 
     def log_tail(self, lines: int = 15) -> str:
         """Return the last lines it wrote."""
@@ -105,6 +110,15 @@ class ServerProcess:
         for pid in self.pids():
             kill(pid, signal.SIGKILL)
         self.process.wait()
+
+
+def accepts(port: int) -> bool:
+    """Whether somebody takes connections there."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def kill(pid: int, number: signal.Signals) -> None:
