@@ -14,6 +14,9 @@ _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstu
 _ESCAPE: Final = re.compile(rb"%(.{0,2})", re.DOTALL)
 _HEX_PAIR: Final = re.compile(rb"[0-9A-Fa-f]{2}")
 _SEPARATORS: Final = re.compile(rb"%2F|%5C")
+_PERCENT: Final = ord("%")
+_BACKSLASH: Final = ord("\\")
+_HASH: Final = ord("#")
 _DOTS: Final = frozenset((b".", b".."))
 _AUTHORITY: Final = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::([0-9]{0,5}))?")
 _ABSOLUTE: Final = re.compile(rb"(https?)://([^/?#]*)([^?#]*)(\?.*)?", re.IGNORECASE | re.DOTALL)
@@ -27,9 +30,11 @@ def normal_path(raw: bytes) -> bytes:
     segment, unless decoding it would make a dot segment. Raises BadRequest for that, a raw backslash or `#`,
     `%00` and a malformed escape.
     """
-    if b"%" not in raw and b"//" not in raw and b"/." not in raw and b"\\" not in raw and b"#" not in raw:
+    # A number or `find`: `bytes in bytes` first fails to take its left side for a number, 0.17 µs a time.
+    must_escape = _BACKSLASH in raw or _HASH in raw
+    if not must_escape and _PERCENT not in raw and raw.find(b"//") < 0 and raw.find(b"/.") < 0:
         return raw
-    if b"\\" in raw or b"#" in raw:
+    if must_escape:
         raise BadRequest("the path holds a character that must be escaped")
     return _without_dots(_ESCAPE.sub(_normal_escape, raw))
 
