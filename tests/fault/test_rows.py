@@ -1,0 +1,18 @@
+"""Nothing is lost while things come and go: the rows of `python -m bench faults`, with fewer requests."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.faults import ROWS, Row, run_row
+
+REQUESTS = 2_000
+RATE = 250.0
+"""Requests per second: four rows at once must leave two cores some air."""
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+async def test_nothing_is_lost_during(row: Row, tmp_path: Path) -> None:
+    result = await run_row(row, tmp_path, requests=REQUESTS, rate=RATE)
+    assert result.load.sent >= REQUESTS
+    assert result.passed, result
