@@ -120,6 +120,7 @@ class RequestReader:
         "header_fields",
         "host",
         "http10",
+        "is_quiet",
         "keep_alive",
         "length",
         "lines",
@@ -156,6 +157,8 @@ class RequestReader:
         self.serial = 0
         """Rises whenever the head differs from the one before."""
         self.http10 = False
+        self.is_quiet = False
+        """Whether `special` holds Host and at most Connection besides, in HTTP/1.1."""
         self.keep_alive = True
         self.length = 0
         """Bytes of body; CHUNKED_BODY; 0: none."""
@@ -187,18 +190,18 @@ class RequestReader:
             return self._feed_piece(data)
         if data == self._seen:
             return len(data)
-        if len(data) > self.header_bytes or not data.endswith(HEAD_END):
+        if len(data) > self.header_bytes or data[-4:] != HEAD_END:
             return self._feed_piece(data)
-        line_end = data.find(CRLF)
-        line, fields = data[:line_end], data[line_end:]
-        if fields == self._fields_seen and self._is_same_but_for(line):
+        fields = self._fields_seen
+        if fields and data.endswith(fields) and self._is_same_but_for(data[: -len(fields)]):
             self._seen = data
             return len(data)
         if not self._is_whole(data):
             return self._feed_piece(data)
         self._check(data)
-        if self._is_plain:
-            self._seen, self._fields_seen = data, fields
+        if self.is_quiet and not self.others and not self.nominated and self.target[:1] == b"/":
+            # An exchange acts on, and changes, nothing of such a head but target and host.
+            self._seen, self._fields_seen = data, data[data.find(CRLF) :]
         return len(data)
 
     def rest(self) -> None:
@@ -304,18 +307,6 @@ class RequestReader:
         self.serial += 1
         return True
 
-    @property
-    def _is_plain(self) -> bool:
-        """Whether an exchange acts on, and changes, nothing of the head but target and host."""
-        special = self.special
-        return (
-            not self.http10
-            and self.target[:1] == b"/"
-            and not self.others
-            and not self.nominated
-            and (len(special) == 1 or (len(special) == 2 and b"connection" in special))
-        )
-
     def _feed_piece(self, data: bytes) -> int:
         """Read a head that came in pieces, with a body, or with more behind it."""
         skipped = 0
@@ -389,7 +380,8 @@ class RequestReader:
         """Set what depends on the whole head. Raises a DownstreamError."""
         target = self.target
         self.serial += 1
-        if head.startswith(b"%b %b HTTP/1.1\r\n" % (self.method, target)):
+        line_end = len(self.method) + len(target) + 10  # with two spaces, were it as nearly all are
+        if head[line_end - 9 : line_end + 2] == b" HTTP/1.1\r\n":
             self.http10 = False
         else:
             self._check_request_line(head)
@@ -404,7 +396,9 @@ class RequestReader:
         self.expects_continue = False
         self.upgrade = b""
         self.nominated = NOTHING
-        if len(special) > 1 or self.http10:
+        fields = len(special)
+        self.is_quiet = not self.http10 and (fields == 1 or (fields == 2 and b"connection" in special))
+        if fields > 1 or self.http10:
             self._obey(special)
 
     def _check_request_line(self, head: bytes) -> None:
