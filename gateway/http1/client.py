@@ -14,6 +14,9 @@ _CHUNKED: Final = 3
 _UNTIL_CLOSE: Final = 4
 _CLOSED: Final = 5
 
+MAX_INTERIM: Final = 32
+"""1xx heads before a response: more is an attack, or a fault."""
+
 
 class UpstreamSink(Protocol):
     """Whoever sent the request. It hears nothing after a complete response or a loss."""
@@ -45,6 +48,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_decoder",
+        "_interims",
         "_left",
         "_method",
         "_phase",
@@ -81,6 +85,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._reusable = True
         self._decoder: ChunkedDecoder | None = None
         self._left = 0
+        self._interims = 0
+        """1xx heads of the present response."""
 
     # --- for the sink -----------------------------------------------------------------------------
 
@@ -181,6 +187,7 @@ class UpstreamConnection(asyncio.Protocol):
         if status < 200:
             self._interim(status, rest)
             return
+        self._interims = 0
         self._reusable = reader.keep_alive
         length = reader.length
         if status in (204, 304) or self._method == b"HEAD":
@@ -223,6 +230,9 @@ class UpstreamConnection(asyncio.Protocol):
         if status == 101:
             self._sink.on_upgrade(rest)
             return
+        self._interims += 1
+        if self._interims > MAX_INTERIM:
+            raise BadResponse("too many interim responses", sent=True)
         self._sink.on_interim()
         if rest and self._phase == _HEAD:
             self._read_head(rest)

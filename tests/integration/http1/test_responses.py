@@ -27,6 +27,7 @@ BAD = {
     "space before colon (9112 §5.1)": b"HTTP/1.1 200 OK\r\nX : a\r\nContent-Length: 2\r\n\r\nok",
     "bare LF": b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
     "head without end": b"HTTP/1.1 200 OK\r\n" + b"X: aaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n" * 4000,
+    "interim responses without end (9110 §15.2)": b"HTTP/1.1 100 Continue\r\n\r\n" * 12_000,
     "unasked 101 (9110 §15.2.2)": b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
 }
 
