@@ -171,7 +171,6 @@ class ServerProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.owner.open.discard(self)
-        self.on_lost()
         busy = self._phase in (_BODY, _ANSWERING)
         self._phase = _CLOSED
         self._pending = b""
@@ -219,6 +218,8 @@ class ServerProtocol(asyncio.Protocol):
             self.answer_begun = False
             self._rests = False
             self.deadline = 0.0
+            if not self._reading:
+                self.resume()  # paused for an upstream that did not take the body, and answered all the same
 
     def answer(self, pieces: list[bytes], body: bytes) -> None:
         """Give a whole answer: `pieces` of its head up to framing and connection fields, and its content."""
@@ -351,7 +352,7 @@ class ServerProtocol(asyncio.Protocol):
             self._refuse_head(error)
             return b""
         if end < 0:
-            if not had_begun:
+            if reader.has_begun and not had_begun:
                 self.deadline = 0.0
             return b""
         self.deadline = 0.0  # what was waited for has come

@@ -353,8 +353,8 @@ class Exchange(Endings):
         assert upstream is not None
         assert endpoint is not None
         self.upstream = None
-        if client.body_missing:
-            upstream.close()  # the rest of the upload must not be taken for another request
+        if client.body_missing or not upstream.writable:
+            upstream.close()  # the rest of the upload must not be taken for, or wait before, another request
         else:
             if not client.writable:
                 upstream.resume()
@@ -399,7 +399,7 @@ class Exchange(Endings):
         if again is None:
             return False
         self.upstream = None
-        if upstream.is_reusable and not self.client.body_missing:
+        if upstream.is_reusable and upstream.writable and not self.client.body_missing:
             failed.pool.give_back(upstream, now)
         else:
             upstream.close()

@@ -63,15 +63,15 @@ async def test_slow_head_is_cut_although_bytes_trickle() -> None:
     async with proxying(Upstream(), proxy=timeouts(client_header=200)) as proxy:
         client = await proxy.client()
         client.send(b"GET / HTTP/1.1\r\n")
-        trickle = asyncio.get_running_loop().create_task(_trickle(client), name="trickle")
+        trickle = asyncio.get_running_loop().create_task(_trickle(client, b"X: a\r\n"), name="trickle")
         answer = await client.rest()
         trickle.cancel()
     assert answer.startswith(b"HTTP/1.1 408 ")
 
 
-async def _trickle(client: Peer) -> None:
-    while True:
-        client.send(b"X: a\r\n")
+async def _trickle(client: Peer, data: bytes) -> None:
+    while not client.writer.transport.is_closing():
+        client.send(data)
         await asyncio.sleep(0.02)
 
 
@@ -81,6 +81,14 @@ async def test_idle_connection_is_closed_without_a_word() -> None:
         client.send(GET)
         await client.answer()
         assert await client.rest() == b""
+
+
+async def test_empty_lines_do_not_keep_an_idle_connection_open() -> None:
+    async with proxying(Upstream(), proxy=timeouts(client_idle=200)) as proxy:
+        client = await proxy.client()
+        trickle = asyncio.get_running_loop().create_task(_trickle(client, b"\r\n"), name="trickle")
+        assert await client.rest() == b""
+        trickle.cancel()
 
 
 async def test_body_that_stops_is_408() -> None:

@@ -21,6 +21,7 @@ class Wire(asyncio.Transport):
         self.written = b""
         self.is_closing_now = False
         self.has_eof = False
+        self.is_read_from = True
 
     def write(self, data: Any) -> None:
         assert not self.has_eof
@@ -36,10 +37,10 @@ class Wire(asyncio.Transport):
         return ("10.0.0.1", 1) if name == "peername" else default
 
     def pause_reading(self) -> None:
-        """Nothing comes by itself."""
+        self.is_read_from = False
 
     def resume_reading(self) -> None:
-        """Nothing comes by itself."""
+        self.is_read_from = True
 
     def close(self) -> None:
         self.is_closing_now = True
@@ -148,6 +149,25 @@ def test_sound_requests_are_answered_one_by_one_in_order(gets: int, bodies: list
     written, _ = converse([data[at : at + step] for at in range(0, len(data), step)])
     contents = [each.rpartition(b"\r\n\r\n")[2] for each in written.split(b"HTTP/1.1 200 OK\r\n")[1:]]
     assert contents == [b"0"] * gets + [b"%d" % len(body) for body in bodies]
+
+
+def test_client_held_back_for_an_upstream_is_read_from_again_after_its_answer() -> None:
+    """An upstream may answer without taking the whole body: the next request must not wait for it."""
+
+    class Holding(Echo):
+        def on_body(self, data: bytes) -> None:
+            super().on_body(data)
+            self.connection.pause()
+
+    async def scenario() -> None:
+        wire = Wire()
+        protocol = ServerProtocol(Connections(ServerSettings()), Holding)
+        protocol.connection_made(wire)
+        protocol.data_received(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc")
+        assert wire.written.startswith(b"HTTP/1.1 200 ")
+        assert wire.is_read_from
+
+    asyncio.run(scenario())
 
 
 def statuses(written: bytes) -> list[int]:
