@@ -252,6 +252,8 @@ class RequestReader:
         key = name.lower()
         value = value.rstrip(b" \t")
         if key not in _SPECIAL_KEYS:
+            if _is_dropped(key):
+                return
             self._extend((name + b": ", value, CRLF))
             if key not in _PLAIN_KEYS:
                 self.others.append(key)
@@ -300,6 +302,8 @@ class RequestReader:
             or target[:1] != b"/"
             or len(target) > self.uri_bytes
         ):
+            return False
+        if b"#" in target:
             return False
         path, mark, query = target.partition(b"?")
         self.path = normal_path(path)
@@ -422,6 +426,8 @@ class RequestReader:
         self.host = "" if authority is None else host_of(authority)
         if target[:1] != b"/":
             target = self._unusual_target(target)
+        if b"#" in target:
+            raise BadRequest("the request target holds a fragment")
         path, mark, query = target.partition(b"?")
         self.path = normal_path(path) if path != b"*" else path
         self.query = mark + query
@@ -434,10 +440,12 @@ class RequestReader:
             if self.method != b"OPTIONS":
                 raise BadRequest("only OPTIONS may ask for *")
             return target
-        authority, target = split_absolute(target)
+        authority, origin = split_absolute(target)
         self.host = host_of(authority)  # RFC 9112 §3.2.2: it counts, whatever the Host field says
         self.special[b"host"] = authority
-        return target
+        if self.method == b"OPTIONS" and target.count(b"/") == 2 and b"?" not in target:
+            return b"*"  # RFC 9112 §3.2.4: neither path nor query
+        return origin
 
     def _obey(self, special: dict[bytes, bytes]) -> None:
         """Read the fields that govern the connection and the framing."""
@@ -468,6 +476,17 @@ class RequestReader:
         if len(codings) > 1:
             raise NotImplementedByUs("the gateway knows no transfer coding but chunked")
         self.length = CHUNKED_BODY
+
+
+def _is_dropped(name: bytes) -> bool:
+    """Tell whether a field is for proxies alone, or poses as one the gateway vouches for.
+
+    Services in the manner of CGI read `X_Forwarded_For` as X-Forwarded-For, and `Proxy` as a setting of
+    their own (CVE-2016-5385).
+    """
+    if b"_" in name and name.replace(b"_", b"-") in _SPECIAL_KEYS:
+        return True
+    return name == b"proxy" or name.startswith(b"proxy-")
 
 
 NOTHING: Final[frozenset[bytes]] = frozenset()

@@ -13,6 +13,8 @@ from gateway.http1.message import CHUNKED, CRLF
 from gateway.http1.request import CHUNKED_BODY, RequestReader
 
 VIA: Final = b"1.1 gateway"
+VIA_10: Final = b"1.0 gateway"
+"""It names the version that was received (RFC 9110 §7.6.3)."""
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:+/=@-]{1,128}")
 _PROTO: Final = re.compile(rb"https?", re.IGNORECASE)
 _PORT: Final = re.compile(rb"[0-9]{1,5}")
@@ -104,11 +106,11 @@ class Forwarder:
             path = path[len(route.path) :] or b"/"
         if request.nominated:
             _drop_nominated(request)
-        if not special.keys() <= _QUIET:
-            block = self._said(special, host)
+        if request.http10 or not special.keys() <= _QUIET:
+            block = self._said(special, host, VIA_10 if request.http10 else VIA)
         else:
             if host != self._block_host:
-                self._block_host, self._block = host, self._said({}, host)
+                self._block_host, self._block = host, self._said({}, host, VIA)
             block = self._block
         line = (request.method, b" ", path, request.query, b" HTTP/1.1\r\nHost: ", host, CRLF)
         return b"".join((*line, *request.lines, block))
@@ -126,7 +128,7 @@ class Forwarder:
             return self._address.decode()
         return said.rpartition(b",")[2].strip(b" \t").decode("latin-1")
 
-    def _said(self, special: dict[bytes, bytes], host: bytes) -> bytes:
+    def _said(self, special: dict[bytes, bytes], host: bytes, via: bytes) -> bytes:
         """Return the fields about the client; what it says itself counts only if it is a trusted proxy."""
         said = special if self._is_trusted else {}
         forwarded = b"for=%b;host=%b;proto=%b" % (self._for, _quoted(host), self._scheme)
@@ -137,7 +139,7 @@ class Forwarder:
                 b"X-Forwarded-Host: %b\r\n" % _kept(said, b"x-forwarded-host", _AUTHORITY, host),
                 b"X-Forwarded-Port: %b\r\n" % _kept(said, b"x-forwarded-port", _PORT, self._port),
                 b"Forwarded: %b\r\n" % _appended(said.get(b"forwarded"), forwarded),
-                b"Via: %b\r\n" % _appended(special.get(b"via"), VIA),
+                b"Via: %b\r\n" % _appended(special.get(b"via"), via),
             )
         )
 

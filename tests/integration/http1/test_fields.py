@@ -37,6 +37,8 @@ async def answer_of(response: bytes, request: bytes = GET) -> bytes:
         b"Trailer: X-Sum",
         b"Upgrade: h2c",
         b"HTTP2-Settings: AAA",
+        b"Proxy-Whatever: 1",
+        b"Proxy: http://evil/",
     ],
 )
 async def test_hop_by_hop_field_of_a_request_stays_here(field: bytes) -> None:
@@ -105,6 +107,23 @@ async def test_request_id_is_kept_if_well_formed_else_made() -> None:
     assert b"\r\nX-Request-ID: abc-123\r\n" in await seen_of(b"X-Request-ID: abc-123\r\n")
     assert b"a b" not in await seen_of(b"X-Request-ID: a b\r\n")
     assert b"\r\nX-Request-ID: " in await seen_of(b"")
+
+
+@pytest.mark.parametrize("name", [b"X_Forwarded_For", b"X-Forwarded_For", b"content_length", b"X_Request_ID"])
+async def test_field_that_a_service_might_take_for_one_of_ours_is_dropped(name: bytes) -> None:
+    seen = await seen_of(name + b": 6.6.6.6\r\nX_Other: kept\r\n")
+    assert b"6.6.6.6" not in seen
+    assert b"\r\nX_Other: kept\r\n" in seen
+
+
+async def test_via_names_the_version_received() -> None:
+    """RFC 9110 §7.6.3."""
+    upstream = Upstream()
+    async with proxying(upstream) as proxy:
+        await proxy.ask(b"GET / HTTP/1.0\r\nHost: h\r\n\r\n")
+        await proxy.ask(b"GET / HTTP/1.0\r\nHost: h\r\nVia: 1.1 fred\r\n\r\n")
+    assert b"\r\nVia: 1.0 gateway\r\n" in upstream.seen[0]
+    assert b"\r\nVia: 1.1 fred, 1.0 gateway\r\n" in upstream.seen[1]
 
 
 async def test_via_is_appended() -> None:

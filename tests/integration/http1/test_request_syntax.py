@@ -45,6 +45,7 @@ REFUSED = {
     "authority-form with GET (9112 §3.2.3)": (head(b"GET h:80 HTTP/1.1"), 400),
     "other scheme (9112 §3.2.2)": (head(b"GET ftp://h/ HTTP/1.1"), 400),
     "fragment in the target (9112 §3.2)": (head(b"GET /a#b HTTP/1.1"), 400),
+    "fragment behind a query (9112 §3.2)": (head(b"GET /a?b#c HTTP/1.1"), 400),
     "TLS to a plain port": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
     "length signed (9110 §8.6)": (head(fields=HOST + b"Content-Length: +1\r\n") + b"a", 400),
     "length negative (9110 §8.6)": (head(fields=HOST + b"Content-Length: -1\r\n") + b"a", 400),
@@ -174,11 +175,12 @@ async def test_absolute_form_counts_more_than_host() -> None:
     assert upstream.seen[0].startswith(b"GET /x?y HTTP/1.1\r\nHost: other:81\r\n")
 
 
-async def test_options_asterisk_reaches_the_service() -> None:
-    """RFC 9112 §3.2.4."""
+@pytest.mark.parametrize("target", [b"*", b"http://h"])
+async def test_options_asterisk_reaches_the_service(target: bytes) -> None:
+    """RFC 9112 §3.2.4: an absolute form without path and query is the asterisk too."""
     upstream = Upstream()
     async with proxying(upstream) as proxy:
-        answer = await proxy.ask(b"OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n")
+        answer = await proxy.ask(b"OPTIONS %b HTTP/1.1\r\nHost: h\r\n\r\n" % target)
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert upstream.seen[0].startswith(b"OPTIONS * HTTP/1.1\r\n")
 
@@ -188,6 +190,17 @@ async def test_empty_lines_before_a_request_are_ignored() -> None:
     upstream = Upstream()
     async with proxying(upstream) as proxy:
         assert (await proxy.ask(b"\r\n\r\n" + GET)).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_fragment_is_refused_also_behind_a_request_that_differs_only_there() -> None:
+    upstream = Upstream()
+    async with proxying(upstream) as proxy:
+        client = await proxy.client()
+        client.send(GET)
+        await client.answer()
+        client.send(GET.replace(b"/a", b"/a?b#c"))
+        assert (await client.rest()).startswith(b"HTTP/1.1 400 ")
+    assert len(upstream.seen) == 1
 
 
 async def test_get_with_a_body_does_not_become_two_requests() -> None:
