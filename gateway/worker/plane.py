@@ -59,6 +59,7 @@ class Plane:
         self._timer: asyncio.TimerHandle | None = None
         self._pool_sweep_at = 0.0
         self._drain_at = NEVER
+        self._idle_close_at = NEVER
         self._endpoint_drains: dict[Endpoint, float] = {}
         """Monotonic seconds when what runs there is cut. By object: one called back has the same key."""
         self._stream_ends: dict[Exchange, float] = {}
@@ -187,7 +188,10 @@ class Plane:
         """End everything: finish what runs, cut the rest after `deadline_s` seconds. May be called again."""
         self.clients.draining = True
         now = time.monotonic()
-        self._drain_at = min(self._drain_at, now + deadline_s)
+        if now + deadline_s < self._drain_at:
+            self._drain_at = now + deadline_s
+            # A short drain leaves idle clients half of it to hear `Connection: close` with an answer.
+            self._idle_close_at = self._drain_at - min(IDLE_CLOSE_S, deadline_s / 2)
         self.tunnels.drain(now, deadline_s, None)
         self._spread_stream_ends(deadline_s, None)
 
@@ -281,7 +285,7 @@ class Plane:
             del self._endpoint_drains[endpoint]
 
     def _sweep_drain(self, now: float) -> None:
-        if now >= self._drain_at - IDLE_CLOSE_S:
+        if now >= self._idle_close_at:
             for client in list(self.clients.open):
                 client.close_if_idle()
         if now >= self._drain_at:

@@ -1,6 +1,7 @@
 """Ends: upgrades that become tunnels (RFC 9110 §7.8), endpoints that drain, a plane that drains."""
 
 import asyncio
+import time
 
 import msgspec
 
@@ -166,6 +167,18 @@ async def test_idle_connections_are_closed_before_the_deadline_of_a_drain() -> N
         assert await client.rest() == b""
         await asyncio.wait_for(proxy.plane.drained.wait(), PATIENCE_S)
         assert proxy.plane.forced == 0
+
+
+async def test_a_short_drain_leaves_idle_connections_time_to_ask_once_more() -> None:
+    """Five seconds before its deadline is at once, and the request that was on its way would be reset."""
+    async with proxying(Upstream()) as proxy:
+        client = await proxy.client()
+        client.send(GET)
+        await client.answer()
+        proxy.plane.begin_drain(5.0)
+        proxy.plane.sweep(time.monotonic())
+        client.send(GET)
+        assert b"\r\nConnection: close\r\n" in await client.rest()
 
 
 async def test_pooled_connections_to_a_draining_endpoint_are_closed() -> None:
