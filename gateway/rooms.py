@@ -105,8 +105,8 @@ class Rooms:
     ) -> "Rooms":
         """Open the store and build what serves from it: the first table is ready when this returns."""
         store = await SqliteStore.open(settings.store.url, now=datetime.now(UTC))
-        rooms = cls(settings, store, hub, tally, state, upgrade=upgrade, listeners=listeners)
         try:
+            rooms = cls(settings, store, hub, tally, state, upgrade=upgrade, listeners=listeners)
             await rooms.catalog.load(store, settings.service)
             with suppress(TimeoutError):
                 async with asyncio.timeout(NAMES_S):

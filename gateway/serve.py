@@ -14,13 +14,14 @@ import socket
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import uvloop
 
-from gateway import __version__, config, log
+from gateway import __version__, config, loading, log
 from gateway.admin.auth import ensure_bootstrap_token
-from gateway.config import Config, ListenSettings
+from gateway.config import Config
 from gateway.control.handover import Succession, Upgrade
 from gateway.control.hub import Hub
 from gateway.control.listeners import AddressTaken, Listeners, bound, bound_address, split_address
@@ -30,10 +31,9 @@ from gateway.control.supervisor import Supervisor
 from gateway.control.tally import Tally
 from gateway.control.template import Template
 from gateway.core.targets import Listener
-from gateway.errors import ConfigError, GatewayError, StaleEpoch, StoreError
+from gateway.errors import GatewayError, StaleEpoch, StoreError
 from gateway.http1.listener import raise_descriptor_limit
 from gateway.link import channel as link
-from gateway.link.spawn import ListenSpec
 from gateway.rooms import Rooms, proxy_settings
 from gateway.worker.main import run_worker
 
@@ -43,6 +43,8 @@ LINK_NAME: Final = "control.sock"
 RUNTIME_NAME: Final = "gateway.json"
 """Where a running gateway says its pid and the addresses it is bound to, beside the store."""
 TOKEN_NAME: Final = "admin.token"  # noqa: S105  # a file's name
+HELD_BACK: Final = (signal.SIGHUP, signal.SIGUSR2)
+"""Would end a process that does not handle them yet: they wait until it does."""
 HOUSEKEEPING_S: Final = 3600.0
 HOUSEKEEPING_AGAIN_S: Final = 60.0
 """After a failure: a full disk is what pruning is for."""
@@ -52,27 +54,29 @@ ADMIN_CLOSE_S: Final = 2.0
 def main(config_path: str | None = None, overrides: Mapping[str, Any] | None = None) -> int:
     """Run the gateway until it is told to stop. Returns the exit code; raises ConfigError first of all."""
     log.configure()
-    settings = config.load(config_path, overrides=overrides)
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+
+    load = partial(loading.load, config_path, overrides)
+    settings = load()
     raise_descriptor_limit()
     succession = Succession.from_environ(os.environ)
     template = Template.start(run_worker)
-
-    def reload() -> Config:
-        return config.load(config_path, overrides=overrides)
-
-    return uvloop.run(_run(settings, reload, template, succession))
+    return uvloop.run(_run(settings, load, template, succession))
 
 
 async def _run(
     settings: Config, reload: Callable[[], Config], template: Template, succession: Succession | None
 ) -> int:
     control = Control(settings, reload, template)
+    control.listen_to_signals()
     try:
         await control.start(succession)
     except BaseException as exc:
         if succession is not None:
             succession.failed(str(exc) or type(exc).__name__)
         await control.abandon()
+        if isinstance(exc, asyncio.CancelledError) and control.is_told_to_stop:
+            return 0
         raise
     return await control.serve()
 
@@ -89,7 +93,7 @@ class Control:
         self.hub = Hub()
         self.tally = Tally()
         self.listeners = Listeners(
-            [_listen_spec(listen) for listen in settings.listeners], settings.worker_count
+            [loading.listen_spec(listen) for listen in settings.listeners], settings.worker_count
         )
         self.supervisor = Supervisor(
             template=template,
@@ -115,6 +119,13 @@ class Control:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
         self._unready: str | None = "starting"
+        self._starting: asyncio.Task[Any] | None = None
+        """What a signal to stop cancels, as long as nobody has let go of anything for our sake."""
+        self._is_serving = asyncio.Event()
+        self._is_alone = asyncio.Event()
+        """Set unless everything is being handed over: from the last word of our loops to the successor's."""
+        self._is_alone.set()
+        self._successor: int | None = None
         self._hurried = asyncio.Event()
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -130,16 +141,20 @@ class Control:
 
     async def start(self, succession: Succession | None) -> None:
         """Bring everything up. Raises GatewayError, with nothing listening, if that is not possible."""
+        self._starting = asyncio.current_task()
         self.folder.mkdir(parents=True, exist_ok=True)
         if succession is None:
             await self._begin()
         else:
             await self._succeed(succession)
         await self._take_charge()
+        self._starting = None
 
     async def _begin(self) -> None:
         self.lock = StoreLock.acquire(self.folder)
         self._open_link(link.listen(self.folder / LINK_NAME))
+        if self.lock.was_abandoned:
+            self._starting = None  # told to stop, we must be there to end the orphans
         await self.supervisor.gather_orphans(expected=self.lock.was_abandoned)
         self.listeners.adopt_activated(os.environ)
         self.listeners.bind()
@@ -157,6 +172,7 @@ class Control:
         self.supervisor.start()
         await self.supervisor.ready()
         handed = await succession.commit(__version__)
+        self._starting = None  # the old one is leaving: told to stop, we must be there to do it
         if handed is None:
             self.lock = StoreLock.acquire(self.folder)
             self._open_link(link.listen(self.folder / LINK_NAME))
@@ -201,12 +217,12 @@ class Control:
 
     async def serve(self) -> int:
         """Run until told to stop, or until a successor is in charge. Returns the exit code."""
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._on_stop)
-        loop.add_signal_handler(signal.SIGINT, self._on_stop)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reload(), "reload"))
-        loop.add_signal_handler(signal.SIGUSR2, lambda: self._spawn(self._upgrade_quietly(), "upgrade"))
+        self._is_serving.set()
         why = await self._ended
+        await self._is_alone.wait()
+        if why == "stop" and self._successor is not None:
+            self._pass_stop_on(self._successor)
+            why = "succeeded"
         if why == "stop":
             await self._stop()
             return 0
@@ -214,6 +230,27 @@ class Control:
             await self._stop_loops()
         await self._leave()
         return 0 if why == "succeeded" else 1
+
+    def listen_to_signals(self) -> None:
+        """Act on signals from now on; those for a gateway that serves wait until this one does."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._on_stop)
+        loop.add_signal_handler(signal.SIGINT, self._on_stop)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._once_serving(self.reload, "reload"))
+        loop.add_signal_handler(signal.SIGUSR2, lambda: self._once_serving(self._upgrade_quietly, "upgrade"))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
+
+    @property
+    def is_told_to_stop(self) -> bool:
+        """Whether a signal to stop has come."""
+        return self._ended.done() and self._ended.result() == "stop"
+
+    def _once_serving(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        async def wait_and_work() -> None:
+            await self._is_serving.wait()
+            await work()
+
+        self._spawn(wait_and_work(), name)
 
     def _start_loops(self) -> None:
         rooms = self.rooms
@@ -281,7 +318,7 @@ class Control:
         self.notifier.reloading()
         try:
             new = self._reload()
-            _refuse_unreloadable(self.settings, new)
+            loading.refuse_unreloadable(self.settings, new)
             await self.rooms.catalog.reload(self.rooms.store, new.service, proxy_settings(new))
         except GatewayError as exc:
             logger.error("reload_refused", error=str(exc))
@@ -310,7 +347,10 @@ class Control:
             is_in_charge=self._is_in_charge,
             is_wanted=lambda: not self._ended.done(),
         )
-        pid = await upgrade.run()
+        try:
+            pid = self._successor = await upgrade.run()
+        finally:
+            self._is_alone.set()
         self.notifier.main_pid(pid)
         if not self._ended.done():
             self._ended.set_result("succeeded")
@@ -323,6 +363,7 @@ class Control:
             logger.error("upgrade_failed", error=str(exc))
 
     async def _quiesce(self) -> None:
+        self._is_alone.clear()
         self.rooms.admin.hold_changes(held=True)
         self.hub.pause()
         await self._stop_loops()
@@ -342,9 +383,18 @@ class Control:
     def _on_stop(self) -> None:
         if not self._ended.done():
             self._ended.set_result("stop")
+            if self._starting is not None:
+                self._starting.cancel()
+        elif self._successor is not None:
+            self._pass_stop_on(self._successor)
         elif self._ended.result() == "stop":
             self._hurried.set()
             self._spawn(self.supervisor.quit(), "quit")
+
+    def _pass_stop_on(self, successor: int) -> None:
+        """All is the successor's own by now, and so is the stop: the gateway must not live on in it."""
+        with suppress(ProcessLookupError):
+            os.kill(successor, signal.SIGTERM)
 
     async def _stop(self) -> None:
         """Leave in order: not ready, then no longer accepting, then drained, then gone."""
@@ -425,14 +475,6 @@ class Control:
         draft.replace(self.folder / RUNTIME_NAME)
 
 
-def _listen_spec(listen: ListenSettings) -> ListenSpec:
-    return ListenSpec(
-        address=listen.address,
-        certificates=tuple((each.certificate, each.key) for each in listen.certificates),
-        proxy_protocol=listen.proxy_protocol,
-    )
-
-
 def _admin_socket(settings: Config) -> socket.socket:
     """Bind the admin address. Raises ConfigError naming it."""
     try:
@@ -441,16 +483,3 @@ def _admin_socket(settings: Config) -> socket.socket:
         raise AddressTaken("admin.address", f"{settings.admin.address}: {exc.strerror or exc}") from exc
     sock.listen(128)
     return sock
-
-
-def _refuse_unreloadable(old: Config, new: Config) -> None:
-    """Raise ConfigError naming a key that only an upgrade can change."""
-    for key in ("workers", "store", "admin", "shutdown", "rate_limit"):
-        if getattr(old, key) != getattr(new, key):
-            raise ConfigError(key, "cannot change by a reload; `gateway upgrade` applies it")
-    if [_listen_spec(listen) for listen in old.listeners] != [
-        _listen_spec(listen) for listen in new.listeners
-    ]:
-        raise ConfigError(
-            "listen", "only trusted_proxies can change by a reload; `gateway upgrade` applies the rest"
-        )

@@ -75,8 +75,10 @@ def serve(
 @click.option("--config", "config_path", type=click.Path(dir_okay=False), help="Configuration file (TOML).")
 def check(config_path: str | None) -> int:
     """Check a configuration file: exit code 0, or 2 with the path of the first wrong key."""
+    from gateway import loading
+
     try:
-        settings = config.load(config_path)
+        settings = loading.load(config_path)
     except ConfigError as exc:
         raise CliError(str(exc), USAGE) from exc
     found = config.find(config_path)

@@ -22,7 +22,8 @@ MAY_IMPORT: Final = {
     "control": frozenset({"store.api", "store.records", "link", "core", "http1", "log"}),
     "admin": frozenset({"control", "store.records", "store.api", "link", "core", "http1", "log"}),
     "cli": frozenset({"config", "admin.schemas"}),
-    "serve": EVERY_ROOM | {"rooms"},
+    "serve": EVERY_ROOM | {"loading", "rooms"},
+    "loading": frozenset({"config", "control", "http1", "link"}),
     "rooms": EVERY_ROOM,
     "demo": frozenset(),
     "log": frozenset(),
@@ -35,7 +36,7 @@ MAY_IMPORT: Final = {
 Of the store, control and admin know the records and the two Protocols; its SQL only the composition (`serve`,
 `rooms`) may choose.
 """
-WHEN_ASKED: Final = {"cli": frozenset({"serve", "demo"})}
+WHEN_ASKED: Final = {"cli": frozenset({"serve", "loading", "demo"})}
 """Room -> what it may import inside a function: a client of the admin API does not load the whole gateway."""
 NOT_IN_CORE: Final = frozenset(
     {
