@@ -290,21 +290,24 @@ class RequestReader:
         """Read the request line of a head whose fields are those of the last one. False: read all of it."""
         self.target = b""
         self._heads = 0
-        assert self._parser is not None
+        # If `line` is more than a request line, the parser may take what it gets next for a body: after a
+        # False it must not be used again.
+        parser, self._parser = self._parser, None
+        assert parser is not None
         try:
-            self._parser.feed_data(line + HEAD_END)
+            parser.feed_data(line + HEAD_END)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             return False
-        self.method = self._parser.get_method()
+        self.method = parser.get_method()
         target = self.target
         if (
-            line != b"%b %b HTTP/1.1" % (self.method, target)
+            line[len(self.method) + len(target) + 1 :] != b" HTTP/1.1"
             or target[:1] != b"/"
             or len(target) > self.uri_bytes
+            or b"#" in target
         ):
             return False
-        if b"#" in target:
-            return False
+        self._parser = parser
         path, mark, query = target.partition(b"?")
         self.path = normal_path(path)
         self.query = mark + query

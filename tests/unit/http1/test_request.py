@@ -151,3 +151,13 @@ def test_same_fields_with_another_target_are_the_same_request_but_for_that() -> 
     assert (reader.method, reader.path, reader.query) == (b"POST", b"/b", b"?c")
     assert reader.lines == [b"Accept: ", b"x", b"\r\n"]
     assert reader.serial != first
+
+
+def test_fields_seen_before_do_not_hide_a_body_announced_in_front_of_them() -> None:
+    """A reader that took what follows for that body would read a request hidden in a field, with no body."""
+    reader = RequestReader(4096, 50, 1024)
+    reader.feed(b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n")
+    start = b"GET /a HTTP/1.1\r\nContent-Length: 41\r\nX: y"
+    reader.feed(start + b"GET /b HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert len(start) == 41
+    assert (reader.target, reader.length) == (b"/a", 41)
