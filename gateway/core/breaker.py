@@ -44,6 +44,9 @@ class BreakerState(enum.StrEnum):
     HALF_OPEN = "HALF_OPEN"
 
 
+_CLOSED: Final = BreakerState.CLOSED  # as a global it is found in a third of the time: each request asks
+
+
 class BreakerEvent(enum.Enum):
     """What moves a breaker."""
 
@@ -157,7 +160,7 @@ class Breaker:
 
         now: monotonic seconds. Returns what to hand to `settle` or `release`; None while the breaker is open.
         """
-        if self.state is BreakerState.CLOSED:
+        if self.state is _CLOSED:
             return self._stay
         if not self.is_available:
             return None
@@ -169,7 +172,7 @@ class Breaker:
         """Report how an admitted attempt ended. One that began before the last move is dropped."""
         if epoch != self._stay:
             return
-        if self.state is BreakerState.CLOSED:
+        if self.state is _CLOSED:
             if not ok:
                 self._count_failure(now)
             elif self.failures:

@@ -19,8 +19,6 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:+/=@-]{1,128}")
 _PROTO: Final = re.compile(rb"https?", re.IGNORECASE)
 _PORT: Final = re.compile(rb"[0-9]{1,5}")
 _AUTHORITY: Final = re.compile(rb"[A-Za-z0-9._~:\[\]-]{1,255}")
-_QUIET: Final = frozenset((b"connection", b"host", b"keep-alive"))
-"""Special fields of a request that change nothing of what is said about it."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -47,10 +45,15 @@ class RequestIds:
 
     def __init__(self) -> None:
         self._prefix = os.urandom(8).hex().encode()
+        self._line = b"X-Request-ID: " + self._prefix
         self._next = itertools.count(1).__next__
 
     def __call__(self) -> bytes:
         return b"%b%08x" % (self._prefix, self._next())
+
+    def last_line(self) -> bytes:
+        """Return a new id as the last field of a head, and the head's end."""
+        return b"%b%08x\r\n\r\n" % (self._line, self._next())
 
 
 class Forwarder:
@@ -91,11 +94,10 @@ class Forwarder:
         if request.serial != self._start_serial or route is not self._start_route:
             self._start = self._start_of(request, route, authority)
             # Used again only if it depends on nothing but the target, the fields passed on, and the host.
-            is_plain = request.special.keys() <= _QUIET and not request.http10
-            self._start_serial, self._start_route = (request.serial if is_plain else -1), route
-            if not is_plain:
+            self._start_serial, self._start_route = (request.serial if request.is_quiet else -1), route
+            if not request.is_quiet:
                 return b"".join((self._start, *self._special(request)))
-        return b"%bX-Request-ID: %b\r\n\r\n" % (self._start, self._ids())
+        return self._start + self._ids.last_line()
 
     def _start_of(self, request: RequestReader, route: Route | None, authority: bytes) -> bytes:
         """Return the head up to what differs from one request to the next."""
@@ -106,7 +108,7 @@ class Forwarder:
             path = path[len(route.path) :] or b"/"
         if request.nominated:
             _drop_nominated(request)
-        if request.http10 or not special.keys() <= _QUIET:
+        if not request.is_quiet:
             block = self._said(special, host, VIA_10 if request.http10 else VIA)
         else:
             if host != self._block_host:
