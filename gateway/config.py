@@ -8,7 +8,7 @@ import ipaddress
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -18,7 +18,7 @@ from msgspec import Meta
 from gateway.core.limits import Limits, Millis, Timeouts
 from gateway.core.service import Name, ServiceSettings
 from gateway.core.settings import Settings
-from gateway.core.targets import parse_target
+from gateway.core.targets import Listener, TargetRules, parse_target, parse_url
 from gateway.errors import ConfigError, GatewayError
 
 SEARCH: Final = (Path("config/gateway.toml"), Path("/etc/gateway/gateway.toml"))
@@ -217,6 +217,7 @@ def check(tree: Mapping[str, Any]) -> Config:
     _check_gateway(config)
     for index, service in enumerate(config.service):
         _check_service(f"service[{index}]", service)
+        _check_urls(f"service[{index}]", service, config)
     _check_unique(config.service)
     return config
 
@@ -265,13 +266,32 @@ def _check_service(path: str, service: FileService) -> None:
         raise ConfigError(f"{path}.routes", "at least one route is needed")
     if not isinstance(service.version_header, bool):
         _check_networks(f"{path}.version_header.allow_from", service.version_header.allow_from)
-    for index, version in enumerate(service.version):
-        for key, urls in (("url", (version.url,)), ("replicas", version.replicas)):
-            for url in urls:
-                _checked(f"{path}.version[{index}].{key}", parse_target, url)
     names = [version.version for version in service.version]
     if len(set(names)) != len(names):
         raise ConfigError(f"{path}.version", "two versions have the same name")
+
+
+def _check_urls(path: str, service: FileService, config: Config) -> None:
+    """Refuse urls the gateway must not call, as the admin API does. Names are judged when they resolve."""
+    addresses = [listen.address for listen in config.listeners] + [config.admin.address]
+    own = [Listener(*parse_address("", address)) for address in addresses]
+    anywhere = TargetRules(own=lambda: own)
+    for key, url in _targets(service):
+        _checked(f"{path}.{key}", parse_target if key.endswith(("].url", "replicas")) else parse_url, url)
+        _checked(f"{path}.{key}", TargetRules(config.admin.allowed_targets, lambda: own).check, url)
+    for index, hook in enumerate(service.webhooks):
+        _checked(f"{path}.webhooks[{index}].url", anywhere.check, hook.url)
+
+
+def _targets(service: FileService) -> Iterator[tuple[str, str]]:
+    """Yield (key, url) for everything of a service that `admin.allowed_targets` holds for."""
+    if service.fallback is not None and service.fallback.url is not None:
+        yield "fallback.url", service.fallback.url
+    for index, version in enumerate(service.version):
+        yield f"version[{index}].url", version.url
+        yield from ((f"version[{index}].replicas", url) for url in version.replicas)
+        if version.shutdown_url is not None:
+            yield f"version[{index}].shutdown_url", version.shutdown_url
 
 
 def _check_unique(services: tuple[FileService, ...]) -> None:

@@ -25,7 +25,7 @@ from gateway.control.rollout_acts import Acts
 from gateway.control.rollouts import Rollouts
 from gateway.control.tally import Tally
 from gateway.control.webhooks import Webhooks
-from gateway.core.targets import Listener
+from gateway.core.targets import Listener, TargetRules
 from gateway.errors import StoreError
 from gateway.link.messages import BreakerReport
 from gateway.link.snapshot import ProxySettings
@@ -59,12 +59,13 @@ class Rooms:
         self.breakers = Breakers(store, self.catalog, hub)
         hub.events.breaker = self._on_breaker_report
         self.probes = Probes(store, self.catalog)
-        self.checks = Checks(store, self.catalog, self.probes)
+        rules = TargetRules(settings.admin.allowed_targets, listeners)
+        self.checks = Checks(store, self.catalog, self.probes, rules=rules)
         self.drains = Drains(store, self.catalog, hub)
-        self.webhooks = Webhooks()
+        self.webhooks = Webhooks(TargetRules(own=listeners))  # anywhere else: chat services are not targets
         acts = Acts(self.catalog, hub, self.checks, self.drains, self.webhooks)
         self.rollouts = Rollouts(store, self.catalog, tally, acts)
-        self.resolver = Resolver(self.catalog, allowed=settings.admin.allowed_targets)
+        self.resolver = Resolver(self.catalog, rules=rules)
         self.actions = Actions(
             store=store,
             catalog=self.catalog,

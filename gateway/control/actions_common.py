@@ -223,11 +223,15 @@ class Desk:
             if state is not None and not state.is_open:
                 self._rollouts.order(tx, record.id, Superseded())
 
-    def _check_url(self, pointer: str, url: str, *, is_target: bool = True) -> None:
-        """Refuse a url the gateway must not call (422). is_target: a version's own, without a path."""
+    def _check_url(self, pointer: str, url: str, *, is_target: bool = True, is_hook: bool = False) -> None:
+        """Refuse a url the gateway must not call (422).
+
+        is_target: a version's own, without a path. is_hook: a webhook's, which may leave the allowed targets.
+        """
+        allowed = () if is_hook else self._allowed_targets
         try:
             (parse_target if is_target else parse_url)(url)
-            check_target(url, allowed=self._allowed_targets, own=self._listeners())
+            check_target(url, allowed=allowed, own=self._listeners())
         except ConfigError as exc:
             raise invalid(pointer, exc.reason) from exc
 

@@ -107,7 +107,7 @@ class ServiceActions(VersionActions):
         if settings.fallback is not None and settings.fallback.url is not None:
             self._check_url("/fallback/url", settings.fallback.url, is_target=False)
         for index, hook in enumerate(settings.webhooks):
-            self._check_url(f"/webhooks/{index}/url", hook.url, is_target=False)
+            self._check_url(f"/webhooks/{index}/url", hook.url, is_target=False, is_hook=True)
         try:
             context_of(settings.tls)
         except ConfigError as exc:

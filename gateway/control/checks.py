@@ -7,12 +7,14 @@ import ssl
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, Protocol
 
 from gateway.control.probes import ProbeResult, Probes
 from gateway.control.smoke import SmokeReport, run_smoke
 from gateway.core.health import HealthSettings
 from gateway.core.smoke import SmokeEndpoint, SmokeSettings
+from gateway.core.targets import ANYWHERE, TargetRules
 from gateway.errors import GatewayError
 from gateway.http1.fetch import fetch
 from gateway.log import get_logger
@@ -42,11 +44,13 @@ class Checks:
         catalog: CatalogView,
         probes: Probes,
         *,
+        rules: TargetRules = ANYWHERE,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = store
         self._catalog = catalog
         self._probes = probes
+        self._rules = rules
         self._now = now
 
     async def gate(self, version_id: str) -> str:
@@ -71,7 +75,7 @@ class Checks:
         """Run smoke tests (None: the version's own, else its service's) and store what they found."""
         record = self._catalog.version_record(version_id)
         chosen = tests or self.smoke_settings(record)
-        report = await run_smoke(record.url, chosen, tls=self._catalog.tls_of(version_id))
+        report = await run_smoke(record.url, chosen, tls=self._catalog.tls_of(version_id), rules=self._rules)
         async with self._store.transaction() as tx:
             tx.add_smoke(
                 SmokeRecord(
@@ -111,6 +115,7 @@ class Checks:
                     method="POST",
                     fields=[("Idempotency-Key", f"shutdown:{version_id}")],
                     timeout_s=SHUTDOWN_TIMEOUT_S,
+                    may_reach=partial(self._rules.check, record.shutdown_url),
                 )
             except GatewayError as exc:
                 error = str(exc)

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Protocol
 
-from gateway.core.targets import check_target, parse_target
+from gateway.core.targets import ANYWHERE, TargetRules, parse_target
 from gateway.errors import GatewayError
 from gateway.log import get_logger
 
@@ -38,12 +38,12 @@ class Resolver:
         self,
         catalog: CatalogView,
         *,
-        allowed: tuple[str, ...] = (),
+        rules: TargetRules = ANYWHERE,
         on_change: Callable[[str], None] = lambda version_id: None,
         lookup: Lookup | None = None,
     ) -> None:
         self._catalog = catalog
-        self._allowed = allowed
+        self._rules = rules
         self._on_change = on_change
         self._lookup = lookup or _look_up
         self._slots = asyncio.Semaphore(CONCURRENT)
@@ -78,7 +78,7 @@ class Resolver:
 
     def _is_allowed(self, url: str, address: str) -> bool:
         try:
-            check_target(url, address, allowed=self._allowed)
+            self._rules.check(url, address)
         except GatewayError as exc:
             log.warning("address_refused", url=url, address=address, reason=str(exc))
             return False

@@ -7,11 +7,13 @@ nowhere.
 import asyncio
 import ssl
 import time
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from gateway.core.smoke import SmokeEndpoint, SmokeSettings, complaint
+from gateway.core.targets import ANYWHERE, TargetRules
 from gateway.errors import GatewayError, UpstreamError
 from gateway.http1.fetch import fetch
 
@@ -59,33 +61,37 @@ class SmokeReport(msgspec.Struct, frozen=True):
 
 
 async def run_smoke(
-    url: str, settings: SmokeSettings, *, address: str | None = None, tls: ssl.SSLContext | None = None
+    url: str,
+    settings: SmokeSettings,
+    *,
+    tls: ssl.SSLContext | None = None,
+    rules: TargetRules = ANYWHERE,
 ) -> SmokeReport:
     """Run the tests one after the other against `url`.
 
-    address: connect here instead of resolving the url's host. tls: the context for https. Never raises for
-    what the upstream does: that is what the report says.
+    tls: the context for https. rules: where it may lead. Never raises for what the upstream does: that is
+    what the report says.
     """
     started = time.monotonic()
-    tests = [await _run_one(url, test, settings, address, tls) for test in settings.endpoints]
+    tests = [await _run_one(url, test, settings, tls, rules) for test in settings.endpoints]
     elapsed_ms = round((time.monotonic() - started) * 1000)
     return SmokeReport(all(test.ok for test in tests), elapsed_ms, tuple(tests))
 
 
 async def _run_one(
-    url: str, test: SmokeEndpoint, settings: SmokeSettings, address: str | None, tls: ssl.SSLContext | None
+    url: str, test: SmokeEndpoint, settings: SmokeSettings, tls: ssl.SSLContext | None, rules: TargetRules
 ) -> SmokeTest:
-    result = await _try(url, test, settings.timeout / 1000, address, tls)
+    result = await _try(url, test, settings.timeout / 1000, tls, rules)
     for attempt in range(settings.retries):
         if result.ok:
             break
         await asyncio.sleep(min(0.1 * 2**attempt, 1.0))
-        result = await _try(url, test, settings.timeout / 1000, address, tls)
+        result = await _try(url, test, settings.timeout / 1000, tls, rules)
     return result
 
 
 async def _try(
-    url: str, test: SmokeEndpoint, timeout_s: float, address: str | None, tls: ssl.SSLContext | None
+    url: str, test: SmokeEndpoint, timeout_s: float, tls: ssl.SSLContext | None, rules: TargetRules
 ) -> SmokeTest:
     fields = list(test.headers.items())
     body = b""
@@ -103,8 +109,8 @@ async def _try(
             fields=fields,
             body=body,
             timeout_s=timeout_s,
-            address=address,
             ssl=tls,
+            may_reach=partial(rules.check, url),
         )
         status = answer.status
         error = complaint(test, answer.status, answer.body)

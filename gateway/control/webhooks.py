@@ -9,11 +9,13 @@ import hashlib
 import hmac
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from gateway.core.service import WebhookSettings
+from gateway.core.targets import ANYWHERE, TargetRules
 from gateway.errors import GatewayError
 from gateway.http1.fetch import fetch
 from gateway.log import get_logger
@@ -47,11 +49,12 @@ class Answer(msgspec.Struct, frozen=True):
 class Webhooks:
     """Sends messages from its own tasks; nobody waits for a notification."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: TargetRules = ANYWHERE) -> None:
+        self._rules = rules
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def notify(self, hooks: Iterable[WebhookSettings], message: Message) -> None:
-        """Send `message` to every hook that wants its kind, soon."""
+    def notify(self, hooks: Iterable[WebhookSettings], message: Message) -> list[asyncio.Task[None]]:
+        """Send `message` to every hook that wants its kind, soon. Returns what ends once that is done."""
         loop = asyncio.get_running_loop()
         for hook in hooks:
             if message.kind in hook.on or (not hook.on and message.kind not in QUESTIONS):
@@ -78,7 +81,7 @@ class Webhooks:
         for wait_s in (0.0, *BACKOFF_S):
             await asyncio.sleep(wait_s)
             try:
-                status = await _post(hook, message)
+                status = await self._post(hook, message)
             except GatewayError as exc:
                 error = str(exc)
                 continue
@@ -89,27 +92,32 @@ class Webhooks:
 
     async def _ask_one(self, hook: WebhookSettings, message: Message) -> Answer:
         try:
-            status = await _post(hook, message)
+            status = await self._post(hook, message)
         except GatewayError as exc:
             return Answer(hook.on_timeout == "allow", f"{hook.url} did not answer {message.kind}: {exc}")
         if 200 <= status < 300:
             return Answer(True)
         return Answer(False, f"{hook.url} said no to {message.kind}: {status}")
 
-
-async def _post(hook: WebhookSettings, message: Message) -> int:
-    body = body_of(hook, message)
-    fields = [
-        ("Content-Type", "application/json"),
-        ("Idempotency-Key", message.key),
-        ("X-Gateway-Event", message.kind),
-    ]
-    if hook.secret is not None:
-        fields.append(("X-Gateway-Signature", signature(hook.secret, body)))
-    answer = await fetch(
-        hook.url, method="POST", fields=fields, body=body, timeout_s=hook.timeout / 1000, max_bytes=4096
-    )
-    return answer.status
+    async def _post(self, hook: WebhookSettings, message: Message) -> int:
+        body = body_of(hook, message)
+        fields = [
+            ("Content-Type", "application/json"),
+            ("Idempotency-Key", message.key),
+            ("X-Gateway-Event", message.kind),
+        ]
+        if hook.secret is not None:
+            fields.append(("X-Gateway-Signature", signature(hook.secret, body)))
+        answer = await fetch(
+            hook.url,
+            method="POST",
+            fields=fields,
+            body=body,
+            timeout_s=hook.timeout / 1000,
+            max_bytes=4096,
+            may_reach=partial(self._rules.check, hook.url),
+        )
+        return answer.status
 
 
 def signature(secret: str, body: bytes) -> str:

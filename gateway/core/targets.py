@@ -7,7 +7,7 @@ judged by every address it resolves to, each time it is resolved.
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Literal, NamedTuple, cast
 from urllib.parse import urlsplit
 
@@ -57,6 +57,21 @@ class Listener(NamedTuple):
 
     address: str
     port: int
+
+
+class TargetRules(NamedTuple):
+    """Where this gateway may connect to, whatever makes it connect. own: its listeners, as bound."""
+
+    allowed: Sequence[str] = ()
+    own: Callable[[], Sequence[Listener]] = tuple
+
+    def check(self, url: str, address: str = "") -> None:
+        """Refuse a url that must not be connected to, as `check_target` does."""
+        check_target(url, address, allowed=self.allowed, own=self.own())
+
+
+ANYWHERE: Final = TargetRules()
+"""No rules but those that hold for everybody."""
 
 
 def parse_target(url: str) -> Target:

@@ -15,7 +15,15 @@ from urllib.parse import quote, urlsplit
 import httptools
 import msgspec
 
-from gateway.errors import BadRequest, BadResponse, ConnectFailed, ResetMidway, UpstreamError, UpstreamTimeout
+from gateway.errors import (
+    BadRequest,
+    BadResponse,
+    ConfigError,
+    ConnectFailed,
+    ResetMidway,
+    UpstreamError,
+    UpstreamTimeout,
+)
 from gateway.http1.tls import default_upstream_context
 
 HEAD_BYTES: Final = 65_536
@@ -96,13 +104,15 @@ async def fetch(
     server_name: str | None = None,
     ssl: ssl_module.SSLContext | None = None,
     max_bytes: int = 65_536,
+    may_reach: Callable[[str], None] | None = None,
 ) -> FetchResult:
     """Send one request and return its answer, whatever its status.
 
     path: replaces the url's own path and query. fields: may replace Host and User-Agent, never the framing.
     timeout_s: for everything, name lookup included. address: connect here instead of looking the host up.
     server_name: TLS name to send and to verify, instead of the host. ssl: instead of a verifying context
-    with the system's CAs.
+    with the system's CAs. may_reach: told the address that was connected to, before anything is asked of it;
+    raises ConfigError to refuse it, whatever name led there.
 
     Raises ConnectFailed, UpstreamTimeout, ResetMidway or BadResponse; BadRequest if this cannot be asked.
     """
@@ -113,6 +123,7 @@ async def fetch(
     try:
         async with asyncio.timeout(timeout_s):
             transport = await _connect(lambda: answer, target, address, server_name, ssl)
+            _check_peer(transport, may_reach)
             answer.sent = True
             transport.write(request)
             return await answer.done
@@ -166,6 +177,17 @@ async def _connect(
     except (OSError, ssl_module.CertificateError, UnicodeError) as exc:
         raise ConnectFailed(f"cannot connect to {target.unix_path or target.authority}: {exc}") from exc
     return transport
+
+
+def _check_peer(transport: asyncio.WriteTransport, may_reach: Callable[[str], None] | None) -> None:
+    """Raise ConnectFailed if the other end is where `may_reach` lets nobody go."""
+    peer = transport.get_extra_info("peername")
+    if may_reach is None or not isinstance(peer, tuple):
+        return
+    try:
+        may_reach(peer[0])
+    except ConfigError as exc:
+        raise ConnectFailed(exc.reason) from exc
 
 
 def _request(

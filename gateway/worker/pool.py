@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 from gateway.core.limits import Timeouts, UpstreamTimeouts
 from gateway.core.service import ServiceSettings, UpstreamTlsSettings
 from gateway.core.table import Endpoint
-from gateway.errors import ConnectFailed, GatewayError
+from gateway.core.targets import check_target
+from gateway.errors import ConfigError, ConnectFailed, GatewayError
 from gateway.http1.client import UpstreamConnection
 from gateway.http1.tls import default_upstream_context, upstream_context
 from gateway.link.snapshot import ProxySettings
@@ -134,7 +135,7 @@ class Pool:
             _, connection = await loop.create_unix_connection(lambda: UpstreamConnection(self), self._path)
             return connection
         context = self._tls_context()
-        _, connection = await loop.create_connection(
+        transport, connection = await loop.create_connection(
             lambda: UpstreamConnection(self),
             self._host,
             self._port,
@@ -146,7 +147,17 @@ class Pool:
     def _tls_context(self) -> ssl.SSLContext | None:
         if self._tls is not None and self._context is None:
             self._context = context_of(self._tls)
+        if not self._endpoint.address:  # a fallback's name, which control has not looked up and judged
+            self._check_peer(transport)
         return self._context
+
+    def _check_peer(self, transport: asyncio.BaseTransport) -> None:
+        """Raise ConfigError if the url's name led where no url may."""
+        try:
+            check_target(self._endpoint.url, transport.get_extra_info("peername")[0])
+        except ConfigError:
+            transport.close()
+            raise
 
 
 def context_of(settings: UpstreamTlsSettings) -> ssl.SSLContext:

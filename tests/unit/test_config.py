@@ -141,3 +141,29 @@ def test_diff_names_what_changed_by_service_name(tmp_path: Path) -> None:
 def test_address_is_numeric_with_v6_in_brackets() -> None:
     assert config.parse_address("p", "[::1]:80") == ("::1", 80)
     assert config.parse_address("p", "localhost:80") == ("127.0.0.1", 80)
+
+
+@pytest.mark.parametrize(
+    ("lines", "path"),
+    [
+        ('version = [{ version = "v1", url = "http://169.254.169.254" }]', "service[0].version[0].url"),
+        ('version = [{ version = "v1", url = "http://127.0.0.1:4200" }]', "service[0].version[0].url"),
+        (
+            'version = [{ version = "v1", url = "http://127.0.0.1", shutdown_url = "http://x@127.0.0.1/" }]',
+            "service[0].version[0].shutdown_url",
+        ),
+        ('fallback = { url = "http://169.254.169.254" }', "service[0].fallback.url"),
+        ('webhooks = [{ url = "http://127.0.0.1:4201/" }]', "service[0].webhooks[0].url"),
+        ('fallback = { url = "http://192.0.2.1" }', "service[0].fallback.url"),
+    ],
+)
+def test_url_that_leads_where_none_may_is_refused_by_its_path(tmp_path: Path, lines: str, path: str) -> None:
+    text = '[admin]\nallowed_targets = ["127.0.0.0/8"]\n' + SERVICE + lines
+    with pytest.raises(ConfigError) as refused:
+        load(tmp_path, text)
+    assert refused.value.path == path
+
+
+def test_webhook_may_leave_the_allowed_targets(tmp_path: Path) -> None:
+    text = '[admin]\nallowed_targets = ["127.0.0.0/8"]\n' + SERVICE
+    assert load(tmp_path, text + 'webhooks = [{ url = "https://192.0.2.1/chat" }]').service[0].webhooks

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.control.resolver import Resolver
+from gateway.core.targets import ANYWHERE, Listener, TargetRules
 from tests.unit.control.desk import Desk, desk
 
 URL = "http://auth.internal:7200"
@@ -29,12 +30,12 @@ class Names:
 
 
 class Room:
-    def __init__(self, made: Desk, allowed: tuple[str, ...]) -> None:
+    def __init__(self, made: Desk, rules: TargetRules) -> None:
         self.desk = made
         self.names = Names()
         self.changed: list[str] = []
         self.resolver = Resolver(
-            made.catalog, allowed=allowed, on_change=self.changed.append, lookup=self.names.look_up
+            made.catalog, rules=rules, on_change=self.changed.append, lookup=self.names.look_up
         )
 
     def addresses(self) -> list[str]:
@@ -44,10 +45,10 @@ class Room:
 
 
 @asynccontextmanager
-async def room(path: Path, url: str = URL, allowed: tuple[str, ...] = ()) -> AsyncIterator[Room]:
+async def room(path: Path, url: str = URL, rules: TargetRules = ANYWHERE) -> AsyncIterator[Room]:
     async with desk(path) as made:
         await made.register("v1", url=url)
-        yield Room(made, allowed)
+        yield Room(made, rules)
 
 
 async def test_each_address_of_a_name_is_an_endpoint(tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ async def test_a_name_may_not_lead_where_a_url_may_not(tmp_path: Path, address: 
 
 
 async def test_only_allowed_networks_are_taken(tmp_path: Path) -> None:
-    async with room(tmp_path, allowed=("10.0.0.0/24",)) as it:
+    async with room(tmp_path, rules=TargetRules(("10.0.0.0/24",))) as it:
         it.names.addresses["auth.internal"] = ["10.0.0.1", "10.0.1.1"]
         await it.resolver.resolve_all()
         assert it.addresses() == ["10.0.0.1"]
@@ -125,3 +126,11 @@ async def test_a_numeric_url_is_never_looked_up(tmp_path: Path) -> None:
     async with room(tmp_path, url="http://127.0.0.1:7200") as it:
         await it.resolver.resolve_all()
         assert it.names.asked == []
+
+
+async def test_a_name_may_not_lead_back_to_the_gateway(tmp_path: Path) -> None:
+    rules = TargetRules(own=lambda: [Listener("0.0.0.0", 7200)])
+    async with room(tmp_path, rules=rules) as it:
+        it.names.addresses["auth.internal"] = ["127.0.0.1", "10.0.0.1"]
+        await it.resolver.resolve_all()
+        assert it.addresses() == ["10.0.0.1"]

@@ -7,10 +7,12 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+from msgspec import structs
 
 from gateway.control import webhooks
 from gateway.control.webhooks import Answer, Message, Webhooks, body_of
 from gateway.core.service import WebhookSettings
+from gateway.core.targets import Listener, TargetRules
 
 MESSAGE = Message(
     key="d1:7",
@@ -102,3 +104,15 @@ async def test_silence_means_what_the_owner_set(policy: str, *, allowed: bool) -
 def test_slack_hook_gets_a_text() -> None:
     hook = WebhookSettings(url="http://127.0.0.1:1/", format="slack")
     assert json.loads(body_of(hook, MESSAGE)) == {"text": "[auth] 50 % on v1.1"}
+
+
+async def test_hook_whose_name_leads_back_to_the_gateway_hears_nothing() -> None:
+    """What a name leads to is known only once it is connected to, and is judged then."""
+    async with Receiver(204) as receiver:
+        url = receiver.url.replace("127.0.0.1", "localhost")
+        own = Listener("127.0.0.1", int(url.rpartition(":")[2].removesuffix("/hook")))
+        hook = WebhookSettings(url=url, on=("confirm-start",))
+        question = structs.replace(MESSAGE, kind="confirm-start")
+        answer = await Webhooks(TargetRules(own=lambda: [own])).ask([hook], question)
+        assert not answer.allowed and "back to the gateway" in answer.reason
+        assert not receiver.heads
