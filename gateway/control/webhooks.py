@@ -56,11 +56,14 @@ class Webhooks:
     def notify(self, hooks: Iterable[WebhookSettings], message: Message) -> list[asyncio.Task[None]]:
         """Send `message` to every hook that wants its kind, soon. Returns what ends once that is done."""
         loop = asyncio.get_running_loop()
+        begun = []
         for hook in hooks:
             if message.kind in hook.on or (not hook.on and message.kind not in QUESTIONS):
                 task = loop.create_task(self._deliver(hook, message), name=f"webhook {message.kind}")
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
+                begun.append(task)
+        return begun
 
     async def ask(self, hooks: Iterable[WebhookSettings], message: Message) -> Answer:
         """Ask every hook that has `message.kind` in its `on`, all at once. No such hook: allowed."""

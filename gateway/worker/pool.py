@@ -142,14 +142,9 @@ class Pool:
             ssl=context,
             server_hostname=self._server_name if context else None,
         )
-        return connection
-
-    def _tls_context(self) -> ssl.SSLContext | None:
-        if self._tls is not None and self._context is None:
-            self._context = context_of(self._tls)
         if not self._endpoint.address:  # a fallback's name, which control has not looked up and judged
             self._check_peer(transport)
-        return self._context
+        return connection
 
     def _check_peer(self, transport: asyncio.BaseTransport) -> None:
         """Raise ConfigError if the url's name led where no url may."""
@@ -158,6 +153,11 @@ class Pool:
         except ConfigError:
             transport.close()
             raise
+
+    def _tls_context(self) -> ssl.SSLContext | None:
+        if self._tls is not None and self._context is None:
+            self._context = context_of(self._tls)
+        return self._context
 
 
 def context_of(settings: UpstreamTlsSettings) -> ssl.SSLContext:
