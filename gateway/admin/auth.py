@@ -89,8 +89,8 @@ class Authenticator:
         token = bearer_token(fields)
         return token is not None and await self._find(token) is not None
 
-    async def note_refusal(self, actor: Actor, action: str, resource_id: str, needed: Role) -> None:
-        """Write down that `actor` tried a change its role may not make."""
+    async def note_refusal(self, actor: Actor, action: str, resource_id: str, reason: str) -> None:
+        """Write down that `actor` tried a change, and why it was refused before it reached its action."""
         await self._audit(
             AuditEntry(
                 at=self._utc(),
@@ -99,7 +99,7 @@ class Authenticator:
                 resource=action.partition(".")[0],
                 resource_id=resource_id,
                 allowed=False,
-                details={"reason": f"needs the role {needed}, has {actor.role}"},
+                details={"reason": reason},
                 address=actor.address,
                 user_agent=actor.user_agent,
             )

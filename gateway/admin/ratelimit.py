@@ -7,8 +7,8 @@ from typing import Final, Literal
 KEYS_KEPT: Final = 10_000
 """Keys remembered at once; past that the one unused for longest is forgotten."""
 
-Budget = Literal["starts", "changes"]
-"""Which allowance a call draws on: rollout starts, or every other change."""
+Budget = Literal["starts", "changes", "refusals"]
+"""Which allowance is drawn on: rollout starts, every other change, or rows about what a token was refused."""
 
 
 class SlidingWindow:
@@ -46,6 +46,7 @@ class RateLimiter:
         self._windows: dict[Budget, SlidingWindow] = {
             "starts": SlidingWindow(starts_per_minute, 60.0),
             "changes": SlidingWindow(changes_per_minute, 60.0),
+            "refusals": SlidingWindow(changes_per_minute, 60.0),
         }
 
     def admit(self, budget: Budget, keys: Sequence[str], now: float) -> float:

@@ -158,7 +158,7 @@ class AdminServer:
         return Response(200, [("Content-Type", TEXT)], await self._metrics.exposition())
 
     async def _call(self, request: Request) -> Response:
-        """Answer a call of the API: login, table, allowance, role, parse, handle — in that order."""
+        """Answer a call of the API: login, table, role, allowance, parse, handle — in that order."""
         actor = await self._login(request)
         path = request.path.removeprefix(BASE).strip("/")
         methods, params = self._table.match(path)
@@ -172,18 +172,34 @@ class AdminServer:
                 503, "Service Unavailable", "the gateway is being replaced; ask again", retry_after_s=1
             )
         await self._admit(route, actor, params)
-        call = Call(
-            actions=self._actions,
-            actor=actor,
-            params=params,
-            fields=request.fields,
-            query=decode_query(request.query, route.query),
-            body=decode_body(request.fields, request.body, route.body),
-        )
+        call = await self._parse(request, route, actor, params)
         if route is EVENTS and "application/json" not in request.fields.get("accept", ""):
             return await self._stream(request, call.query)
         reply = await (self._finish(route.handler(call)) if route.is_change else route.handler(call))
         return answer(route.status, reply, request.fields.get("if-none-match"))
+
+    async def _parse(self, request: Request, route: Route, actor: Actor, params: dict[str, str]) -> Call:
+        """Return the call as its action takes it. Raises Problem; a change refused here is audited too."""
+        try:
+            return Call(
+                actions=self._actions,
+                actor=actor,
+                params=params,
+                fields=request.fields,
+                query=decode_query(request.query, route.query),
+                body=decode_body(request.fields, request.body, route.body),
+            )
+        except Problem as problem:
+            await self._note_refusal(route, actor, params, str(problem)[:200])
+            raise
+
+    async def _note_refusal(self, route: Route, actor: Actor, params: dict[str, str], reason: str) -> None:
+        """Audit a change that never reached its action: so many of one token, and no more."""
+        if (
+            route.is_change
+            and self._limiter.admit("refusals", (f"token:{actor.name}",), self._clock()) == 0.0
+        ):
+            await self._auth.note_refusal(actor, route.action, next(iter(params.values()), ""), reason)
 
     async def _login(self, request: Request) -> Actor:
         try:
@@ -193,26 +209,25 @@ class AdminServer:
             raise
 
     async def _admit(self, route: Route, actor: Actor, params: dict[str, str]) -> None:
-        """Raise Problem 429 or 403 unless the actor may make this call now.
+        """Raise Problem 403 or 429 unless the actor may make this call now.
 
-        The allowance comes first, so that a token without the role cannot fill the audit trail with refusals.
+        The role comes first: what a token may not do says so however often it asks, and costs the others
+        behind its address nothing.
         """
-        keys = (f"token:{actor.name}", f"address:{actor.address}")
-        if route.is_change and route.budget is not None:
-            wait_s = self._limiter.admit(route.budget, keys, self._clock())
-            if wait_s > 0:
-                self._metrics.refused("rate_limit")
-                detail = f"too many {route.budget} in the last minute"
-                raise Problem(429, "Too Many Requests", detail, retry_after_s=int(wait_s) + 1)
-        if allows(actor.role, route.role):
+        if not allows(actor.role, route.role):
+            self._metrics.refused("role")
+            await self._note_refusal(route, actor, params, f"needs the role {route.role}, has {actor.role}")
+            raise Problem(
+                403, "Forbidden", f"{route.action} needs the role {route.role}; {actor.name} is {actor.role}"
+            )
+        if not route.is_change or route.budget is None:
             return
-        self._metrics.refused("role")
-        may_note = route.budget is not None or self._limiter.admit("changes", keys, self._clock()) == 0.0
-        if route.is_change and may_note:
-            await self._auth.note_refusal(actor, route.action, next(iter(params.values()), ""), route.role)
-        raise Problem(
-            403, "Forbidden", f"{route.action} needs the role {route.role}; {actor.name} is {actor.role}"
-        )
+        keys = (f"token:{actor.name}", f"address:{actor.address}")
+        wait_s = self._limiter.admit(route.budget, keys, self._clock())
+        if wait_s > 0:
+            self._metrics.refused("rate_limit")
+            detail = f"too many {route.budget} in the last minute"
+            raise Problem(429, "Too Many Requests", detail, retry_after_s=int(wait_s) + 1)
 
     async def _finish(self, change: Coroutine[Any, Any, Reply]) -> Reply:
         """Run a change to its end even if its client hangs up halfway."""

@@ -147,9 +147,12 @@ class Pool:
         return connection
 
     def _check_peer(self, transport: asyncio.BaseTransport) -> None:
-        """Raise ConfigError if the url's name led where no url may."""
+        """Raise ConfigError if the url's name led where no url may; OSError if nobody is there any more."""
+        peer = transport.get_extra_info("peername")
+        if not peer:
+            raise ConnectionResetError("connection ended")
         try:
-            check_target(self._endpoint.url, transport.get_extra_info("peername")[0])
+            check_target(self._endpoint.url, peer[0])
         except ConfigError:
             transport.close()
             raise

@@ -126,6 +126,19 @@ async def test_refusals_beyond_the_allowance_are_not_stored(bench: Bench) -> Non
     assert len(bench.store.audit_rows) == 5
 
 
+async def test_a_role_too_low_says_so_however_often_and_costs_the_others_nothing(
+    bench: Bench, deployment: DeploymentRecord
+) -> None:
+    """Two tokens share an address: what one may not do never uses up the other's allowance, or turns 429."""
+    bench.actions.answers |= {"start_deployment": deployment}
+    body = b'{"serviceName": "auth", "toVersion": "v1.1"}'
+    for _ in range(20):
+        response = await bench.ask("POST", f"{BASE}/deployment/start", role="operator", body=body)
+        assert response.status == 403
+    response = await bench.ask("POST", f"{BASE}/deployment/start", role="deployer", body=body)
+    assert response.status == 201
+
+
 async def test_a_refused_read_is_not_audited(bench: Bench) -> None:
     assert (await bench.ask("GET", f"{BASE}/tokens", role="deployer")).status == 403
     assert bench.store.audit_rows == []
@@ -166,6 +179,8 @@ async def test_a_bad_body_never_reaches_the_action(
     assert response.status == status
     assert problem(response)["detail"]
     assert bench.actions.calls == []
+    [row] = bench.store.audit_rows
+    assert (row.action, row.resource_id, row.allowed) == ("deployment.traffic", "dep-1", False)
 
 
 async def test_an_actions_problem_is_the_answer(bench: Bench) -> None:
