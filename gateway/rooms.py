@@ -145,11 +145,10 @@ class Rooms:
 
 def proxy_settings(settings: Config) -> ProxySettings:
     """Return what the workers need of the configuration."""
-    trusted = dict.fromkeys(net for listen in settings.listeners for net in listen.trusted_proxies)
     return ProxySettings(
         timeouts=settings.timeouts,
         limits=settings.limits,
-        trusted_proxies=tuple(trusted),
+        trusted_proxies=tuple(listen.trusted_proxies for listen in settings.listeners),
         access_log_format=settings.access_log.format,
         access_log_path=settings.access_log.path,
         orphan_timeout_s=settings.shutdown.orphan_timeout / 1000,

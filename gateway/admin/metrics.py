@@ -242,6 +242,11 @@ class GatewayCollector(Collector):
         yield counter("gateway_connections", "Client connections accepted.", total.accepted)
         yield gauge("gateway_connections_open", "Client connections open now.", total.connections)
         yield counter("gateway_drain_forced", "Exchanges cut at a drain's deadline.", total.forced)
+        yield counter(
+            "gateway_access_log_dropped",
+            "Lines of the access log that were not written: its target stalled or failed.",
+            total.log_dropped,
+        )
         yield by_label(
             CounterMetricFamily(
                 "gateway_refused", "Answers the gateway itself gave, by reason.", labels=("reason",)

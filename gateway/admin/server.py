@@ -27,9 +27,13 @@ from gateway.control.problems import Problem
 from gateway.control.tally import Tally
 from gateway.errors import GatewayError
 from gateway.http1.app import App, Request, Response
+from gateway.http1.capacity import Capacity
 from gateway.http1.connections import Connections
+from gateway.http1.listener import Listener
 from gateway.store.api import Store
 
+CONNECTIONS: Final = 512
+"""Open at once; who comes then waits in the kernel's queue."""
 PROBES: Final = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json"})
 
 
@@ -93,7 +97,7 @@ class AdminServer:
         self._table = Table(ROUTES)
         self._site = Site()
         self._app = App(self.handle, name="admin")
-        self._listener: asyncio.Server | None = None
+        self._listener: Listener | None = None
         self._changes: set[asyncio.Task[Reply]] = set()
         self._is_loopback = False
         self._are_changes_held = False
@@ -106,8 +110,8 @@ class AdminServer:
     async def start(self, sock: socket.socket) -> None:
         """Accept on a bound TCP socket; it is closed with the server."""
         self._is_loopback = ipaddress.ip_address(sock.getsockname()[0]).is_loopback
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(self._app.protocol_factory, sock=sock)
+        self._listener = Listener(sock, self._app.protocol_factory, Capacity(CONNECTIONS))
+        self._listener.start()
 
     def hold_changes(self, *, held: bool) -> None:
         """Answer changes with 503 while another process is taking over: what they did could be lost on it."""
@@ -116,7 +120,7 @@ class AdminServer:
     async def close(self, deadline_s: float) -> None:
         """Accept no more, end the event streams, let running calls finish for up to `deadline_s` seconds."""
         if self._listener is not None:
-            self._listener.close()
+            self._listener.stop()
         self.feed.close()
         await self._app.close(deadline_s)
         if self._changes:

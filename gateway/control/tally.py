@@ -84,6 +84,7 @@ class WorkerSum(msgspec.Struct):
     accepted: int = 0
     requests: int = 0
     forced: int = 0
+    log_dropped: int = 0
     refused: dict[str, int] = {}
     connections: int = 0
 
@@ -92,6 +93,7 @@ class WorkerSum(msgspec.Struct):
         self.accepted += counts.accepted
         self.requests += counts.requests
         self.forced += counts.forced
+        self.log_dropped += counts.log_dropped
         _add(self.refused, counts.refused)
 
 

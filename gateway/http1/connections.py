@@ -2,9 +2,12 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
+
+from gateway.errors import DownstreamError
 
 if TYPE_CHECKING:
     from gateway.http1.server import ServerProtocol
@@ -34,6 +37,8 @@ class Connections:
         self.accepted = 0
         self.refused: dict[str, int] = {}
         """Answers the gateway gave itself, by reason."""
+        self.on_refused: Callable[[ServerProtocol, DownstreamError], None] = _nothing
+        """Told of each request that is refused before its sink hears of it. Settable."""
         self._sweep_s = sweep_s
         self._timer: asyncio.TimerHandle | None = None
 
@@ -65,3 +70,7 @@ class Connections:
     def _tick(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._sweep_s, self._tick)
         self.sweep(time.monotonic())
+
+
+def _nothing(connection: "ServerProtocol", error: DownstreamError) -> None:
+    """Nobody keeps a log."""

@@ -204,6 +204,12 @@ class RequestReader:
             self._seen, self._fields_seen = data, data[data.find(CRLF) :]
         return len(data)
 
+    def glimpse(self) -> tuple[bytes, bytes]:
+        """Return the method and the target of a head that is refused, as far as they are known."""
+        word = _LIKE_A_METHOD.match(self._buffer)
+        method = self.method or (word[0].rstrip() if word else b"")
+        return method[:32], self.target[: self.uri_bytes]
+
     def rest(self) -> None:
         """Give back what is only kept for speed; the next head is read like the first."""
         self._parser = None

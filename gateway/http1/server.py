@@ -415,6 +415,10 @@ class ServerProtocol(asyncio.Protocol):
 
     def _refuse_head(self, error: DownstreamError) -> None:
         """Answer a request that no sink was told of, and close: what follows it cannot be trusted."""
+        self.owner.on_refused(self, error)
+        self._refuse_and_close(error)
+
+    def _refuse_and_close(self, error: DownstreamError) -> None:
         self.owner.count_refusal(reason_label(error))
         self._phase = _BODY
         self.refuse(error)
@@ -429,7 +433,7 @@ class ServerProtocol(asyncio.Protocol):
         if self.answer_begun or isinstance(error, ClientGone):
             self.abort()
             return
-        self._refuse_head(error)
+        self._refuse_and_close(error)
 
     def _hold(self, data: bytes) -> None:
         """Keep what a client sent ahead of its answer."""

@@ -72,6 +72,8 @@ class Counts(msgspec.Struct, frozen=True, tag="counts", tag_field="t"):
     """Answers the gateway itself gave, by reason (`no_route`, `no_endpoint`, `bad_request`, …): totals."""
     forced: int = 0
     """Exchanges cut at a drain deadline: total."""
+    log_dropped: int = 0
+    """Lines of the access log that were not written: total."""
     loop_lag_us: int = 0
 
 

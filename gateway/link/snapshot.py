@@ -85,7 +85,8 @@ class ProxySettings(msgspec.Struct, frozen=True):
 
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
-    trusted_proxies: tuple[str, ...] = ()
+    trusted_proxies: tuple[tuple[str, ...], ...] = ()
+    """By index of the listen table."""
     access_log_format: str = "off"
     access_log_path: str = "-"
     orphan_timeout_s: float = 3600.0

@@ -56,7 +56,8 @@ class Line(msgspec.Struct, gc=False, rename="camel", omit_defaults=True):
     endpoint: str = ""
     attempts: int = 1
     outcome: str = ""
-    """What went wrong, if something did: the words of `gateway_attempts_total`."""
+    """What went wrong, if something did: the words of `gateway_attempts_total`, or of `gateway_refused_total`
+    for a head that was refused; then what was not understood of it is missing."""
 
 
 class AccessLog:
@@ -161,7 +162,7 @@ def _combined_lines(lines: list[Line]) -> bytes:
         if (now := line.time.replace(microsecond=0)) != second:
             second = now
             stamp = now.strftime("%d/%b/%Y:%H:%M:%S +0000")
-        request = f"{_quoted(line.method)} {_quoted(line.target)} {line.protocol}"
+        request = f"{_quoted(line.method)} {_quoted(line.target)} {line.protocol}".strip() or "-"
         referer, agent = _quoted(line.referer) or "-", _quoted(line.user_agent) or "-"
         text.append(
             f'{line.client or "-"} - - [{stamp}] "{request}" {line.status} {line.bytes or "-"}'

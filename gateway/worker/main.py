@@ -208,6 +208,7 @@ class Worker:
         """Read the certificates again: control sends the whole settings when its configuration was read
         again.
         """
+        self.plane.reload_tls()
         for tls in self._tls.values():
             try:
                 tls.reload()
@@ -228,7 +229,7 @@ class Worker:
             return
         listen = self.order.listens[name.listen]
         tls = self._tls.get(name.listen)
-        factory = self.plane.factory(tls=tls is not None, local=name.address)
+        factory = self.plane.factory(tls=tls is not None, local=name.address, listen=name.listen)
         listener = Listener(
             sock,
             factory,
@@ -387,6 +388,7 @@ class Reporter:
             requests=plane.requests,
             refused=dict(plane.refused),
             forced=plane.forced,
+            log_dropped=plane.log_dropped,
             loop_lag_us=lag_us,
         )
 

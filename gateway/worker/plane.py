@@ -9,15 +9,17 @@ from typing import Final, Literal
 
 from gateway.core.service import ServiceSettings
 from gateway.core.table import Endpoint, RoutingTable, Service
+from gateway.errors import ConfigError, DownstreamError
 from gateway.http1.connections import Connections, ServerSettings
-from gateway.http1.server import ServerProtocol
+from gateway.http1.message import problem
+from gateway.http1.server import ServerProtocol, reason_label
 from gateway.link.messages import EndpointLoad
 from gateway.link.snapshot import ProxySettings
 from gateway.worker.access_log import AccessLog
 from gateway.worker.exchange import Exchange
 from gateway.worker.forwarding import Forwarder, Networks, RequestIds
 from gateway.worker.gate import Gate
-from gateway.worker.ledger import Ledger
+from gateway.worker.ledger import IDLE, Ledger
 from gateway.worker.live import Live
 from gateway.worker.policy import Policy
 from gateway.worker.pool import Pool
@@ -38,6 +40,7 @@ class Plane:
         """slot: this worker's number. sweep_s: how often deadlines are looked at."""
         self.live = Live(slot=slot, pool_factory=self._make_pool, seed=seed)
         self.clients = Connections(server_settings(self.live.proxy))
+        self.clients.on_refused = self._log_refusal
         self.tunnels = Tunnels()
         self.policies: dict[Service, Policy] = {}
         """Of the services of the table last seen; made when first asked for."""
@@ -51,8 +54,11 @@ class Plane:
         self.log: AccessLog | None = None
         self._table: RoutingTable | None = None
         self._proxy: ProxySettings | None = None
+        self._log_dropped = 0
+        """By logs closed since."""
         self._log_settings = ("off", "-")
-        self._trusted = Networks(())
+        self._trusted: tuple[Networks, ...] = ()
+        """By index of the listen table."""
         self._gates: dict[str, Gate] = {}
         self._pools: set[Pool] = set()
         self._sweep_s = sweep_s
@@ -68,8 +74,11 @@ class Plane:
 
     # --- connections ------------------------------------------------------------------------------
 
-    def factory(self, *, tls: bool = False, local: str = "") -> Callable[[], ServerProtocol]:
-        """Return what makes the protocol of each connection of a listener. local: its `host:port`."""
+    def factory(self, *, tls: bool = False, local: str = "", listen: int = 0) -> Callable[[], ServerProtocol]:
+        """Return what makes the protocol of each connection of a listener.
+
+        local: its `host:port`. listen: index of the listen table it comes from.
+        """
         scheme = b"https" if tls else b"http"
         port = local.rpartition(":")[2].encode()
         if not port.isdigit():  # a Unix socket has none
@@ -79,13 +88,14 @@ class Plane:
             return Exchange(self, client)
 
         def make() -> ServerProtocol:
-            return _ClientConnection(self, make_sink, scheme, port)
+            return _ClientConnection(self, make_sink, scheme, port, listen)
 
         return make
 
-    def forwarder_of(self, peer: str, scheme: bytes, port: bytes) -> Forwarder:
-        """Return what writes heads for a client at `peer`."""
-        is_trusted = self._trusted.holds(peer) if peer else False
+    def forwarder_of(self, peer: str, scheme: bytes, port: bytes, listen: int) -> Forwarder:
+        """Return what writes heads for a client at `peer`, who came through that listener."""
+        trusted = self._trusted[listen : listen + 1]
+        is_trusted = bool(peer and trusted and trusted[0].holds(peer))
         return Forwarder(peer=peer, scheme=scheme, port=port, is_trusted=is_trusted, ids=self.request_ids)
 
     @property
@@ -107,6 +117,19 @@ class Plane:
     def forced(self) -> int:
         """Exchanges and tunnels cut at a drain's deadline."""
         return self._forced + self.tunnels.forced
+
+    @property
+    def log_dropped(self) -> int:
+        """Lines of the access log that were not written, since the start."""
+        return self._log_dropped + (self.log.dropped if self.log is not None else 0)
+
+    def reload_tls(self) -> None:
+        """Read the files again that upstreams are met with; what cannot be used leaves what was."""
+        for pool in self._pools:
+            try:
+                pool.reload_tls()
+            except ConfigError as exc:
+                logger.error("%s: %s", exc.path, exc.reason)
 
     # --- what holds for a service -----------------------------------------------------------------
 
@@ -132,7 +155,7 @@ class Plane:
         if live.proxy is not self._proxy:
             self._proxy = live.proxy
             self.clients.settings = server_settings(live.proxy)
-            self._trusted = Networks(live.proxy.trusted_proxies)
+            self._trusted = tuple(map(Networks, live.proxy.trusted_proxies))
             self._open_log(live.proxy)
         if live.table is self._table:
             return
@@ -229,9 +252,9 @@ class Plane:
 
     def close_now(self) -> None:
         """Cut everything."""
+        for exchange in self._exchanges():
+            exchange.cut()
         for client in list(self.clients.open):
-            if isinstance(client.sink, Exchange) and not client.is_idle:
-                client.sink.cut()
             client.abort()
         self.tunnels.abort()
         for pool in self._pools:
@@ -245,8 +268,9 @@ class Plane:
         self.drained.set()
 
     def _exchanges(self) -> Iterator[Exchange]:
+        """Yield those under way: a client may also be idle, send a head, or linger after its last answer."""
         for client in list(self.clients.open):
-            if isinstance(client.sink, Exchange) and not client.is_idle:
+            if isinstance(client.sink, Exchange) and client.sink.phase != IDLE:
                 yield client.sink
 
     def _busy_endpoints(self) -> Iterator[Endpoint]:
@@ -313,6 +337,7 @@ class Plane:
         self._log_settings = wanted
         if self.log is not None:
             self.log.close(wait_s=0)
+            self._log_dropped += self.log.dropped
             self.log = None
         if proxy.access_log_format != "off":
             style: Literal["json", "combined"] = "json" if proxy.access_log_format == "json" else "combined"
@@ -347,23 +372,53 @@ class Plane:
             exchange.outcome,
         )
 
+    def _log_refusal(self, client: ServerProtocol, error: DownstreamError) -> None:
+        """Note a request whose head was refused: what is known of it."""
+        if self.log is None:
+            return
+        method, target = client.reader.glimpse()
+        self.log.add(
+            time.time(),
+            client.peer,
+            method,
+            target,
+            "",
+            error.status,
+            len(problem(error)),
+            0,
+            "",
+            b"",
+            b"",
+            "",
+            "",
+            "",
+            0,
+            reason_label(error),
+        )
+
 
 class _ClientConnection(ServerProtocol):
     """A client connection whose exchange learns who it is for when the connection is made."""
 
-    __slots__ = ("_plane", "_port")
+    __slots__ = ("_listen", "_plane", "_port")
 
     def __init__(
-        self, plane: Plane, make_sink: Callable[[ServerProtocol], Exchange], scheme: bytes, port: bytes
+        self,
+        plane: Plane,
+        make_sink: Callable[[ServerProtocol], Exchange],
+        scheme: bytes,
+        port: bytes,
+        listen: int,
     ) -> None:
         super().__init__(plane.clients, make_sink, scheme=scheme)
         self._plane = plane
         self._port = port
+        self._listen = listen
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         assert isinstance(self.sink, Exchange)
-        self.sink.forwarder = self._plane.forwarder_of(self.peer, self.scheme, self._port)
+        self.sink.forwarder = self._plane.forwarder_of(self.peer, self.scheme, self._port, self._listen)
 
 
 def server_settings(proxy: ProxySettings) -> ServerSettings:

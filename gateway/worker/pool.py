@@ -56,6 +56,11 @@ class Pool:
             self._server_name = settings.tls.server_name or self._name
         self.idle_s = seconds(settings.timeouts, proxy.timeouts, "upstream_idle")
 
+    def reload_tls(self) -> None:
+        """Read the files of TLS settings in use again. Raises ConfigError, and then changes nothing."""
+        if self._tls is not None and self._context is not None:
+            self._context = context_of(self._tls)
+
     @property
     def is_over(self) -> bool:
         """Whether it is closed and has nothing left to close."""

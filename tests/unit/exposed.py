@@ -56,7 +56,7 @@ def _tally() -> Any:
         in_flight=0,
         streams=0,
     )
-    workers = Fake(accepted=1, connections=1, forced=0, refused={"no_route": 1})
+    workers = Fake(accepted=1, connections=1, forced=0, log_dropped=0, refused={"no_route": 1})
     return Fake(versions=lambda: {"v": total}, workers=lambda: workers, loop_lag_us={0: 1})
 
 

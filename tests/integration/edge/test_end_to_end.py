@@ -274,7 +274,7 @@ async def test_upstream_and_log_hear_of_the_client_in_the_proxy_header(
 
 
 async def test_trust_is_for_whom_the_proxy_header_names() -> None:
-    proxy = ProxySettings(trusted_proxies=("127.0.0.1/32",))
+    proxy = ProxySettings(trusted_proxies=(("127.0.0.1/32",),))
     async with upstream() as url, gateway(url, proxy, proxy_protocol=True) as running:
         for header, found in ((V1, b"192.0.2.7"), (b"PROXY UNKNOWN\r\n", b"10.9.9.9, 127.0.0.1")):
             async with running.client() as (reader, writer):

@@ -1,12 +1,14 @@
 """Fields on their way: hop-by-hop (RFC 9110 §7.6.1), Via (§7.6.3), Forwarded (RFC 7239), Date (§6.6.1)."""
 
+import asyncio
+
 import pytest
 
 from gateway.core.service import RouteSettings, VersionHeaderSettings
 from gateway.link.snapshot import ProxySettings
 from tests.integration.http1.proxying import GET, Upstream, eventually, proxying, service, version
 
-TRUSTING = ProxySettings(trusted_proxies=("127.0.0.0/8",))
+TRUSTING = ProxySettings(trusted_proxies=(("127.0.0.0/8",),))
 
 
 async def seen_of(
@@ -101,6 +103,22 @@ async def test_forwarded_fields_of_a_trusted_proxy_are_continued() -> None:
     assert b"\r\nX-Forwarded-Host: shop\r\n" in seen
     assert b"\r\nX-Forwarded-Port: 443\r\n" in seen
     assert b"\r\nForwarded: for=6.6.6.6, for=127.0.0.1;host=h;proto=http\r\n" in seen
+
+
+async def test_each_listener_trusts_its_own_proxies() -> None:
+    upstream = Upstream()
+    settings = ProxySettings(trusted_proxies=((), ("127.0.0.0/8",)))
+    ask = b"GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n"
+    async with proxying(upstream, proxy=settings) as proxy:
+        await proxy.ask(ask)
+        for listen in (1, 2):
+            server = await asyncio.get_running_loop().create_server(
+                proxy.plane.factory(listen=listen), "127.0.0.1", 0
+            )
+            proxy.port = server.sockets[0].getsockname()[1]
+            await proxy.ask(ask)
+            server.close()
+    assert [b"6.6.6.6" in each for each in upstream.seen] == [False, True, False]
 
 
 async def test_request_id_is_kept_if_well_formed_else_made() -> None:

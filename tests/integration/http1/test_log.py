@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from gateway.core.limits import Limits, Timeouts
 from gateway.link.snapshot import ProxySettings
 from tests.integration.http1.proxying import GET, Upstream, eventually, proxying
 
@@ -22,3 +23,30 @@ async def test_every_exchange_leaves_one_line_also_a_refused_one(tmp_path: Path)
     assert good["endpoint"] == upstream.url
     assert (bad["method"], bad["status"]) == ("POST", 502)
     assert bad["outcome"] in ("connect", "reset")
+
+
+async def test_head_that_is_refused_leaves_a_line_with_what_is_known_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    settings = ProxySettings(
+        access_log_format="json",
+        access_log_path=str(path),
+        timeouts=Timeouts(client_header=100),
+        limits=Limits(body_bytes=5, uri_bytes=20),
+    )
+    refused = {
+        b"GET /no-host HTTP/1.1\r\n\r\n": ("GET", "/no-host", 400, "bad_request"),
+        b"BREW /pot HTTP/1.1\r\nHost: h\r\n\r\n": ("BREW", "", 501, "not_implemented_by_us"),
+        b"POST /b HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\n": ("POST", "/b", 413, "body_too_large"),
+        b"GET /" + b"x" * 30 + b" HTTP/1.1\r\n": ("GET", "/" + "x" * 19, 414, "uri_too_long"),
+        b"GET /slow HTTP/1.1\r\nX": ("GET", "/slow", 408, "too_slow"),
+        b"\x16\x03\x01\r\n\r\n": ("", "", 400, "bad_request"),
+    }
+    async with proxying(Upstream(), proxy=settings) as proxy:
+        for request in refused:
+            await proxy.ask_to_the_end(GET + request)
+        await eventually(lambda: path.exists() and path.read_bytes().count(b"\n") == 2 * len(refused))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    seen = [(each["method"], each["target"], each["status"], each.get("outcome")) for each in lines[1::2]]
+    assert seen == list(refused.values())
+    assert len(lines) == 2 * len(refused), "a connection that lingers is no request"
+    assert all(each["client"] == "127.0.0.1" and "host" not in each for each in lines[1::2])

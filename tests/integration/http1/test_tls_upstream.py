@@ -2,8 +2,12 @@
 
 import asyncio
 import ssl
+from pathlib import Path
 
-from gateway.core.service import UpstreamTlsSettings
+from gateway.core.service import ServiceSettings, UpstreamTlsSettings
+from gateway.core.table import Endpoint
+from gateway.link.snapshot import ProxySettings
+from gateway.worker.plane import Plane
 from tests.conftest import Authority
 from tests.integration.http1.proxying import GET, Upstream, proxying, service, version
 
@@ -43,3 +47,21 @@ async def test_name_to_verify_may_be_set(authority: Authority) -> None:
 
 async def test_verification_may_be_switched_off(authority: Authority) -> None:
     assert (await ask(authority, UpstreamTlsSettings(verify=False), "other.test")).endswith(b"ok")
+
+
+async def test_files_are_read_again_when_told_and_one_that_cannot_be_used_changes_nothing(
+    authority: Authority, tmp_path: Path
+) -> None:
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(authority.ca.read_bytes())
+    endpoint = Endpoint("e", url="https://127.0.0.1:1")
+    settings = ServiceSettings(tls=UpstreamTlsSettings(ca=str(ca)))
+    plane = Plane()
+    pool = plane._make_pool(endpoint, settings, ProxySettings())
+    first = pool._tls_context()
+    plane.reload_tls()
+    second = pool._tls_context()
+    assert second is not first
+    ca.write_text("nothing of use")
+    plane.reload_tls()
+    assert pool._tls_context() is second

@@ -38,7 +38,12 @@ async def test_counts_of_workers_are_exposed_by_version(bench: Bench, deployment
     counts.request("GET", 503, 2_000)
     counts.attempt("answered")
     report = Counts(
-        versions=(totals_of(counts),), connections=4, accepted=9, refused={"no_route": 2}, loop_lag_us=1500
+        versions=(totals_of(counts),),
+        connections=4,
+        accepted=9,
+        refused={"no_route": 2},
+        log_dropped=3,
+        loop_lag_us=1500,
     )
     bench.tally.on_counts(0, "incarnation", report)
     bench.store.deployment_records = [deployment]
@@ -56,6 +61,7 @@ async def test_counts_of_workers_are_exposed_by_version(bench: Bench, deployment
     assert samples["gateway_request_duration_seconds_sum", *version] == 0.003
     assert samples["gateway_connections_total",] == 9
     assert samples["gateway_connections_open",] == 4
+    assert samples["gateway_access_log_dropped_total",] == 3
     assert samples["gateway_refused_total", ("reason", "no_route")] == 2
     assert samples["gateway_worker_loop_lag_seconds", ("slot", "0")] == 0.0015
     assert samples["gateway_snapshot_apply_seconds", ("slot", "0")] == 0.00025

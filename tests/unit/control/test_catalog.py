@@ -16,7 +16,7 @@ from gateway.errors import ConfigError, StoreError
 from gateway.link.snapshot import BreakerView, ProxySettings, ServiceSnap
 from tests.unit.control.desk import ANN, ROOT, Desk, desk
 
-PROXY = ProxySettings(trusted_proxies=("10.0.0.0/8",))
+PROXY = ProxySettings(trusted_proxies=(("10.0.0.0/8",),))
 
 
 def declared(name: str = "auth", *, path: str | None = None, **more: Any) -> FileService:
