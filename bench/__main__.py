@@ -13,6 +13,7 @@ MEASUREMENTS: Final = {
     "idle": "bytes of memory per idle client connection",
     "routes": "CPU per request against the number of routes and of versions",
     "faults": "requests lost while versions, workers and the gateway itself come and go",
+    "probes": "CPU of the control process while it probes 1,000 endpoints",
     "judge": "false rollbacks and time to catch, simulated on the real judge",
 }
 
