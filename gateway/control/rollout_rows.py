@@ -45,13 +45,14 @@ def deployment_row(record: DeploymentRecord, state: Rollout, wall: float) -> Dep
 
 def decision_row(state: Rollout, decide: Decide) -> DecisionRecord:
     """Return a decision's row: what the judge saw, and what came of it."""
-    data = msgspec.to_builtins(decide.judged) if decide.judged is not None else {}
+    judged = decide.judged
+    data = msgspec.to_builtins(judged) if judged is not None else {}
     data["percent"] = decide.percent
     return DecisionRecord(
         deployment_id=state.id,
         at=at(decide.at),
         step=decide.step,
-        verdict=decide.action,
+        verdict=judged.verdict if judged is not None and decide.action == "judge" else decide.action,
         reason=decide.reason,
         actor=decide.cause,
         data=data,

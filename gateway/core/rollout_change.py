@@ -40,12 +40,12 @@ class Change:
             )
         )
 
-    def notify(self, happening: Happening, text: str, *, alert: bool = False) -> None:
+    def notify(self, happening: Happening, cause: str, text: str, *, alert: bool = False) -> None:
         """Record something to tell."""
-        number = self.state.records + 1
+        number, percent = self.state.records + 1, self.state.percent
         self.set(records=number)
         self.records.append(
-            Notify(number=number, happening=happening, percent=self.state.percent, text=text, alert=alert)
+            Notify(number=number, happening=happening, cause=cause, percent=percent, text=text, alert=alert)
         )
 
 
@@ -53,7 +53,7 @@ def fail(change: Change, cause: str, reason: str) -> None:
     """End before any traffic moved."""
     change.set(phase=Phase.FAILED, reason=reason, cause=cause, ended_at=change.now, cleaned=True)
     change.decide("fail", cause, reason)
-    change.notify("failed", reason, alert=True)
+    change.notify("failed", cause, reason, alert=True)
 
 
 def enter(change: Change, percent: int, cause: str, why: str) -> None:
@@ -62,7 +62,7 @@ def enter(change: Change, percent: int, cause: str, why: str) -> None:
     set_share(change, percent)
     change.set(phase=phase_at(percent), paused=None)
     change.decide("step", cause, f"{why}: {percent} % of traffic to the new version.", judged)
-    change.notify("step", f"{percent} % of traffic to the new version")
+    change.notify("step", cause, f"{percent} % of traffic to the new version")
 
 
 def set_share(change: Change, percent: int) -> None:
@@ -158,7 +158,7 @@ def pause(change: Change, kind: PauseKind, actor: str, reason: str) -> None:
     """Stop the clock, leave the traffic as it is, and say who is waited for."""
     change.set(phase=Phase.PAUSED, paused=Paused(kind, reason, actor))
     change.decide("pause", actor, reason)
-    change.notify("paused", reason, alert=kind != "person")
+    change.notify("paused", actor, reason, alert=kind != "person")
 
 
 def overrule(change: Change) -> None:

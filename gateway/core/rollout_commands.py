@@ -73,6 +73,8 @@ class Notify(msgspec.Struct, frozen=True, kw_only=True):
 
     number: int
     happening: Happening
+    cause: str
+    """Who or what, as in `Decide`."""
     percent: int
     text: str
     alert: bool = False

@@ -70,7 +70,7 @@ def _start(change: Change, event: Start) -> None:
     change.decide(
         "start", event.actor, f"Started by {event.actor}; checking the new version before it gets traffic."
     )
-    change.notify("started", f"{change.state.plan.strategy} rollout started by {event.actor}")
+    change.notify("started", event.actor, f"{change.state.plan.strategy} rollout started by {event.actor}")
 
 
 def _gate_passed(change: Change, event: GatePassed) -> None:
@@ -265,7 +265,7 @@ def _resume(change: Change, event: Resume) -> None:
     if kind in ("breach", "stranded", "undecided"):
         restart_clock(change)
     change.decide("resume", event.actor, f"Resumed by {event.actor}.")
-    change.notify("resumed", f"Resumed by {event.actor}")
+    change.notify("resumed", event.actor, f"Resumed by {event.actor}")
     if kind == "planned":
         proceed(change, event.actor, f"Approved by {event.actor}")
     else:
@@ -299,7 +299,7 @@ def _set_percent(change: Change, event: SetPercent) -> None:
     change.set(phase=phase_at(event.percent))
     why = f"{event.actor} set {event.percent} % of traffic to the new version."
     change.decide("set_percent", event.actor, why, judged)
-    change.notify("step", why)
+    change.notify("step", event.actor, why)
     if state.paused is not None:
         paused = Paused("person", f"Paused while {event.actor} sets the share.", event.actor)
         change.set(phase=Phase.PAUSED, paused=paused)
@@ -341,7 +341,7 @@ def _reverted(change: Change, event: WeightsApplied) -> None:
     if event.serial != state.serial:
         return
     change.set(phase=Phase.ROLLED_BACK, applied=True, ended_at=change.now)
-    change.notify("rolled_back", state.reason, alert=True)
+    change.notify("rolled_back", state.cause, state.reason, alert=True)
 
 
 def _new_drained(change: Change, event: DrainDone) -> None:
@@ -356,7 +356,7 @@ def _old_drained(change: Change, event: DrainDone) -> None:
         return
     change.set(phase=Phase.COMPLETED, ended_at=change.now)
     change.records += [MakeCurrent(state.new), Deprecate(state.old)]
-    change.notify("completed", "The new version serves everything; the old one is drained")
+    change.notify("completed", state.cause, "The new version serves everything; the old one is drained")
 
 
 def _tidied(change: Change, event: ShutdownDone | Superseded) -> None:

@@ -220,3 +220,24 @@ async def test_windows_are_stored_for_replay(tmp_path: Path) -> None:
         rows = await made.store.windows(deployment_id=deployment)
         assert sum(row.answers for row in rows if row.version_id == "v2") > 0
         assert {row.stage for row in rows} >= {1, 2}
+
+
+async def test_events_and_decisions_name_who_brought_them_about(tmp_path: Path) -> None:
+    """A decision's verdict is the judge's own word, not that the judge has spoken."""
+    async with world(tmp_path) as made:
+        deployment = await made.start(**QUICK)
+        await made.settle()
+        await made.second(answers=1)
+        for order in (Pause("eve"), Rollback("bob")):
+            async with made.store.transaction() as tx:
+                made.rollouts.order(tx, deployment, order)
+        await made.settle()
+        told = await made.store.events(after=0, limit=50, deployment_id=deployment)
+        assert [(each.kind, each.actor) for each in told] == [
+            ("deployment.started", "ann"),
+            ("deployment.step", "gate"),
+            ("deployment.paused", "eve"),
+            ("deployment.rolled_back", "bob"),
+        ]
+        rows = (await made.store.decisions(deployment, limit=50)).items
+        assert ("hold", "judge") in [(each.verdict, each.actor) for each in rows]
