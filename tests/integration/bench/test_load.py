@@ -82,7 +82,7 @@ async def test_kinds_are_mixed_as_the_cycle_says() -> None:
         (b"HTTP/1.1 200 OK\r\n", "reset"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort", "truncated"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", "truncated"),
-        (b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", "503"),
+        (b"HTTP/1.1 503 Busy\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", "503"),
         (b"SMTP ready\r\n\r\n", "malformed"),
     ],
     ids=["nothing", "half-a-head", "short-body", "no-last-chunk", "503", "not-http"],
