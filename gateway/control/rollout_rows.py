@@ -67,6 +67,12 @@ def event_row(record: DeploymentRecord, state: Rollout, notice: Notify, wall: fl
         service=state.service,
         version=record.to_version,
         deployment_id=state.id,
-        actor=state.cause or state.actor or "gateway",
-        data={"text": notice.text, "percent": notice.percent, "alert": notice.alert},
+        actor=notice.cause,
+        data={
+            "text": notice.text,
+            "percent": notice.percent,
+            "alert": notice.alert,
+            "status": record.status,
+            "fromVersion": record.from_version,
+        },
     )

@@ -227,7 +227,8 @@ async def test_events_and_decisions_name_who_brought_them_about(tmp_path: Path) 
     async with world(tmp_path) as made:
         deployment = await made.start(**QUICK)
         await made.settle()
-        await made.second(answers=1)
+        for _ in range(2):
+            await made.second(answers=1)
         for order in (Pause("eve"), Rollback("bob")):
             async with made.store.transaction() as tx:
                 made.rollouts.order(tx, deployment, order)
