@@ -55,6 +55,7 @@ class ServerProcess:
         port: int,
         folder: Path,
         env: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self.name = name
         self.port = port
@@ -70,6 +71,7 @@ class ServerProcess:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                pass_fds=pass_fds,
             )
 
     def wait_listening(self, deadline_s: float = START_S) -> "ServerProcess":

@@ -42,6 +42,8 @@ TAKE_S: Final = 10.0
 
 GONE_S: Final = 5.0
 """How long a process that has closed its end may take to be gone, and its lock with it."""
+MEANT_FOR_US: Final = ("LISTEN_", "WATCHDOG_PID")
+"""Variables of systemd that hold for one process. Without the pid the watchdog is its successor's, too."""
 CONTAINER_INITS: Final = frozenset({"tini", "docker-init", "dumb-init", "catatonit"})
 """Processes 1 that end, and their container with them, once the one process they started has."""
 
@@ -191,7 +193,7 @@ class Upgrade:
             Upgrade.is_running = False
 
     def _start(self, theirs: socket.socket) -> "subprocess.Popen[bytes]":
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("LISTEN_")}
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(MEANT_FOR_US)}
         environ[ENVIRONMENT] = str(theirs.fileno())
         try:
             return subprocess.Popen(self._command, env=environ, pass_fds=[theirs.fileno()])  # noqa: S603 - ourselves

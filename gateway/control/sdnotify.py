@@ -18,8 +18,8 @@ class Notifier:
         """How often `watchdog` must be called: half of what systemd allows; None: never."""
 
     def ready(self) -> None:
-        """The gateway serves."""
-        self._send("READY=1")
+        """The gateway serves, and this process is its main one: also where another one was before."""
+        self._send(f"READY=1\nMAINPID={os.getpid()}")
 
     def reloading(self) -> None:
         """The configuration is being read again; `ready` follows."""
