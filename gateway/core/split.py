@@ -25,13 +25,16 @@ How it is drawn, one request at a time (f_i = n p_i - floor(n p_i); version i *c
 - Two versions: i is ahead with probability f_i, which leaves one solution, `_two`.
 - Three: one version is ahead, or all but one, so the f_i fix the chance of each state, and the chances of the
   moves solve a 3 x 3 transport problem, `_three`. It has a solution because the mixture above is one.
-- More: the f_i no longer fix the chances of the states. `_many` draws by an estimate, so a place may prefer a
-  version somewhat. The windows hold all the same: no draw is made that the rest could not follow.
+- Up to SEVERAL: the f_i no longer fix the chances of the states. `_several` draws by an estimate, so a place
+  may prefer a version somewhat. The windows hold all the same: no draw is made that the rest could not
+  follow.
+- More: `_many` shuffles an order that keeps the windows, a few turns for each request, whatever their number.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate, chain
+from heapq import heapify, heappop, heappush
+from itertools import accumulate, chain, count
 from random import Random
 from typing import Final
 
@@ -42,6 +45,15 @@ _Move = tuple[float, float, tuple[int, ...]]
 
 KEPT_MOVES: Final = 4_096
 """Moves of three versions worked out once and kept: enough for weights in whole percents."""
+
+SEVERAL: Final = 8
+"""Up to so many versions a draw looks at each of them; with more, that would cost more than the request."""
+AHEAD: Final = 64
+"""Turns of many versions that are shuffled: about how much sooner or later chance makes a turn."""
+STEPS: Final = 4
+"""Steps of the shuffle for each request."""
+_LEAPS: Final = [sign * int(AHEAD ** (part / 32)) for part in range(32) for sign in (1, -1)]
+"""How far a step takes a turn: every scale alike, for windows may be short or long."""
 
 
 def split(weights: Sequence[int], *, seed: str, phase: float = 0.0) -> Iterator[int]:
@@ -63,6 +75,8 @@ def split(weights: Sequence[int], *, seed: str, phase: float = 0.0) -> Iterator[
         return _two(reduced[0], sum(reduced), draw)
     if len(reduced) == 3:
         return _three(reduced, draw)
+    if len(reduced) <= SEVERAL:
+        return _several(reduced, draw)
     return _many(reduced, draw)
 
 
@@ -166,8 +180,8 @@ def _exchange(weights: Sequence[int], parts: Sequence[int], one: int) -> list[fl
     ][one]
 
 
-def _many(weights: Sequence[int], draw: Draw) -> Iterator[int]:
-    """Four versions or more.
+def _several(weights: Sequence[int], draw: Draw) -> Iterator[int]:
+    """Four versions to SEVERAL.
 
     slack[d]: requests before the d-th that no window ending by then needs. A turn may be taken only if
     that leaves no slack negative (Hall's condition for windows). The turn whose window ends first always
@@ -237,6 +251,100 @@ def _estimates(
     whole = sum(after for _, after in crossing) or 1.0
     chances += [max(spare * after / whole, 1e-9) for _, after in crossing]
     return [index for index, _ in behind + crossing], chances
+
+
+def _many(weights: Sequence[int], draw: Draw) -> Iterator[int]:
+    """More than SEVERAL versions, at a price that hardly grows with their number."""
+    line = _Line(_by_deadline(weights, draw), draw)
+    line.begin_with(_drawn(range(len(weights)), weights, draw))
+    while True:
+        yield line.next()
+
+
+class _Line:
+    """Turns in an order that keeps their windows, shuffled on their way to its head.
+
+    A step of the shuffle takes a turn from one place to another, if that and all between stay in their
+    windows. Each step is as likely as its reverse: no order that keeps the windows is preferred to another.
+    """
+
+    def __init__(self, turns: Iterator[tuple[int, int, int]], draw: Draw) -> None:
+        self._turns = turns
+        self._draw = draw
+        first = [next(turns) for _ in range(AHEAD)]
+        self._now = 0
+        self._versions = [version for version, _, _ in first]
+        self._early = [place - begin for place, (_, begin, _) in enumerate(first)]
+        """How many requests sooner each turn may be."""
+        self._late = [end - place for place, (_, _, end) in enumerate(first)]
+        """How many later."""
+        for _ in range(AHEAD * STEPS):
+            self._step()
+
+    def begin_with(self, version: int) -> None:
+        """Let `version` have the first turn, if the windows allow."""
+        if version in self._versions:
+            self._move(self._versions.index(version), 0)
+
+    def next(self) -> int:
+        """Return the version whose turn it is."""
+        version = self._versions.pop(0)
+        del self._early[0], self._late[0]
+        self._now += 1
+        last = self._now + AHEAD - 1
+        newest, begin, end = next(self._turns)
+        self._versions.append(newest)
+        self._early.append(last - begin)
+        self._late.append(end - last)
+        for _ in range(STEPS):
+            self._step()
+        return version
+
+    def _step(self) -> None:
+        old = int(self._draw() * AHEAD)
+        new = old + _LEAPS[int(self._draw() * len(_LEAPS))]
+        if 0 <= new < AHEAD:
+            self._move(old, new)
+
+    def _move(self, old: int, new: int) -> None:
+        """Take a turn to another place, unless a window forbids it."""
+        versions, early, late = self._versions, self._early, self._late
+        if new < old:
+            if early[old] < old - new or 0 in late[new:old]:
+                return
+            early[new : old + 1] = [early[old] - old + new, *[each + 1 for each in early[new:old]]]
+            late[new : old + 1] = [late[old] + old - new, *[each - 1 for each in late[new:old]]]
+        else:
+            if late[old] < new - old or 0 in early[old + 1 : new + 1]:
+                return
+            early[old : new + 1] = [*[each - 1 for each in early[old + 1 : new + 1]], early[old] + new - old]
+            late[old : new + 1] = [*[each + 1 for each in late[old + 1 : new + 1]], late[old] - new + old]
+        versions.insert(new, versions.pop(old))
+
+
+def _by_deadline(weights: Sequence[int], draw: Draw) -> Iterator[tuple[int, int, int]]:
+    """Yield turns as (version, first request of its window, last one), those whose window ends first first.
+
+    That keeps every window (earliest deadline first does if anything can); windows that end together are
+    taken by chance. There is always one to yield: by request n, counted from 0, ceil((n + 1) p_i) windows of
+    version i have begun, together more than n.
+    """
+    total = sum(weights)
+    for start in count(0, total):
+        open_now = [(-(-total // weight) - 1, draw(), version) for version, weight in enumerate(weights)]
+        heapify(open_now)
+        opening: dict[int, list[int]] = {}
+        counts = [0] * len(weights)
+        for now in range(total):
+            for version in opening.pop(now, ()):
+                end = -(-(counts[version] + 1) * total // weights[version]) - 1
+                heappush(open_now, (end, draw(), version))
+            end, _, version = heappop(open_now)
+            yield version, start + counts[version] * total // weights[version], start + end
+            counts[version] += 1
+            if counts[version] < weights[version]:
+                begin = counts[version] * total // weights[version]
+                opening.setdefault(max(begin, now + 1), []).append(version)
 
 
 def _drawn(items: Sequence[int], chances: Sequence[float], draw: Draw) -> int:

@@ -96,6 +96,19 @@ def test_with_many_versions_no_call_of_a_cycle_belongs_to_one_version(weights: l
             assert abs(call[index] / rounds - share) < 0.15
 
 
+@pytest.mark.parametrize("weights", [[60, *[5] * 8], [20, 15, 13, 11, 9, 8, 8, 6, 5, 5], [1] * 20], ids=str)
+def test_shuffled_turns_leave_no_call_of_a_cycle_to_one_version(weights: list[int]) -> None:
+    total, rounds = sum(weights) // math.gcd(*weights), 400
+    draw = split(weights, seed="cycle")
+    calls = [Counter[int]() for _ in range(total)]
+    for _ in range(rounds):
+        for call in calls:
+            call[next(draw)] += 1
+    for index, weight in enumerate(weights):
+        for call in calls:
+            assert abs(call[index] / rounds - weight / sum(weights)) < 0.3
+
+
 def test_a_cycle_of_ten_calls_sees_each_call_split_by_70_20_10_in_whole_and_in_part() -> None:
     draw = split([70, 20, 10], seed="cycle of ten")
     calls = [Counter[int]() for _ in range(10)]
