@@ -67,9 +67,11 @@ class Manager:
 
     def forget(self) -> None:
         """Read what has come so far."""
+        self.ear.setblocking(False)
         with suppress(BlockingIOError):
             while True:
-                self.ear.recv(4096, socket.MSG_DONTWAIT)
+                self.ear.recv(4096)
+        self.ear.settimeout(PATIENCE_S)
 
     def close(self) -> None:
         self.port.close()
