@@ -137,6 +137,8 @@ class Drains:
         await asyncio.gather(*self._under_way.values(), return_exceptions=True)
 
     async def _drain(self, version_id: str, timeout_ms: int) -> None:
+        if self._catalog.version_record(version_id).drained:
+            return  # whoever asked was killed before it knew
         called_back = self._called_back[version_id] = asyncio.Event()
         try:
             deadline = await self._mark(version_id, timeout_ms)

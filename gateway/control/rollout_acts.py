@@ -14,7 +14,6 @@ from gateway.core.rollout_commands import (
     Act,
     AskHook,
     CallShutdownUrl,
-    Notify,
     RunGate,
     RunSmoke,
     SetWeights,
@@ -90,7 +89,7 @@ class Acts:
         self._hub = hub
         self._checks = checks
         self._drains = drains
-        self._webhooks = webhooks
+        self.webhooks = webhooks
         self._wall = wall
 
     async def carry_out(self, record: DeploymentRecord, state: Rollout, act: Act) -> Event:
@@ -115,14 +114,6 @@ class Acts:
                 await self._checks.shut_down(act.version)
                 return ShutdownDone()
 
-    def tell(self, record: DeploymentRecord, state: Rollout, notice: Notify) -> None:
-        """Send a notice to the service's webhooks, soon."""
-        data = {**_about(record, notice.percent), "status": record.status, "alert": notice.alert}
-        message = self._message(
-            f"{notice.number}", f"deployment.{notice.happening}", state, notice.text, data
-        )
-        self._webhooks.notify(self._catalog.service_record(state.service).settings.webhooks, message)
-
     async def _set_weights(self, state: Rollout, act: SetWeights) -> WeightsApplied:
         """Send out the weights that were committed with the state; wait until every live worker has them."""
         for version in (act.old, act.new):
@@ -144,14 +135,15 @@ class Acts:
     async def _ask(self, record: DeploymentRecord, state: Rollout, act: AskHook) -> Answer:
         text = f"{act.hook}: {record.from_version} -> {record.to_version}"
         data = {**_about(record, state.percent), "step": state.step}
-        message = self._message(f"{act.hook}:{act.ask}", act.hook, state, text, data)
-        return await self._webhooks.ask(
-            self._catalog.service_record(state.service).settings.webhooks, message
+        message = Message(
+            key=f"{state.id}:{act.hook}:{act.ask}",
+            kind=act.hook,
+            service=state.service,
+            text=text,
+            at=datetime.fromtimestamp(self._wall(), UTC),
+            data=data,
         )
-
-    def _message(self, key: str, kind: str, state: Rollout, text: str, data: dict[str, object]) -> Message:
-        at = datetime.fromtimestamp(self._wall(), UTC)
-        return Message(key=f"{state.id}:{key}", kind=kind, service=state.service, text=text, at=at, data=data)
+        return await self.webhooks.ask(self._catalog.service_record(state.service).settings.webhooks, message)
 
 
 def _about(record: DeploymentRecord, percent: int) -> dict[str, object]:

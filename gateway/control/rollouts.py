@@ -12,10 +12,12 @@ from typing import Any, Final, Protocol
 
 from msgspec.structs import replace
 
+from gateway.control.notices import Notices
 from gateway.control.rollout_acts import Acts, CatalogView
 from gateway.control.rollout_rows import at, decision_row, decoded, deployment_row, event_row
 from gateway.control.rollout_windows import Judged as JudgedCells
 from gateway.control.rollout_windows import Windows, cells_of
+from gateway.control.tally import Tally
 from gateway.core.judge import judge, seeded
 from gateway.core.rollout import due, move, resume
 from gateway.core.rollout_commands import (
@@ -91,6 +93,7 @@ class Rollouts:
         self._catalog = catalog
         self._tally = tally
         self._acts = acts
+        self._notices = Notices(store, catalog, acts.webhooks)
         self._clock = clock
         self._wall = wall
         self._running: dict[str, Running] = {}
@@ -165,19 +168,23 @@ class Rollouts:
         self._stopping = False
         self._last_tick = None
         self._running.clear()
+        await self._notices.recover()
         self._frozen = (await self._store.meta("frozen")) == b"1"
         found = {record.id: record for record in await self._store.open_deployments()}
         for record in (await self._store.deployments(limit=RECENT)).items:
             if record.state:
                 found.setdefault(record.id, record)
+        stored = await self._store.meta("tally")
+        counted = Tally.loaded(stored) if stored else Tally()
         for record in found.values():
-            self._take_up(record)
+            self._take_up(record, counted)
 
-    def _take_up(self, record: DeploymentRecord) -> None:
+    def _take_up(self, record: DeploymentRecord, counted: TallyView) -> None:
+        """counted: the totals the state was committed with. What workers have reported since is evidence."""
         running = Running(record, decoded(record))
         if running.is_done:
             return
-        running.windows.start_from(self._tally.judged(running.state.service))
+        running.windows.start_from(counted.judged(running.state.service))
         self._running[record.id] = running
         running.state, commands = resume(running.state)
         log.info("rollout_resumed", deployment=record.id, phase=running.state.phase, step=running.state.step)
@@ -197,18 +204,25 @@ class Rollouts:
             await asyncio.sleep(max(0.05, TICK_S - (self._clock() - started)))
 
     async def tick(self) -> None:
-        """Let the time since the last tick pass: judge every open rollout, move it on, commit all at once."""
+        """Let the time since the last tick pass: judge every open rollout, move it on, commit all at once.
+
+        What was committed until now is told to the webhooks. The first tick only starts the clock: the
+        totals are stored together with the evidence made of them, or not at all.
+        """
+        await self._notices.catch_up()
         now = self._clock()
-        elapsed_s = 0.0 if self._last_tick is None else now - self._last_tick
-        self._last_tick = now
+        before, self._last_tick = self._last_tick, now
         self._ticks += 1
+        if before is None:
+            return
         if self._ticks % IDLE_SAVE_TICKS and not self.open_states() and not self._tally.has_ended:
             return
         async with self._store.transaction() as tx:
             for running in list(self._running.values()):
                 if running.state.is_open:
-                    self._tick_one(tx, running, elapsed_s)
+                    self._tick_one(tx, running, now - before)
             tx.set_meta("tally", self._tally.dump())
+            self._notices.save(tx)
 
     def _tick_one(self, tx: Transaction, running: Running, elapsed_s: float) -> None:
         state = running.state
@@ -269,7 +283,8 @@ class Rollouts:
                 self._catalog.put_version(changed)
             if service is not None:
                 self._catalog.put_service(service)
-            self._go_on(running, commands)
+            self._perform(running, commands)
+            self._forget(running)
 
         tx.on_commit(committed)
         return record
@@ -280,14 +295,6 @@ class Rollouts:
             log.info("rollout_status", deployment=record.id, status=record.status, reason=state.reason)
         running.record, running.state = record, state
         self._running[record.id] = running
-
-    def _go_on(self, running: Running, commands: Iterable[Command]) -> None:
-        """Tell of what was committed, and begin what it asks for."""
-        for command in commands:
-            if isinstance(command, Notify):
-                self._acts.tell(running.record, running.state, command)
-        self._perform(running, commands)
-        self._forget(running)
 
     def _changes(
         self, state: Rollout, commands: Iterable[Command], wall: float

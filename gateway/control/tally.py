@@ -7,7 +7,7 @@ made good by the next.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 
 import msgspec
 
@@ -231,6 +231,13 @@ class Tally:
         """Return everything, to be stored each second."""
         self.has_ended = False
         return _encode(_State(versions=self._base, workers=self._base_workers, live=self._live))
+
+    @classmethod
+    def loaded(cls, data: bytes) -> Self:
+        """Return a tally of what was stored, and nothing else. Raises msgspec.MsgspecError."""
+        tally = cls()
+        tally.load(data)
+        return tally
 
     def load(self, data: bytes) -> None:
         """Go on from `data`. Workers that still live report again and replace what is told of them there.

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gateway.control.webhooks import Message, Webhooks
 from gateway.core.rollout_events import Complete, Pause, PromoteFull, Resume, Rollback
 from gateway.errors import IllegalTransition, StoreError
 from tests.unit.control.world import World
@@ -242,3 +243,38 @@ async def test_events_and_decisions_name_who_brought_them_about(tmp_path: Path) 
         ]
         rows = (await made.store.decisions(deployment, limit=50)).items
         assert ("hold", "judge") in [(each.verdict, each.actor) for each in rows]
+
+
+async def test_requests_served_while_control_was_dead_are_judged(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        deployment = await made.start(**QUICK | {"step_interval": 60_000})
+        await made.settle()
+        await made.second(answers=50)
+        stage = made.catalog.services["auth"].stage
+        made.worker.serve("v2", stage, 1000, 40, 0)
+        await made.crash()  # its worker reports before control has read what the last one knew
+        await made.settle()
+        await made.second(answers=0)
+        await made.second(answers=0)
+        record = await made.store.deployment(deployment)
+        assert record is not None
+        assert record.request_count == 90
+
+
+async def test_webhook_is_told_by_the_next_control_what_this_one_could_not_tell(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        told: list[Message] = []
+
+        class Receiver(Webhooks):
+            def notify(self, hooks: Any, message: Message) -> list[Any]:
+                told.append(message)
+                return []
+
+        await made.start(**QUICK)
+        made.webhooks = Receiver()
+        await made.crash()
+        await made.rollouts.tick()
+        assert [message.kind for message in told] == ["deployment.started"]
+        assert told[0].data["status"] == "testing"
+        await made.rollouts.tick()
+        assert len({message.key for message in told}) == len(told)

@@ -1,5 +1,6 @@
 """A control process in small: the real store and loops, fakes for catalog, workers and upstreams."""
 
+import asyncio
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -8,12 +9,13 @@ from pathlib import Path
 from gateway.control.drains import Drains
 from gateway.control.rollout_acts import Acts
 from gateway.control.rollouts import Rollouts
-from gateway.control.tally import JudgedSum
+from gateway.control.tally import Tally
 from gateway.control.webhooks import Webhooks
-from gateway.core.rollout_settings import RolloutSettings, Strategy, plan
+from gateway.core.rollout_settings import HookKind, RolloutSettings, Strategy, plan
 from gateway.core.service import ServiceSettings
 from gateway.core.smoke import SmokeSettings
-from gateway.link.messages import EndpointLoad
+from gateway.link.counts import JudgedTotals, VersionTotals
+from gateway.link.messages import Counts, EndpointLoad
 from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord
 from gateway.store.sqlite import SqliteStore
 
@@ -73,28 +75,46 @@ class FakeHub:
         pass
 
 
-class FakeTally:
-    """Totals that a test adds to."""
-
-    has_ended = False
+class FakeWorker:
+    """What one worker has counted: it outlives control, and says it again to the next one."""
 
     def __init__(self) -> None:
-        self.cells: dict[tuple[str, int, int], JudgedSum] = {}
+        self.judged: dict[str, dict[tuple[int, int], tuple[int, int]]] = {}
+        """Version id -> (stage, share) -> (answers, errors)."""
 
-    def add(self, version_id: str, stage: int, share: int, answers: int, errors: int = 0) -> None:
-        cell = self.cells.setdefault((version_id, stage, share), JudgedSum())
-        cell.answers += answers
-        if errors:
-            cell.errors["500"] = cell.errors.get("500", 0) + errors
+    def serve(self, version_id: str, stage: int, share: int, answers: int, errors: int = 0) -> None:
+        """Answer requests, chosen while the version had that share."""
+        cells = self.judged.setdefault(version_id, {})
+        before = cells.get((stage, share), (0, 0))
+        cells[stage, share] = before[0] + answers, before[1] + errors
 
-    def judged(self, service: str) -> dict[tuple[str, int, int], JudgedSum]:
-        return self.cells
+    def report(self, tally: Tally) -> None:
+        """Send the totals up, as each 100 ms."""
+        versions = tuple(
+            VersionTotals(
+                service="auth",
+                version=version_id,
+                version_id=version_id,
+                requests=[],
+                attempts={},
+                latency={},
+                latency_us=0,
+                in_flight=0,
+                streams=0,
+                judged=[
+                    JudgedTotals(stage, share, answers, {"500": errors} if errors else {}, {})
+                    for (stage, share), (answers, errors) in cells.items()
+                ],
+            )
+            for version_id, cells in self.judged.items()
+        )
+        tally.on_counts(0, "worker", Counts(versions=versions))
 
-    def take_cohort_errors(self, service: str) -> list[tuple[str, int, int, int]]:
-        return []
-
-    def dump(self) -> bytes:
-        return b"tally"
+    def rewind(self, tally: Tally) -> None:
+        """Go back to what `tally` knows: the rest is to happen again."""
+        self.judged = {}
+        for (version_id, stage, share), total in tally.judged("auth").items():
+            self.serve(version_id, stage, share, total.answers, sum(total.errors.values()))
 
 
 class FakeChecks:
@@ -124,24 +144,36 @@ class World:
         self.path = path
         self.catalog = FakeCatalog()
         self.hub = FakeHub()
-        self.tally = FakeTally()
+        self.worker = FakeWorker()
+        self.webhooks = Webhooks()
         self.checks = FakeChecks()
         self.now = 1000.0
 
     async def open(self) -> "World":
         """Open the store, as a control that starts; call again after `crash`."""
-        self.store = await SqliteStore.open(f"sqlite:///{self.path / 'gateway.db'}", now=START)
+        self.store = await self.open_store(f"sqlite:///{self.path / 'gateway.db'}")
         if not await self.store.load_services():
             await self._fill()
         for service in await self.store.load_services():
             self.catalog.put_service(service)
         for version in await self.store.load_versions():
             self.catalog.put_version(version)
+        self.tally = Tally()
+        self.worker.report(self.tally)  # it may have found control before control has read the store
+        if saved := await self.store.meta("tally"):
+            self.tally.load(saved)
         self.drains = Drains(self.store, self.catalog, self.hub)
-        acts = Acts(self.catalog, self.hub, self.checks, self.drains, Webhooks())
-        self.rollouts = Rollouts(self.store, self.catalog, self.tally, acts, clock=lambda: self.now)
+        self.rollouts = Rollouts(
+            self.store, self.catalog, self.tally, self.make_acts(), clock=lambda: self.now
+        )
         await self.rollouts.recover()
         return self
+
+    async def open_store(self, url: str) -> SqliteStore:
+        return await SqliteStore.open(url, now=START)
+
+    def make_acts(self) -> Acts:
+        return Acts(self.catalog, self.hub, self.checks, self.drains, self.webhooks)
 
     async def crash(self) -> None:
         """End without a last tick, as a kill does, and start again."""
@@ -184,28 +216,35 @@ class World:
                     )
                 )
 
-    async def start(self, strategy: Strategy = "canary", **config: object) -> str:
-        """Start a deployment v1 -> v2; returns its id."""
+    async def start(
+        self,
+        strategy: Strategy = "canary",
+        *,
+        old: str = "v1",
+        new: str = "v2",
+        deployment: str | None = None,
+        hooks: tuple[HookKind, ...] = (),
+        **config: object,
+    ) -> str:
+        """Start a deployment; returns its id. deployment: its id; None: a fresh one."""
         settings = RolloutSettings(**config)  # type: ignore[arg-type]
         record = DeploymentRecord(
-            id=str(uuid.uuid4()),
+            id=deployment or str(uuid.uuid4()),
             service_name="auth",
-            from_version_id="v1",
-            from_version="v1",
-            to_version_id="v2",
-            to_version="v2",
+            from_version_id=old,
+            from_version=old,
+            to_version_id=new,
+            to_version=new,
             strategy=strategy,
             created_at=START,
             updated_at=START,
         )
         async with self.store.transaction() as tx:
-            self.rollouts.begin(tx, record, plan(strategy, settings), "ann")
+            self.rollouts.begin(tx, record, plan(strategy, settings, hooks=hooks), "ann")
         return record.id
 
     async def settle(self) -> None:
         """Let every act that can end, end."""
-        import asyncio
-
         while tasks := [task for task in self.rollouts._tasks if not task.done()]:
             done, _ = await asyncio.wait(tasks, timeout=5)
             if not done:
@@ -216,8 +255,9 @@ class World:
         stage = self.catalog.services["auth"].stage
         weight = self.catalog.versions["v2"].weight
         if answers:
-            self.tally.add("v2", stage, weight * 100, answers, errors)
-            self.tally.add("v1", stage, 10_000 - weight * 100, answers * 5)
+            self.worker.serve("v2", stage, weight * 100, answers, errors)
+            self.worker.serve("v1", stage, 10_000 - weight * 100, answers * 5)
+            self.worker.report(self.tally)
         self.now += 1
         await self.rollouts.tick()
         await self.settle()
