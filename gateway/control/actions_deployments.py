@@ -28,6 +28,8 @@ from gateway.store.records import DecisionRecord, DeploymentRecord, EventRecord,
 
 MAKE_WAY_S: Final = 10.0
 """How long a start waits for the rollout it replaces to move its traffic back."""
+REVERT_S: Final = 0.5
+"""How long the answer to a roll back waits to say that it is done."""
 LOOK_S: Final = 0.02
 
 
@@ -241,7 +243,20 @@ class DeploymentActions(Desk):
     async def rollback(self, actor: Actor, deployment_id: str, body: Explain) -> DeploymentRecord:
         """Move all traffic back to the old version, now. Never frozen, never refused for an If-Match."""
         order = Rollback(actor.name, body.reason)
-        return await self._explained(actor, "deployment.rollback", deployment_id, order, body)
+        return await self._reverted(
+            await self._explained(actor, "deployment.rollback", deployment_id, order, body)
+        )
+
+    async def _reverted(self, record: DeploymentRecord) -> DeploymentRecord:
+        """Return the deployment as it is once the workers serve by the old weights, or shortly after anyway.
+
+        They do within milliseconds; a slow one is not waited for, and the answer then says `rolling`.
+        """
+        for _ in range(round(REVERT_S / LOOK_S)):
+            if self._rollouts.open_for(record.service_name) is None:
+                break
+            await asyncio.sleep(LOOK_S)
+        return await self.get_deployment(record.id)
 
     async def _explained(
         self,
@@ -279,7 +294,8 @@ class DeploymentActions(Desk):
         """Take back the last release: roll it back if it is open, else start one to the version before."""
         deployment = self._rollouts.open_for(service_name)
         if deployment is not None:
-            return await self._explained(actor, "service.undo", deployment.id, Undo(actor.name), body)
+            undone = await self._explained(actor, "service.undo", deployment.id, Undo(actor.name), body)
+            return await self._reverted(undone)
         async with self._refusals(actor, "service.undo", service_name):
             before = await self._version_before(self._service(service_name))
         back = StartDeployment(service_name=service_name, to_version=before, strategy="immediate")

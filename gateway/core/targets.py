@@ -119,13 +119,14 @@ def check_target(
     """Refuse a url that must not be connected to.
 
     address: a numeric address its host resolved to; empty: only what the url itself says is judged. allowed:
-    networks (CIDR) it must lie in, if there are any; a socket file counts as 127.0.0.1. own: the gateway's
+    networks (CIDR) it must lie in, if there are any; a socket file and `localhost` count as 127.0.0.1. own: the gateway's
     listeners. Raises ConfigError with the reason.
     """
     target = parse_url(url)
     if target.host.rstrip(".") in _METADATA_NAMES:
         raise ConfigError("", f"{url!r} leads to a metadata service")
-    literal = "127.0.0.1" if target.scheme == "unix" else address or target.address
+    is_here = target.scheme == "unix" or target.host.rstrip(".") == "localhost"  # RFC 6761 §6.3
+    literal = address or target.address or ("127.0.0.1" if is_here else "")
     if not literal:
         return
     reached = _plain(ipaddress.ip_address(literal))

@@ -230,7 +230,8 @@ async def test_an_ended_deployment_takes_no_orders(tmp_path: Path) -> None:
         await made.two_versions()
         record = await made.start()
         await made.settle()
-        await made.actions.rollback(ANN, record.id, Explain(reason="no"))
+        ended = await made.actions.rollback(ANN, record.id, Explain(reason="no"))
+        assert (ended.status, ended.traffic_percent) == ("rolled_back", 0), "the answer says how it ended"
         await made.settle()
         with pytest.raises((Problem, IllegalTransition)) as refused:
             await made.actions.promote(ANN, record.id, Promote())

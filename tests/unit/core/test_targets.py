@@ -148,3 +148,14 @@ def test_no_text_does_anything_but_parse_or_be_refused(text: str) -> None:
         except ConfigError:
             continue
         assert parse_url(url).host or url.startswith("unix:")
+
+
+@pytest.mark.parametrize("url", ["http://localhost:4200", "http://LOCALHOST.:4201", "http://localhost:4201/"])
+def test_localhost_needs_no_name_server_to_be_known_for_the_gateway(url: str) -> None:
+    with pytest.raises(ConfigError, match="back to the gateway"):
+        check_target(url, own=OWN)
+
+
+def test_localhost_is_judged_by_its_address_where_that_is_known() -> None:
+    check_target("http://localhost:4201", "::1", own=OWN)
+    check_target("http://localhost:7200", own=OWN, allowed=("127.0.0.0/8",))
