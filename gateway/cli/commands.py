@@ -8,7 +8,7 @@ import click
 from gateway import __version__, config
 from gateway.cli import operate, rollouts, versions
 from gateway.cli.client import AdminClient
-from gateway.cli.connect import client_command
+from gateway.cli.connect import client_command, client_group
 from gateway.cli.exits import FAILED, OK, USAGE, CliError, Unreachable
 from gateway.cli.output import Output
 from gateway.cli.params import duration
@@ -17,7 +17,8 @@ from gateway.errors import ConfigError, GatewayError
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="gateway")
-def root() -> None:
+@client_group
+def root(**_: str | None) -> None:
     """An HTTP gateway that deploys the services behind it with zero downtime."""
 
 

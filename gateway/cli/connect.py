@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
+from click.core import ParameterSource
 
 from gateway import config
 from gateway.cli.client import AdminClient
@@ -15,6 +16,7 @@ from gateway.cli.output import Output
 from gateway.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
+FORMATS = ("table", "json")
 
 
 def client_command(command: F) -> F:
@@ -24,12 +26,29 @@ def client_command(command: F) -> F:
     def run(
         admin_url: str | None, token: str | None, config_path: str | None, output: str, **arguments: Any
     ) -> Any:
-        return command(api=connect(admin_url, token, config_path), out=Output(output), **arguments)
+        api = connect(_chosen("admin_url", admin_url), _chosen("token", token), config_path)
+        return command(api=api, out=Output(_chosen("output", output) or "table"), **arguments)
 
     wrapped: Any = run
     for option in reversed(_OPTIONS):
         wrapped = option(wrapped)
     return cast(F, wrapped)
+
+
+def client_group(group: F) -> F:
+    """Let a group take the same options before its command's name; behind it they are stronger."""
+    output = click.option("-o", "--output", type=click.Choice(FORMATS), hidden=True)
+    url, token = (click.option(name, hidden=True) for name in ("--admin-url", "--token"))
+    return output(url(token(group)))
+
+
+def _chosen(name: str, value: str | None) -> str | None:
+    """Return an option of the command: as given to it, else to the root, else by environment or default."""
+    context = click.get_current_context()
+    if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        return value
+    above: str | None = context.find_root().params.get(name)
+    return value if above is None else above
 
 
 _OPTIONS = (
@@ -47,7 +66,7 @@ _OPTIONS = (
         type=click.Path(dir_okay=False),
         help="Where to look up address and store; default: config/gateway.toml, /etc/gateway/gateway.toml.",
     ),
-    click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True),
+    click.option("-o", "--output", type=click.Choice(FORMATS), default="table", show_default=True),
 )
 
 

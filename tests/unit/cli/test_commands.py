@@ -399,3 +399,27 @@ def test_the_running_gateway_says_where_it_is(tmp_path: Any, written: str | None
     if written is not None:
         (tmp_path / "gateway.json").write_text(written)
     assert connect.admin_address(settings) == asked
+
+
+def test_options_before_the_command_hold_unless_the_command_says_otherwise(
+    api: Any, cli: Any, made: Any, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def canned(*given: object) -> Any:
+        asked.append(given)
+        return api
+
+    monkeypatch.setattr(connect, "connect", canned)
+    monkeypatch.setenv("GATEWAY_TOKEN", "gw_environment")
+    api.answers["GET deployment/versions"] = made.page(made.version())
+    assert cli("--token", "gw_root", "--admin-url", "http://127.0.0.1:2", "-o", "json", "versions") == 0
+    assert json.loads(capsys.readouterr().out)
+    assert cli("--token", "gw_root", "-o", "json", "versions", "--token", "gw_own", "-o", "table") == 0
+    assert "VERSION" in capsys.readouterr().out
+    assert cli("versions") == 0
+    assert [given[:2] for given in asked] == [
+        ("http://127.0.0.1:2", "gw_root"),
+        (None, "gw_own"),
+        (None, "gw_environment"),
+    ]
