@@ -222,8 +222,10 @@ class RequestReader:
         if name in _SPECIAL_KEYS:
             return self.special.get(name)
         lines = self.lines
+        size = len(name) + 2
         for at in range(0, len(lines), 3):
-            if lines[at][:-2].lower() == name:
+            start = lines[at]
+            if len(start) == size and start[:-2].lower() == name:
                 return lines[at + 1].rstrip(b" \t")
         return None
 
