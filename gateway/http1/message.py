@@ -18,6 +18,9 @@ CONNECTION_CLOSE: Final = b"Connection: close\r\n"
 CONNECTION_KEEP_ALIVE: Final = b"Connection: keep-alive\r\n"
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
+MAX_LENGTH: Final = 2**63 - 1
+"""The longest Content-Length: in the 64 bits of a peer, a longer one would frame another message."""
+
 TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 FIELD_VALUE: Final = re.compile(rb"[\t \x21-\x7e\x80-\xff]*")
 """What a field value may hold (RFC 9110 §5.5): no control character but the tab."""

@@ -13,7 +13,7 @@ from gateway.errors import (
     UnsupportedVersion,
     UriTooLong,
 )
-from gateway.http1.message import CRLF, HEAD_END, line_starts, options_of, spellings
+from gateway.http1.message import CRLF, HEAD_END, MAX_LENGTH, line_starts, options_of, spellings
 from gateway.http1.path import host_of, normal_path, split_absolute
 
 PLAIN: Final = line_starts(
@@ -469,6 +469,8 @@ class RequestReader:
         length = special.get(b"content-length")
         if length is not None:
             self.length = int(length)
+            if self.length > MAX_LENGTH:
+                raise BadRequest("the Content-Length overflows")
         if b"transfer-encoding" in special:
             self._check_coding(special)
         if b"expect" in special:

@@ -5,7 +5,7 @@ from typing import Final
 import httptools
 
 from gateway.errors import BadResponse
-from gateway.http1.message import CRLF, HEAD_END, line_starts, options_of, spellings
+from gateway.http1.message import CRLF, HEAD_END, MAX_LENGTH, line_starts, options_of, spellings
 
 PLAIN: Final = line_starts(
     (
@@ -223,6 +223,8 @@ class ResponseReader:
         length = special.get(b"content-length")
         coding = special.get(b"transfer-encoding")
         if coding is None:
+            if length is not None and int(length) > MAX_LENGTH:
+                raise BadResponse("the response's Content-Length overflows", sent=True)
             return UNTIL_CLOSE if length is None else int(length)
         if length is not None or http10 or coding.lower() != b"chunked":
             raise BadResponse("the response's framing is ambiguous or unknown", sent=True)

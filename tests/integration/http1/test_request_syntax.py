@@ -65,6 +65,10 @@ REFUSED = {
         head(fields=HOST + b"Content-Length: 18446744073709551617\r\n"),
         400,
     ),
+    "length that overflows 63 bits (9112 §6.3)": (
+        head(fields=HOST + b"Content-Length: 9223372036854775808\r\n"),
+        400,
+    ),
     "length and coding (9112 §6.1)": (
         head(fields=HOST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n") + b"0\r\n\r\n",
         400,

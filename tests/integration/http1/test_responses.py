@@ -13,6 +13,9 @@ BAD = {
     "length and coding (9112 §6.3)": (
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
     ),
+    "length that overflows 63 bits (9112 §6.3)": (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9223372036854775808\r\n\r\nok"
+    ),
     "length signed": b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok",
     "length listed": b"HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok",
     "unknown coding (9112 §6.1)": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
