@@ -12,6 +12,7 @@ MEASUREMENTS: Final = {
     "bodies": "rate of 1 GB down and up, and memory with a slow reader",
     "idle": "bytes of memory per idle client connection",
     "routes": "CPU per request against the number of routes and of versions",
+    "differential": "the same odd requests to nginx, HAProxy and the gateway: who takes what",
     "faults": "requests lost while versions, workers and the gateway itself come and go",
     "probes": "CPU of the control process while it probes 1,000 endpoints",
     "judge": "false rollbacks and time to catch, simulated on the real judge",
@@ -24,7 +25,7 @@ def main() -> int:
     if name not in MEASUREMENTS:
         print("usage: python -m bench NAME [options]\n")
         for known, does in MEASUREMENTS.items():
-            print(f"  {known:8} {does}")
+            print(f"  {known:12} {does}")
         return 0 if name in ("-h", "--help") else 2
     run: Callable[[list[str]], int | None] = importlib.import_module(f"bench.{name}").main
     return run(sys.argv[2:]) or 0
