@@ -6,7 +6,7 @@ from bench.peers import contestants, workspace
 
 
 async def test_gateway_is_never_alone_in_taking_a_request_nor_makes_two_of_one() -> None:
-    """No spelling of a message's end makes a request of a body; what peers refuse is refused, or explained."""
+    """No spelling of an end makes a request of a body; what all peers refuse is refused, or explained."""
     with workspace() as folder:
         readings = await differential.compare(contestants("gateway,haproxy,nginx"), folder)
     assert differential.smuggled(readings) == []
