@@ -25,9 +25,9 @@ How it is drawn, one request at a time (f_i = n p_i - floor(n p_i); version i *c
 - Two versions: i is ahead with probability f_i, which leaves one solution, `_two`.
 - Three: one version is ahead, or all but one, so the f_i fix the chance of each state, and the chances of the
   moves solve a 3 x 3 transport problem, `_three`. It has a solution because the mixture above is one.
-- Up to SEVERAL: the f_i no longer fix the chances of the states. `_several` draws by an estimate, so a place
-  may prefer a version somewhat. The windows hold all the same: no draw is made that the rest could not
-  follow.
+- Up to SEVERAL: the f_i no longer fix the chances of the states. `_several` draws by an estimate, and leans
+  at each place of the round towards versions that have had less of that place than their share. The windows
+  hold all the same: no draw is made that the rest could not follow.
 - More: `_many` shuffles an order that keeps the windows, a few turns for each request, whatever their number.
 """
 
@@ -43,6 +43,11 @@ Draw = Callable[[], float]
 _Move = tuple[float, float, tuple[int, ...]]
 """Of three versions: the draws under which the first takes it, and the first or second; who is ahead then."""
 
+LEAN: Final = 0.2
+"""How much more likely, as a power of e, a version becomes at a place that owes it one turn."""
+MOST_LEAN: Final = 50.0
+KEPT_LEANS: Final = 10_000
+"""Places of a round times versions; a longer round goes without, for no cycle of calls is as long."""
 KEPT_MOVES: Final = 4_096
 """Moves of three versions worked out once and kept: enough for weights in whole percents."""
 
@@ -191,11 +196,17 @@ def _several(weights: Sequence[int], draw: Draw) -> Iterator[int]:
     """
     total = sum(weights)
     unneeded = _slack_of_a_round(weights, total)
+    rises = [math.exp(LEAN * weight / total) for weight in weights]
+    fall = math.exp(-LEAN)
+    leans = [[1.0] * len(weights) for _ in range(total if total * len(weights) <= KEPT_LEANS else 0)]
     while True:
         slack = unneeded[:]
         counts = [0] * len(weights)
         for now in range(total):
             candidates, chances = _estimates(weights, total, now, counts)
+            if leans:
+                lean = leans[now]
+                chances = [chance * lean[index] for index, chance in zip(candidates, chances, strict=True)]
             while True:
                 place = _drawn(range(len(candidates)), chances, draw)
                 chosen = candidates[place]
@@ -206,6 +217,9 @@ def _several(weights: Sequence[int], draw: Draw) -> Iterator[int]:
             for before in range(now + 1, end):
                 slack[before] -= 1
             counts[chosen] += 1
+            if leans:
+                leans[now] = [min(each * rise, MOST_LEAN) for each, rise in zip(lean, rises, strict=True)]
+                leans[now][chosen] = max(leans[now][chosen] * fall, 1 / MOST_LEAN)
             yield chosen
 
 
