@@ -30,8 +30,14 @@ export function rollout(one, role, now, seenAt) {
     h("p", { class: "verdict" }, one.summary || "No verdict yet."),
     one.warning ? h("p", { class: "warn" }, one.warning) : null,
     evidence(one.verdict),
+    waits ? h("p", { class: "warn" }, isWorse(one) ? "It waits for you. The evidence says: roll back." : "It waits for you: resume, or roll back.") : null,
     may(role, "deployer") ? moves(one) : null,
   );
+}
+
+/** Whether it was stopped by evidence against the new version: then going on is not the first thing to offer. */
+function isWorse(one) {
+  return one.status === "paused" && one.verdict?.verdict === "abort";
 }
 
 function progress(one, now, seenAt) {
@@ -72,8 +78,8 @@ function moves(one) {
   const button = (move, label, tone) => h("button", { type: "button", class: tone, "data-action": move, "data-id": one.id }, label);
   return h(
     "div", { class: "buttons" },
-    button("rollback", "Roll back", "danger"),
-    one.status === "paused" ? button("resume", "Resume", "main") : button("pause", "Pause"),
+    button("rollback", "Roll back", isWorse(one) ? "danger main" : "danger"),
+    one.status === "paused" ? button("resume", isWorse(one) ? "Resume in spite of it" : "Resume", isWorse(one) ? null : "main") : button("pause", "Pause"),
     button("promote", "Next step"),
     one.trafficPercent < 100 ? button("promote-full", "All traffic now") : button("complete", "Complete now"),
   );
@@ -161,7 +167,7 @@ export function events(list) {
     event.kind,
     [event.service, event.version].filter(Boolean).join(" "),
     event.actor,
-    event.data.reason ?? event.data.text ?? Object.entries(event.data).map(([name, value]) => `${name} ${JSON.stringify(value)}`).join(", "),
+    event.data.reason ?? event.data.text ?? Object.entries(event.data).filter(([, value]) => value !== null).map(([name, value]) => `${name} ${JSON.stringify(value)}`).join(", "),
   ]);
   return table(["Time", "What", "About", "By", "Detail"], rows, (index) => list[index].id, "Nothing has happened yet.");
 }

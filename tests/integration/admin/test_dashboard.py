@@ -187,6 +187,27 @@ if CHROMIUM.exists():
             ]
             assert (actor.name, deployment_id, body.reason) == ("deployer", "dep-1", "errors at login")
 
+    async def test_what_is_offered_first_follows_the_evidence() -> None:
+        """Guards a tired person from the big blue button that goes on with what was stopped for being worse."""
+        bench = Bench()
+        furnish(bench)
+        paused = {
+            "status": "paused",
+            "phase": "paused",
+            "steps": [10, 100],
+            "trafficPercent": 10,
+            "remainingMs": None,
+        }
+        first = """async ([one, verdict]) => {
+            const { rollout } = await import("/views.js");
+            const figures = { newAnswers: 9, newErrors: 9, newRate: 100, oldAnswers: 9, oldErrors: 0, oldRate: 0 };
+            const shown = rollout({ ...one, verdict: { verdict, ...figures } }, "deployer", 0, 0);
+            return shown.querySelector("button.main").textContent;
+        }"""
+        async with signed_in(bench, "viewer", []) as tab:
+            assert await tab.evaluate(first, [paused, "abort"]) == "Roll back"
+            assert await tab.evaluate(first, [paused, "hold"]) == "Resume"
+
     async def test_a_viewer_sees_no_buttons_and_no_audit() -> None:
         bench = Bench()
         furnish(bench)
