@@ -229,6 +229,18 @@ class RequestReader:
                 return lines[at + 1].rstrip(b" \t")
         return None
 
+    def referer_and_agent(self) -> tuple[bytes, bytes]:
+        """Return what the access log wants to know of every request; empty: not said."""
+        referer = agent = b""
+        lines = self.lines
+        for at in range(0, len(lines), 3):
+            size = len(lines[at])
+            if size == 9 and not referer and lines[at].lower() == b"referer: ":
+                referer = lines[at + 1].rstrip(b" \t")
+            elif size == 12 and not agent and lines[at].lower() == b"user-agent: ":
+                agent = lines[at + 1].rstrip(b" \t")
+        return referer, agent
+
     def drop(self, name: bytes) -> None:
         """Remove every field called `name` (lower case) from what is passed on."""
         lines = self.lines

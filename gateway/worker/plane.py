@@ -353,6 +353,7 @@ class Plane:
         assert self.log is not None
         request, client = exchange.request, exchange.client
         service, version, endpoint = exchange.service, exchange.version, exchange.last_endpoint
+        referer, agent = request.referer_and_agent()
         self.log.add(
             time.time(),
             client.peer,
@@ -363,8 +364,8 @@ class Plane:
             exchange.content_bytes,
             int((time.monotonic() - exchange.began) * 1e6),
             request.host,
-            request.field(b"referer") or b"",
-            request.field(b"user-agent") or b"",
+            referer,
+            agent,
             service.name if service else "",
             version.name if version else "",
             endpoint.url if endpoint else "",

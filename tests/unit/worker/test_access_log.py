@@ -118,7 +118,8 @@ async def test_lines_are_written_without_being_asked(
     log.close()
 
 
-async def test_long_list_is_written_at_once(tmp_path: Path) -> None:
+async def test_long_list_is_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access_log, "PIECE_BYTES", 10_000)
     path = tmp_path / "log"
     log = AccessLog("json", str(path))
     log.start()
