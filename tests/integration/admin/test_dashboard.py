@@ -188,7 +188,7 @@ if CHROMIUM.exists():
             assert (actor.name, deployment_id, body.reason) == ("deployer", "dep-1", "errors at login")
 
     async def test_what_is_offered_first_follows_the_evidence() -> None:
-        """Guards a tired person from the big blue button that goes on with what was stopped for being worse."""
+        """Guards a tired person from the big blue button that goes on with what was stopped as worse."""
         bench = Bench()
         furnish(bench)
         paused = {
@@ -200,7 +200,8 @@ if CHROMIUM.exists():
         }
         first = """async ([one, verdict]) => {
             const { rollout } = await import("/views.js");
-            const figures = { newAnswers: 9, newErrors: 9, newRate: 100, oldAnswers: 9, oldErrors: 0, oldRate: 0 };
+            const figures = { newAnswers: 9, newErrors: 9, newRate: 100,
+                oldAnswers: 9, oldErrors: 0, oldRate: 0 };
             const shown = rollout({ ...one, verdict: { verdict, ...figures } }, "deployer", 0, 0);
             return shown.querySelector("button.main").textContent;
         }"""
