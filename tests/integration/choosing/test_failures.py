@@ -1,9 +1,11 @@
 """Endpoints and versions that fail: traffic leaves them, no client notices, and it comes back."""
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -124,3 +126,60 @@ async def test_attempts_stay_within_the_budget_when_every_upstream_fails(tmp_pat
         assert attempts > report.sent
         # Budgets are by whole seconds of the clock: the first and the last are counted though cut short.
         assert attempts <= 1.2 * report.sent + 10 * (seconds + 2)
+
+
+async def test_an_open_breaker_survives_a_crash_of_control(tmp_path: Path) -> None:
+    policies = f"breaker = {{ failure_threshold = {THRESHOLD}, reset_timeout = 600000 }}"
+    async with World(tmp_path, workers=WORKERS, policies=policies) as world, upstreams("v2", 2) as made:
+        version_id = await register(world, made, weight=100)
+        await give_weight(world, await world.version_id("v1.0"), 0)
+        bad, good = made
+        async with load(world) as requests:
+            await world.until(lambda: len(bad.seen) > 20, "traffic")
+            bad.status = 503
+            await world.until(lambda: world_says_open(world, bad), "the breaker to open")
+            before = await endpoint_of(world, bad)
+            await world.until(lambda: stored_failures(world, version_id) >= THRESHOLD, "it to be stored")
+            await world.kill_control()
+            world.start_gateway()
+            await world.until(lambda: world.all_workers_serve(), "the workers to be replaced")
+            after = await endpoint_of(world, bad)
+            assert after["circuitState"] == "OPEN"
+            assert after["failureCount"] == before["failureCount"]
+            assert within_a_second(after["lastFailureTime"], before["lastFailureTime"])
+            assert within_a_second(after["nextAttemptTime"], before["nextAttemptTime"])
+            assert (await world.version(version_id))["failureCount"] == before["failureCount"]
+            seen, served = len(bad.seen), len(good.seen)
+            await world.until(lambda: len(good.seen) > served + 200, "the other endpoint to serve")
+            assert len(bad.seen) == seen
+        report = requests.report()
+        assert report.lost == {}, report.examples
+
+
+def stored_failures(world: World, version_id: str) -> int:
+    with closing(sqlite3.connect(world.folder / "gateway.db")) as store:
+        query = "SELECT failure_count FROM gateway_service_version WHERE id = ?"
+        (row,) = store.execute(query, (version_id,))
+    return int(row[0])
+
+
+def within_a_second(one: object, other: object) -> bool:
+    """Compare two times; what was stored in monotonic seconds comes back with a clock's error."""
+    times = [datetime.fromisoformat(str(each)) for each in (one, other)]
+    return abs((times[0] - times[1]).total_seconds()) < 1
+
+
+async def test_a_version_takes_no_request_before_its_first_probe_has_passed(tmp_path: Path) -> None:
+    async with World(tmp_path, workers=WORKERS) as world, upstreams("v2") as made:
+        made[0].is_healthy = False
+        body = {"serviceName": "auth", "version": "v2", "url": made[0].url}
+        version_id = (await world.api("POST", "deployment/versions", body, expect=201))["id"]
+        await give_weight(world, version_id, 50)
+        async with load(world) as requests:
+            await world.until(lambda: requests.ok > 200, "requests")
+            assert made[0].seen == []
+            assert not await world.is_active(version_id)
+            made[0].is_healthy = True
+            await world.until(lambda: len(made[0].seen) > 50, "its share of the traffic")
+        report = requests.report()
+        assert report.lost == {}, report.examples
