@@ -5,9 +5,12 @@ waits in it, so nobody closes or shuts one down while control lives: a dead work
 healthy one, and sockets of slots that no longer have a worker stay lent.
 """
 
+import ctypes
 import errno
 import os
 import socket
+import struct
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -19,6 +22,17 @@ BACKLOG: Final = 4096
 """Connections that may wait in one socket; the kernel caps it at `net.core.somaxconn`."""
 FIRST_ACTIVATED_FD: Final = 3
 ANY_HOST: Final = "0.0.0.0"  # noqa: S104 - `:4200` means every interface, as everywhere
+
+
+SO_ATTACH_FILTER: Final = 26
+"""Linux's number, which `socket` does not have."""
+NO_SYN: Final = (
+    (0x30, 0, 0, 13),  # load the byte of flags of the TCP header, where the packet begins (RFC 9293 §3.1)
+    (0x45, 0, 1, 0x02),  # SYN?
+    (0x06, 0, 0, 0),  # drop it
+    (0x06, 0, 0, 0xFFFFFFFF),  # anything else: keep all of it
+)
+"""A classic BPF program, as (code, jump if true, jump if false, operand)."""
 
 
 class AddressTaken(ConfigError):
@@ -104,6 +118,17 @@ class Listeners:
         for index, listen in enumerate(self.listens):
             self._bind_slots(index, listen)
 
+    def bar(self) -> bool:
+        """Have the kernel drop new clients' first packets at the sockets we bound; handshakes go on.
+
+        After a moment nobody is under way to the queues any more, and a socket whose queue has been taken can
+        be closed without resetting anybody. Sockets that systemd opened stay as they are: they outlive us.
+        Returns whether there is a reason to wait that moment.
+        """
+        ours = [one.sock for one in self.held if one.sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)]
+        barred = list(map(drop_first_packets, ours))
+        return any(barred)
+
     def close(self) -> None:
         """Close every socket: only when control ends for good, or gives them to its successor."""
         for held in self.held:
@@ -163,6 +188,24 @@ class Listeners:
             raise ConfigError("listen.address", f"{address} cannot be bound: {exc.strerror}") from exc
         sock.setblocking(False)
         return sock
+
+
+def drop_first_packets(sock: socket.socket) -> bool:
+    """Let a listening TCP socket ignore every SYN from now on; False if this system cannot.
+
+    Who connects asks again after a second, and is refused then, when the socket is closed.
+    """
+    if sys.platform != "linux":
+        return False
+    program = b"".join(struct.pack("HBBI", *instruction) for instruction in NO_SYN)
+    code = ctypes.create_string_buffer(program)
+    try:
+        sock.setsockopt(
+            socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(NO_SYN), ctypes.addressof(code))
+        )
+    except OSError:
+        return False
+    return True
 
 
 def names_of(held: Iterable[Held]) -> tuple[ListenerName, ...]:

@@ -42,6 +42,8 @@ FORK_RETRY_S: Final = 10.0
 ORPHANS_S: Final = 2.0
 QUIET_S: Final = 0.3
 """Orphans try the link every 100 ms: after three tries without a new one, all have come."""
+HANDSHAKES_S: Final = 0.25
+"""For clients whose connection is under way when the gateway stops: a round trip."""
 GRACE_S: Final = 3.0
 """Beyond a drain's deadline, before a worker is killed."""
 
@@ -152,6 +154,8 @@ class Supervisor:
     async def stop(self, deadline_s: float) -> None:
         """Stop accepting, let the workers finish for up to `deadline_s` seconds, and end them all."""
         self._begin_stop()
+        if self.listeners.bar():
+            await asyncio.sleep(HANDSHAKES_S)
         self.listeners.close()
         for peer in list(self.hub.peers.values()):
             peer.drain(deadline_s)

@@ -141,3 +141,30 @@ def test_sockets_activated_for_another_process_are_left_alone() -> None:
     listeners = Listeners([ListenSpec("127.0.0.1:0")], 1)
     listeners.adopt_activated({"LISTEN_PID": "1", "LISTEN_FDS": "1"})
     assert listeners.held == []
+
+
+def test_barred_sockets_keep_who_waits_and_take_nobody_new(made: list[Listeners]) -> None:
+    """Who came while a queue was taken and its socket closed would be reset: nobody comes then."""
+    listeners = bind(made, "127.0.0.1:0", slots=1)
+    sock = listeners.held[0].sock
+    address = sock.getsockname()
+    with socket.create_connection(address) as waiting, socket.socket() as late:
+        assert listeners.bar()
+        late.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            late.connect(address)
+        accepted, peer = sock.accept()
+        accepted.close()
+        assert peer == waiting.getsockname()
+    with pytest.raises(BlockingIOError):
+        sock.accept()
+
+
+def test_a_socket_the_manager_keeps_is_not_barred() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        listeners = Listeners([ListenSpec("{}:{}".format(*sock.getsockname()))], 1)
+        listeners.adopt(ListenerName("", 0), os.dup(sock.fileno()))
+        assert len(listeners.held) == 1
+        assert not listeners.bar()
+        socket.create_connection(sock.getsockname(), timeout=30).close()
+        listeners.close()
