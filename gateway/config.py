@@ -210,6 +210,7 @@ def apply_environment(tree: dict[str, Any], environ: Mapping[str, str]) -> None:
 def check(tree: Mapping[str, Any]) -> Config:
     """Return the tree as checked structs. Raises ConfigError with the first bad key's path."""
     camel = _camel(tree, "")
+    _switch_off(camel.get("service"))
     try:
         config = msgspec.convert(camel, Config)
     except msgspec.ValidationError as exc:
@@ -344,6 +345,17 @@ def _scalar(raw: str) -> Any:
         return tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
         return raw
+
+
+def _switch_off(services: Any) -> None:
+    """Let `false` switch off what is off unless it is given, too: TOML has no null to say so with."""
+    for service in services if isinstance(services, list) else ():
+        if isinstance(service, dict):
+            for name in ("sticky", "fallback", "concurrency"):
+                if service.get(name) is False:
+                    del service[name]
+            if service.get("smokeTests") is False:
+                service["smokeTests"] = {}
 
 
 def _camel(value: Any, path: str) -> Any:

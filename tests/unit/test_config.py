@@ -167,3 +167,12 @@ def test_url_that_leads_where_none_may_is_refused_by_its_path(tmp_path: Path, li
 def test_webhook_may_leave_the_allowed_targets(tmp_path: Path) -> None:
     text = '[admin]\nallowed_targets = ["127.0.0.0/8"]\n' + SERVICE
     assert load(tmp_path, text + 'webhooks = [{ url = "https://192.0.2.1/chat" }]').service[0].webhooks
+
+
+def test_false_switches_off_what_has_no_default_as_well(tmp_path: Path) -> None:
+    lines = "".join(f"{name} = false\n" for name in ("sticky", "fallback", "concurrency", "smoke_tests"))
+    service = load(tmp_path, SERVICE + lines).service[0]
+    assert (service.sticky, service.fallback, service.concurrency) == (None, None, None)
+    assert service.smoke_tests is not None and service.smoke_tests.endpoints == (), (
+        "none, not the default one"
+    )
