@@ -26,7 +26,13 @@ http {{
   fastcgi_temp_path fcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
 """
 NGINX_UPSTREAM: Final = """
-  server {{ listen 127.0.0.1:{port} backlog=4096; default_type text/plain; return 200 "{answer}"; }}
+  server {{
+    listen 127.0.0.1:{port} backlog=4096; default_type text/plain;
+    location / {{ return 200 "{answer}"; }}
+    location /api/ {{
+      add_header ETag $request_id; add_header X-Request-ID $request_id; return 200 "{answer}";
+    }}
+  }}
 }}
 """
 NGINX_PROXY: Final = """

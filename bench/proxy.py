@@ -45,7 +45,11 @@ BROWSER_FIELDS: Final = (
     ("Upgrade-Insecure-Requests", "1"),
 )
 """What a browser sends with a page load: ten fields, about 800 bytes with the request line and Host."""
-PROFILES: Final = {"small": (), "browser": BROWSER_FIELDS}
+PROFILES: Final = {"small": (), "browser": BROWSER_FIELDS, "varied": BROWSER_FIELDS}
+VARIED: Final = "varied"
+"""The browser's fields, but no two heads alike: path, query, User-Agent and Cookie differ from one request
+to the next, ETag and X-Request-ID from one response to the next. The gateway does not read again a head that
+equals its connection's last one, which the other two profiles always do: they are its best case."""
 WITH_LOG: Final = "gateway with JSON log"
 
 Rounds = dict[str, dict[str, list[float]]]
@@ -61,13 +65,15 @@ def main(arguments: list[str]) -> int:
                 if lacking := check_duties(server):
                     print(f"note: {name} does not add {', '.join(lacking)}")
         with running(starts, subfolder(folder, "load")) as servers:
-            results = {profile: measure(profile, servers, options, folder) for profile in PROFILES}
+            results = {profile: measure(profile, servers, options, folder) for profile in options.profiles}
     summaries = {profile: summarise(rounds) for profile, rounds in results.items()}
     for profile, summary in summaries.items():
         rounds = f"{options.rounds} rounds of {options.seconds} s"
         print(f"\n{profile}: medians of {rounds}, {options.connections} connections\n")
         print(report.table(*rows(summary)))
     report.save("proxy", {"options": vars(options), "medians": summaries, "rounds": results})
+    print("\nAs one table\n")
+    print(report.table(*side_by_side(summaries)))
     bars = {profile: [summary[name]["cpu_us"] for name in starts] for profile, summary in summaries.items()}
     report.save_bars("proxy", "CPU µs per proxied request (less is better)", list(starts), bars)
     return 0
@@ -79,6 +85,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, default=3, help="load per server, profile and round")
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--only", default="", help="comma-separated names of the servers to run")
+    parser.add_argument("--profiles", nargs="+", choices=list(PROFILES), default=list(PROFILES))
     return parser.parse_args(arguments)
 
 
@@ -89,7 +96,14 @@ def measure(profile: str, servers: Servers, options: argparse.Namespace, folder:
     }
     fields = PROFILES[profile]
     for server in servers.values():
-        run_wrk(server.port, seconds=1, connections=options.connections, folder=folder, fields=fields)
+        run_wrk(
+            server.port,
+            seconds=1,
+            connections=options.connections,
+            folder=folder,
+            fields=fields,
+            vary=profile == VARIED,
+        )
     for name, server in interleaved(servers, options.rounds):
         for key, value in once(profile, server, options, folder).items():
             results[name][key].append(value)
@@ -106,6 +120,7 @@ def once(profile: str, server: ServerProcess, options: argparse.Namespace, folde
         connections=options.connections,
         folder=folder,
         fields=PROFILES[profile],
+        vary=profile == VARIED,
     )
     spent = cpu_ns(pids) - before
     if run.errors:

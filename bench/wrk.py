@@ -21,6 +21,27 @@ end
 """
 
 
+VARY_LUA: Final = """
+local count, heads = 0, {}
+local function vary(k)
+  local own = {}
+  for name, value in pairs(wrk.headers) do own[name] = value end
+  own["User-Agent"] = (own["User-Agent"] or "bench") .. "/" .. k
+  own["Cookie"] = (own["Cookie"] or "") .. string.format("id=%08x", k * 104729)
+  local target = string.format("/api/v1/orders/%d?page=%d&sort=price", k * 7919, k)
+  return wrk.format("GET", target, own)
+end
+init = function(args)
+  for k = 1, 997 do heads[k] = vary(k) end
+end
+request = function()
+  count = count % 997 + 1
+  return heads[count]
+end
+"""
+"""Every request has another path, query, User-Agent and Cookie. Made before: wrk must not be what is slow."""
+
+
 class WrkSummary(msgspec.Struct, frozen=True):
     """What one run saw. errors: connections that broke and answers other than 2xx and 3xx."""
 
@@ -44,13 +65,17 @@ def run_wrk(
     folder: Path,
     fields: Sequence[tuple[str, str]] = (),
     path: str = "/",
+    vary: bool = False,
 ) -> WrkSummary:
-    """Load a server with one wrk thread, closed loop. seconds: wrk takes whole ones only."""
+    """Load a server with one wrk thread, closed loop.
+
+    seconds: wrk takes whole ones only. vary: no two requests in a row are alike.
+    """
     program = find_program("wrk")
     if program is None:
         raise SystemExit("wrk is not installed: apt-get install wrk")
     script = folder / "summary.lua"
-    script.write_text(SUMMARY_LUA)
+    script.write_text(SUMMARY_LUA + (VARY_LUA if vary else ""))
     command = [program, "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script)]
     for name, value in fields:
         command += ["-H", f"{name}: {value}"]
