@@ -165,3 +165,15 @@ def rows(summary: dict[str, dict[str, float]]) -> tuple[list[str], list[list[str
         for name, row in summary.items()
     ]
     return head, body
+
+
+def side_by_side(summaries: dict[str, dict[str, dict[str, float]]]) -> tuple[list[str], list[list[str]]]:
+    """Return the head and the rows of one table of all profiles: CPU, and its ratio to HAProxy's."""
+    head = ["CPU µs per request (× HAProxy)", *summaries]
+    names = next(iter(summaries.values()))
+    return head, [[name, *(cell(summary[name]) for summary in summaries.values())] for name in names]
+
+
+def cell(row: dict[str, float]) -> str:
+    ratio = row.get("cpu_to_haproxy")
+    return f"{row['cpu_us']:.1f}" + (f" ({ratio:.2f})" if ratio is not None else "")
