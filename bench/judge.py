@@ -171,7 +171,7 @@ def _dead() -> list[Cell]:
             ),
             bad_from=died,
             deadline=died + 15,
-            at_least=99.5,  # rarely the old version has a bad ten seconds just then, and more is waited for
+            at_least=99.5,  # one run in some hundreds waits for more than this, for a cause nobody has looked into
         )
         for percent in (10, 50, 90)
     ]
