@@ -244,8 +244,15 @@ def diff(old: Config, new: Config) -> list[str]:
     lines = []
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key):
-            lines.append(f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}")
+            lines.append(f"{key}: {_told(before.get(key, 'absent'))} -> {_told(after.get(key, 'absent'))}")
     return lines
+
+
+def _told(value: Any) -> Any:
+    """Return a value as a log may hold it: without secrets."""
+    if isinstance(value, Mapping):
+        return {name: "…" if name == "secret" and each else _told(each) for name, each in value.items()}
+    return [_told(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _check_gateway(config: Config) -> None:

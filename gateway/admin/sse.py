@@ -58,35 +58,39 @@ class EventFeed:
     ) -> AsyncIterator[bytes]:
         """Yield the stream's bytes from the event after id `after` on.
 
-        is_welcome: asked at every heartbeat whether the client's token still holds; the stream ends when not.
+        is_welcome: asked at every heartbeat, however much happens, whether the client's token still holds;
+        the stream ends when not.
         """
-        woken = asyncio.Event()
+        woken, clock = asyncio.Event(), asyncio.get_running_loop().time
+        next_beat = clock() + self._heartbeat_s
         self._waiting.add(woken)
         self.open += 1
         try:
             yield f"retry: {RETRY_MS}\n\n".encode()
             while not self.is_closed:
+                if clock() >= next_beat:
+                    if not await is_welcome():
+                        return
+                    next_beat = clock() + self._heartbeat_s
+                    yield b": still here\n\n"
                 woken.clear()
                 events = await self._store.events(after=after, limit=BATCH, service=service)
                 if events:
                     after = events[-1].id
                     yield b"".join(encode_event(event) for event in events)
-                elif not await self._rest(woken):
-                    if not await is_welcome():
-                        return
-                    yield b": still here\n\n"
+                else:
+                    await self._rest(woken, next_beat)
         finally:
             self._waiting.discard(woken)
             self.open -= 1
 
-    async def _rest(self, woken: asyncio.Event) -> bool:
-        """Wait to be woken, for one heartbeat at most. Returns whether it was."""
+    async def _rest(self, woken: asyncio.Event, until: float) -> None:
+        """Wait to be woken. until: loop time; no longer than that."""
         try:
-            async with asyncio.timeout(self._heartbeat_s):
+            async with asyncio.timeout_at(until):
                 await woken.wait()
         except TimeoutError:
-            return False
-        return True
+            return
 
 
 def encode_event(record: EventRecord) -> bytes:

@@ -1,7 +1,7 @@
 """What operators may do with services: declare, show, change, hold, delete."""
 
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
@@ -16,6 +16,9 @@ from gateway.core.service import ServiceSettings
 from gateway.errors import ConfigError
 from gateway.store.api import Page
 from gateway.store.records import ServiceRecord
+
+HIDDEN: Final = "…"
+"""Stands for a secret wherever one would be shown."""
 
 
 class ServiceActions(VersionActions):
@@ -107,6 +110,10 @@ class ServiceActions(VersionActions):
         if settings.fallback is not None and settings.fallback.url is not None:
             self._check_url("/fallback/url", settings.fallback.url, is_target=False)
         for index, hook in enumerate(settings.webhooks):
+            if hook.secret == HIDDEN:
+                raise invalid(
+                    f"/webhooks/{index}/secret", "is what stands for a secret: send the secret itself"
+                )
             self._check_url(f"/webhooks/{index}/url", hook.url, is_target=False, is_hook=True)
         try:
             context_of(settings.tls)
@@ -130,5 +137,5 @@ def merged(target: Any, patch: Any) -> Any:
 def _without_secrets(value: Any) -> Any:
     """Return a patch as the audit may keep it: whatever is called `secret` is left out."""
     if isinstance(value, dict):
-        return {name: "…" if name == "secret" else _without_secrets(each) for name, each in value.items()}
+        return {name: HIDDEN if name == "secret" else _without_secrets(each) for name, each in value.items()}
     return [_without_secrets(each) for each in value] if isinstance(value, list) else value

@@ -176,3 +176,11 @@ def test_false_switches_off_what_has_no_default_as_well(tmp_path: Path) -> None:
     assert service.smoke_tests is not None and service.smoke_tests.endpoints == (), (
         "none, not the default one"
     )
+
+
+def test_reload_tells_no_secret(tmp_path: Path) -> None:
+    hook = 'webhooks = [{ url = "http://127.0.0.1:1/", secret = "%s" }]'
+    old, new = (load(tmp_path, SERVICE + hook % secret) for secret in ("hunter2", "swordfish"))
+    (line,) = config.diff(old, new)
+    assert line.startswith("service.auth.webhooks: ")
+    assert "hunter2" not in line and "swordfish" not in line

@@ -5,6 +5,7 @@ from msgspec.structs import replace
 from gateway.admin import views
 from gateway.admin.call import Call, Reply, created, part, tagged
 from gateway.admin.schemas import ServiceView, view
+from gateway.control.actions_services import HIDDEN
 from gateway.store.api import Page
 from gateway.store.records import ServiceRecord
 
@@ -69,6 +70,5 @@ def _shown(record: ServiceRecord) -> Reply:
 
 def _without_secrets(record: ServiceRecord) -> ServiceRecord:
     """Return the record as a viewer may see it: the keys that sign webhooks are not shown."""
-    hidden = {"secret": "…"}
-    hooks = tuple(replace(hook, **hidden) if hook.secret else hook for hook in record.settings.webhooks)
+    hooks = tuple(replace(hook, secret=HIDDEN) if hook.secret else hook for hook in record.settings.webhooks)
     return replace(record, settings=replace(record.settings, webhooks=hooks))

@@ -56,6 +56,14 @@ async def test_what_was_missed_comes_before_what_happens(bench: Bench) -> None:
     assert feed.open == 0
 
 
+async def test_a_stream_that_never_rests_ends_with_its_token_too(bench: Bench) -> None:
+    """Guards against a revoked token that goes on listening for as long as something happens all the time."""
+    feed = EventFeed(bench.store, heartbeat_s=0.0)
+    bench.store.event_records = [event(number) for number in range(1, 500)]
+    pieces = [piece async for piece in feed.stream(0, None, gone)]
+    assert [ids(piece) for piece in pieces] == [[]], "only what opens the stream"
+
+
 async def test_an_event_between_reading_and_resting_is_not_missed(bench: Bench) -> None:
     feed = EventFeed(bench.store)
     read = bench.store.events

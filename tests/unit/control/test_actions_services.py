@@ -82,6 +82,15 @@ async def test_a_webhook_secret_is_not_in_the_audit(tmp_path: Path) -> None:
         assert "hunter2" not in str(await made.audit())
 
 
+async def test_what_stands_for_a_secret_does_not_become_one(tmp_path: Path) -> None:
+    """Guards a webhook's signature from settings that were read, edited and sent back."""
+    async with desk(tmp_path) as made:
+        await made.service("mail")
+        hook = {"url": "http://127.0.0.1:1/x", "secret": "…"}
+        problem = await refusal(made.actions.patch_service(ROOT, "mail", {"webhooks": [hook]}))
+        assert (problem.status, problem.errors[0].pointer) == (422, "/webhooks/0/secret")
+
+
 @pytest.mark.parametrize(
     ("target", "patch", "result"),
     [
