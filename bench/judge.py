@@ -171,7 +171,7 @@ def _dead() -> list[Cell]:
             ),
             bad_from=died,
             deadline=died + 15,
-            at_least=99.5,  # one run in some hundreds waits for more than this, for a cause nobody has looked into
+            at_least=99.5,  # one run in hundreds takes longer; the cause is not established
         )
         for percent in (10, 50, 90)
     ]
