@@ -16,6 +16,8 @@ import h11
 import pytest
 
 from gateway.core.limits import Timeouts
+from gateway.core.retry import RetrySettings
+from gateway.core.service import ConcurrencySettings
 from gateway.link.snapshot import ProxySettings
 from tests.integration.http1.proxying import Peer, Proxy, Upstream, eventually, proxying
 
@@ -44,6 +46,9 @@ async def watched(*upstreams: Upstream, **settings: Any) -> AsyncIterator[Proxy]
         await eventually(lambda: counts.in_flight == counts.streams == 0)
         for endpoint in plane._endpoints():
             assert endpoint.in_flight == endpoint.streams == 0
+        for gate in plane._gates.values():
+            assert gate._running == 0
+            assert not gate._waiting
         for pool in plane._pools:
             assert not pool._connecting
             assert all(each.is_open and each.is_reusable for each in pool._idle)
@@ -312,6 +317,55 @@ async def test_no_byte_of_a_response_reaches_another_exchange(seed: int) -> None
                     return
 
         await many(150, attack)
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_everything_at_once_leaves_nothing_behind(seed: int) -> None:
+    """Uploads cut short, clients and upstreams that vanish or stall, retries, and a short queue."""
+    chance = Random(seed)
+    tokens: set[bytes] = set()
+
+    async def script(peer: Peer) -> None:
+        while True:
+            head = await peer.head()
+            token = re.findall(rb"<[0-9a-f]{8}>", head.split(b" ")[1])[0]
+            length = int((re.findall(rb"Content-Length: (\d+)", head) or [b"0"])[0])
+            if chance.random() < 0.9:
+                await peer.exactly(length)
+                length = 0
+            end = chance.random()
+            if end < 0.1:
+                await peer.rest()
+            elif end < 0.2:
+                peer.reset()
+            if end < 0.3 or peer.writer.transport.is_closing():
+                return
+            peer.send(response_to(token, chance)[0])
+            if length or chance.random() < 0.2:
+                return
+
+    async def attack(proxy: Proxy, own: Random) -> None:
+        client = await proxy.client()
+        for _ in range(own.randrange(1, 4)):
+            token = b"<%08x>" % own.getrandbits(32)
+            tokens.add(token)
+            method = own.choice((b"GET", b"HEAD", b"POST", b"PUT"))
+            size = own.choice((0, 5, 70_000, 400_000)) if method.startswith(b"P") else 0
+            data = b"%b /%b HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % (method, token, size)
+            data = (data + bytes(size))[: own.randrange(1, len(data) + size) if own.random() < 0.1 else None]
+            await send_in_pieces(client, data, own)
+            if own.random() < 0.15:
+                client.reset()
+                return
+            answer, goes_on = await one_answer(client, is_head=method == b"HEAD")
+            assert set(re.findall(rb"<[0-9a-f]{8}>", answer)) & tokens <= {token}, (token, answer)
+            if not goes_on:
+                return
+
+    queue = ConcurrencySettings(limit=6, queue=8, queue_timeout=100)
+    retry = RetrySettings(attempts=3, budget_min_per_second=1000)
+    async with watched(Upstream(script), Upstream(script), concurrency=queue, retry=retry) as proxy:
+        await many(100, lambda number: attack(proxy, Random(f"{seed} {number}")))
 
 
 async def one_answer(client: Peer, *, is_head: bool) -> tuple[bytes, bool]:
