@@ -160,18 +160,21 @@ class Plane:
         if live.table is self._table:
             return
         self._table = live.table
-        for policy in self.policies.values():
-            if policy.fallback_endpoint is not None:
-                policy.fallback_endpoint.pool.close()
-        self.policies = {}
+        before, self.policies = self.policies, {}
         services = live.table.services
         for name in self._gates.keys() - services.keys():
             self._gates.pop(name).configure(None, paused=False)
         for service in services.values():
+            policy = before.get(service)
+            if policy is not None and policy.gate is None:  # the same service, and the same settings for all
+                self.policies[service] = before.pop(service)
+                continue
             self._compile(service)
-            for version in service.versions:
-                for endpoint in version.endpoints:
-                    endpoint.pool.configure(service.settings, live.proxy)
+            for endpoint in service.endpoints():
+                endpoint.pool.configure(service.settings, live.proxy)
+        for policy in before.values():
+            if policy.fallback_endpoint is not None:
+                policy.fallback_endpoint.pool.close()
 
     def _make_pool(self, endpoint: Endpoint, settings: ServiceSettings, proxy: ProxySettings) -> Pool:
         pool = Pool(endpoint, settings, proxy)

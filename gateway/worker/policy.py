@@ -1,6 +1,7 @@
 """A service's settings, compiled once per table for the requests of this worker."""
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from gateway.core.limits import Timeouts
@@ -50,9 +51,15 @@ class Policy:
         header = _version_header(settings.version_header)
         self.version_header = header.name.lower().encode() if header else b""
         """Lower case; empty: switched off."""
-        self.version_allow = Networks(header.allow_from if header else ())
+        self.version_allow = _networks(header.allow_from if header else ())
         self.sticky = service.sticky is not None
         self.issues_cookie = service.sticky.issue_cookie if service.sticky else False
+
+
+@lru_cache(maxsize=64)
+def _networks(texts: tuple[str, ...]) -> Networks:
+    """Return the networks of a setting that a thousand services may share."""
+    return Networks(texts)
 
 
 def _version_header(settings: VersionHeaderSettings | bool) -> VersionHeaderSettings | None:
