@@ -1,0 +1,61 @@
+"""What a worker's data plane makes of a table that was swapped."""
+
+from gateway.core.service import FallbackSettings, RouteSettings, ServiceSettings
+from gateway.link.snapshot import ProxySettings, ServiceSnap, Snapshot
+from gateway.worker.plane import Plane
+
+
+def service(name: str, *, paused: bool = False, fallback: str | None = None) -> ServiceSnap:
+    settings = ServiceSettings(
+        routes=(RouteSettings(path=f"/{name}"),),
+        fallback=FallbackSettings(url=fallback) if fallback else None,
+    )
+    return ServiceSnap(id=name, name=name, stage=1, settings=settings, paused=paused)
+
+
+def swap(plane: Plane, number: int, *services: ServiceSnap, removed: tuple[str, ...] = ()) -> None:
+    plane.live.apply(
+        Snapshot(
+            number=number,
+            whole=number == 1,
+            services={each.name: each for each in services},
+            removed=removed,
+            proxy=ProxySettings() if number == 1 else None,
+        )
+    )
+    plane.sweep(0.0)
+
+
+def test_swap_compiles_only_the_services_that_changed() -> None:
+    """A change of one of a thousand services must not hold requests up for all."""
+    plane = Plane()
+    swap(plane, 1, service("a"), service("b", fallback="http://127.0.0.1:9"))
+    before = {each.name: policy for each, policy in plane.policies.items()}
+    swap(plane, 2, service("a"))
+    after = {each.name: policy for each, policy in plane.policies.items()}
+    assert after["a"] is not before["a"]
+    assert after["b"] is before["b"]
+    assert set(plane.policies) == set(plane.live.table.services.values())
+    kept = after["b"].fallback_endpoint
+    assert kept is not None
+    assert not kept.pool.is_over
+
+
+def test_fallback_of_a_service_that_went_is_closed() -> None:
+    plane = Plane()
+    swap(plane, 1, service("a"), service("b", fallback="http://127.0.0.1:9"))
+    gone = next(policy.fallback_endpoint for each, policy in plane.policies.items() if each.name == "b")
+    assert gone is not None
+    swap(plane, 2, removed=("b",))
+    assert gone.pool.is_over
+
+
+def test_gate_of_a_service_that_goes_on_is_lifted() -> None:
+    plane = Plane()
+    swap(plane, 1, service("a", paused=True), service("b"))
+    paused = {each.name: policy for each, policy in plane.policies.items()}
+    assert paused["a"].gate is not None
+    swap(plane, 2, service("a"))
+    resumed = {each.name: policy for each, policy in plane.policies.items()}
+    assert resumed["a"].gate is None
+    assert resumed["b"] is paused["b"]
