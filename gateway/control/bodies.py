@@ -102,11 +102,11 @@ class StartDeployment(RolloutFields, frozen=True, kw_only=True):
     from_version: str | None = None
     """None: the service's current version."""
     strategy: Strategy = "canary"
-    config: RolloutFields = RolloutFields()
+    config: RolloutFields | None = None
 
     def rollout(self) -> RolloutSettings:
         """Return the settings, wherever they stood. Raises Problem 422 for one that is given twice."""
-        beside, inside = self.given(), self.config.given()
+        beside, inside = self.given(), self.config.given() if self.config is not None else {}
         for name in beside.keys() & inside.keys():
             raise invalid(f"/{json_name(name)}", "is given here and in config")
         return RolloutSettings(**beside, **inside)

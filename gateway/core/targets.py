@@ -119,8 +119,8 @@ def check_target(
     """Refuse a url that must not be connected to.
 
     address: a numeric address its host resolved to; empty: only what the url itself says is judged. allowed:
-    networks (CIDR) it must lie in, if there are any; a socket file and `localhost` count as 127.0.0.1. own: the gateway's
-    listeners. Raises ConfigError with the reason.
+    networks (CIDR) it must lie in, if any; a socket file and `localhost` count as 127.0.0.1. own: where the
+    gateway listens. Raises ConfigError with the reason.
     """
     target = parse_url(url)
     if target.host.rstrip(".") in _METADATA_NAMES:

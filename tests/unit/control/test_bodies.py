@@ -6,6 +6,7 @@ import pytest
 
 from gateway.control.bodies import CreateService, CreateVersion, Promote, StartDeployment, parse
 from gateway.control.problems import Problem, conflict, invalid, not_found
+from gateway.core.rollout_settings import RolloutSettings
 
 
 @pytest.mark.parametrize(
@@ -55,3 +56,8 @@ def test_a_problem_says_its_status_and_what_to_do() -> None:
     problem = invalid("/url", "is bad")
     assert (str(problem), problem.detail) == ("/url: is bad", "/url: is bad")
     assert Problem(429, "", "slow down", retry_after_s=3).title == "Too Many Requests"
+
+
+def test_config_that_is_null_is_a_config_that_is_absent() -> None:
+    body = parse(StartDeployment, b'{"serviceName":"a","toVersion":"v2","fromVersion":null,"config":null}')
+    assert body.rollout() == RolloutSettings()
