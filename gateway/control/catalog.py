@@ -97,6 +97,8 @@ class Catalog:
             if entry.record.source == "file" and name not in names and self.open_for(name) is not None:
                 raise ConfigError("service", f"{name!r} has an open deployment and cannot be dropped")
         await self._take(store, services)
+        for entry in self.services.values():
+            _reread_tls(entry)
         self._proxy = proxy
         self.publish_all()
 
@@ -334,3 +336,11 @@ def _check_tls(declared: Declared) -> None:
         context_of(declared.settings().tls)
     except ConfigError as exc:
         raise ConfigError(f"service {declared.name!r}: tls", str(exc)) from exc
+
+
+def _reread_tls(entry: ServiceEntry) -> None:
+    """Follow files that were replaced; what cannot be used leaves what was."""
+    try:
+        entry.reread_tls()
+    except ConfigError as exc:
+        log.error("tls_not_reread", service=entry.record.name, reason=str(exc))

@@ -206,6 +206,12 @@ class ServiceEntry:
             self._tls = settings, context_of(settings)
         return self._tls[1]
 
+    def reread_tls(self) -> None:
+        """Read the files of the TLS settings again. Raises ConfigError, and then changes nothing."""
+        settings, context = self._tls
+        if context is not None:
+            self._tls = settings, context_of(settings)
+
     def named(self, version: str) -> VersionEntry | None:
         """Return the version of this name, or id."""
         found = (each for each in self.versions.values() if version in (each.record.version, each.record.id))

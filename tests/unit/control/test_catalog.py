@@ -14,6 +14,7 @@ from gateway.core.health import Health
 from gateway.core.service import RouteSettings, ServiceSettings
 from gateway.errors import ConfigError, StoreError
 from gateway.link.snapshot import BreakerView, ProxySettings, ServiceSnap
+from tests.conftest import Authority
 from tests.unit.control.desk import ANN, ROOT, Desk, desk
 
 PROXY = ProxySettings(trusted_proxies=(("10.0.0.0/8",),))
@@ -139,6 +140,15 @@ async def test_a_reload_keeps_what_endpoints_have_learned(tmp_path: Path) -> Non
         await made.catalog.reload(made.store, [declared(version=[V1], slowStart=1)], PROXY)
         (endpoint,) = versions(made)["v1"].endpoints.values()
         assert (endpoint.breaker.epoch, endpoint.state.health) == (3, Health.HEALTHY)
+
+
+async def test_a_reload_reads_the_files_of_upstreams_again(tmp_path: Path, authority: Authority) -> None:
+    service = declared(version=[V1], tls={"ca": str(authority.ca)})
+    async with desk(tmp_path / "store", [service]) as made:
+        version = versions(made)["v1"].record.id
+        first = made.catalog.tls_of(version)
+        await made.catalog.reload(made.store, [service], PROXY)
+        assert made.catalog.tls_of(version) not in (None, first)
 
 
 async def test_a_reload_that_drops_a_service_with_an_open_deployment_is_refused(tmp_path: Path) -> None:
