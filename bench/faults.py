@@ -180,7 +180,8 @@ async def strike_worker(deed: Deed, turn: int, number: signal.Signals) -> None:
     pids = await world.worker_pids()
     victim = pids[turn % len(pids)]
     os.kill(victim, signal.SIGSTOP)
-    deed.allowed += await asyncio.to_thread(held_connections, victim, world.port)
+    # Not in a thread: it would get its turns between those of the load, and the worker be still meanwhile.
+    deed.allowed += held_connections(victim, world.port)
     kill(victim, number)
     await world.until(lambda: gone(victim), f"worker {victim} to be gone")
     await world.until(lambda: world.all_workers_serve(frozenset({victim})), "the next worker in its slot")
