@@ -67,7 +67,8 @@ class Running:
     def __init__(self, record: DeploymentRecord, state: Rollout) -> None:
         self.record = record
         self.state = state
-        self.acts: dict[Act, asyncio.Task[None]] = {}
+        self.acts: dict[str, asyncio.Task[None]] = {}
+        """By what is done: an act itself may hold smoke tests, which cannot be hashed."""
         self.windows = Windows(state.id, state.old, state.new)
 
     @property
@@ -328,8 +329,8 @@ class Rollouts:
     def _perform(self, running: Running, commands: Iterable[Command]) -> None:
         """Begin the acts among what the machine asked for; one already under way is not begun twice."""
         for act in commands:
-            if isinstance(act, Act) and act not in running.acts and not self._stopping:
-                running.acts[act] = self._spawn(self._act(running, act), type(act).__name__)
+            if isinstance(act, Act) and repr(act) not in running.acts and not self._stopping:
+                running.acts[repr(act)] = self._spawn(self._act(running, act), type(act).__name__)
 
     async def _act(self, running: Running, act: Act) -> None:
         """Carry `act` out and report the fact, again and again while it fails and is still wanted."""
@@ -337,7 +338,7 @@ class Rollouts:
             while True:
                 try:
                     fact = await self._acts.carry_out(running.record, running.state, act)
-                    running.acts.pop(act, None)
+                    running.acts.pop(repr(act), None)
                     async with self._store.transaction() as tx:
                         self._move(tx, running, [fact])
                     return
@@ -349,7 +350,7 @@ class Rollouts:
                 if act not in due(running.state):
                     return
         finally:
-            running.acts.pop(act, None)
+            running.acts.pop(repr(act), None)
             self._forget(running)
 
     def _forget(self, running: Running) -> None:

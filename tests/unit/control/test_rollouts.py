@@ -9,6 +9,7 @@ import pytest
 
 from gateway.control.webhooks import Message, Webhooks
 from gateway.core.rollout_events import Complete, Pause, PromoteFull, Resume, Rollback
+from gateway.core.smoke import SmokeEndpoint, SmokeSettings
 from gateway.errors import IllegalTransition, StoreError
 from tests.unit.control.world import World
 
@@ -83,6 +84,16 @@ async def test_failed_gate_moves_no_traffic(tmp_path: Path) -> None:
         assert (record.status, made.weights()) == ("failed", (100, 0))
         assert "503" in (record.error_message or "")
         assert made.catalog.published == []
+
+
+async def test_smoke_tests_of_the_rollout_itself_are_run(tmp_path: Path) -> None:
+    """Their headers cannot be hashed; an act that holds them can be begun all the same."""
+    async with world(tmp_path) as made:
+        made.checks.smoke_reason = "status 500"
+        tests = SmokeSettings(endpoints=(SmokeEndpoint(path="/", headers={"X-Test": "1"}),))
+        deployment = await made.start(**QUICK | {"smoke_tests": tests})
+        await made.settle()
+        assert await status(made, deployment) == "failed"
 
 
 async def test_weights_are_stored_before_they_are_published(tmp_path: Path) -> None:
