@@ -250,7 +250,9 @@ class AdminServer:
             raise Problem(
                 503, "Service Unavailable", "no further event stream can be opened", retry_after_s=5
             )
-        after = _last_event_id(request.fields.get("last-event-id")) or query.after
+        after = _last_event_id(request.fields.get("last-event-id"))
+        if after is None:
+            after = query.after
         if after is None:
             after = await self.feed.newest()
         fields = [

@@ -122,6 +122,14 @@ async def test_the_endpoint_streams_from_last_event_id(bench: Bench) -> None:
     assert response.status == 400
 
 
+async def test_a_client_that_saw_nothing_may_ask_for_everything(bench: Bench) -> None:
+    """0 is an id as well, and not the absence of one."""
+    bench.store.event_records = [event(1), event(2)]
+    response = await bench.ask("GET", f"{BASE}/events", role="viewer", last_event_id="0")
+    await next_of(response.body)
+    assert ids(await next_of(response.body)) == [1, 2]
+
+
 async def test_without_last_event_id_a_stream_begins_now(bench: Bench) -> None:
     bench.store.event_records = [event(1), event(2)]
     response = await bench.ask("GET", f"{BASE}/events", role="viewer")
