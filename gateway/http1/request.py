@@ -199,8 +199,8 @@ class RequestReader:
         if not self._is_whole(data):
             return self._feed_piece(data)
         self._check(data)
-        if self.is_quiet and not self.others and not self.nominated and self.target[:1] == b"/":
-            # An exchange acts on, and changes, nothing of such a head but target and host.
+        if self.is_quiet and not self.nominated and self.target[:1] == b"/":
+            # An exchange acts on nothing of such a head but target and host, and changes it by `drop` alone.
             self._seen, self._fields_seen = data, data[data.find(CRLF) :]
         return len(data)
 
@@ -243,6 +243,7 @@ class RequestReader:
 
     def drop(self, name: bytes) -> None:
         """Remove every field called `name` (lower case) from what is passed on."""
+        self._seen = self._fields_seen = b""  # what is left is no longer what that head said
         lines = self.lines
         for at in range(len(lines) - 3, -1, -3):
             if lines[at][:-2].lower() == name:

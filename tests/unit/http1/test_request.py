@@ -153,6 +153,28 @@ def test_same_fields_with_another_target_are_the_same_request_but_for_that() -> 
     assert reader.serial != first
 
 
+def test_repeated_head_with_a_field_of_the_clients_own_is_not_read_again() -> None:
+    reader = RequestReader(4096, 50, 1024)
+    head = b"GET / HTTP/1.1\r\nHost: h\r\nX-Api-Key: 1\r\n\r\n"
+    assert reader.feed(head) == len(head)
+    serial = reader.serial
+    assert reader.feed(head) == len(head)
+    assert reader.serial == serial
+    assert (reader.others, reader.field(b"x-api-key")) == ([b"x-api-key"], b"1")
+
+
+def test_field_that_was_dropped_is_there_again_in_the_next_head() -> None:
+    """Guards against a repeated head that has lost its field: a tester's second request would go astray."""
+    reader = RequestReader(4096, 50, 1024)
+    for target in (b"/", b"/", b"/other"):
+        head = b"GET %b HTTP/1.1\r\nHost: h\r\nX-Version: 2\r\nAccept: a\r\n\r\n" % target
+        assert reader.feed(head) == len(head)
+        assert reader.field(b"x-version") == b"2"
+        reader.drop(b"x-version")
+        assert reader.field(b"x-version") is None
+        assert reader.field(b"accept") == b"a"
+
+
 def test_fields_seen_before_do_not_hide_a_body_announced_in_front_of_them() -> None:
     """A reader that took what follows for that body would read a request hidden in a field, with no body."""
     reader = RequestReader(4096, 50, 1024)
