@@ -15,6 +15,7 @@ MEASUREMENTS: Final = {
     "differential": "the same odd requests to nginx, HAProxy and the gateway: who takes what",
     "faults": "requests lost while versions, workers and the gateway itself come and go",
     "probes": "CPU of the control process while it probes 1,000 endpoints",
+    "rollouts": "CPU of the control process with 200 rollouts, and how soon new weights are live",
     "judge": "false rollbacks and time to catch, simulated on the real judge",
 }
 

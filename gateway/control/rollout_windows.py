@@ -59,9 +59,11 @@ class Windows:
         for key, total in judged.items():
             if key[0] not in cells:
                 continue
-            now = _cell(key, total)
-            cell = _difference(now, self._last.get(key))
-            self._last[key] = now
+            before = self._last.get(key)
+            if before is not None and before.answers == total.answers:
+                continue  # most: the weights of earlier steps
+            now = self._last[key] = _cell(key, total)
+            cell = _difference(now, before)
             if cell is not None:
                 cells[key[0]].append(cell)
         met: dict[str, list[KeyError64]] = {self._old: [], self._new: []}
@@ -130,8 +132,6 @@ def _difference(now: Cell, before: Cell | None) -> Cell | None:
     """Return what came between two totals; None if nothing did."""
     if before is None:
         return now if now.answers else None
-    if now.answers == before.answers:
-        return None
     return Cell(
         stage=now.stage,
         share=now.share,
