@@ -16,7 +16,7 @@ from itertools import cycle
 from typing import Final
 
 from bench import report
-from bench.proxy import PROFILES
+from bench.proxy import BROWSER_FIELDS
 from gateway.core.service import RouteSettings, ServiceSettings
 from gateway.http1.client import UpstreamConnection
 from gateway.link.snapshot import EndpointSnap, ProxySettings, ServiceSnap, Snapshot, VersionSnap
@@ -24,6 +24,7 @@ from gateway.worker.plane import Plane
 
 VARIANTS: Final = 997
 """Different heads in a pattern that varies: more than anything remembers."""
+HEADS: Final = {"small": (), "browser": BROWSER_FIELDS}
 PATTERNS: Final = {
     "repeats": (False, False, False),
     "response varies": (False, False, True),
@@ -108,7 +109,7 @@ def requests_of(profile: str, *, path: bool, fields: bool) -> list[bytes]:
     for k in range(VARIANTS if path or fields else 1):
         target = f"/api/v1/orders/{k * 7919}?page={k}&sort=price" if path else "/"
         lines = [f"GET {target} HTTP/1.1", "Host: 127.0.0.1:4200"]
-        own = dict(PROFILES[profile])
+        own = dict(HEADS[profile])
         if fields:
             own["User-Agent"] = own.get("User-Agent", "bench") + f"/{k}"
             own["Cookie"] = own.get("Cookie", "") + f"id={k * 104_729:08x}"
@@ -132,7 +133,7 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments)
     runs: dict[str, dict[str, Callable[[int], float]]] = {
         profile: {name: runner(profile, name) for name in PATTERNS if options.only in name}
-        for profile in PROFILES
+        for profile in HEADS
     }
     costs: dict[str, dict[str, list[float]]] = {
         profile: {name: [] for name in patterns} for profile, patterns in runs.items()
