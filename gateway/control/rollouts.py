@@ -284,6 +284,7 @@ class Rollouts:
                 self._catalog.put_version(changed)
             if service is not None:
                 self._catalog.put_service(service)
+            self._drop_acts(running)
             self._perform(running, commands)
             self._forget(running)
 
@@ -331,6 +332,14 @@ class Rollouts:
         for act in commands:
             if isinstance(act, Act) and repr(act) not in running.acts and not self._stopping:
                 running.acts[repr(act)] = self._spawn(self._act(running, act), type(act).__name__)
+
+    def _drop_acts(self, running: Running) -> None:
+        """End what nobody waits for any more: a version that is released again must not be told to stop."""
+        if running.acts:
+            wanted = {repr(act) for act in due(running.state)}
+            for key, task in running.acts.items():
+                if key not in wanted:
+                    task.cancel()
 
     async def _act(self, running: Running, act: Act) -> None:
         """Carry `act` out and report the fact, again and again while it fails and is still wanted."""

@@ -1,5 +1,6 @@
 """The rollout loop on the real machine and the real store: committed before it is acted on."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.control.webhooks import Message, Webhooks
-from gateway.core.rollout_events import Complete, Pause, PromoteFull, Resume, Rollback
+from gateway.core.rollout_events import Complete, Pause, PromoteFull, Resume, Rollback, Superseded
 from gateway.core.smoke import SmokeEndpoint, SmokeSettings
 from gateway.errors import IllegalTransition, StoreError
 from tests.unit.control.world import World
@@ -94,6 +95,33 @@ async def test_smoke_tests_of_the_rollout_itself_are_run(tmp_path: Path) -> None
         deployment = await made.start(**QUICK | {"smoke_tests": tests})
         await made.settle()
         assert await status(made, deployment) == "failed"
+
+
+async def test_version_released_again_is_not_told_to_stop(tmp_path: Path) -> None:
+    """Its shutdown url may be tried for a while; an undo that begins meanwhile ends that."""
+    async with world(tmp_path) as made:
+        begun, answer = asyncio.Event(), asyncio.Event()
+        told: list[str] = []
+
+        async def shut_down(version_id: str) -> None:
+            begun.set()
+            await answer.wait()
+            told.append(version_id)
+
+        made.checks.shut_down = shut_down  # type: ignore[method-assign]
+        deployment = await made.start("immediate", bake_time=0, smoke_tests=False)
+        await made.rollouts.tick()
+        for _ in range(3):
+            made.now += 1
+            await made.rollouts.tick()
+            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            await begun.wait()
+        async with made.store.transaction() as tx:
+            made.rollouts.order(tx, deployment, Superseded())
+        answer.set()
+        await made.settle()
+        assert told == []
 
 
 async def test_weights_are_stored_before_they_are_published(tmp_path: Path) -> None:
