@@ -199,7 +199,8 @@ class Plane:
                 pool.sweep(now)
                 if pool.is_over:
                     self._pools.discard(pool)
-        if self._endpoint_drains or self._stream_ends:
+        if self._endpoint_drains or self._stream_ends or self.clients.draining:
+            self._spread_stream_ends(now)
             self._sweep_endpoint_drains(now)
         if self.clients.draining:
             self._sweep_drain(now)
@@ -219,7 +220,7 @@ class Plane:
             # A short drain leaves idle clients half of it to hear `Connection: close` with an answer.
             self._idle_close_at = self._drain_at - min(IDLE_CLOSE_S, deadline_s / 2)
         self.tunnels.drain(now, deadline_s, None)
-        self._spread_stream_ends(deadline_s, None)
+        self._spread_stream_ends(now)
 
     def drain_endpoints(self, keys: tuple[str, ...], deadline_s: float) -> None:
         """Cut what still runs at these endpoints after `deadline_s` seconds; streams leave before that."""
@@ -229,7 +230,7 @@ class Plane:
                 at = self._endpoint_drains.get(endpoint, NEVER)
                 self._endpoint_drains[endpoint] = min(at, now + deadline_s)
         self.tunnels.drain(now, deadline_s, frozenset(keys))
-        self._spread_stream_ends(deadline_s, frozenset(keys))
+        self._spread_stream_ends(now)
 
     def drain_report(self) -> tuple[EndpointLoad, ...]:
         """Return what still runs at each endpoint that drains."""
@@ -287,13 +288,19 @@ class Plane:
             for version in service.versions:
                 yield from version.endpoints
 
-    def _spread_stream_ends(self, deadline_s: float, keys: frozenset[str] | None) -> None:
-        """Choose when each event stream ends, so that their clients do not all come back at once."""
-        now = time.monotonic()
+    def _spread_stream_ends(self, now: float) -> None:
+        """Choose when each event stream ends, so that their clients do not all come back at once.
+
+        Called again while something drains: a request that was under way may have become a stream since.
+        """
         for exchange in self._exchanges():
-            endpoint = exchange.endpoint
-            if exchange.is_stream and endpoint is not None and (keys is None or endpoint.key in keys):
-                self._stream_ends[exchange] = now + self._chance.random() * SPREAD * deadline_s
+            if not exchange.is_stream:
+                continue
+            over = self._drain_at
+            if exchange.endpoint is not None:
+                over = min(over, self._endpoint_drains.get(exchange.endpoint, NEVER))
+            if self._stream_ends.get(exchange, NEVER) > over:
+                self._stream_ends[exchange] = now + self._chance.random() * SPREAD * max(0.0, over - now)
 
     def _sweep_endpoint_drains(self, now: float) -> None:
         for exchange, at in list(self._stream_ends.items()):

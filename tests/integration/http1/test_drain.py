@@ -142,6 +142,28 @@ async def test_event_stream_ends_before_the_deadline_without_a_last_chunk() -> N
         assert proxy.plane.forced == 0
 
 
+async def test_a_request_that_becomes_a_stream_during_the_drain_ends_as_one() -> None:
+    """It was not there when the drain chose when each stream ends, and was cut and counted as forced."""
+    go = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await go.wait()
+        peer.send(STREAM)
+        await peer.rest()
+
+    async with proxying(Upstream(script)) as proxy:
+        client = await proxy.client()
+        client.send(GET)
+        await eventually(lambda: proxy.plane.live.counts["v1"].in_flight == 1)
+        proxy.plane.begin_drain(4.0)
+        go.set()
+        await client.until(b"1\r\na\r\n")
+        assert await client.rest() == b""
+        await asyncio.wait_for(proxy.plane.drained.wait(), PATIENCE_S)
+        assert proxy.plane.forced == 0
+
+
 async def test_draining_plane_answers_with_connection_close_and_ends() -> None:
     upstream = Upstream()
     async with proxying(upstream) as proxy:
