@@ -11,8 +11,9 @@ from typing import Any, Final
 import msgspec
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.asyncio.server import Request, Response, ServerConnection, serve
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 
 from bench.harness import World
 
@@ -138,7 +139,8 @@ class Stage(msgspec.Struct):
 
     async def goes_on(self) -> None:
         """Wait until every client has heard something more."""
-        before = {each: each.heard for each in (*self.talks, *self.listeners)}
+        clients: list[Talk | Listening] = [*self.talks, *self.listeners]
+        before = {each: each.heard for each in clients}
         await self.world.until(lambda: all(each.heard > heard for each, heard in before.items()), "an echo")
 
     async def said_goodbye(self) -> None:
