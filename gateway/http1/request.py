@@ -325,7 +325,7 @@ class RequestReader:
             line[len(self.method) + len(target) + 1 :] != b" HTTP/1.1"
             or target[:1] != b"/"
             or len(target) > self.uri_bytes
-            or b"#" in target
+            or _HASH in target
         ):
             return False
         self._parser = parser
@@ -450,7 +450,7 @@ class RequestReader:
         self.host = "" if authority is None else host_of(authority)
         if target[:1] != b"/":
             target = self._unusual_target(target)
-        if b"#" in target:
+        if _HASH in target:
             raise BadRequest("the request target holds a fragment")
         path, mark, query = target.partition(b"?")
         self.path = normal_path(path) if path != b"*" else path
@@ -517,5 +517,6 @@ def _is_dropped(name: bytes) -> bool:
 
 NOTHING: Final[frozenset[bytes]] = frozenset()
 _BLANK: Final = (b" ", b"\t")
+_HASH: Final = ord("#")  # a number: `bytes in bytes` takes ten times as long
 _VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _LIKE_A_METHOD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+( |$)")
