@@ -101,8 +101,11 @@ class Checks:
             return SmokeSettings()
         return SmokeSettings(endpoints=(SmokeEndpoint(path=health.path),))
 
-    async def shut_down(self, version_id: str) -> None:
-        """POST the version's shutdown url until it is taken (2xx), or given up on. No url: nothing to do."""
+    async def shut_down(self, version_id: str, deployment_id: str) -> None:
+        """POST the version's shutdown url until it is taken (2xx), or given up on. No url: nothing to do.
+
+        The key is the deployment's: a version that is released and retired again is told again.
+        """
         record = self._catalog.version_record(version_id)
         if record.shutdown_url is None:
             return
@@ -113,7 +116,7 @@ class Checks:
                 answer = await fetch(
                     record.shutdown_url,
                     method="POST",
-                    fields=[("Idempotency-Key", f"shutdown:{version_id}")],
+                    fields=[("Idempotency-Key", f"shutdown:{deployment_id}")],
                     timeout_s=SHUTDOWN_TIMEOUT_S,
                     may_reach=partial(self._rules.check, record.shutdown_url),
                 )

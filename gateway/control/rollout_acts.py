@@ -69,7 +69,7 @@ class Checks(Protocol):
     ) -> str:
         """Run smoke tests (None: the version's own). Returns the first complaint; empty if all passed."""
 
-    async def shut_down(self, version_id: str) -> None:
+    async def shut_down(self, version_id: str, deployment_id: str) -> None:
         """POST the version's shutdown url, if it has one, until it is taken or given up."""
 
 
@@ -114,7 +114,7 @@ class Acts:
                 await self._drains.drain(act.version, act.timeout_ms)
                 return DrainDone(act.version)
             case CallShutdownUrl():
-                await self._checks.shut_down(act.version)
+                await self._checks.shut_down(act.version, state.id)
                 return ShutdownDone()
 
     async def _set_weights(self, state: Rollout, act: SetWeights) -> WeightsApplied:

@@ -155,21 +155,21 @@ async def test_the_shutdown_call_is_made_until_it_is_taken(
     async with room(tmp_path, monkeypatch) as it:
         it.catalog.version = replace(it.catalog.version, shutdown_url="http://127.0.0.1:1/shutdown")
         it.upstream.answers = {None: [ConnectFailed("connection refused"), 503, 202, 500]}
-        await it.checks.shut_down("v1")
+        await it.checks.shut_down("v1", "d1")
         assert len(it.upstream.asked) == 3
         assert {url for url, _, _ in it.upstream.asked} == {"http://127.0.0.1:1/shutdown"}
         assert {how["method"] for _, _, how in it.upstream.asked} == {"POST"}
         keys = {tuple(how["fields"]) for _, _, how in it.upstream.asked}
-        assert keys == {(("Idempotency-Key", "shutdown:v1"),)}
+        assert keys == {(("Idempotency-Key", "shutdown:d1"),)}
 
 
 async def test_a_shutdown_call_nobody_takes_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with room(tmp_path, monkeypatch) as it:
-        await it.checks.shut_down("v1")
+        await it.checks.shut_down("v1", "d1")
         assert it.upstream.asked == [], "no url, no call"
         it.catalog.version = replace(it.catalog.version, shutdown_url="http://127.0.0.1:1/shutdown")
         it.upstream.answers = {None: [500]}
-        await it.checks.shut_down("v1")
+        await it.checks.shut_down("v1", "d1")
         assert len(it.upstream.asked) == len(SHUTDOWN_WAITS_S)

@@ -103,7 +103,7 @@ async def test_version_released_again_is_not_told_to_stop(tmp_path: Path) -> Non
         begun, answer = asyncio.Event(), asyncio.Event()
         told: list[str] = []
 
-        async def shut_down(version_id: str) -> None:
+        async def shut_down(version_id: str, deployment_id: str) -> None:
             begun.set()
             await answer.wait()
             told.append(version_id)

@@ -133,7 +133,7 @@ class FakeChecks:
     ) -> str:
         return self.smoke_reason
 
-    async def shut_down(self, version_id: str) -> None:
+    async def shut_down(self, version_id: str, deployment_id: str) -> None:
         self.shut_downs.append(version_id)
 
 
