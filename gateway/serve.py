@@ -102,6 +102,7 @@ class Control:
             link_path=self.folder / LINK_NAME,
             drain_s=settings.shutdown.drain / 1000,
             orphan_timeout_s=settings.shutdown.orphan_timeout / 1000,
+            leftovers=[self.folder / RUNTIME_NAME],
             release=__version__,
         )
         self.restarts: Mapping[str, int] = self.supervisor.restarts

@@ -16,7 +16,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -60,6 +60,7 @@ class Supervisor:
         link_path: Path,
         drain_s: float = 30.0,
         orphan_timeout_s: float = 3600.0,
+        leftovers: Sequence[Path] = (),
         release: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -69,6 +70,8 @@ class Supervisor:
         self.link_path = link_path
         self.drain_s = drain_s
         self.orphan_timeout_s = orphan_timeout_s
+        self.leftovers = (link_path, *leftovers)
+        """What is to be removed when control and its orphans have ended, and nobody has followed."""
         self.release_name = release
         self.restarts: dict[str, int] = {"exited": 0, "killed": 0, "hung": 0}
         """Workers lost, by how: totals for the metrics."""
@@ -239,6 +242,7 @@ class Supervisor:
             listens=self.listeners.listens,
             listeners=worker.born_with,
             orphan_timeout_s=self.orphan_timeout_s,
+            leftovers=tuple(str(path) for path in self.leftovers),
             drain_s=self.drain_s,
             release=self.release_name,
         )

@@ -26,5 +26,7 @@ class Spawn(msgspec.Struct, frozen=True, tag="spawn", tag_field="t"):
     listeners: tuple[ListenerName, ...]
     """What each listening descriptor is, in order."""
     orphan_timeout_s: float = 3600.0
+    leftovers: tuple[str, ...] = ()
+    """Files of its control, which the last of its orphans removes when nobody has followed."""
     drain_s: float = 30.0
     release: str = ""

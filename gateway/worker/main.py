@@ -88,6 +88,8 @@ class Worker:
         """The exit code, once there is nothing left to do."""
         self.is_accepting = False
         self.is_draining = False
+        self.is_abandoned = False
+        """No control has come for the whole orphan timeout."""
         self.plane = Plane(slot=order.slot)
         self.live = self.plane.live
         self.uplink = Uplink(Path(order.link_path), self)
@@ -125,6 +127,8 @@ class Worker:
         self._stop_accepting()
         self.plane.close_now()
         self.uplink.close()
+        if self.is_abandoned:
+            self.uplink.remove(self.order.leftovers)
 
     # -- UplinkOwner
 
@@ -158,6 +162,7 @@ class Worker:
     def on_link_found(self) -> None:
         """Tell the new control everything, once."""
         self._cancel("orphan")
+        self.is_abandoned = False
         self.reporter.repeat()
 
     def on_message(self, message: Down, fds: list[int]) -> None:
@@ -281,6 +286,7 @@ class Worker:
 
     def _on_orphan_timeout(self) -> None:
         log.warning("orphan_drains", slot=self.order.slot)
+        self.is_abandoned = True
         self._drain(self.live.proxy.drain_s)
 
     def _drain_after(self, delay_s: float, deadline_s: float) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -73,6 +73,15 @@ class Uplink:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+
+    def remove(self, leftovers: Iterable[str]) -> None:
+        """Remove the files of a control that is gone; one that answers has taken them over."""
+        sock = connect(self._path)
+        if sock is not None:
+            sock.close()
+            return
+        for name in leftovers:
+            Path(name).unlink(missing_ok=True)
 
     def _greet(self, sock: socket.socket) -> None:
         self._channel = Channel(sock, decode_down, self)

@@ -167,7 +167,8 @@ def test_orphans_nobody_adopts_leave_nothing_behind(gateway: Gateway) -> None:
     wait_until(lambda: not any(map(is_alive, gateway.pids)), "every process ended")
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", gateway.port))
-    gateway.start()  # what was left of files stands in nobody's way
+    assert not (gateway.folder / "control.sock").exists()
+    gateway.start()
     assert gateway.get() == 200
 
 
