@@ -19,15 +19,25 @@ FROM_HERE: Final = {"PYTHONPATH": str(Path(__file__).parent.parent)}
 """Environment for Python servers: this source tree, whatever folder they run in."""
 
 
+_given: Final[set[int]] = set()
+"""Whoever was given a port may not listen on it yet: it is given to nobody else."""
+
+
 def free_port() -> int:
-    """Return a TCP port nobody listens on. Raises OSError when forty picks were all taken."""
+    """Return a TCP port nobody listens on, and that this process has not been given before.
+
+    Raises OSError when forty picks were all taken.
+    """
     for _ in range(40):
         port = random.choice(PORTS)
+        if port in _given:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _given.add(port)
             return port
     raise OSError("no free port found")
 
