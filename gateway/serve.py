@@ -88,7 +88,6 @@ class Control:
         self.settings = settings
         self._reload = reload
         self.folder = settings.store.path.parent
-        self.started_at = datetime.now(UTC)
         self.notifier = Notifier(os.environ)
         self.hub = Hub()
         self.tally = Tally()
