@@ -82,6 +82,7 @@ class DeploymentActions(Desk):
         if earlier is not None:
             return earlier
         await self._make_way(actor, body)
+        await self._find_current(body.service_name)
         return await self._start(
             actor, "deployment.start", body, settings, idempotency_key, is_flat=bool(body.given())
         )
@@ -159,7 +160,7 @@ class DeploymentActions(Desk):
         """Return the version that has all the traffic now. Raises Problem 409 if others have some too."""
         given = body.from_version or service.record.current_version_id
         if given is None:
-            raise conflict("the service has no current version yet; give fromVersion")
+            raise conflict("no version of the service has passed a health check yet; give fromVersion")
         old = self._named(service, given)
         if old is new:
             raise conflict(f"version {new.record.version!r} is the one that has the traffic already")
@@ -179,6 +180,14 @@ class DeploymentActions(Desk):
         deployment = self._rollouts.open_for(service.record.name)
         if deployment is not None:
             raise conflict(f"deployment {deployment.id} of this service is open already")
+
+    async def _find_current(self, service_name: str) -> None:
+        """Probe what has weight if the service has no current version: it may have come a moment ago."""
+        service = self._catalog.services.get(service_name)
+        if service is None or service.record.current_version_id is not None:
+            return
+        carriers = [each.record.id for each in service.versions.values() if each.record.weight]
+        await asyncio.gather(*map(self._checks.probe, carriers))
 
     async def _make_way(self, actor: Actor, body: StartDeployment) -> None:
         """Roll an open deployment back, if the service wants newer ones to replace it, and see it closed.

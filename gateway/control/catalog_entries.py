@@ -242,6 +242,7 @@ class ServiceEntry:
             return bool(due)
         records = [each.record for each in self.versions.values()]
         active = [record for record in records if record.is_active and record.weight]
+        active = [record for record in active if record.status != "staging"]  # its rollout decides
         if not active:
             return bool(due)
         first = max(active, key=lambda record: record.weight)

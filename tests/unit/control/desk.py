@@ -1,7 +1,7 @@
 """An operator's desk in small: real store, catalog, rollouts and drains; fakes for workers and upstreams."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -62,8 +62,14 @@ class DeskChecks(FakeChecks):
         self.probe_error: str | None = None
         self.smoke_ok = True
         self.tested: list[SmokeSettings | None] = []
+        self.probed: list[str] = []
+        self.before_probe: Callable[[str], Awaitable[None]] | None = None
+        """What a probe finds out, before it answers."""
 
     async def probe(self, version_id: str) -> ProbeResult:
+        self.probed.append(version_id)
+        if self.before_probe is not None:
+            await self.before_probe(version_id)
         return ProbeResult(
             is_healthy=self.probe_error is None, response_time_ms=3, status_code=200, error=self.probe_error
         )

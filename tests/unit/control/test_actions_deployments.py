@@ -73,6 +73,26 @@ async def test_a_start_opens_a_deployment_with_all_it_needs(tmp_path: Path) -> N
         assert (audited.resource_id, audited.allowed) == (record.id, True)
 
 
+async def test_a_service_made_a_moment_ago_may_start_a_deployment(tmp_path: Path) -> None:
+    """Its first version becomes the current one by a probe, which a script does not wait for."""
+    async with desk(tmp_path) as made:
+        old, new = await made.register("v1"), await made.register("v2")
+        made.checks.before_probe = made.pass_probe
+        record = await made.start()
+        assert (record.from_version_id, record.to_version_id) == (old.id, new.id)
+        assert made.checks.probed == [old.id]
+
+
+async def test_without_a_version_that_has_passed_there_is_none_to_start_from(tmp_path: Path) -> None:
+    async with desk(tmp_path) as made:
+        await made.register("v1")
+        await made.register("v2")
+        problem = await refusal(made.start())
+        assert problem.status == 409
+        assert "has passed a health check yet; give fromVersion" in problem.detail
+        assert (await made.start(fromVersion="v1")).from_version == "v1"
+
+
 @pytest.mark.parametrize(
     ("body", "status", "pointer"),
     [

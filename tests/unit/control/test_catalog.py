@@ -64,6 +64,17 @@ async def test_what_the_file_declares_is_made_and_stored(tmp_path: Path) -> None
         assert made.catalog.service_record("auth").current_version_id == first.record.id
 
 
+async def test_a_version_that_is_being_rolled_out_is_not_taken_for_the_current_one(tmp_path: Path) -> None:
+    """The old version has never answered, the new one has some of the traffic: its rollout decides."""
+    async with desk(tmp_path, [declared(version=[V1, V2])]) as made:
+        await made.pass_probe(versions(made)["v2"].record.id)
+        await made.start(fromVersion="v1")
+        await made.settle()
+        assert versions(made)["v2"].record.weight == 10
+        await made.pass_probe(versions(made)["v2"].record.id)
+        assert made.catalog.service_record("auth").current_version_id is None
+
+
 async def test_a_single_version_without_a_weight_gets_all_of_it(tmp_path: Path) -> None:
     async with desk(tmp_path, [declared(version=[V2])]) as made:
         assert versions(made)["v2"].record.weight == 100
