@@ -66,7 +66,7 @@ async def measured(folder: Path, options: argparse.Namespace) -> tuple[float, li
         url = world.first[0].url
         world.write_config(extra="\n".join(SERVICE.format(number=n, url=url) for n in range(len(names))))
         await world.reload()
-        await world.until(lambda: all_known(world, len(names)), "every service to be there", 120)
+        await world.until(lambda: all_serve(world, names), "every service to have a healthy version", 120)
         for name in names:
             body = {"serviceName": name, "version": "v2", "url": url}
             await world.api("POST", "deployment/versions", body, expect=201)
@@ -92,9 +92,12 @@ def start_of(service: str, step_s: float) -> dict[str, object]:
     return {"serviceName": service, "toVersion": "v2", "strategy": "canary", "config": config}
 
 
-async def all_known(world: World, services: int) -> bool:
-    last = await world.ask("GET", f"services/many{services - 1}")
-    return last.status == 200
+async def all_serve(world: World, names: list[str]) -> bool:
+    for name in reversed(names):
+        service = await world.ask("GET", f"services/{name}")
+        if service.status != 200 or service.json()["currentVersionId"] is None:
+            return False
+    return True
 
 
 def changes(world: World) -> Iterator[float]:

@@ -99,7 +99,7 @@ class Acts:
         """Do what `act` says. Returns the fact to report."""
         match act:
             case SetWeights():
-                return await self._set_weights(state, act)
+                return await self._set_weights(record, state, act)
             case RunGate():
                 reason = await self._checks.gate(act.version)
                 reason = reason or await self._smoke(state, act.version, act.smoke_tests)
@@ -117,19 +117,21 @@ class Acts:
                 await self._checks.shut_down(act.version, state.id)
                 return ShutdownDone()
 
-    async def _set_weights(self, state: Rollout, act: SetWeights) -> WeightsApplied:
+    async def _set_weights(
+        self, record: DeploymentRecord, state: Rollout, act: SetWeights
+    ) -> WeightsApplied:
         """Send out the weights that were committed with the state; wait until every live worker has them."""
         for version in (act.old, act.new):
             if not self._catalog.version_record(version).draining:
                 self._drains.call_back(version)
         stage = self._catalog.service_record(state.service).stage
-        began = time.monotonic()
         number = await self._publish(state.service)
         late = await self._hub.applied(number, APPLY_TIMEOUT_S)
         if late:
             log.warning("weights_late", deployment=state.id, slots=late)
         else:
-            after_ms = round((time.monotonic() - began) * 1000, 1)
+            decided = record.updated_at.timestamp()
+            after_ms = round((self._wall() - decided) * 1000, 1)
             log.info("weights_live", deployment=state.id, percent=act.new_weight, after_ms=after_ms)
         return WeightsApplied(act.serial, stage)
 
