@@ -5,11 +5,9 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from bench.judge_world import Scene, Span
-from gateway.core.evidence import Evidence, Rules, begin_step, step_live
-from gateway.core.judge import judge
-from gateway.core.window import Cell
+from gateway.core.evidence import Evidence, Rules, begin_step, observe, step_live
+from gateway.core.judge import weigh
 
-MINUTE: Final = 60
 FLAGGER_SUCCESS: Final = 0.99
 FLAGGER_THRESHOLD: Final = 3
 Z_ONE_PERCENT: Final = 2.3263
@@ -37,9 +35,9 @@ class Judge:
             self.step = span.step
             self.evidence = begin_step(self.evidence, self.scene.steps[span.step])
             self.evidence = step_live(self.evidence, span.step + 1)
-        self.evidence, decision = judge(self.evidence, span.window, self.rules)
-        self.gate = decision.gate
-        return decision.verdict == "abort"
+        self.evidence = observe(self.evidence, span.window, self.rules)
+        verdict, self.gate = weigh(self.evidence, self.rules)
+        return verdict == "abort"
 
 
 class Flagger:
@@ -53,9 +51,9 @@ class Flagger:
         self.answers = self.errors = 0
 
     def stops(self, span: Span) -> bool:
-        self.answers += _answers(span.window.new)
-        self.errors += _errors(span.window.new)
-        if not _ends_minute(span):
+        self.answers += span.new.answers
+        self.errors += span.new.errors
+        if not span.ends_minute:
             return False
         if self.answers and 1 - self.errors / self.answers < FLAGGER_SUCCESS:
             self.failed_checks += 1
@@ -67,17 +65,19 @@ class ZTest:
     """A one-sided two-proportion z-test at 1 %, over everything so far, repeated every minute."""
 
     def __init__(self, scene: Scene) -> None:
-        self.new = [0, 0]
-        self.old = [0, 0]
+        self.new_answers = self.new_errors = self.old_answers = self.old_errors = 0
 
     def stops(self, span: Span) -> bool:
-        self.new = [self.new[0] + _answers(span.window.new), self.new[1] + _errors(span.window.new)]
-        self.old = [self.old[0] + _answers(span.window.old), self.old[1] + _errors(span.window.old)]
-        return _ends_minute(span) and self.z() > Z_ONE_PERCENT
+        self.new_answers += span.new.answers
+        self.new_errors += span.new.errors
+        self.old_answers += span.old.answers
+        self.old_errors += span.old.errors
+        return span.ends_minute and self.z() > Z_ONE_PERCENT
 
     def z(self) -> float:
         """Return the test's statistic; 0 where it has none."""
-        (new_n, new_k), (old_n, old_k) = self.new, self.old
+        new_n, new_k = self.new_answers, self.new_errors
+        old_n, old_k = self.old_answers, self.old_errors
         if not new_n or not old_n:
             return 0.0
         pooled = (new_k + old_k) / (new_n + old_n)
@@ -90,27 +90,16 @@ RULES: Final[dict[str, Callable[[Scene], Stopper]]] = {"judge": Judge, "flagger"
 
 def stop_times(scene: Scene, run: Iterable[Span]) -> tuple[dict[str, int], str]:
     """Return rule -> second at which it stops the run, where it does; and the judge's gate."""
-    waiting = {name: rule(scene) for name, rule in RULES.items()}
+    waiting = [(name, rule(scene)) for name, rule in RULES.items()]
     stopped: dict[str, int] = {}
     gate = ""
     for span in run:
-        for name, rule in list(waiting.items()):
+        for name, rule in waiting:
             if rule.stops(span):
                 stopped[name] = span.end
                 gate = rule.gate if isinstance(rule, Judge) else gate
-                del waiting[name]
-        if not waiting:
-            break
+        if len(stopped) + len(waiting) > len(RULES):
+            waiting = [(name, rule) for name, rule in waiting if name not in stopped]
+            if not waiting:
+                break
     return stopped, gate
-
-
-def _ends_minute(span: Span) -> bool:
-    return span.end // MINUTE > (span.end - round(span.window.seconds)) // MINUTE
-
-
-def _answers(cells: tuple[Cell, ...]) -> int:
-    return sum([cell.answers for cell in cells])
-
-
-def _errors(cells: tuple[Cell, ...]) -> int:
-    return sum([sum(cell.errors.values()) for cell in cells])

@@ -8,10 +8,12 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Final
 
 import msgspec
 
+from gateway.core.evidence import Tally
 from gateway.core.window import WHOLE, Cell, KeyError64, Window
 
 BASE: Final = 0.005
@@ -19,6 +21,7 @@ BASE: Final = 0.005
 FAILURES_TO_OPEN: Final = 5
 RESET_S: Final = 60
 TRIALS: Final = 3
+MINUTE: Final = 60
 
 Rates = Callable[[int, int], tuple[float, float]]
 """(second, percent) -> the error rates of the old and the new version."""
@@ -49,6 +52,10 @@ class Span(msgspec.Struct, frozen=True):
     end: int
     step: int
     window: Window
+    new: Tally
+    """All of the window's, for who does not care about shares."""
+    old: Tally
+    ends_minute: bool
 
 
 def spans(scene: Scene, rng: random.Random) -> Iterator[Span]:
@@ -67,7 +74,7 @@ def spans(scene: Scene, rng: random.Random) -> Iterator[Span]:
 def _constant(scene: Scene) -> Iterator[tuple[int, int, int]]:
     """Yield (begin, end, step) of stretches of at most a minute in which nothing changes."""
     begins = [scene.begin_of(step) for step in range(len(scene.steps))]
-    edges = sorted({*begins, *scene.changes, *range(0, scene.seconds, 60), scene.seconds})
+    edges = sorted({*begins, *scene.changes, *range(0, scene.seconds, MINUTE), scene.seconds})
     for begin, end in itertools.pairwise(edges):
         yield begin, end, sum(1 for first in begins if first <= begin) - 1
 
@@ -95,14 +102,14 @@ def _errors(per_second: float, begin: int, end: int, rate: float, rng: random.Ra
         index += 1
 
 
-def _window(
+def _span(
     scene: Scene, begin: int, end: int, step: int, new: int, old: int, keys: "_Keys | None" = None
-) -> Window:
+) -> Span:
     percent = scene.steps[step]
     stage, share = step + 1, percent * 100
     new_answers = _answers(scene.per_second * percent / 100, begin, end)
     old_answers = _answers(scene.per_second * (100 - percent) / 100, begin, end)
-    return Window(
+    window = Window(
         seconds=float(end - begin),
         old=(Cell(stage, WHOLE - share, old_answers, {"500": old} if old else {}),) if old_answers else (),
         new=(Cell(stage, share, new_answers, {"500": new} if new else {}),) if new_answers else (),
@@ -110,6 +117,7 @@ def _window(
         new_keys=tuple([KeyError64(stage, share, key) for key in keys[0]]) if keys else (),
         percent=percent,
     )
+    return Span(end, step, window, Tally(new_answers, new), Tally(old_answers, old), end % MINUTE == 0)
 
 
 _Keys = tuple[list[int], list[int]]
@@ -123,12 +131,11 @@ def _plain(scene: Scene, begin: int, end: int, step: int, rng: random.Random) ->
     done = begin
     for second in sorted({*new, *old}):
         if second > done:
-            yield Span(second, step, _window(scene, done, second, step, 0, 0))
-        failed = new.get(second, 0), old.get(second, 0)
-        yield Span(second + 1, step, _window(scene, second, second + 1, step, *failed))
+            yield _span(scene, done, second, step, 0, 0)
+        yield _span(scene, second, second + 1, step, new.get(second, 0), old.get(second, 0))
         done = second + 1
     if done < end:
-        yield Span(end, step, _window(scene, done, end, step, 0, 0))
+        yield _span(scene, done, end, step, 0, 0)
 
 
 def _sticky(scene: Scene, begin: int, end: int, step: int, rng: random.Random, salt: int) -> Iterator[Span]:
@@ -139,18 +146,23 @@ def _sticky(scene: Scene, begin: int, end: int, step: int, rng: random.Random, s
     done = begin
     for second in sorted(errors):
         if second > done:
-            yield Span(second, step, _window(scene, done, second, step, 0, 0))
+            yield _span(scene, done, second, step, 0, 0)
         keys: _Keys = ([], [])
         for _ in range(errors[second]):
             user = rng.randrange(unlucky) if rng.random() < 0.5 else rng.randrange(unlucky, everyone)
-            cohort = random.Random(f"{salt}:{user}")
-            is_new = 100 * cohort.random() < percent
-            keys[0 if is_new else 1].append(cohort.getrandbits(64))
-        failed = len(keys[0]), len(keys[1])
-        yield Span(second + 1, step, _window(scene, second, second + 1, step, *failed, keys))
+            place, key = _cohort(salt, user)
+            keys[0 if 100 * place < percent else 1].append(key)
+        yield _span(scene, second, second + 1, step, len(keys[0]), len(keys[1]), keys)
         done = second + 1
     if done < end:
-        yield Span(end, step, _window(scene, done, end, step, 0, 0))
+        yield _span(scene, done, end, step, 0, 0)
+
+
+@lru_cache(maxsize=1024)
+def _cohort(salt: int, user: int) -> tuple[float, int]:
+    """Return where in [0, 1) a user's name falls, and the key the judge knows the user by."""
+    drawn = random.Random(f"{salt}:{user}")
+    return drawn.random(), drawn.getrandbits(64)
 
 
 class _Version:
@@ -190,8 +202,10 @@ class _Version:
     def take(self, stage: int) -> tuple[Cell, ...]:
         """Return the counts since the last call."""
         cells = tuple(
-            Cell(stage, share, answers, {"500": self.errors[share]} if share in self.errors else {})
-            for share, answers in self.answers.items()
+            [
+                Cell(stage, share, answers, {"500": self.errors[share]} if share in self.errors else {})
+                for share, answers in self.answers.items()
+            ]
         )
         self.answers, self.errors = {}, {}
         return cells
@@ -213,29 +227,41 @@ class _Guarded:
             percent = scene.steps[step]
             old_rate, new_rate = scene.rates(begin, percent)
             for second in range(begin, end):
-                for index in range(_answers(scene.per_second, second, second + 1)):
-                    self.request(second + index / scene.per_second, percent, old_rate, new_rate)
-                yield Span(second + 1, step, self.window(second + 1, step))
+                self.serve(second, percent, old_rate, new_rate)
+                yield self.span(second + 1, step)
 
-    def request(self, now: float, percent: int, old_rate: float, new_rate: float) -> None:
-        """Send one request to the version whose turn it is, or to the other if that one is out."""
-        old, new = self.old.is_usable(now), self.new.is_usable(now)
-        if not old and not new:
-            return
-        share = percent * 100 if old and new else WHOLE if new else 0
-        self.credit += share / WHOLE
-        if self.credit >= 1:
-            self.credit -= 1
-            self.new.settle(now, share, failed=self.rng.random() < new_rate)
-        else:
-            self.old.settle(now, WHOLE - share, failed=self.rng.random() < old_rate)
+    def serve(self, second: int, percent: int, old_rate: float, new_rate: float) -> None:
+        """Send a second's requests to the version whose turn it is, or to the other if that one is out."""
+        old, new, chance = self.old, self.new, self.rng.random
+        per_second = self.scene.per_second
+        for index in range(per_second):
+            now = second + index / per_second
+            old_usable = old.open_until < 0 or old.is_usable(now)
+            new_usable = new.open_until < 0 or new.is_usable(now)
+            if not old_usable and not new_usable:
+                continue
+            share = percent * 100 if old_usable and new_usable else WHOLE if new_usable else 0
+            self.credit += share / WHOLE
+            if self.credit >= 1:
+                self.credit -= 1
+                new.settle(now, share, failed=chance() < new_rate)
+            else:
+                old.settle(now, WHOLE - share, failed=chance() < old_rate)
 
-    def window(self, now: int, step: int) -> Window:
-        return Window(
+    def span(self, end: int, step: int) -> Span:
+        """Return what was counted in the second that ends at `end`."""
+        old, new = self.old.take(step + 1), self.new.take(step + 1)
+        window = Window(
             seconds=1.0,
-            old=self.old.take(step + 1),
-            new=self.new.take(step + 1),
-            old_usable=self.old.is_usable(now),
-            new_usable=self.new.is_usable(now),
+            old=old,
+            new=new,
+            old_usable=self.old.is_usable(end),
+            new_usable=self.new.is_usable(end),
             percent=self.scene.steps[step],
         )
+        return Span(end, step, window, _sum(new), _sum(old), end % MINUTE == 0)
+
+
+def _sum(cells: tuple[Cell, ...]) -> Tally:
+    answers = sum([cell.answers for cell in cells])
+    return Tally(answers, sum([sum(cell.errors.values()) for cell in cells if cell.errors]))

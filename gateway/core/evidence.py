@@ -210,15 +210,6 @@ def forgive(evidence: Evidence) -> Evidence:
     )
 
 
-class _Counted(msgspec.Struct, frozen=True):
-    """A cell as the rules read it. share: the new version's in force, as a fraction."""
-
-    stage: int
-    share: float
-    answers: int
-    errors: int
-
-
 def seeded(cells: Iterable[Cell], rules: Rules) -> Evidence:
     """Return the evidence a rollout begins with: what the old version did so far.
 
@@ -229,7 +220,7 @@ def seeded(cells: Iterable[Cell], rules: Rules) -> Evidence:
     taken: list[Cell] = []
     while newest and tally.answers < BASELINE_ANSWERS:
         taken.append(newest.pop(0))
-        tally = Tally(*_total([_counted(cell, WHOLE, rules) for cell in taken]))
+        tally = _total(taken, rules)
     if tally.answers > SEED_ANSWERS:
         tally = Tally(SEED_ANSWERS, math.ceil(tally.errors * SEED_ANSWERS / tally.answers))
     return Evidence(
@@ -240,10 +231,10 @@ def seeded(cells: Iterable[Cell], rules: Rules) -> Evidence:
 
 def _remember(evidence: Evidence, window: Window, rules: Rules) -> Evidence:
     """Before any traffic has moved: take in what the old version does, and judge nothing by it."""
-    answers, errors = _total([_counted(cell, WHOLE - cell.share, rules) for cell in window.old])
+    old = _total(window.old, rules)
     return replace(
         evidence,
-        before=_before(evidence.before, window.seconds, answers, errors),
+        before=_before(evidence.before, window.seconds, old.answers, old.errors),
         old_well_s=_old_well_s(evidence, window),
         slow=Slow(old_buckets=_faded(evidence.slow, window)) if rules.max_latency_ratio else None,
     )
@@ -253,40 +244,34 @@ def observe(evidence: Evidence, window: Window, rules: Rules) -> Evidence:
     """Return the evidence with one more window folded in."""
     if evidence.percent == 0:
         return _remember(evidence, window, rules)
-    new = [_counted(cell, cell.share, rules) for cell in window.new]
-    old = [_counted(cell, WHOLE - cell.share, rules) for cell in window.old]
-    new_answers, new_errors = _total(new)
-    old_answers, old_errors = _total(old)
-    users, new_falls, old_falls = _falls(evidence.users, window, new, old, rules)
-    lean = _leaned(evidence.lean, new_falls, old_falls)
-    step_new, step_old = evidence.step_new, evidence.step_old
-    live = evidence.live_stage
-    if live is not None:
-        step_new = step_new.plus(*_total([cell for cell in new if cell.stage >= live]))
-        step_old = step_old.plus(*_total([cell for cell in old if cell.stage >= live]))
-    return Evidence(
-        percent=evidence.percent,
-        live_stage=live,
-        step_new=step_new,
-        step_old=step_old,
-        new=evidence.new.plus(new_answers, new_errors),
-        old=evidence.old.plus(old_answers, old_errors),
+    new = _side(window.new, evidence, rules, is_new=True)
+    old = _side(window.old, evidence, rules, is_new=False)
+    users, new_falls, old_falls = evidence.users, new.falls, old.falls
+    if rules.sticky:
+        users, new_falls, old_falls = _first_falls(users, window)
+    return replace(
+        evidence,
+        step_new=evidence.step_new.plus(new.step_answers, new.step_errors),
+        step_old=evidence.step_old.plus(old.step_answers, old.step_errors),
+        new=evidence.new.plus(new.answers, new.errors),
+        old=evidence.old.plus(old.answers, old.errors),
         comparison=evidence.comparison.times(
             _comparison(evidence, new, new_falls, old_falls), window.seconds
         ),
         threshold=evidence.threshold.times(
-            rate_factors(rules.error_threshold, new_errors, new_answers) if new_answers else None,
+            rate_factors(rules.error_threshold, new.errors, new.answers) if new.answers else None,
             window.seconds,
         ),
-        lean=lean,
+        lean=_leaned(evidence.lean, new_falls, old_falls),
         tail=evidence.tail.times(_fallen(new_falls, old_falls), window.seconds)
         if evidence.in_tail
         else evidence.tail,
-        recent=_recent(evidence.recent, _side_by_side(new, old, evidence.percent)),
-        before=_before(evidence.before, window.seconds, old_answers, old_errors),
-        baseline=evidence.baseline,
-        baseline_rate=evidence.baseline_rate,
-        outage=_outage(evidence.outage, window, old_answers, old_errors),
+        recent=_recent(
+            evidence.recent,
+            Recent(new.beside_answers, new.beside_errors, old.beside_answers, old.beside_errors),
+        ),
+        before=_before(evidence.before, window.seconds, old.answers, old.errors),
+        outage=_outage(evidence.outage, window, old.answers, old.errors),
         old_well_s=_old_well_s(evidence, window),
         slow=_slow(evidence.slow or Slow(), window, rules.max_latency_ratio)
         if rules.max_latency_ratio
@@ -295,27 +280,56 @@ def observe(evidence: Evidence, window: Window, rules: Rules) -> Evidence:
     )
 
 
-def _counted(cell: Cell, share: int, rules: Rules) -> _Counted:
-    errors = sum([count for kind, count in cell.errors.items() if rules.is_error(kind)]) if cell.errors else 0
-    return _Counted(cell.stage, share / WHOLE, cell.answers, errors)
-
-
-def _total(cells: list[_Counted]) -> tuple[int, int]:
-    if len(cells) == 1:  # nearly always
-        return cells[0].answers, cells[0].errors
-    return sum([cell.answers for cell in cells]), sum([cell.errors for cell in cells])
-
-
 _Falls = list[tuple[int, float, int]]
 """(stage, share, errors): errors that fell on one version while the new one had that share."""
 
 
-def _falls(
-    users: Users, window: Window, new: list[_Counted], old: list[_Counted], rules: Rules
-) -> tuple[Users, _Falls, _Falls]:
-    """Return the errors to compare: each one, or each sticky user's first."""
-    if not rules.sticky:
-        return users, _errors_of(new), _errors_of(old)
+class _Side(msgspec.Struct):
+    """One version's window as the rules read it."""
+
+    answers: int
+    errors: int
+    step_answers: int
+    """In this step."""
+    step_errors: int
+    beside_answers: int
+    """While the other version had a share too; at 100 %, all."""
+    beside_errors: int
+    falls: _Falls
+
+
+def _side(cells: tuple[Cell, ...], evidence: Evidence, rules: Rules, *, is_new: bool) -> _Side:
+    answers = errors = step_answers = step_errors = beside_answers = beside_errors = 0
+    falls: _Falls = []
+    live, is_alone = evidence.live_stage, evidence.percent == 100
+    for cell in cells:
+        failed = _errors(cell, rules) if cell.errors else 0
+        answers += cell.answers
+        errors += failed
+        if live is not None and cell.stage >= live:
+            step_answers += cell.answers
+            step_errors += failed
+        if is_alone or cell.share < WHOLE:
+            beside_answers += cell.answers
+            beside_errors += failed
+        if failed:
+            falls.append((cell.stage, (cell.share if is_new else WHOLE - cell.share) / WHOLE, failed))
+    return _Side(answers, errors, step_answers, step_errors, beside_answers, beside_errors, falls)
+
+
+def _errors(cell: Cell, rules: Rules) -> int:
+    return sum([count for kind, count in cell.errors.items() if rules.is_error(kind)])
+
+
+def _total(cells: Iterable[Cell], rules: Rules) -> Tally:
+    cells = tuple(cells)
+    return Tally(sum([cell.answers for cell in cells]), sum([_errors(cell, rules) for cell in cells]))
+
+
+def _first_falls(users: Users, window: Window) -> tuple[Users, _Falls, _Falls]:
+    """Return each sticky user's first error."""
+    if not window.new_keys and not window.old_keys:
+        return users, [], []
     known = set(struct.unpack(f"<{len(users.hashes) // 8}Q", users.hashes))
     new_falls = [
         (met.stage, met.share / WHOLE, 1) for met in window.new_keys if _is_first(met, known, users.mask)
@@ -331,10 +345,6 @@ def _falls(
         known = {key for key in known if not _mixed(key) & mask}
     hashes = struct.pack(f"<{len(known)}Q", *sorted(known))
     return Users(hashes, mask, users.on_new + len(new_falls)), new_falls, old_falls
-
-
-def _errors_of(cells: list[_Counted]) -> _Falls:
-    return [(cell.stage, cell.share, cell.errors) for cell in cells if cell.errors]
 
 
 def _is_first(met: KeyError64, known: set[int], mask: int) -> bool:
@@ -361,7 +371,7 @@ def _leaned(lean: Lean, new: _Falls, old: _Falls) -> Lean:
 
 
 def _comparison(
-    evidence: Evidence, new: list[_Counted], new_falls: _Falls, old_falls: _Falls
+    evidence: Evidence, new: _Side, new_falls: _Falls, old_falls: _Falls
 ) -> tuple[float, ...] | None:
     """Return the window's factors: with the old version's errors, in the tail with its baseline."""
     live = evidence.live_stage
@@ -370,8 +380,9 @@ def _comparison(
     factors = _fallen(
         [fall for fall in new_falls if fall[0] < live], [fall for fall in old_falls if fall[0] < live]
     )
-    answers, errors = _total([cell for cell in new if cell.stage >= live])
-    return added(factors, rate_factors(evidence.baseline_rate, errors, answers)) if answers else factors
+    if not new.step_answers:
+        return factors
+    return added(factors, rate_factors(evidence.baseline_rate, new.step_errors, new.step_answers))
 
 
 def _fallen(new: _Falls, old: _Falls) -> tuple[float, ...] | None:
@@ -381,14 +392,6 @@ def _fallen(new: _Falls, old: _Falls) -> tuple[float, ...] | None:
     for _, share, errors in old:
         factors = added(factors, comparison_factors(share, 0, errors))
     return factors
-
-
-def _side_by_side(new: list[_Counted], old: list[_Counted], percent: int) -> Recent:
-    """Return what both did while both had a share; at 100 %, what the new one did alone."""
-    if percent < 100:
-        new = [cell for cell in new if cell.share < 1]
-        old = [cell for cell in old if cell.share > 0]
-    return Recent(*_total(new), *_total(old))
 
 
 def _recent(recent: tuple[Recent, ...], now: Recent) -> tuple[Recent, ...]:
@@ -440,9 +443,17 @@ def _slow(slow: Slow, window: Window, ratio: float) -> Slow:
     if known >= LATENCY_ANSWERS:
         bound_us = round((quantile_us(slow.old_buckets, 0.95) or 0) * ratio)
         bound = bucket_of(bound_us)
-        new = [_timed(cell, cell.share, bound) for cell in window.new]
-        old = [_timed(cell, WHOLE - cell.share, bound) for cell in window.old]
-        slow = _slower(slow, new, old, _slow_rate(known), window.seconds, bound_us)
+        new, new_falls = _timed(window.new, bound, is_new=True)
+        old, old_falls = _timed(window.old, bound, is_new=False)
+        factors = rate_factors(_slow_rate(known), new.errors, new.answers) if new.answers else None
+        slow = Slow(
+            new=slow.new.plus(new.answers, new.errors),
+            old=slow.old.plus(old.answers, old.errors),
+            rate=slow.rate.times(factors, window.seconds),
+            comparison=slow.comparison.times(_fallen(new_falls, old_falls), window.seconds),
+            bound_us=bound_us,
+            old_buckets=slow.old_buckets,
+        )
     return replace(slow, old_buckets=_faded(slow, window))
 
 
@@ -458,10 +469,17 @@ def _faded(slow: Slow | None, window: Window) -> dict[int, float]:
     return buckets
 
 
-def _timed(cell: Cell, share: int, bound: int) -> _Counted:
-    """Return the cell with slow answers, those in a bucket above `bound`, for errors."""
-    slow = sum([count for index, count in cell.latency.items() if index > bound])
-    return _Counted(cell.stage, share / WHOLE, sum(cell.latency.values()), slow)
+def _timed(cells: tuple[Cell, ...], bound: int, *, is_new: bool) -> tuple[Tally, _Falls]:
+    """Return the answers of one version, and how slow ones, those in a bucket above `bound`, fell."""
+    answers = slow = 0
+    falls: _Falls = []
+    for cell in cells:
+        late = sum([count for index, count in cell.latency.items() if index > bound])
+        answers += sum(cell.latency.values())
+        slow += late
+        if late:
+            falls.append((cell.stage, (cell.share if is_new else WHOLE - cell.share) / WHOLE, late))
+    return Tally(answers, slow), falls
 
 
 def _slow_rate(samples: float) -> float:
@@ -470,18 +488,3 @@ def _slow_rate(samples: float) -> float:
     One in twenty, and what a p95 of `samples` may be off by (99 %, normal approximation).
     """
     return round(0.05 + 2.33 * math.sqrt(0.05 * 0.95 / samples), 3)
-
-
-def _slower(
-    slow: Slow, new: list[_Counted], old: list[_Counted], rate: float, seconds: float, bound_us: int
-) -> Slow:
-    new_answers, new_slow = _total(new)
-    fallen = _fallen(_errors_of(new), _errors_of(old))
-    return Slow(
-        old_buckets=slow.old_buckets,
-        new=slow.new.plus(new_answers, new_slow),
-        old=slow.old.plus(*_total(old)),
-        rate=slow.rate.times(rate_factors(rate, new_slow, new_answers) if new_answers else None, seconds),
-        comparison=slow.comparison.times(fallen, seconds),
-        bound_us=bound_us,
-    )

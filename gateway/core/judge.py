@@ -20,6 +20,7 @@ All act only while the old version does markedly better: a cause both share is n
 comparison has that built in, the tail of it aside.)
 """
 
+from collections.abc import Callable
 from typing import Final, Literal
 
 import msgspec
@@ -53,6 +54,7 @@ __all__ = [
     "observe",
     "seeded",
     "step_live",
+    "weigh",
 ]
 
 Verdict = Literal["advance", "hold", "abort"]
@@ -117,15 +119,18 @@ def judge(evidence: Evidence, window: Window, rules: Rules) -> tuple[Evidence, D
 
 
 def decide(evidence: Evidence, rules: Rules) -> Decision:
-    """Read the verdict off the evidence."""
-    for gate in (_unavailable, _ceiling, _threshold, _comparison, _latency):
-        reason = gate(evidence, rules)
-        if reason:
-            return _decision(evidence, rules, "abort", _GATE_NAMES[gate], reason)
+    """Read the verdict off the evidence, with its numbers and its reason."""
+    verdict, gate = weigh(evidence, rules)
+    return _decision(evidence, rules, verdict, gate, _REASONS[gate](evidence, rules))
+
+
+def weigh(evidence: Evidence, rules: Rules) -> tuple[Verdict, Gate]:
+    """Read the bare verdict off the evidence."""
+    for gate in _ABORTING:
+        if _REASONS[gate](evidence, rules):
+            return "abort", gate
     lacking = _lacking(evidence, rules)
-    if lacking is not None:
-        return _decision(evidence, rules, "hold", *lacking)
-    return _decision(evidence, rules, "advance", "clear", _clear(evidence))
+    return ("hold", lacking) if lacking else ("advance", "clear")
 
 
 def _unavailable(evidence: Evidence, rules: Rules) -> str:
@@ -189,42 +194,60 @@ def _latency(evidence: Evidence, rules: Rules) -> str:
     )
 
 
-_GATE_NAMES: Final[dict[object, Gate]] = {
-    _unavailable: "unavailable",
-    _ceiling: "ceiling",
-    _threshold: "threshold",
-    _comparison: "comparison",
-    _latency: "latency",
-}
-
-
-def _lacking(evidence: Evidence, rules: Rules) -> tuple[Gate, str] | None:
-    """Return what an advance still lacks, and the sentence that says so."""
+def _lacking(evidence: Evidence, rules: Rules) -> Gate | None:
+    """Return what an advance still lacks."""
     step = evidence.step_new
     if evidence.live_stage is None:
-        return "weights", "Waiting for every worker to serve by this step's weights."
+        return "weights"
     if step.answers < rules.min_requests:
-        return (
-            "requests",
-            f"Too little traffic so far: {step.answers} of {rules.min_requests} requests in this step.",
-        )
+        return "requests"
     if step.rate > rules.error_threshold:
-        return "rate", (
-            f"Over errorThreshold ({_percent(rules.error_threshold)}), but not proven to be the new "
-            f"version's doing: it fails {_rate(step)} in this step, {_other(evidence, evidence.step_old)}."
-        )
+        return "rate"
+    statistic, limit, _ = _nearest(evidence, rules)
+    return "statistic" if statistic >= ADVANCE_SHARE * limit else None
+
+
+def _weights(evidence: Evidence, rules: Rules) -> str:
+    return "Waiting for every worker to serve by this step's weights."
+
+
+def _requests(evidence: Evidence, rules: Rules) -> str:
+    answers = evidence.step_new.answers
+    return f"Too little traffic so far: {answers} of {rules.min_requests} requests in this step."
+
+
+def _over_threshold(evidence: Evidence, rules: Rules) -> str:
+    return (
+        f"Over errorThreshold ({_percent(rules.error_threshold)}), but not proven to be the new version's "
+        f"doing: it fails {_rate(evidence.step_new)} in this step, {_other(evidence, evidence.step_old)}."
+    )
+
+
+def _suspicion(evidence: Evidence, rules: Rules) -> str:
     statistic, limit, claim = _nearest(evidence, rules)
-    if statistic >= ADVANCE_SHARE * limit:
-        return "statistic", (
-            f"Suspicious: {_odds(statistic, limit, claim)}, "
-            f"and less than {_number(ADVANCE_SHARE * limit)} to go on."
-        )
-    return None
+    enough = _number(ADVANCE_SHARE * limit)
+    return f"Suspicious: {_odds(statistic, limit, claim)}, and less than {enough} to go on."
 
 
-def _clear(evidence: Evidence) -> str:
+def _clear(evidence: Evidence, rules: Rules) -> str:
     new = f"The new version fails {_rate(evidence.step_new)} in this step"
     return f"{new}, {_other(evidence, evidence.step_old)}."
+
+
+_ABORTING: Final[tuple[Gate, ...]] = ("unavailable", "ceiling", "threshold", "comparison", "latency")
+"""In order. The reason of each is "" while it does not abort."""
+_REASONS: Final[dict[Gate, Callable[[Evidence, Rules], str]]] = {
+    "unavailable": _unavailable,
+    "ceiling": _ceiling,
+    "threshold": _threshold,
+    "comparison": _comparison,
+    "latency": _latency,
+    "weights": _weights,
+    "requests": _requests,
+    "rate": _over_threshold,
+    "statistic": _suspicion,
+    "clear": _clear,
+}
 
 
 def _side_by_side(evidence: Evidence) -> str:

@@ -21,7 +21,7 @@ FIRST: Final = 0.8
 EPOCH_S: Final = 60.0
 """Observed seconds between two possible beginnings."""
 _LIMIT: Final = 600.0
-"""Logarithms are kept within ±600, where `exp` neither overflows nor vanishes."""
+"""Logarithms are kept below 600, where `exp` does not overflow."""
 
 
 class Mixture(msgspec.Struct, frozen=True, array_like=True):
@@ -55,8 +55,8 @@ class Mixture(msgspec.Struct, frozen=True, array_like=True):
         logs = self.logs
         if factors is not None:
             logs = tuple(map(add, logs, factors))
-            if min(logs) < -_LIMIT or max(logs) > _LIMIT:
-                logs = tuple([min(max(log, -_LIMIT), _LIMIT) for log in logs])
+            if max(logs) > _LIMIT:
+                logs = tuple([min(log, _LIMIT) for log in logs])
         clock_s = self.clock_s + seconds
         epochs = self.epochs
         while clock_s >= EPOCH_S:
@@ -89,6 +89,7 @@ def _sides(share: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return on_new, on_old
 
 
+@lru_cache(maxsize=4096)
 def comparison_factors(share: float, on_new: int, on_old: int) -> tuple[float, ...]:
     """Return, per odds, the log likelihood ratio of errors that fell on the two versions.
 
@@ -109,6 +110,7 @@ def _outcomes(rate: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return bad, good
 
 
+@lru_cache(maxsize=4096)
 def rate_factors(rate: float, bad: int, answers: int) -> tuple[float, ...]:
     """Return, per odds, the log likelihood ratio of `bad` in `answers` against a rate of at most `rate` (0 <
     rate < 1).
