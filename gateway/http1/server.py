@@ -7,6 +7,7 @@ from typing import Final, Protocol, cast
 from gateway.errors import BadRequest, BodyTooLarge, ClientGone, DownstreamError, GatewayError, TooSlow
 from gateway.http1.chunked import ChunkedDecoder, ChunkError
 from gateway.http1.connections import Connections, ServerSettings
+from gateway.http1.half_closed import HalfClosed
 from gateway.http1.message import (
     CONNECTION_CLOSE,
     CONNECTION_KEEP_ALIVE,
@@ -22,10 +23,9 @@ MAX_PENDING_BYTES: Final = 65_536
 LINGER_S: Final = 2.0
 """How long a client may take to read its last answer and close."""
 HALF_CLOSED_S: Final = 1.5
-"""How long a client that closed its sending side may be kept waiting for a byte.
+"""How long to wait for the next byte of an answer when its client closes its sending side amid it.
 
-A client that has gone altogether looks the same until it is written to, and must not hold an upstream for
-long.
+Whether such a client is gone altogether shows when it is written to, and there is nothing to write.
 """
 
 REST_S: Final = 1.0
@@ -77,6 +77,7 @@ class ServerProtocol(asyncio.Protocol):
 
     __slots__ = (
         "_decoder",
+        "_half",
         "_left",
         "_limit",
         "_pending",
@@ -123,6 +124,7 @@ class ServerProtocol(asyncio.Protocol):
         self._reading = True
         self._rests = False
         self._pending = b""
+        self._half: HalfClosed | None = None
         self._decoder: ChunkedDecoder | None = None
         self._left = 0
         self._limit = 0
@@ -164,12 +166,15 @@ class ServerProtocol(asyncio.Protocol):
         if self._phase == _BODY:
             self._break(BadRequest("the body ended before its length"))
             return self._phase == _LINGERING
-        if self._phase == _ANSWERING or self._pending:
+        if (self._phase == _ANSWERING or self._pending) and self.transport.can_write_eof():
             self.deadline = 0.0
-            return self.transport.can_write_eof()
+            self._half = HalfClosed(self.transport, self._put_transport_back, self._on_reset)
+            self._ask_half()
+            return True
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_half()
         self.owner.open.discard(self)
         busy = self._phase in (_BODY, _ANSWERING)
         self._phase = _CLOSED
@@ -277,6 +282,7 @@ class ServerProtocol(asyncio.Protocol):
 
     def release(self) -> asyncio.Transport:
         """Hand the transport over (to a tunnel): this protocol has no more part in the connection."""
+        self._forget_half()
         self.owner.open.discard(self)
         self._phase = _CLOSED
         return self.transport
@@ -309,7 +315,7 @@ class ServerProtocol(asyncio.Protocol):
         if phase == _LINGERING:
             return LINGER_S
         timeout_s = self.sink.timeout_s()
-        return min(timeout_s, HALF_CLOSED_S) if self.half_closed else timeout_s
+        return min(timeout_s, HALF_CLOSED_S) if self._is_doubtful else timeout_s
 
     def _idle_s(self, settings: ServerSettings) -> float:
         """Return how long to idle on: first until it rests, then until it ends."""
@@ -325,8 +331,8 @@ class ServerProtocol(asyncio.Protocol):
             self._idle_on()
         elif self._phase in (_FLUSHING, _LINGERING):
             self.abort()
-        elif self.half_closed:
-            self._break(ClientGone("the client closed its side and no answer came"))
+        elif self._is_doubtful:
+            self._break(ClientGone("the client closed its side and no more of its answer came"))
         else:
             self.sink.on_timeout()
 
@@ -458,6 +464,42 @@ class ServerProtocol(asyncio.Protocol):
         self.data_received(pending)
         if self.half_closed and self._phase == _HEAD:
             self.transport.close()
+        elif self._is_doubtful:
+            self._ask_half()
+
+    # --- a client that has closed its sending side ------------------------------------------------
+
+    @property
+    def _is_doubtful(self) -> bool:
+        """Whether the client may be gone altogether."""
+        return self._half is not None and self._half.is_doubtful
+
+    def _ask_half(self) -> None:
+        """Find out whether such a client is still there, if its answer has not begun."""
+        half = self._half
+        if half is None or self.transport is half:
+            return
+        if self._phase == _ANSWERING and not self.answer_begun:
+            self.transport = half
+            half.start_answer()
+        elif self._phase == _ANSWERING:
+            self.transport = half
+
+    def _put_transport_back(self) -> None:
+        assert self._half is not None
+        self.transport = self._half.transport
+
+    def _on_reset(self) -> None:
+        if self._phase in (_BODY, _ANSWERING):
+            self._break(ClientGone("the client closed the connection"))
+        else:
+            self.abort()
+
+    def _forget_half(self) -> None:
+        half, self._half = self._half, None
+        if half is not None:
+            half.stop()
+            self.transport = half.transport
 
 
 def reason_label(error: GatewayError) -> str:
