@@ -3,7 +3,7 @@
 import msgspec
 
 from gateway.admin.schemas import DeploymentView
-from gateway.core.rollout import ENDED, Paused, Phase, Rollout
+from gateway.core.rollout import Paused, Phase, Rollout
 from gateway.store.records import DeploymentRecord
 
 CLOCKED = frozenset({Phase.STEPPING, Phase.BAKING, Phase.PAUSED, Phase.CONFIRM_PROMOTE})
@@ -29,14 +29,30 @@ def deployment(record: DeploymentRecord) -> DeploymentView:
 
 
 def summary(state: Rollout) -> str:
-    """Return why a rollout stands where it stands: the pause's reason, its end's, else the judge's."""
+    """Return why a rollout stands where it stands: the pause's reason, its end's, what it waits for, else the
+    judge's last word.
+    """
     if isinstance(state.paused, Paused):
         return f"paused by {state.paused.actor}: {state.paused.reason}" if state.paused.reason else "paused"
+    if state.phase is Phase.COMPLETED:
+        return f"The new version serves everything; the old one is drained (completed by {state.cause})."
     if state.reason:
         return state.reason
-    if state.phase in ENDED or state.judged is None:
-        return ""
-    return f"{state.judged.verdict}: {state.judged.reason}"
+    waits = _WAITS.get(state.phase)
+    if waits is not None:
+        return waits
+    said = f"{state.judged.verdict}: {state.judged.reason}" if state.judged is not None else ""
+    return f"changes are frozen, it stays here; {said}".removesuffix("; ") if state.frozen else said
+
+
+_WAITS = {
+    Phase.GATE: "checking the new version before it gets traffic",
+    Phase.CONFIRM_START: "waiting for the confirm-start webhook",
+    Phase.READY: "the new version passed its gate, but changes are frozen",
+    Phase.CONFIRM_PROMOTE: "the step passed; waiting for the confirm-promote webhook",
+    Phase.ENDING: "the old version is being drained",
+}
+"""What a rollout waits for where neither the judge nor a person has the word."""
 
 
 _SHARED = tuple(

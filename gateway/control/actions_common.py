@@ -85,6 +85,15 @@ class Hub(Protocol):
     def workers(self) -> list[WorkerInfo]: ...
 
 
+class FreezeState(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether starts are refused and advances held; since when, by whom and why."""
+
+    frozen: bool = False
+    reason: str = ""
+    actor: str | None = None
+    at: datetime | None = None
+
+
 class Desk:
     """What all actions share: the rooms they work with, the audit of every change, how things are found."""
 
@@ -128,6 +137,13 @@ class Desk:
         self._drain_ms = drain_ms
         self._release = release
         self._now = now
+
+    # -- the freeze
+
+    async def get_freeze(self) -> FreezeState:
+        """Return whether changes are frozen."""
+        stored = await self._store.meta("freeze")
+        return msgspec.json.decode(stored, type=FreezeState) if stored is not None else FreezeState()
 
     # -- changes
 

@@ -10,6 +10,7 @@ from gateway.control.actions_common import RECENT, Actor, Desk, planned, require
 from gateway.control.bodies import Explain, Promote, StartDeployment, Traffic
 from gateway.control.catalog_entries import ServiceEntry, VersionEntry
 from gateway.control.problems import Problem, conflict, not_found
+from gateway.core.rollout import refusal_once_ended
 from gateway.core.rollout_events import (
     Complete,
     Event,
@@ -96,8 +97,11 @@ class DeploymentActions(Desk):
         key: str | None,
         *,
         is_flat: bool = False,
+        reason: str = "",
     ) -> DeploymentRecord:
         details = {"service": body.service_name, "toVersion": body.to_version, "strategy": body.strategy}
+        if reason:
+            details["reason"] = reason
         deployment_id = str(uuid.uuid4())
         async with self._change(actor, action, deployment_id, details) as tx:
             earlier = await self._opened_by(key, body, settings)
@@ -173,8 +177,10 @@ class DeploymentActions(Desk):
         return old
 
     async def _refuse_while_frozen(self) -> None:
-        if await self._store.meta("frozen") == b"1":
-            raise conflict("changes are frozen: no deployment may start")
+        freeze = await self.get_freeze()
+        if freeze.frozen:
+            why = f" ({freeze.reason})" if freeze.reason else ""
+            raise conflict(f"changes are frozen by {freeze.actor}{why}: no deployment may start")
 
     def _refuse_second(self, service: ServiceEntry) -> None:
         deployment = self._rollouts.open_for(service.record.name)
@@ -294,7 +300,7 @@ class DeploymentActions(Desk):
             details["service"] = record.service_name
             require_match(if_match, record)
             if self._rollouts.state_of(deployment_id) is None:
-                raise conflict(f"the deployment has ended ({record.status}); start a new one")
+                raise conflict(refusal_once_ended(record.status, order))
             return self._rollouts.order(tx, deployment_id, order)
 
     # -- undo
@@ -303,12 +309,13 @@ class DeploymentActions(Desk):
         """Take back the last release: roll it back if it is open, else start one to the version before."""
         deployment = self._rollouts.open_for(service_name)
         if deployment is not None:
-            undone = await self._explained(actor, "service.undo", deployment.id, Undo(actor.name), body)
+            order = Undo(actor.name, body.reason)
+            undone = await self._explained(actor, "service.undo", deployment.id, order, body)
             return await self._reverted(undone)
         async with self._refusals(actor, "service.undo", service_name):
             before = await self._version_before(self._service(service_name))
         back = StartDeployment(service_name=service_name, to_version=before, strategy="immediate")
-        return await self._start(actor, "service.undo", back, back.rollout(), None)
+        return await self._start(actor, "service.undo", back, back.rollout(), None, reason=body.reason)
 
     async def _version_before(self, service: ServiceEntry) -> str:
         """Return the id of the version the current one replaced. Raises Problem 409 if none did."""

@@ -1,12 +1,11 @@
 """What operators may do with the gateway itself: events, audit, tokens, freeze, upgrade."""
 
 import os
-from datetime import datetime
 
 import msgspec
 from msgspec.structs import replace
 
-from gateway.control.actions_common import Actor, Desk
+from gateway.control.actions_common import Actor, Desk, FreezeState
 from gateway.control.bodies import CreateToken, Freeze
 from gateway.control.problems import conflict, not_found
 from gateway.control.tokens import new_token, record_of
@@ -30,15 +29,6 @@ class GatewayInfo(msgspec.Struct, frozen=True, kw_only=True):
     release: str
     workers: list[WorkerSeen]
     frozen: bool
-
-
-class FreezeState(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether starts are refused and advances held; since when, by whom and why."""
-
-    frozen: bool = False
-    reason: str = ""
-    actor: str | None = None
-    at: datetime | None = None
 
 
 class GatewayActions(Desk):
@@ -83,11 +73,6 @@ class GatewayActions(Desk):
         return await self._store.audit(cursor=cursor, limit=limit, actor=actor, action=action)
 
     # -- freeze
-
-    async def get_freeze(self) -> FreezeState:
-        """Return whether changes are frozen."""
-        stored = await self._store.meta("freeze")
-        return msgspec.json.decode(stored, type=FreezeState) if stored is not None else FreezeState()
 
     async def put_freeze(self, actor: Actor, body: Freeze) -> FreezeState:
         """Refuse starts and hold advances, or allow them again. Rollbacks always work."""

@@ -11,12 +11,23 @@ the wall clock, for the record only; nothing is decided by it.
 
 from gateway.core.rollout_change import Change
 from gateway.core.rollout_commands import Command
-from gateway.core.rollout_events import Event, Order
+from gateway.core.rollout_events import Event, Order, Rollback
 from gateway.core.rollout_moves import MOVES
 from gateway.core.rollout_state import ENDED, JUDGED, Paused, Phase, Rollout, Status, due, weights_act
 from gateway.errors import IllegalTransition
 
-__all__ = ["ENDED", "JUDGED", "Paused", "Phase", "Rollout", "Status", "due", "move", "resume"]
+__all__ = [
+    "ENDED",
+    "JUDGED",
+    "Paused",
+    "Phase",
+    "Rollout",
+    "Status",
+    "due",
+    "move",
+    "refusal_once_ended",
+    "resume",
+]
 
 
 def move(state: Rollout, event: Event, now: float) -> tuple[Rollout, tuple[Command, ...]]:
@@ -50,4 +61,11 @@ def _refusal(state: Rollout, event: Event) -> str:
     name = type(event).__name__
     if state.is_open:
         return f"{name} is not possible while the deployment is {state.phase.value.replace('_', ' ')}"
-    return f"the deployment has ended ({state.status.value}): start a new one"
+    return refusal_once_ended(state.status.value, event)
+
+
+def refusal_once_ended(status: str, event: Event) -> str:
+    """Return why an order comes too late, and what is possible instead."""
+    if isinstance(event, Rollback) and status == Status.COMPLETED.value:
+        return f"the deployment has ended ({status}): undo takes it back, by a new one"
+    return f"the deployment has ended ({status}): start a new one"

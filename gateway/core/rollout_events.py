@@ -62,6 +62,8 @@ class Rollback(Order, frozen=True):
 class Undo(Order, frozen=True):
     """While open: a rollback. Once ended, undoing is a new rollout, which is not this machine's business."""
 
+    reason: str = ""
+
 
 class GatePassed(Fact, frozen=True):
     """The new version is healthy and passed its tests."""

@@ -329,8 +329,7 @@ def _roll_back_ordered(change: Change, event: Rollback | Undo) -> None:
 
 
 def _because(what: str, event: Rollback | Undo) -> str:
-    reason = event.reason if isinstance(event, Rollback) else ""
-    return f"{what}: {reason}" if reason else f"{what}."
+    return f"{what}: {event.reason}" if event.reason else f"{what}."
 
 
 # Ends

@@ -191,7 +191,11 @@ async def test_a_freeze_refuses_starts_and_never_a_rollback(tmp_path: Path) -> N
         await made.actions.rollback(ANN, record.id, Explain())
         await made.settle()
         assert made.weights() == {"v1": 100, "v2": 0}
-        assert (await refusal(made.start())).status == 409
+        refused = await refusal(made.start())
+        assert (refused.status, refused.detail) == (
+            409,
+            "changes are frozen by root (launch day): no deployment may start",
+        )
         await made.actions.put_freeze(ROOT, Freeze(frozen=False))
         await made.start()
 
@@ -264,7 +268,9 @@ async def test_undo_rolls_an_open_deployment_back(tmp_path: Path) -> None:
         await made.two_versions()
         record = await made.start()
         await made.settle()
-        assert (await made.actions.undo(ANN, "auth", Explain())).id == record.id
+        undone = await made.actions.undo(ANN, "auth", Explain(reason="support called"))
+        assert undone.id == record.id
+        assert undone.error_message == "Rolled back by ann: support called"
         await made.settle()
         assert (await made.actions.get_deployment(record.id)).status == "rolled_back"
 
@@ -278,7 +284,8 @@ async def test_undo_of_a_completed_release_is_a_new_one_back(tmp_path: Path) -> 
         await made.settle()
         assert (await made.actions.get_service("auth")).current_version_id == new
         assert (await made.actions.get_version(old)).status == "deprecated"
-        back = await made.actions.undo(ANN, "auth", Explain())
+        back = await made.actions.undo(ANN, "auth", Explain(reason="support called"))
+        assert (await made.audit())[0].details["reason"] == "support called"
         assert (back.from_version, back.to_version, back.strategy) == ("v2", "v1", "immediate")
         await made.settle()
         assert made.weights() == {"v1": 100, "v2": 0}

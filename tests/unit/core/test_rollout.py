@@ -451,6 +451,13 @@ def test_completing_below_full_traffic_is_refused_and_changes_nothing() -> None:
     assert hand.state == before
 
 
+def test_a_rollback_that_comes_too_late_says_what_is_possible_instead() -> None:
+    with pytest.raises(IllegalTransition, match="undo takes it back"):
+        at(Phase.COMPLETED)(Rollback("ann"))
+    with pytest.raises(IllegalTransition, match="start a new one"):
+        at(Phase.ROLLED_BACK)(Rollback("ann"))
+
+
 def test_a_rollback_while_the_old_version_drains_calls_it_back() -> None:
     hand = at(Phase.ENDING)(Rollback("ann"))
     assert hand.last[-1] == SetWeights(3, "old", 100, "new", 0)
