@@ -200,10 +200,8 @@ class _Call:
 def _request_of(connection: ServerProtocol, body: bytes) -> Request:
     reader = connection.reader
     fields = {name.decode("ascii"): value.decode("latin-1") for name, value in reader.special.items()}
-    lines = reader.lines
-    for at in range(0, len(lines), 3):
-        name = lines[at][:-2].lower().decode("ascii")
-        value = lines[at + 1].decode("latin-1").rstrip(" \t")
+    for raw_name, raw_value in reader.pairs():
+        name, value = raw_name.lower().decode("ascii"), raw_value.decode("latin-1")
         fields[name] = f"{fields[name]}, {value}" if name in fields else value
     return Request(
         method=reader.method.decode("ascii"),

@@ -74,21 +74,6 @@ NO_TRAILER: Final = HOP_BY_HOP | frozenset(
 """Fields that frame, route, authenticate or control a message: never in a trailer (RFC 9110 §6.5.1)."""
 
 
-def spellings(names: Iterable[str]) -> dict[bytes, bytes]:
-    """Return spelling -> lower-case name, for the two spellings nearly every peer uses."""
-    table: dict[bytes, bytes] = {}
-    for name in names:
-        lower = name.lower().encode()
-        table[name.encode()] = lower
-        table[lower] = lower
-    return table
-
-
-def line_starts(names: Iterable[str]) -> dict[bytes, bytes]:
-    """Return spelling -> that spelling and `: `, ready to be written."""
-    return {spelling: spelling + b": " for spelling in spellings(names)}
-
-
 def reason_of(status: int) -> str:
     """Return the standard reason phrase, or nothing for a status without one."""
     try:

@@ -5,73 +5,32 @@ from typing import Final
 import httptools
 
 from gateway.errors import BadResponse
-from gateway.http1.message import CRLF, HEAD_END, MAX_LENGTH, line_starts, options_of, spellings
+from gateway.http1.heads import MAX_COMMON_BYTES, Head, Intake, Sort
+from gateway.http1.message import HEAD_END, MAX_LENGTH, options_of
 
-PLAIN: Final = line_starts(
-    (
-        "Accept-Ranges",
-        "Access-Control-Allow-Credentials",
-        "Access-Control-Allow-Headers",
-        "Access-Control-Allow-Methods",
-        "Access-Control-Allow-Origin",
-        "Access-Control-Expose-Headers",
-        "Access-Control-Max-Age",
-        "Age",
-        "Alt-Svc",
-        "Cache-Control",
-        "Content-Disposition",
-        "Content-Encoding",
-        "Content-Language",
-        "Content-Location",
-        "Content-Range",
-        "Content-Security-Policy",
-        "Content-Type",
-        "ETag",
-        "Expires",
-        "Last-Modified",
-        "Link",
-        "Location",
-        "Pragma",
-        "Referrer-Policy",
-        "Retry-After",
-        "Sec-WebSocket-Accept",
-        "Sec-WebSocket-Extensions",
-        "Sec-WebSocket-Protocol",
-        "Server",
-        "Server-Timing",
-        "Set-Cookie",
-        "Strict-Transport-Security",
-        "Vary",
-        "Via",
-        "WWW-Authenticate",
-        "X-Content-Type-Options",
-        "X-Frame-Options",
-        "X-Powered-By",
-        "X-Request-ID",
-    )
-)
-"""Fields passed on as they came, by the spelling they came in."""
-
-SPECIAL: Final = spellings(
-    (
-        "Connection",
-        "Content-Length",
-        "Date",
-        "Keep-Alive",
-        "Proxy-Authenticate",
-        "Proxy-Authentication-Info",
-        "Proxy-Connection",
-        "TE",
-        "Trailer",
-        "Transfer-Encoding",
-        "Upgrade",
-    )
+SPECIAL: Final = (
+    "Connection",
+    "Content-Length",
+    "Date",
+    "Keep-Alive",
+    "Proxy-Authenticate",
+    "Proxy-Authentication-Info",
+    "Proxy-Connection",
+    "TE",
+    "Trailer",
+    "Transfer-Encoding",
+    "Upgrade",
 )
 """Fields of the upstream's connection, or that frame the message: kept apart in `special`."""
 
-_PLAIN_GET: Final = PLAIN.get
-_SPECIAL_GET: Final = SPECIAL.get
-_SPECIAL_KEYS: Final = frozenset(SPECIAL.values())
+
+def _is_dropped(_name: bytes) -> bool:
+    """Nothing else is kept from clients."""
+    return False
+
+
+SORT: Final = Sort(SPECIAL, _is_dropped)
+_SHAPES: Final = SORT.shapes
 _BLANK: Final = (b" ", b"\t")
 
 MAX_HEAD_BYTES: Final = 65_536
@@ -80,31 +39,27 @@ MAX_FIELDS: Final = 300
 CHUNKED_BODY: Final = -1
 UNTIL_CLOSE: Final = -2
 """`length` of a body that only the connection's end delimits."""
+_LINE_BYTES: Final = len(b"HTTP/1.1 200 \r\n")
 
 
-class ResponseReader:
+class ResponseReader(Head):
     """Reads the heads of one connection's responses; holds the fields of the latest."""
 
     __slots__ = (
         "_buffer",
-        "_extend",
         "_heads",
+        "_intake",
         "_parser",
         "_seen",
         "keep_alive",
         "length",
-        "lines",
         "rewritten",
-        "special",
         "status",
     )
 
     def __init__(self) -> None:
+        super().__init__()
         self.status = 0
-        self.lines: list[bytes] = []
-        """Fields passed on as they came: start (`Name: `), value, CRLF, and so on, three a field."""
-        self.special: dict[bytes, bytes] = {}
-        """Lower-case name -> value of the fields in SPECIAL."""
         self.length = 0
         """Bytes of body the fields announce; CHUNKED_BODY; UNTIL_CLOSE."""
         self.keep_alive = True
@@ -115,7 +70,7 @@ class ResponseReader:
         self._buffer = b""
         self._seen = b""
         """The last head: one that equals it byte for byte is not read again."""
-        self._extend = self.lines.extend
+        self._intake = Intake()
         self._parser: httptools.HttpResponseParser | None = None
 
     @property
@@ -128,66 +83,72 @@ class ResponseReader:
 
         Raises BadResponse (RFC 9112 §4, §5, §6.3).
         """
+        seen = self._seen
+        if seen and data.startswith(seen):
+            return len(seen)
         held = len(self._buffer)
+        head = self._buffer + data if held else data
+        end = head.find(HEAD_END, max(0, held - 3)) + 4
+        if end >= 4:
+            head = head[:end]
         if not held:
-            end = data.find(HEAD_END)
-            head = data[: end + 4] if end >= 0 else data
-            if head == self._seen:
-                return end + 4
             self._seen = self.rewritten = b""
-            self.lines.clear()
-            self.special.clear()
+            if 4 <= end <= MAX_COMMON_BYTES and self._is_common(head):
+                self._seen = head
+                return end
+            self._pairs = []
             self._heads = 0
             self._parser = httptools.HttpResponseParser(self)
-            piece = head
-        else:
-            head = self._buffer + data
-            end = head.find(HEAD_END, max(0, held - 3))
-            if end >= 0:
-                head = head[: end + 4]
-            piece = head[held:]
         if len(head) > MAX_HEAD_BYTES:
             raise BadResponse("the head of the response is too long", sent=True)
-        self._feed_parser(piece)
-        if end < 0:
+        self._feed_parser(head[held:])
+        if end < 4:
             self._buffer = head
             return -1
         self._buffer = b""
-        self._check(head)
+        self._end(head)
         self._seen = head
-        return len(piece)
+        return end - held
 
     def forget(self) -> None:
         """Drop a head that was never finished."""
         self._buffer = b""
 
-    # --- llhttp's callbacks -----------------------------------------------------------------------
+    # --- a head in common form --------------------------------------------------------------------
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        start = _PLAIN_GET(name)
-        if start is not None:
-            self._extend((start, value, CRLF))
-            return
-        key = _SPECIAL_GET(name)
-        if key is None or key in self.special or value[-1:] in _BLANK:
-            self._on_unusual(name, value)
-            return
-        self.special[key] = value
+    def _is_common(self, head: bytes) -> bool:
+        """Read `head` if it is in common form, as most are. False: read it with care. Raises BadResponse."""
+        intake = self._intake
+        intake.clear()
+        parser = httptools.HttpResponseParser(intake)
+        try:
+            parser.feed_data(head)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            return False
+        shape = _SHAPES[tuple(intake.fields)]
+        if not shape.is_common or len(intake.starts) != 1:
+            return False
+        values = tuple(intake.fields.values())
+        fields = shape.whole % values
+        # A status line, the reason in it and all, is as long as it ought to be: nothing hides behind it.
+        if len(head) != _LINE_BYTES + len(intake.starts[0]) + len(fields) or head[:9] != b"HTTP/1.1 ":
+            return False
+        if not head.endswith(fields):
+            return False
+        special = self.special
+        special.clear()
+        for name, place in shape.special:
+            special[name] = value = values[place]
+            if value[-1:] in _BLANK:
+                return False
+        self.lines, self.values = shape.lines, shape.kept(values)
+        self._check(parser.get_status_code(), shape.count, http10=False)
+        return True
+
+    # --- any other head ---------------------------------------------------------------------------
 
     def on_headers_complete(self) -> None:
         self._heads += 1
-
-    def _on_unusual(self, name: bytes, value: bytes) -> None:
-        """Take a field spelled or repeated as few upstreams do."""
-        key = name.lower()
-        value = value.rstrip(b" \t")
-        if key not in _SPECIAL_KEYS:
-            self._extend((name + b": ", value, CRLF))
-            return
-        before = self.special.get(key)
-        self.special[key] = value if before is None else before + b", " + value
-
-    # --- what the head says -----------------------------------------------------------------------
 
     def _feed_parser(self, piece: bytes) -> None:
         assert self._parser is not None
@@ -198,17 +159,26 @@ class ResponseReader:
         except httptools.HttpParserError as exc:
             raise BadResponse(f"the upstream's response is malformed: {exc}", sent=True) from exc
 
-    def _check(self, head: bytes) -> None:
-        assert self._parser is not None
+    def _end(self, head: bytes) -> None:
+        """Sort and check what was read."""
+        pairs, self._pairs = self._pairs, []
+        parser, self._parser = self._parser, None
+        assert parser is not None
         if self._heads != 1 or head[:7] != b"HTTP/1.":
             raise BadResponse("the upstream's response is malformed", sent=True)
-        if len(self.lines) > 3 * MAX_FIELDS:
+        self._sort(pairs, SORT)
+        self._check(parser.get_status_code(), len(pairs), http10=head[7:8] != b"1")
+
+    # --- what the head says -----------------------------------------------------------------------
+
+    def _check(self, status: int, count: int, *, http10: bool) -> None:
+        """Set what depends on the whole head. count: its fields. Raises BadResponse."""
+        if count > MAX_FIELDS:
             raise BadResponse("the response has too many fields", sent=True)
-        self.status = status = self._parser.get_status_code()
+        self.status = status
         if status < 100:
             raise BadResponse(f"{status} is not a status", sent=True)
         special = self.special
-        http10 = head[7:8] != b"1"
         connection = special.get(b"connection")
         if connection is None or connection == b"keep-alive":
             self.keep_alive = not http10 or connection is not None
@@ -232,12 +202,8 @@ class ResponseReader:
 
     def _drop_nominated(self, options: frozenset[bytes]) -> None:
         """Remove the fields the Connection field names (RFC 9110 §7.6.1)."""
-        if options <= _USUAL_OPTIONS:
-            return
-        lines = self.lines
-        for at in range(len(lines) - 3, -1, -3):
-            if lines[at][:-2].lower() in options:
-                del lines[at : at + 3]
+        for name in options - _USUAL_OPTIONS:
+            self.drop(name)
 
 
 _USUAL_OPTIONS: Final = frozenset((b"close", b"keep-alive", b"upgrade"))

@@ -33,26 +33,23 @@ def begun_head(reader: ResponseReader, more: bytes, *, rechunks: bool) -> bytes:
 
 def interim_head(reader: ResponseReader) -> bytes:
     """Return a 1xx head (RFC 9110 §15.2)."""
-    return b"".join((STATUS_LINES[reader.status], *reader.lines, CRLF))
+    return b"".join((STATUS_LINES[reader.status], reader.passed_on(), CRLF))
 
 
 def switching_head(reader: ResponseReader, protocol: bytes) -> bytes:
     """Return a 101's head (RFC 9110 §7.8)."""
     upgrade = (b"Connection: Upgrade\r\nUpgrade: ", protocol, CRLF, CRLF)
-    return b"".join((STATUS_LINES[101], *reader.lines, *upgrade))
+    return b"".join((STATUS_LINES[101], reader.passed_on(), *upgrade))
 
 
 def is_event_stream(reader: ResponseReader) -> bool:
     """Tell whether a response is one that has no end to wait for."""
-    lines = reader.lines
-    for at in range(0, len(lines), 3):
-        if lines[at].lower() == b"content-type: ":
-            return lines[at + 1].lower().startswith(EVENT_STREAM)
-    return False
+    content_type = reader.field(b"content-type")
+    return content_type is not None and content_type.lower().startswith(EVENT_STREAM)
 
 
 def _start(reader: ResponseReader) -> list[bytes]:
     date = reader.special.get(b"date")
-    pieces = [STATUS_LINES[reader.status], *reader.lines]
+    pieces = [STATUS_LINES[reader.status], reader.passed_on()]
     pieces += (date_line(),) if date is None else (b"Date: ", date, CRLF)
     return pieces

@@ -6,7 +6,7 @@ from gateway.http1.message import CRLF, response_head
 from gateway.http1.server import ServerProtocol
 
 ALLOWED: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE"
-_SECRETS: Final = frozenset((b"authorization: ", b"cookie: ", b"proxy-authorization: "))
+_SECRETS: Final = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
 
 
 def hops_left(client: ServerProtocol) -> int | None:
@@ -22,9 +22,6 @@ def answer(client: ServerProtocol) -> tuple[list[bytes], bytes]:
     if client.reader.method == b"OPTIONS":
         return response_head(200, (("Allow", ALLOWED),)), b""
     request = client.reader
-    lines = request.lines
-    kept = [
-        b"".join(lines[at : at + 3]) for at in range(0, len(lines), 3) if lines[at].lower() not in _SECRETS
-    ]
+    kept = [b"%b: %b\r\n" % pair for pair in request.pairs() if pair[0].lower() not in _SECRETS]
     echo = b"TRACE %b HTTP/1.1\r\n%b%b" % (request.target, b"".join(kept), CRLF)
     return response_head(200, (("Content-Type", "message/http"),)), echo

@@ -121,7 +121,7 @@ class Exchange(Endings):
         if service.budget is not None:
             service.budget.on_request(now)
         version = None
-        if request.others and policy.version_header in request.others:
+        if policy.version_header in request.lines.places:
             version = self._asked_for(service, policy)
         self.is_chosen_by_split = version is None
         if version is None:

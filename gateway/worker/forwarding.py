@@ -115,7 +115,7 @@ class Forwarder:
                 self._block_host, self._block = host, self._said({}, host, VIA)
             block = self._block
         line = (request.method, b" ", path, request.query, b" HTTP/1.1\r\nHost: ", host, CRLF)
-        return b"".join((*line, *request.lines, block))
+        return b"".join((*line, request.passed_on(), block))
 
     def rest(self) -> None:
         """Give back what is only kept for speed."""

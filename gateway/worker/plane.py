@@ -363,7 +363,7 @@ class Plane:
         assert self.log is not None
         request, client = exchange.request, exchange.client
         service, version, endpoint = exchange.service, exchange.version, exchange.last_endpoint
-        referer, agent = request.referer_and_agent()
+        referer, agent = request.field(b"referer") or b"", request.field(b"user-agent") or b""
         self.log.add(
             time.time(),
             client.peer,

@@ -1,4 +1,4 @@
-"""Readers remember the last head and its fields to read less: that must never show.
+"""Readers remember the last head, and the shapes of heads, to read less: that must never show.
 
 Seeded mutations of heads that share fields go to one reader after the other, and to a fresh one each: both
 must read the same, whatever came before.
@@ -67,7 +67,7 @@ def read(reader: Any, head: bytes) -> tuple[object, ...]:
     if used < 0:
         return ("incomplete",)
     said = {name: getattr(reader, name) for name in PUBLIC if hasattr(reader, name)}
-    return (head[used:].strip(b"\r\n"), repr(said))
+    return (head[used:].strip(b"\r\n"), repr(said), repr(sorted(reader.special.items())), reader.passed_on())
 
 
 PUBLIC: Final = [
