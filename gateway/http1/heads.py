@@ -24,7 +24,7 @@ MAX_SHAPES: Final = 256
 class Lines:
     """The names of the fields of a head that are passed on as they came, in order."""
 
-    __slots__ = ("_names", "places", "template")
+    __slots__ = ("_names", "claims", "places", "template")
 
     def __init__(self, names: Sequence[bytes]) -> None:
         self._names = names
@@ -34,6 +34,8 @@ class Lines:
         """Lower-case name -> where its first value stands."""
         for place, name in enumerate(names):
             self.places.setdefault(name.lower(), place)
+        self.claims = tuple(filter(_is_claim, self.places))
+        """Lower-case names of those that say of a client what only a trusted proxy may say."""
 
     def without(self, name: bytes, values: Sequence[bytes]) -> tuple["Lines", tuple[bytes, ...]]:
         """Return what is left of names and values when every field called `name` (lower case) is dropped."""
@@ -173,6 +175,12 @@ class Head:
         kept = sort.sorted(pairs, self.special)
         self.lines = Lines([name for name, _ in kept])
         self.values = tuple(value for _, value in kept)
+
+
+def _is_claim(name: bytes) -> bool:
+    """Tell whether a field, or what a service in the manner of CGI takes for it, speaks for a proxy."""
+    plain = name.replace(b"_", b"-")
+    return plain.startswith(b"x-forwarded-") or plain == b"x-real-ip"
 
 
 def _template(names: Sequence[bytes]) -> bytes:

@@ -108,6 +108,9 @@ class Forwarder:
             path = path[len(route.path) :] or b"/"
         if request.nominated:
             _drop_nominated(request)
+        if request.lines.claims and not self._is_trusted:
+            for name in request.lines.claims:
+                request.drop(name)
         if not request.is_quiet:
             block = self._said(special, host, VIA_10 if request.http10 else VIA)
         else:

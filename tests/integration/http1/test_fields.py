@@ -105,6 +105,17 @@ async def test_forwarded_fields_of_a_trusted_proxy_are_continued() -> None:
     assert b"\r\nForwarded: for=6.6.6.6, for=127.0.0.1;host=h;proto=http\r\n" in seen
 
 
+@pytest.mark.parametrize(
+    "name", [b"X-Forwarded-User", b"x-forwarded-prefix", b"X_Forwarded_Ssl", b"X-Real-IP", b"X_REAL_IP"]
+)
+async def test_what_only_a_trusted_proxy_may_say_is_removed_from_a_strangers_request(name: bytes) -> None:
+    field = name + b": 6.6.6.6\r\n"
+    seen = await seen_of(field + b"X-Other: kept\r\n" + field)
+    assert b"6.6.6.6" not in seen
+    assert b"\r\nX-Other: kept\r\n" in seen
+    assert (await seen_of(field, TRUSTING)).count(field) == 1
+
+
 async def test_each_listener_trusts_its_own_proxies() -> None:
     upstream = Upstream()
     settings = ProxySettings(trusted_proxies=((), ("127.0.0.0/8",)))
