@@ -7,6 +7,7 @@ import msgspec
 from gateway.control.actions_common import Desk, planned
 from gateway.control.bodies import WhatIf
 from gateway.control.problems import not_found
+from gateway.control.rollout_rows import decoded
 from gateway.core.rollout_settings import Plan, RolloutSettings
 from gateway.core.whatif import replay, windows_of
 from gateway.store.records import DeploymentRecord
@@ -57,7 +58,9 @@ class WhatIfActions(Desk):
 
     async def _replay(self, record: DeploymentRecord, proposed: Plan) -> Replayed | None:
         rows = await self._store.windows(deployment_id=record.id)
-        outcome = replay(proposed.rules, windows_of(rows, record.from_version_id or "", record.to_version_id))
+        windows = windows_of(rows, record.from_version_id or "", record.to_version_id)
+        before = decoded(record).evidence.before if record.state else ()
+        outcome = replay(proposed.rules, windows, before)
         if outcome is None:
             return None
         return Replayed(

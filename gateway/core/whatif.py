@@ -14,6 +14,7 @@ from typing import Protocol
 import msgspec
 from msgspec.structs import replace
 
+from gateway.core.evidence import TAIL_PERCENT, Chunk
 from gateway.core.judge import Decision, Evidence, Gate, Rules, Verdict, begin_step, judge, step_live
 from gateway.core.window import WHOLE, Cell, Window
 
@@ -54,10 +55,18 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     decision: Decision
 
 
-def replay(rules: Rules, windows: Sequence[Window]) -> Replay | None:
-    """Judge `windows` (oldest first) by `rules` until they abort. None: the new version never had traffic."""
+def replay(rules: Rules, windows: Sequence[Window], before: tuple[Chunk, ...] = ()) -> Replay | None:
+    """Judge `windows` (oldest first) by `rules` until they abort. None: the new version never had traffic.
+
+    before: what the rollout knew of the old version. A switch is measured by that alone, for its windows
+    begin with it; a canary's hold what its own old version did.
+    """
     rules = replace(rules, sticky=False)
     evidence = Evidence()
+    first = next((window.percent for window in windows if window.percent), 0)
+    if before and first >= TAIL_PERCENT:
+        evidence = Evidence(before=before)
+        windows = [window for window in windows if window.percent]
     step = -1
     elapsed_s = 0.0
     last: Replay | None = None

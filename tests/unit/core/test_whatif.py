@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from gateway.core.evidence import Rules
+from gateway.core.evidence import Chunk, Rules, Tally
 from gateway.core.whatif import replay, windows_of
 from gateway.core.window import WHOLE, Cell, Window
 
@@ -51,6 +51,18 @@ def test_a_good_rollout_ends_with_the_judges_last_word() -> None:
     result = replay(Rules(), [window(10, (10, 0), (90, 0))] * 6)
     assert result is not None
     assert (result.verdict, result.after_ms) == ("advance", 60_000)
+
+
+def test_a_switch_is_measured_by_what_the_old_version_did_before_it() -> None:
+    """Both fail alike: held against the new version only by who knows nothing of the old one."""
+    switch = [Window(seconds=10.0, percent=100, new=(Cell(1, WHOLE, 100, {"500": 10}),))] * 6
+    blind = replay(Rules(), switch)
+    assert blind is not None
+    assert blind.verdict == "abort"
+    seen = replay(Rules(), switch, (Chunk(10.0, Tally(1000, 100)),))
+    assert seen is not None
+    assert seen.verdict != "abort"
+    assert seen.decision.comparison == "baseline"
 
 
 def test_only_what_had_traffic_is_judged() -> None:
