@@ -50,51 +50,41 @@ class Lines:
 class Shape:
     """What follows from the names of a head's fields, each of which it holds once."""
 
-    __slots__ = ("count", "is_common", "kept", "lines", "special", "whole")
+    __slots__ = ("count", "is_common", "kept", "leads_to", "lines", "special", "whole")
 
     def __init__(self, names: Sequence[bytes], sort: "Sort") -> None:
-        kept: list[int] = []
-        special: dict[bytes, int] = {}
-        self.is_common = True
-        for place, name in enumerate(names):
-            key = name.lower()
-            if sort.is_special(key):
-                self.is_common = self.is_common and key not in special
-                special.setdefault(key, place)
-            elif not sort.is_dropped(key):
-                kept.append(place)
+        keys = [name.lower() for name in names]
+        kept = [place for place, key in enumerate(keys) if not sort.is_gone(key)]
+        special = [(key, place) for place, key in enumerate(keys) if sort.is_special(key)]
         self.count = len(names)
+        self.is_common = len(special) == len(dict(special))
+        """False: a field we act on is there twice, in different spellings."""
         self.whole = _template(names) + b"\r\n"
         """All fields and the empty line behind them, with a `%b` for each value."""
-        self.special = tuple(special.items())
-        """(Lower-case name, place) of the fields kept apart."""
+        self.special = tuple(special)
+        """(Lower-case name, place) of the fields the gateway acts on."""
+        self.leads_to = len(names[0]) + 4 if names and kept == list(range(1, len(names))) else 0
+        """If only the first field is not passed on: its length without its value; else 0."""
         self.kept = _picker(kept)
         """Picks, of all values, those of `lines`."""
         self.lines = Lines([names[place] for place in kept])
 
 
 class Sort:
-    """Which fields are kept apart because the gateway acts on them, and which it does not pass on."""
+    """Which fields the gateway acts on, and which it does not pass on as they came."""
 
-    def __init__(self, special: Sequence[str], is_dropped: Callable[[bytes], bool]) -> None:
+    def __init__(self, special: Sequence[str], kept: Sequence[str], is_dropped: Callable[[bytes], bool]):
+        """special: those acted on; of them, `kept` are passed on all the same. is_dropped: of any others."""
         self._special = frozenset(name.lower().encode() for name in special)
+        self._kept = frozenset(name.lower().encode() for name in kept)
+        self._is_dropped = is_dropped
         self.is_special = self._special.__contains__
         """Of a lower-case name."""
-        self.is_dropped = is_dropped
         self.shapes = _Shapes(self)
 
-    def sorted(self, pairs: Sequence[Pair], special: dict[bytes, bytes]) -> list[Pair]:
-        """Return the fields to be passed on; put the others into `special`, several of a name with commas."""
-        kept = []
-        for name, value in pairs:
-            key = name.lower()
-            if not self.is_special(key):
-                if not self.is_dropped(key):
-                    kept.append((name, value))
-                continue
-            value = value.rstrip(BLANKS)
-            special[key] = value if key not in special else special[key] + b", " + value
-        return kept
+    def is_gone(self, name: bytes) -> bool:
+        """Tell whether fields called `name` (lower case) are not passed on as they came."""
+        return name not in self._kept if self.is_special(name) else self._is_dropped(name)
 
 
 class _Shapes(dict[tuple[bytes, ...], Shape]):
@@ -127,29 +117,27 @@ class Intake:
         self.on_url = self.on_status = self.starts.append
         self.on_header = self.fields.setdefault
 
-    def clear(self) -> None:
-        self.starts.clear()
-        self.fields.clear()
-
 
 class Head:
     """The fields of the head that was read last."""
 
-    __slots__ = ("_pairs", "lines", "special", "values")
+    __slots__ = ("_block", "_pairs", "lines", "special", "values")
 
     def __init__(self) -> None:
         self.special: dict[bytes, bytes] = {}
-        """Lower-case name -> value of the fields kept apart; several of a name joined with commas."""
+        """Lower-case name -> value of the fields acted on; several of a name joined with commas."""
         self.lines = NO_LINES
         """The names of those passed on, and"""
         self.values: tuple[bytes, ...] = ()
         """their values."""
+        self._block = b""
+        """Both, as they are written; empty: to be made."""
         self._pairs: list[Pair] = []
         """While a head is read with care: its fields so far."""
 
     def passed_on(self) -> bytes:
         """Return the fields to pass on, as they came."""
-        return self.lines.template % self.values
+        return self._block or self.lines.template % self.values
 
     def field(self, name: bytes) -> bytes | None:
         """Return the first field called `name` (lower case), or None."""
@@ -163,18 +151,30 @@ class Head:
     def drop(self, name: bytes) -> None:
         """Remove every field called `name` (lower case) from what is passed on."""
         if name in self.lines.places:
+            self._block = b""
             self.lines, self.values = self.lines.without(name, self.values)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a field from llhttp while a head is read with care."""
         self._pairs.append((name, value))
 
-    def _sort(self, pairs: Sequence[Pair], sort: Sort) -> None:
-        """Sort the fields of a head read with care."""
-        self.special.clear()
-        kept = sort.sorted(pairs, self.special)
+    def _arrange(self, sort: Sort) -> int:
+        """Sort the fields of a head that was read with care. Returns how many there were."""
+        pairs, self._pairs = self._pairs, []
+        kept = []
+        special = self.special
+        special.clear()
+        for name, value in pairs:
+            key = name.lower()
+            if not sort.is_gone(key):
+                kept.append((name, value))
+            if sort.is_special(key):
+                value = value.rstrip(BLANKS)
+                special[key] = value if key not in special else special[key] + b", " + value
         self.lines = Lines([name for name, _ in kept])
         self.values = tuple(value for _, value in kept)
+        self._block = b""
+        return len(pairs)
 
 
 def _is_claim(name: bytes) -> bool:

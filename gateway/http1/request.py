@@ -57,22 +57,25 @@ def _is_dropped(name: bytes) -> bool:
     return name == b"proxy" or name.startswith(b"proxy-")
 
 
-SORT: Final = Sort(SPECIAL, _is_dropped)
-_SHAPES: Final = SORT.shapes
+_SORT: Final = Sort(SPECIAL, (), _is_dropped)
+_SHAPES: Final = _SORT.shapes
 
 
 class RequestReader(Head):
     """Reads the heads of one connection's requests, one after the other; holds the fields of the latest.
 
-    `feed` until it returns an offset; then the attributes describe the request until the next `feed`. A head
-    that equals the last one byte for byte is not read again.
+    `feed` until it returns an offset; then the attributes describe the request until the next `feed`. A
+    client sends much the same again and again: a head, or a head's fields, that equal the last one's byte for
+    byte are not read twice.
     """
 
     __slots__ = (
         "_buffer",
+        "_common_bytes",
         "_heads",
         "_intake",
         "_parser",
+        "_rest",
         "_seen",
         "expects_continue",
         "header_bytes",
@@ -118,10 +121,13 @@ class RequestReader(Head):
         """The protocols asked for, if the request really asks to upgrade (RFC 9110 §7.8)."""
         self.nominated: frozenset[bytes] = frozenset()
         """Lower-case options of the Connection field."""
+        self._common_bytes = min(header_bytes, MAX_COMMON_BYTES)
         self._heads = 0
         self._buffer = b""
         self._seen = b""
         """The last head, if it was plain; empty if it was not."""
+        self._rest = b""
+        """The same without its request line."""
         self._intake: Intake | None = None
         self._parser: httptools.HttpRequestParser | None = None
         """Of heads in common form, by way of the intake; between two messages."""
@@ -141,9 +147,7 @@ class RequestReader(Head):
         if self._buffer:
             return self._feed_piece(data)
         end = len(data) if data[-4:] == HEAD_END else data.find(HEAD_END) + 4
-        if 4 <= end <= min(MAX_COMMON_BYTES, self.header_bytes) and self._is_common(
-            data if end == len(data) else data[:end]
-        ):
+        if 4 <= end <= self._common_bytes and self._is_common(data if end == len(data) else data[:end]):
             return end
         return self._feed_piece(data)
 
@@ -156,13 +160,13 @@ class RequestReader(Head):
     def rest(self) -> None:
         """Give back what is only kept for speed; the next head is read like the first."""
         self._parser = self._intake = None
-        self._seen = b""
+        self._seen = self._rest = b""
         self.special = {}
-        self.lines, self.values = NO_LINES, ()
+        self.lines, self.values, self._block = NO_LINES, (), b""
 
     def drop(self, name: bytes) -> None:
         """Remove every field called `name` (lower case) from what is passed on."""
-        self._seen = b""  # what is left is no longer what that head said
+        self._seen = self._rest = b""  # what is left is no longer what that head said
         super().drop(name)
 
     # --- a head in common form --------------------------------------------------------------------
@@ -172,27 +176,20 @@ class RequestReader(Head):
 
         Raises a DownstreamError.
         """
-        intake, parser = self._intake, self._parser
-        if intake is None:
-            intake = self._intake = Intake()
-        elif intake.starts:
-            intake.clear()
-        if parser is None:
-            parser = httptools.HttpRequestParser(intake)
-        self._parser = (
-            None  # after a False it must not be used again: it may take what it gets next for a body
-        )
-        try:
-            parser.feed_data(head)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        rest = self._rest
+        if rest and head.endswith(rest):
+            line = head[: -len(rest)]
+            return self._parse(line + CRLF) and self._is_only_line(head, line)
+        if not self._parse(head):
             return False
-        fields, starts = intake.fields, intake.starts
+        assert self._intake is not None
+        fields = self._intake.fields
         shape = _SHAPES[tuple(fields)]
-        values = tuple(fields.values())
-        method = parser.get_method()
-        if not shape.is_common or len(starts) != 1:
+        if not shape.is_common:
             return False
-        if b"%b %b HTTP/1.1\r\n%b" % (method, starts[0], shape.whole % values) != head:
+        values = tuple(fields.values())
+        line = b"%b %b HTTP/1.1\r\n" % (self.method, self.target)
+        if line + shape.whole % values != head:
             return False
         special = self.special
         special.clear()
@@ -200,13 +197,49 @@ class RequestReader(Head):
             special[name] = value = values[place]
             if value[-1:] in _BLANK:
                 return False
-        self.method, self.target = method, starts[0]
         self.lines, self.values = shape.lines, shape.kept(values)
+        self._block = head[len(line) + shape.leads_to + len(values[0]) : -2] if shape.leads_to else b""
         self.http10 = False
         self._check(shape.count)
-        if not self.length:
-            self._parser = parser
-        self._seen = head if self.is_quiet and not self.nominated and self.target[:1] == b"/" else b""
+        if self.is_quiet and not self.nominated and self.target[:1] == b"/":
+            # An exchange acts on nothing of such a head but target and host, and changes it by `drop` alone.
+            self._seen, self._rest = head, head[len(line) :]
+        else:
+            self._seen = self._rest = b""
+            if self.length:
+                self._parser = None  # it waits for a body
+        return True
+
+    def _parse(self, data: bytes) -> bool:
+        """Let llhttp take in all of `data`. Returns whether it found one start line and nothing to object."""
+        intake, parser = self._intake, self._parser
+        if intake is None:
+            intake = self._intake = Intake()
+        intake.fields.clear()
+        intake.starts.clear()
+        if parser is None:
+            parser = httptools.HttpRequestParser(intake)
+        self._parser = None
+        try:
+            parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            return False
+        if len(intake.starts) != 1:
+            return False
+        self.method, self.target = parser.get_method(), intake.starts[0]
+        self._parser = parser
+        return True
+
+    def _is_only_line(self, head: bytes, line: bytes) -> bool:
+        """Take a head whose fields are those of the last one. line: what is in front of them."""
+        target = self.target
+        if line != b"%b %b HTTP/1.1\r\n" % (self.method, target) or target[:1] != b"/":
+            return False
+        if len(target) > self.uri_bytes:
+            return False
+        self._locate(target, self.special[b"host"])
+        self.serial += 1
+        self._seen = head
         return True
 
     # --- any other head ---------------------------------------------------------------------------
@@ -239,19 +272,19 @@ class RequestReader(Head):
 
     def _begin(self) -> None:
         """Let go of the last request, and read the next with our own callbacks."""
-        self.method = self.target = self._seen = b""
+        self.method = self.target = self._seen = self._rest = b""
         self._pairs = []
         self._heads = 0
         self._parser = httptools.HttpRequestParser(self)
 
     def _end(self, head: bytes) -> None:
         """Sort and check what was read."""
-        pairs, self._pairs = self._pairs, []
-        self._sort(pairs, SORT)
-        if sum(name.lower() == b"host" for name, _ in pairs) > 1:
+        hosts = sum(name.lower() == b"host" for name, _ in self._pairs)
+        count = self._arrange(_SORT)
+        if hosts > 1:
             raise BadRequest("more than one Host field")
         self._check_request_line(head)
-        self._check(len(pairs))
+        self._check(count)
 
     def on_url(self, url: bytes) -> None:
         self.target += url
@@ -299,16 +332,18 @@ class RequestReader(Head):
         if count > self.header_fields:
             raise HeadTooLarge(f"the head has more than {self.header_fields} fields")
         special = self.special
-        self._locate(target, special)
+        self._locate(target, special.get(b"host"))
         self.keep_alive = not self.http10
         self.length = 0
         self.expects_continue = False
         self.upgrade = b""
         self.nominated = NOTHING
         fields = len(special)
-        self.is_quiet = not self.http10 and (fields == 1 or (fields == 2 and b"connection" in special))
-        if fields > 1 or self.http10:
-            self._obey(special)
+        if fields == 1 and not self.http10:
+            self.is_quiet = True
+            return
+        self.is_quiet = fields == 2 and b"connection" in special and not self.http10
+        self._obey(special)
 
     def _check_request_line(self, head: bytes) -> None:
         """Accept HTTP/1.0; refuse what llhttp lets pass: other spacing, protocols, versions."""
@@ -323,9 +358,8 @@ class RequestReader(Head):
             raise UnsupportedVersion("only HTTP/1 is spoken here")
         raise BadRequest("the request line is malformed")
 
-    def _locate(self, target: bytes, special: dict[bytes, bytes]) -> None:
-        """Find what the request is for (RFC 9112 §3.2, §3.3)."""
-        authority = special.get(b"host")
+    def _locate(self, target: bytes, authority: bytes | None) -> None:
+        """Find what the request is for (RFC 9112 §3.2, §3.3). authority: of the Host field."""
         if authority is None and not self.http10:
             raise BadRequest("the Host field is missing")
         self.host = "" if authority is None else host_of(authority)

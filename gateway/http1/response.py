@@ -11,7 +11,6 @@ from gateway.http1.message import HEAD_END, MAX_LENGTH, options_of
 SPECIAL: Final = (
     "Connection",
     "Content-Length",
-    "Date",
     "Keep-Alive",
     "Proxy-Authenticate",
     "Proxy-Authentication-Info",
@@ -21,7 +20,7 @@ SPECIAL: Final = (
     "Transfer-Encoding",
     "Upgrade",
 )
-"""Fields of the upstream's connection, or that frame the message: kept apart in `special`."""
+"""Fields of the upstream's connection, or that frame the message. Of them only the length is passed on."""
 
 
 def _is_dropped(_name: bytes) -> bool:
@@ -29,8 +28,8 @@ def _is_dropped(_name: bytes) -> bool:
     return False
 
 
-SORT: Final = Sort(SPECIAL, _is_dropped)
-_SHAPES: Final = SORT.shapes
+_SORT: Final = Sort(SPECIAL, ("Content-Length",), _is_dropped)
+_SHAPES: Final = _SORT.shapes
 _BLANK: Final = (b" ", b"\t")
 
 MAX_HEAD_BYTES: Final = 65_536
@@ -86,19 +85,65 @@ class ResponseReader(Head):
         seen = self._seen
         if seen and data.startswith(seen):
             return len(seen)
-        held = len(self._buffer)
-        head = self._buffer + data if held else data
-        end = head.find(HEAD_END, max(0, held - 3)) + 4
-        if end >= 4:
-            head = head[:end]
-        if not held:
-            self._seen = self.rewritten = b""
-            if 4 <= end <= MAX_COMMON_BYTES and self._is_common(head):
+        if self._buffer:
+            return self._feed_piece(data)
+        self._seen = self.rewritten = b""
+        end = data.find(HEAD_END) + 4
+        if 4 <= end <= MAX_COMMON_BYTES:
+            head = data[:end]
+            if self._is_common(head):
                 self._seen = head
                 return end
+        return self._feed_piece(data)
+
+    def forget(self) -> None:
+        """Drop a head that was never finished."""
+        self._buffer = b""
+
+    # --- a head in common form --------------------------------------------------------------------
+
+    def _is_common(self, head: bytes) -> bool:
+        """Read `head` if it is in common form, as most are. False: read it with care. Raises BadResponse."""
+        fields, starts = self._intake.fields, self._intake.starts
+        fields.clear()
+        starts.clear()
+        parser = httptools.HttpResponseParser(self._intake)
+        try:
+            parser.feed_data(head)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            return False
+        shape = _SHAPES[tuple(fields)]
+        values = tuple(fields.values())
+        if len(starts) != 1 or not shape.is_common or head[:9] != b"HTTP/1.1 ":
+            return False
+        rest = shape.whole % values
+        # A status line, the reason in it and all, is as long as it ought to be: nothing hides behind it.
+        if len(head) != _LINE_BYTES + len(starts[0]) + len(rest) or not head.endswith(rest):
+            return False
+        special = self.special
+        special.clear()
+        for name, place in shape.special:
+            special[name] = value = values[place]
+            if value[-1:] in _BLANK:
+                return False
+        self.lines, self.values = shape.lines, shape.kept(values)
+        self._block = b""
+        self._check(parser.get_status_code(), shape.count, http10=False)
+        return True
+
+    # --- any other head ---------------------------------------------------------------------------
+
+    def _feed_piece(self, data: bytes) -> int:
+        """Read a head that comes in pieces, or in an uncommon form."""
+        held = len(self._buffer)
+        if not held:
             self._pairs = []
             self._heads = 0
             self._parser = httptools.HttpResponseParser(self)
+        head = self._buffer + data
+        end = head.find(HEAD_END, max(0, held - 3)) + 4
+        if end >= 4:
+            head = head[:end]
         if len(head) > MAX_HEAD_BYTES:
             raise BadResponse("the head of the response is too long", sent=True)
         self._feed_parser(head[held:])
@@ -109,43 +154,6 @@ class ResponseReader(Head):
         self._end(head)
         self._seen = head
         return end - held
-
-    def forget(self) -> None:
-        """Drop a head that was never finished."""
-        self._buffer = b""
-
-    # --- a head in common form --------------------------------------------------------------------
-
-    def _is_common(self, head: bytes) -> bool:
-        """Read `head` if it is in common form, as most are. False: read it with care. Raises BadResponse."""
-        intake = self._intake
-        intake.clear()
-        parser = httptools.HttpResponseParser(intake)
-        try:
-            parser.feed_data(head)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            return False
-        shape = _SHAPES[tuple(intake.fields)]
-        if not shape.is_common or len(intake.starts) != 1:
-            return False
-        values = tuple(intake.fields.values())
-        fields = shape.whole % values
-        # A status line, the reason in it and all, is as long as it ought to be: nothing hides behind it.
-        if len(head) != _LINE_BYTES + len(intake.starts[0]) + len(fields) or head[:9] != b"HTTP/1.1 ":
-            return False
-        if not head.endswith(fields):
-            return False
-        special = self.special
-        special.clear()
-        for name, place in shape.special:
-            special[name] = value = values[place]
-            if value[-1:] in _BLANK:
-                return False
-        self.lines, self.values = shape.lines, shape.kept(values)
-        self._check(parser.get_status_code(), shape.count, http10=False)
-        return True
-
-    # --- any other head ---------------------------------------------------------------------------
 
     def on_headers_complete(self) -> None:
         self._heads += 1
@@ -161,13 +169,12 @@ class ResponseReader(Head):
 
     def _end(self, head: bytes) -> None:
         """Sort and check what was read."""
-        pairs, self._pairs = self._pairs, []
         parser, self._parser = self._parser, None
         assert parser is not None
         if self._heads != 1 or head[:7] != b"HTTP/1.":
             raise BadResponse("the upstream's response is malformed", sent=True)
-        self._sort(pairs, SORT)
-        self._check(parser.get_status_code(), len(pairs), http10=head[7:8] != b"1")
+        count = self._arrange(_SORT)
+        self._check(parser.get_status_code(), count, http10=head[7:8] != b"1")
 
     # --- what the head says -----------------------------------------------------------------------
 
@@ -187,6 +194,8 @@ class ResponseReader(Head):
             self.keep_alive = b"close" not in options and (not http10 or b"keep-alive" in options)
             self._drop_nominated(options)
         self.length = self._length(special, http10=http10)
+        if status == 204 or status < 200:
+            self.drop(b"content-length")  # RFC 9110 §8.6: none may be sent
 
     def _length(self, special: dict[bytes, bytes], *, http10: bool) -> int:
         """Return how the body is delimited (RFC 9112 §6.3)."""
@@ -203,7 +212,8 @@ class ResponseReader(Head):
     def _drop_nominated(self, options: frozenset[bytes]) -> None:
         """Remove the fields the Connection field names (RFC 9110 §7.6.1)."""
         for name in options - _USUAL_OPTIONS:
-            self.drop(name)
+            if not _SORT.is_special(name):
+                self.drop(name)
 
 
 _USUAL_OPTIONS: Final = frozenset((b"close", b"keep-alive", b"upgrade"))

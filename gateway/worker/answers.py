@@ -10,25 +10,20 @@ EVENT_STREAM: Final = b"text/event-stream"
 
 def whole_head(reader: ResponseReader, more: bytes, *, http10: bool) -> bytes:
     """Return the head of a response that came whole. more: fields for this client alone."""
-    special = reader.special
-    pieces = _start(reader)
-    if reader.status != 204 and (length := special.get(b"content-length")) is not None:
-        pieces += (b"Content-Length: ", length, CRLF)
-    elif reader.length == CHUNKED_BODY and reader.status != 204 and not http10:
-        pieces.append(CHUNKED)  # to HEAD, or a 304: what a GET would have got
-    pieces += (more, CRLF)
-    return b"".join(pieces)
+    # To HEAD, or in a 304, it says what a GET would have got.
+    is_chunked = reader.length == CHUNKED_BODY and reader.status != 204 and not http10
+    return _head(reader, more, is_chunked=is_chunked)
 
 
 def begun_head(reader: ResponseReader, more: bytes, *, rechunks: bool) -> bytes:
     """Return the head of a response whose body is still coming. rechunks: it goes on in chunks of ours."""
-    pieces = _start(reader)
-    if rechunks:
-        pieces.append(CHUNKED)
-    elif reader.length >= 0:
-        pieces += (b"Content-Length: ", reader.special[b"content-length"], CRLF)
-    pieces += (more, CRLF)
-    return b"".join(pieces)
+    return _head(reader, more, is_chunked=rechunks)
+
+
+def _head(reader: ResponseReader, more: bytes, *, is_chunked: bool) -> bytes:
+    date = b"" if b"date" in reader.lines.places else date_line()
+    coding = CHUNKED if is_chunked else b""
+    return b"".join((STATUS_LINES[reader.status], reader.passed_on(), date, coding, more, CRLF))
 
 
 def interim_head(reader: ResponseReader) -> bytes:
@@ -46,10 +41,3 @@ def is_event_stream(reader: ResponseReader) -> bool:
     """Tell whether a response is one that has no end to wait for."""
     content_type = reader.field(b"content-type")
     return content_type is not None and content_type.lower().startswith(EVENT_STREAM)
-
-
-def _start(reader: ResponseReader) -> list[bytes]:
-    date = reader.special.get(b"date")
-    pieces = [STATUS_LINES[reader.status], reader.passed_on()]
-    pieces += (date_line(),) if date is None else (b"Date: ", date, CRLF)
-    return pieces

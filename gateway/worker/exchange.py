@@ -261,7 +261,7 @@ class Exchange(Endings):
             head = reader.rewritten
             if not head:
                 head = answers.whole_head(reader, b"", http10=False)
-                if b"date" in reader.special:
+                if b"date" in reader.lines.places:
                     reader.rewritten = head
         client.transport.write(head + body if body else head)
         self._complete(now)
