@@ -26,6 +26,7 @@ from gateway.control.handover import Succession, Upgrade
 from gateway.control.hub import Hub
 from gateway.control.listeners import AddressTaken, Listeners, bound, bound_address, split_address
 from gateway.control.lock import StoreLock
+from gateway.control.rollouts import load_counts
 from gateway.control.sdnotify import Notifier
 from gateway.control.supervisor import Supervisor
 from gateway.control.tally import Tally
@@ -199,9 +200,7 @@ class Control:
     async def _take_charge(self) -> None:
         """The store is ours: go on with everything it says is under way, and let the workers accept."""
         rooms = self.rooms
-        saved = await rooms.store.meta("tally")
-        if saved is not None:
-            self.tally.load(saved)
+        await load_counts(rooms.store, self.tally)
         await ensure_bootstrap_token(rooms.store, self.folder / TOKEN_NAME, datetime.now(UTC))
         await rooms.take_up()
         assert self.admin_socket is not None

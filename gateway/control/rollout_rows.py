@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 import msgspec
 from msgspec.structs import replace
 
+from gateway.control.rollout_windows import OpenRow
+from gateway.control.tally import Part
 from gateway.core.rollout_commands import Decide, Notify
 from gateway.core.rollout_state import Rollout
 from gateway.errors import StoreError
@@ -22,6 +24,24 @@ def decoded(record: DeploymentRecord) -> Rollout:
         return msgspec.json.decode(record.state, type=Rollout)
     except (msgspec.DecodeError, msgspec.ValidationError) as exc:
         raise StoreError(f"deployment {record.id}: its stored state does not load: {exc}") from exc
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far the loop has come with a rollout: stored with the evidence that was made of it."""
+
+    counted: Part
+    """What its evidence came from; what was counted beyond it is still to be judged."""
+    row: OpenRow
+
+
+def progress_of(record: DeploymentRecord) -> Progress | None:
+    """Return how far the loop had come; None: another release has not said. Raises StoreError."""
+    if not record.progress:
+        return None
+    try:
+        return msgspec.msgpack.decode(record.progress, type=Progress)
+    except msgspec.MsgspecError as exc:
+        raise StoreError(f"deployment {record.id}: its stored progress does not load: {exc}") from exc
 
 
 def deployment_row(record: DeploymentRecord, state: Rollout, wall: float) -> DeploymentRecord:

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
+import msgspec
+
 from gateway.core.window import Cell, KeyError64, Window, merge
 from gateway.store.records import WindowRecord
 
@@ -27,6 +29,13 @@ Key = tuple[str, int, int]
 Judged = Mapping[Key, JudgedTotal]
 
 
+class OpenRow(msgspec.Struct, frozen=True):
+    """A row being gathered. stage: the service's, when the last one ended."""
+
+    gathered: Window | None = None
+    stage: int = -1
+
+
 class Windows:
     """Cuts one rollout's windows: differences of totals, a second each, gathered into rows of ten."""
 
@@ -35,7 +44,7 @@ class Windows:
         self._old = old
         self._new = new
         self._last: dict[Key, Cell] = {}
-        self._gathered: list[Window] = []
+        self._gathered: Window | None = None
         self._stage = -1
 
     def start_from(self, judged: Judged) -> None:
@@ -80,30 +89,41 @@ class Windows:
             new_usable=usable[1],
             percent=percent,
         )
-        self._gathered.append(window)
+        self._gathered = window if self._gathered is None else merge((self._gathered, window))
         return window
+
+    @property
+    def open_row(self) -> OpenRow:
+        """What was gathered for rows that are not full yet."""
+        return OpenRow(self._gathered, self._stage)
+
+    def go_on(self, row: OpenRow) -> None:
+        """Gather on where another process was."""
+        self._gathered, self._stage = row.gathered, row.stage
 
     def rows(self, now: datetime, stage: int) -> list[WindowRecord]:
         """Return the rows that are full: ten seconds, or less where the weights have changed. stage: the
         service's.
         """
-        seconds = sum(window.seconds for window in self._gathered)
+        seconds = self._gathered.seconds if self._gathered is not None else 0.0
         if seconds < ROW_S and stage == self._stage:
             return []
         self._stage = stage
-        gathered, self._gathered = self._gathered, []
-        if not gathered:
+        return self.last_rows(now)
+
+    def last_rows(self, now: datetime) -> list[WindowRecord]:
+        """Return all that was gathered, full or not."""
+        whole, self._gathered = self._gathered, None
+        if whole is None:
             return []
-        whole = merge(gathered)
-        started = now - timedelta(seconds=seconds)
         return [
             WindowRecord(
                 deployment_id=self._deployment_id,
                 version_id=version,
                 stage=cell.stage,
                 share=cell.share,
-                started_at=started,
-                seconds=seconds,
+                started_at=now - timedelta(seconds=whole.seconds),
+                seconds=whole.seconds,
                 answers=cell.answers,
                 errors=cell.errors,
                 latency=cell.latency,

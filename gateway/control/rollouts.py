@@ -10,14 +10,23 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, Protocol
 
+import msgspec
 from msgspec.structs import replace
 
 from gateway.control.notices import Notices
 from gateway.control.rollout_acts import Acts, CatalogView
-from gateway.control.rollout_rows import at, decision_row, decoded, deployment_row, event_row
+from gateway.control.rollout_rows import (
+    Progress,
+    at,
+    decision_row,
+    decoded,
+    deployment_row,
+    event_row,
+    progress_of,
+)
 from gateway.control.rollout_windows import Judged as JudgedCells
 from gateway.control.rollout_windows import Windows, cells_of
-from gateway.control.tally import Tally
+from gateway.control.tally import Part, Tally
 from gateway.core.judge import judge, seeded
 from gateway.core.rollout import due, move, resume
 from gateway.core.rollout_commands import (
@@ -33,7 +42,7 @@ from gateway.core.rollout_commands import (
 from gateway.core.rollout_events import Event, FreezeOff, FreezeOn, Judged, Start, Tick, UsabilityChanged
 from gateway.core.rollout_settings import Plan
 from gateway.core.rollout_state import JUDGED, Rollout
-from gateway.errors import GatewayError, StaleEpoch, StoreError
+from gateway.errors import GatewayError, IllegalTransition, StaleEpoch, StoreError
 from gateway.log import get_logger
 from gateway.store.api import Store, Transaction
 from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord
@@ -41,8 +50,14 @@ from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord
 log = get_logger(room="rollouts")
 
 TICK_S: Final = 1.0
-IDLE_SAVE_TICKS: Final = 10
-"""Without an open rollout the totals are stored this often: workers that live would say them again."""
+BATCH: Final = 20
+"""Rollouts that tick in one transaction: the weights of the first need not wait for the last one's judge."""
+SAVE_TICKS: Final = 10
+"""All totals are stored this often: workers that live would say them again. Those that the evidence of open
+rollouts was made of are stored with it.
+"""
+TALLY: Final = "tally"
+"""Under this name the totals are stored."""
 RECENT: Final = 200
 """How many of the newest deployments are looked at, at a start, for ends that were not tidied up."""
 _BACK: Final[dict[str, Any]] = {"draining": False, "drained": False, "drain_deadline": None}
@@ -58,7 +73,19 @@ class TallyView(Protocol):
 
     def judged(self, service: str) -> JudgedCells: ...
     def take_cohort_errors(self, service: str) -> list[tuple[str, int, int, int]]: ...
+    def part(self, service: str) -> Part: ...
     def dump(self) -> bytes: ...
+
+
+class _Report:
+    """A fact that waits to be committed."""
+
+    def __init__(self, running: "Running", fact: Event) -> None:
+        self.running = running
+        self.fact = fact
+        self.is_over = False
+        self.error: Exception | None = None
+        """Why the machine could not move by it."""
 
 
 class Running:
@@ -98,6 +125,11 @@ class Rollouts:
         self._clock = clock
         self._wall = wall
         self._running: dict[str, Running] = {}
+        self._open: dict[str, Running] = {}
+        """Of those, the open ones, by service."""
+        self._reports: list[_Report] = []
+        self._reporting = asyncio.Lock()
+        self._ticking = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._frozen = False
         self._stopping = False
@@ -113,11 +145,12 @@ class Rollouts:
 
     def open_for(self, service: str) -> DeploymentRecord | None:
         """Return the service's open deployment, if there is one."""
-        return next((record for record, state in self.open_states() if state.service == service), None)
+        running = self._open.get(service)
+        return running.record if running is not None else None
 
     def open_states(self) -> list[tuple[DeploymentRecord, Rollout]]:
         """Return every open deployment with its state."""
-        return [(r.record, r.state) for r in self._running.values() if r.state.is_open]
+        return [(running.record, running.state) for running in self._open.values()]
 
     def state_of(self, deployment_id: str) -> Rollout | None:
         """Return the machine's state while this process still works on the deployment."""
@@ -139,7 +172,7 @@ class Rollouts:
         )
         running = Running(record, state)
         running.windows.start_from(judged)
-        return self._move(tx, running, [Start(actor)])
+        return self._move(tx, running, [Start(actor)], progress=self._progress(running))
 
     def order(self, tx: Transaction, deployment_id: str, event: Event) -> DeploymentRecord:
         """Carry out a person's order inside the caller's transaction.
@@ -169,24 +202,25 @@ class Rollouts:
         self._stopping = False
         self._last_tick = None
         self._running.clear()
+        self._open.clear()
         await self._notices.recover()
         self._frozen = (await self._store.meta("frozen")) == b"1"
-        found = {record.id: record for record in await self._store.open_deployments()}
-        for record in (await self._store.deployments(limit=RECENT)).items:
-            if record.state:
-                found.setdefault(record.id, record)
-        stored = await self._store.meta("tally")
-        counted = Tally.loaded(stored) if stored else Tally()
-        for record in found.values():
-            self._take_up(record, counted)
+        for record in await _unfinished(self._store):
+            self._take_up(record)
 
-    def _take_up(self, record: DeploymentRecord, counted: TallyView) -> None:
-        """counted: the totals the state was committed with. What workers have reported since is evidence."""
+    def _take_up(self, record: DeploymentRecord) -> None:
         running = Running(record, decoded(record))
         if running.is_done:
             return
-        running.windows.start_from(counted.judged(running.state.service))
-        self._running[record.id] = running
+        service = running.state.service
+        if (progress := progress_of(record)) is not None:
+            # What workers have reported since is evidence.
+            running.windows.start_from(Tally.of(progress.counted).judged(service))
+            if running.state.is_open:
+                running.windows.go_on(progress.row)
+        else:
+            running.windows.start_from(self._tally.judged(service))
+        self._take(running, record, running.state)
         running.state, commands = resume(running.state)
         log.info("rollout_resumed", deployment=record.id, phase=running.state.phase, step=running.state.step)
         self._perform(running, commands)
@@ -205,25 +239,33 @@ class Rollouts:
             await asyncio.sleep(max(0.05, TICK_S - (self._clock() - started)))
 
     async def tick(self) -> None:
-        """Let the time since the last tick pass: judge every open rollout, move it on, commit all at once.
+        """Let the time since the last tick pass: judge every open rollout and move it on.
 
-        What was committed until now is told to the webhooks. The first tick only starts the clock: the
-        totals are stored together with the evidence made of them, or not at all.
+        They are committed by batches, each with the totals its evidence was made of. What was committed until
+        now is told to the webhooks. The first tick only starts the clock.
         """
-        await self._notices.catch_up()
-        now = self._clock()
-        before, self._last_tick = self._last_tick, now
-        self._ticks += 1
-        if before is None:
-            return
-        if self._ticks % IDLE_SAVE_TICKS and not self.open_states() and not self._tally.has_ended:
-            return
-        async with self._store.transaction() as tx:
-            for running in list(self._running.values()):
-                if running.state.is_open:
-                    self._tick_one(tx, running, now - before)
-            tx.set_meta("tally", self._tally.dump())
-            self._notices.save(tx)
+        async with self._ticking:
+            await self._notices.catch_up()
+            now = self._clock()
+            before, self._last_tick = self._last_tick, now
+            self._ticks += 1
+            is_save_due = self._ticks % SAVE_TICKS == 0 or self._tally.has_ended
+            if before is None or not (self._open or is_save_due):
+                return
+            waiting = list(self._open.values())
+            async with self._store.transaction() as tx:
+                if is_save_due:
+                    tx.set_meta(TALLY, self._tally.dump())
+                self._notices.save(tx)
+                self._tick_batch(tx, waiting[:BATCH], now - before)
+            for start in range(BATCH, len(waiting), BATCH):
+                async with self._store.transaction() as tx:
+                    self._tick_batch(tx, waiting[start : start + BATCH], now - before)
+
+    def _tick_batch(self, tx: Transaction, batch: Iterable[Running], elapsed_s: float) -> None:
+        for running in batch:
+            if running.state.is_open:  # it may have ended while others ticked
+                self._tick_one(tx, running, elapsed_s)
 
     def _tick_one(self, tx: Transaction, running: Running, elapsed_s: float) -> None:
         state = running.state
@@ -243,7 +285,12 @@ class Rollouts:
         events.append(Tick(round(elapsed_s * 1000)))
         stage = self._catalog.service_record(state.service).stage
         tx.add_windows(running.windows.rows(at(self._wall()), stage))
-        self._move(tx, running, events)
+        self._move(tx, running, events, progress=self._progress(running))
+
+    def _progress(self, running: Running) -> bytes:
+        """Return what is stored with a rollout's evidence: where it came from."""
+        progress = Progress(self._tally.part(running.state.service), running.windows.open_row)
+        return msgspec.msgpack.encode(progress)
 
     async def stop(self) -> None:
         """Stop ticking and acting, and commit the last tick; the next control issues the acts again."""
@@ -257,8 +304,13 @@ class Rollouts:
 
     # one move
 
-    def _move(self, tx: Transaction, running: Running, events: Sequence[Event]) -> DeploymentRecord:
-        """Move through `events` and put all of it into `tx`; memory and acts follow at the commit."""
+    def _move(
+        self, tx: Transaction, running: Running, events: Sequence[Event], *, progress: bytes | None = None
+    ) -> DeploymentRecord:
+        """Move through `events` and put all of it into `tx`; memory and acts follow at the commit.
+
+        progress: what is to be stored with new evidence; None: there is none.
+        """
         wall = self._wall()
         state = running.state
         commands: list[Command] = []
@@ -267,6 +319,10 @@ class Rollouts:
             commands += more
         versions, service = self._changes(state, commands, wall)
         record = deployment_row(running.record, state, wall)
+        if progress is not None:
+            record = replace(record, progress=progress)
+        if not state.is_open:
+            tx.add_windows(running.windows.last_rows(at(wall)))
         tx.put_deployment(record)
         for version in versions:
             tx.put_version(version)
@@ -297,6 +353,10 @@ class Rollouts:
             log.info("rollout_status", deployment=record.id, status=record.status, reason=state.reason)
         running.record, running.state = record, state
         self._running[record.id] = running
+        if state.is_open:
+            self._open[state.service] = running
+        elif self._open.get(state.service) is running:
+            del self._open[state.service]
 
     def _changes(
         self, state: Rollout, commands: Iterable[Command], wall: float
@@ -348,8 +408,7 @@ class Rollouts:
                 try:
                     fact = await self._acts.carry_out(running.record, running.state, act)
                     running.acts.pop(repr(act), None)
-                    async with self._store.transaction() as tx:
-                        self._move(tx, running, [fact])
+                    await self._report(_Report(running, fact))
                     return
                 except StaleEpoch:
                     return
@@ -361,6 +420,43 @@ class Rollouts:
         finally:
             running.acts.pop(repr(act), None)
             self._forget(running)
+
+    async def _report(self, report: _Report) -> None:
+        """Commit a fact; those that come meanwhile go into the next transaction together.
+
+        Raises StoreError, IllegalTransition.
+        """
+        self._reports.append(report)
+        try:
+            async with self._reporting:
+                while not report.is_over:
+                    await self._commit_reports()
+        finally:
+            if report in self._reports:
+                self._reports.remove(report)
+        if report.error is not None:
+            raise report.error
+
+    async def _commit_reports(self) -> None:
+        async with self._store.transaction() as tx:
+            first: dict[Running, _Report] = {}  # of each rollout: what follows moves from where it led to
+            for report in self._reports:
+                first.setdefault(report.running, report)
+            reports = tuple(first.values())
+            for report in reports:
+                try:
+                    self._move(tx, report.running, [report.fact])
+                except (IllegalTransition, KeyError) as exc:
+                    report.error = exc
+                else:
+                    report.error = None
+
+            def committed() -> None:
+                for report in reports:
+                    report.is_over = True
+                    self._reports.remove(report)
+
+            tx.on_commit(committed)
 
     def _forget(self, running: Running) -> None:
         if running.is_done and not running.acts:
@@ -376,3 +472,22 @@ class Rollouts:
         self._tasks.discard(task)
         if not task.cancelled() and (exc := task.exception()) is not None:
             log.error("rollout_act_broke", act=task.get_name(), error=repr(exc))
+
+
+async def load_counts(store: Store, tally: Tally) -> None:
+    """Let `tally` go on from what was stored: all totals, and those stored later with rollouts' evidence.
+
+    Raises StoreError.
+    """
+    found = [progress_of(record) for record in await _unfinished(store)]
+    parts = [progress.counted for progress in found if progress is not None]
+    tally.load(await store.meta(TALLY) or b"", parts)
+
+
+async def _unfinished(store: Store) -> list[DeploymentRecord]:
+    """Return the open deployments, and recent ones, whose end may not be tidied up."""
+    found = {record.id: record for record in await store.open_deployments()}
+    for record in (await store.deployments(limit=RECENT)).items:
+        if record.state:
+            found.setdefault(record.id, record)
+    return list(found.values())

@@ -105,12 +105,38 @@ class _Live(msgspec.Struct):
     versions: dict[str, VersionTotals] = {}
 
 
+class Part(msgspec.Struct, omit_defaults=True):
+    """What was counted about one service, to be stored with the evidence made of it."""
+
+    serial: int = 0
+    """Rises with everything that is stored: the highest knows best."""
+    ids: tuple[str, ...] = ()
+    """Of every version of the service that was counted."""
+    versions: dict[str, VersionSum] = {}
+    """What incarnations that ended have counted, by version id."""
+    live: dict[str, dict[str, VersionTotals]] = {}
+    """The newest reports of the others: incarnation -> version id -> totals."""
+
+
 class _State(msgspec.Struct):
     """What is stored: enough to go on exactly where the last control was."""
 
     versions: dict[str, VersionSum] = {}
     workers: WorkerSum = msgspec.field(default_factory=WorkerSum)
     live: dict[str, _Live] = {}
+    serial: int = 0
+
+    def take(self, part: Part) -> None:
+        """Let a part that was stored later replace what is said here of its service."""
+        if part.serial <= self.serial:
+            return
+        for version_id in part.ids:
+            self.versions.pop(version_id, None)
+            for live in self.live.values():
+                live.versions.pop(version_id, None)
+        self.versions.update(part.versions)
+        for incarnation, versions in part.live.items():
+            self.live.setdefault(incarnation, _Live(Counts())).versions.update(versions)
 
 
 class Tally:
@@ -129,6 +155,8 @@ class Tally:
         self._services: dict[str, set[str]] = {}
         """Service -> ids of its versions that were counted."""
         self._cohort_errors: dict[str, list[tuple[str, int, int, int]]] = {}
+        self._serial = 0
+        """Of what was stored last."""
 
     # -- reports
 
@@ -228,23 +256,40 @@ class Tally:
     # -- over a restart of control
 
     def dump(self) -> bytes:
-        """Return everything, to be stored each second."""
+        """Return everything, to be stored now and then, and soon if `has_ended`."""
         self.has_ended = False
-        return _encode(_State(versions=self._base, workers=self._base_workers, live=self._live))
+        self._serial += 1
+        return _encode(_State(self._base, self._base_workers, self._live, self._serial))
+
+    def part(self, service: str) -> Part:
+        """Return what was counted about one service. It is to be encoded at once: it changes with us."""
+        self._serial += 1
+        ids = tuple(self._services.get(service, ()))
+        base = {each: self._base[each] for each in ids if each in self._base}
+        live = {
+            incarnation: {each: one.versions[each] for each in ids if each in one.versions}
+            for incarnation, one in self._live.items()
+        }
+        return Part(self._serial, ids, base, live)
 
     @classmethod
-    def loaded(cls, data: bytes) -> Self:
-        """Return a tally of what was stored, and nothing else. Raises msgspec.MsgspecError."""
+    def of(cls, part: Part) -> Self:
+        """Return a tally of what a stored part says, and nothing else."""
         tally = cls()
-        tally.load(data)
+        tally.load(b"", [part])
         return tally
 
-    def load(self, data: bytes) -> None:
-        """Go on from `data`. Workers that still live report again and replace what is told of them there.
+    def load(self, data: bytes, parts: Iterable[Part] = ()) -> None:
+        """Go on from a dump (empty: none was stored) and what was stored of single services since.
 
-        Raises msgspec.MsgspecError if `data` is not a dump.
+        Workers that still live report again and replace what is told of them there. Raises
+        msgspec.MsgspecError if `data` is not a dump.
         """
-        state = msgspec.msgpack.decode(data, type=_State)
+        state = msgspec.msgpack.decode(data, type=_State) if data else _State()
+        stored = sorted(parts, key=lambda part: part.serial)
+        for part in stored:
+            state.take(part)
+        self._serial = max([self._serial, state.serial, *(part.serial for part in stored[-1:])])
         for version_id, total in state.versions.items():
             self._base[version_id] = total
             self._services.setdefault(total.service, set()).add(version_id)

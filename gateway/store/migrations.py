@@ -209,7 +209,9 @@ _INITIAL: Final = (
     """,
 )
 
-MIGRATIONS: Final = (Migration(1, "initial", _INITIAL),)
+_PROGRESS: Final = ("ALTER TABLE gateway_deployment ADD COLUMN progress BLOB NOT NULL DEFAULT x''",)
+
+MIGRATIONS: Final = (Migration(1, "initial", _INITIAL), Migration(2, "progress", _PROGRESS))
 
 SCHEMA: Final = MIGRATIONS[-1].number
 """What this release writes."""

@@ -92,6 +92,8 @@ class DeploymentRecord(Record, frozen=True, kw_only=True):
     """The checked rollout settings, as JSON."""
     state: bytes = b""
     """The rollout machine's own state, as JSON: what `core.rollout` needs to go on exactly where it was."""
+    progress: bytes = b""
+    """Up to where the counts are in `state`, as control encodes it."""
     started_at: datetime | None = None
     completed_at: datetime | None = None
     rolled_back_at: datetime | None = None

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.control.rollout_acts import Acts
+from gateway.control.rollouts import load_counts
+from gateway.control.tally import Tally
 from gateway.control.webhooks import Answer, Message, Webhooks
 from gateway.core.rollout_commands import Act
 from gateway.core.rollout_events import Event
@@ -136,12 +138,9 @@ class MortalWorld(World):
         """Start control again. The requests nobody took down happen again: the script is played by state."""
         self.fate.revive()
         published = self.catalog.published
-        if saved := await self.store.meta("tally"):
-            kept = type(self.tally)()
-            kept.load(saved)
-            self.worker.rewind(kept)
-        else:
-            self.worker.judged = {}
+        kept = Tally()
+        await load_counts(self.store, kept)
+        self.worker.rewind(kept)
         await self.crash()
         await self.settle()
         await self.rollouts.tick()  # starts the clock
@@ -168,11 +167,21 @@ class MortalWorld(World):
                 for row in await self.store.load_versions()
             },
             "services": [(row.current_version_id, row.stage) for row in await self.store.load_services()],
+            "windows": {record.id: await self._replayable(record.id) for record in deployments},
             "weights the workers saw": _changes(self.catalog.published),
             "told": self.listeners.told,
             "asked": self.listeners.asked,
             "stopped": set(self.checks.shut_downs),
         }
+
+    async def _replayable(self, deployment: str) -> dict[tuple[str, int, int], tuple[int, int]]:
+        """Return answers and errors kept for replay, by version, stage and share, however rows are cut."""
+        found: dict[tuple[str, int, int], tuple[int, int]] = {}
+        for row in await self.store.windows(deployment_id=deployment):
+            key = (row.version_id, row.stage, row.share)
+            answers, errors = found.get(key, (0, 0))
+            found[key] = answers + row.answers, errors + sum(row.errors.values())
+        return found
 
 
 def _plain(record: DeploymentRecord) -> tuple[Any, ...]:

@@ -251,6 +251,23 @@ async def test_state_that_does_not_load_stops_the_start(tmp_path: Path) -> None:
     await broken.store.close()
 
 
+async def test_the_last_windows_of_a_rollout_are_stored_too(tmp_path: Path) -> None:
+    """They are the ones that made it roll back."""
+    async with world(tmp_path) as made:
+        deployment = await made.start(**QUICK | {"step_interval": 60_000})
+        await made.settle()
+        await made.second(answers=50)
+        await made.second(answers=50, errors=40)
+        await made.second()
+        assert await status(made, deployment) == "rolled_back"
+        rows = await made.store.windows(deployment_id=deployment)
+        assert sum(row.answers for row in rows if row.version_id == "v2") == 100
+        assert sum(sum(row.errors.values()) for row in rows) == 40
+        await made.crash()
+        await made.second()
+        assert await made.store.windows(deployment_id=deployment) == rows
+
+
 async def test_windows_are_stored_for_replay(tmp_path: Path) -> None:
     async with world(tmp_path) as made:
         deployment = await made.start(**QUICK)

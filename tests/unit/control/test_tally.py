@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.control import tally as module
-from gateway.control.tally import Tally
+from gateway.control.tally import Part, Tally
 from gateway.link.counts import JudgedTotals, VersionTotals
 from gateway.link.messages import Counts
 
@@ -181,3 +182,32 @@ def test_a_deleted_versions_counts_go() -> None:
     tally.forget([V1])
     assert set(tally.versions()) == {V2}
     assert tally.judged("auth") == {}
+
+
+def test_a_part_stored_later_replaces_what_a_dump_says_of_its_service() -> None:
+    before = Tally()
+    before.on_counts(0, "a", counts(totals(requests=[("GET", 200, 3)]), totals(V2, service="other")))
+    early = msgspec.msgpack.decode(msgspec.msgpack.encode(before.part("auth")), type=Part)
+    dump = before.dump()
+    before.on_counts(0, "a", counts(totals(requests=[("GET", 200, 5)])))
+    before.on_ended("a")
+    before.on_counts(0, "b", counts(totals(requests=[("GET", 200, 2)])))
+    late = before.part("auth")
+    after = Tally()
+    after.load(dump, [late, early])
+    assert after.version(V1).requests == {("GET", 200): 7}
+    assert V2 in after.versions()
+    assert Tally.of(late).version(V1).requests == {("GET", 200): 7}
+    assert Tally.of(late).versions().keys() == {V1}
+    older = Tally()
+    older.load(dump, [early])
+    assert older.version(V1).requests == {("GET", 200): 3}
+
+
+def test_what_is_stored_after_a_restart_is_newer_than_what_was_stored_before() -> None:
+    before = Tally()
+    before.on_counts(0, "a", counts(totals(requests=[("GET", 200, 3)])))
+    dump, part = before.dump(), before.part("auth")
+    after = Tally()
+    after.load(dump, [part])
+    assert after.part("auth").serial > part.serial

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gateway.control.drains import Drains
 from gateway.control.rollout_acts import Acts
-from gateway.control.rollouts import Rollouts
+from gateway.control.rollouts import Rollouts, load_counts
 from gateway.control.tally import Tally
 from gateway.control.webhooks import Webhooks
 from gateway.core.rollout_settings import HookKind, RolloutSettings, Strategy, plan
@@ -160,8 +160,7 @@ class World:
             self.catalog.put_version(version)
         self.tally = Tally()
         self.worker.report(self.tally)  # it may have found control before control has read the store
-        if saved := await self.store.meta("tally"):
-            self.tally.load(saved)
+        await load_counts(self.store, self.tally)
         self.drains = Drains(self.store, self.catalog, self.hub)
         self.rollouts = Rollouts(
             self.store, self.catalog, self.tally, self.make_acts(), clock=lambda: self.now

@@ -106,7 +106,7 @@ async def test_an_edited_migration_is_refused_by_name(
 async def test_a_migration_that_fails_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bad = migrations.Migration(2, "bad", ("CREATE TABLE half (id)", "CREATE NONSENSE"))
+    bad = migrations.Migration(9, "bad", ("CREATE TABLE half (id)", "CREATE NONSENSE"))
     await (await with_service(tmp_path / "s.db")).close()
     with monkeypatch.context() as patch:
         patch.setattr(sqlite, "MIGRATIONS", (*migrations.MIGRATIONS, bad))
