@@ -18,6 +18,23 @@ BAD = {
     ),
     "length signed": b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok",
     "length listed": b"HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok",
+    "length negative": b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok",
+    "length empty": b"HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\nok",
+    "length with a space inside": b"HTTP/1.1 200 OK\r\nContent-Length: 1 2\r\n\r\nok",
+    "length hexadecimal": b"HTTP/1.1 200 OK\r\nContent-Length: 0x2\r\n\r\nok",
+    "length that overflows": b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999999\r\n\r\nok",
+    "coding and length (9112 §6.3)": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n0\r\n\r\n"
+    ),
+    "chunked not last (9112 §6.3)": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n"),
+    "chunked twice (9112 §6.1)": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n"),
+    "two coding fields (9112 §6.1)": (
+        b"HTTP/1.1 200 OK\r\n" + b"Transfer-Encoding: chunked\r\n" * 2 + b"\r\n0\r\n\r\n"
+    ),
+    "coding misspelt (9112 §7)": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "coding with a vertical tab": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+    "coding empty": b"HTTP/1.1 200 OK\r\nTransfer-Encoding:\r\n\r\n0\r\n\r\n",
+    "coding identity (9112 §7)": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\nok",
     "unknown coding (9112 §6.1)": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
     "coding that is not chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
     "coding on HTTP/1.0 (9112 §6.1)": b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -28,6 +45,22 @@ BAD = {
     "folded field (9112 §5.2)": b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 2\r\n\r\nok",
     "NUL in a field": b"HTTP/1.1 200 OK\r\nX: a\0\r\nContent-Length: 2\r\n\r\nok",
     "space before colon (9112 §5.1)": b"HTTP/1.1 200 OK\r\nX : a\r\nContent-Length: 2\r\n\r\nok",
+    "control character in a value (9110 §5.5)": (
+        b"HTTP/1.1 200 OK\r\nX: a\x07b\r\nContent-Length: 2\r\n\r\nok"
+    ),
+    "bare CR in a value (9112 §2.2)": b"HTTP/1.1 200 OK\r\nX: a\rb\r\nContent-Length: 2\r\n\r\nok",
+    "bare CR in the reason (9112 §4)": b"HTTP/1.1 200 O\rK\r\nContent-Length: 2\r\n\r\nok",
+    "empty name (9110 §5.1)": b"HTTP/1.1 200 OK\r\n: a\r\nContent-Length: 2\r\n\r\nok",
+    "name that is no token (9110 §5.1)": b"HTTP/1.1 200 OK\r\nX(: a\r\nContent-Length: 2\r\n\r\nok",
+    "line without colon (9112 §5)": b"HTTP/1.1 200 OK\r\nX\r\nContent-Length: 2\r\n\r\nok",
+    "leading space in the first field (9112 §2.2)": (
+        b"HTTP/1.1 200 OK\r\n X: a\r\nContent-Length: 2\r\n\r\nok"
+    ),
+    "too many fields": b"HTTP/1.1 200 OK\r\n" + b"X: a\r\n" * 400 + b"Content-Length: 2\r\n\r\nok",
+    "one field too long": b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70_000 + b"\r\nContent-Length: 2\r\n\r\nok",
+    "reason too long": b"HTTP/1.1 200 " + b"a" * 70_000 + b"\r\nContent-Length: 2\r\n\r\nok",
+    "unknown minor version (9112 §2.3)": b"HTTP/1.9 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "other protocol": b"ICY 200 OK\r\nContent-Length: 2\r\n\r\nok",
     "bare LF": b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
     "head without end": b"HTTP/1.1 200 OK\r\n" + b"X: aaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n" * 4000,
     "interim responses without end (9110 §15.2)": b"HTTP/1.1 100 Continue\r\n\r\n" * 12_000,
@@ -51,6 +84,39 @@ async def test_bad_response_is_a_502_and_ends_its_connection(response: bytes) ->
         assert answer.startswith(b"HTTP/1.1 502 "), answer
         await eventually(lambda: bool(ended))
         assert proxy.plane.live.counts["v1"].attempts == {"bad_response": 1}
+
+
+BAD_CHUNKS = {
+    "size that overflows": b"ffffffffffffffff1\r\n",
+    "size without digits": b"\r\nabc\r\n0\r\n\r\n",
+    "size with a sign": b"-3\r\nabc\r\n0\r\n\r\n",
+    "size with 0x": b"0x3\r\nabc\r\n0\r\n\r\n",
+    "size line ends with LF": b"3\nabc\r\n0\r\n\r\n",
+    "chunk longer than its size": b"3\r\nabcd\r\n0\r\n\r\n",
+    "chunk ends with LF": b"3\r\nabc\n0\r\n\r\n",
+    "extension too long": b"3;" + b"x" * 2000 + b"\r\nabc\r\n0\r\n\r\n",
+    "extensions without end": b"".join(b"1;" + b"x" * 900 + b"\r\na\r\n" for _ in range(100)) + b"0\r\n\r\n",
+    "trailers without end": b"0\r\n" + b"A: bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb\r\n" * 400 + b"\r\n",
+    "trailer folded (9112 §5.2)": b"0\r\nA: b\r\n c\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("chunks", BAD_CHUNKS.values(), ids=BAD_CHUNKS)
+async def test_malformed_chunks_of_a_response_never_look_complete(chunks: bytes) -> None:
+    """RFC 9112 §7.1; whoever gets it must be able to tell that it is broken (§8)."""
+    ended = []
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)
+        await peer.rest()
+        ended.append(True)
+
+    async with proxying(Upstream(script)) as proxy:
+        answer = await proxy.ask_to_the_end(GET)
+        await eventually(lambda: bool(ended))
+        assert proxy.plane.live.counts["v1"].attempts == {"bad_response": 1}
+    assert not answer.endswith(b"0\r\n\r\n")
 
 
 BODILESS = {
