@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import click
 
 from gateway import __version__, config
-from gateway.cli import operate, rollouts, versions
+from gateway.cli import operate, reports, rollouts, versions
 from gateway.cli.client import AdminClient
 from gateway.cli.connect import client_command, client_group
 from gateway.cli.exits import FAILED, OK, USAGE, CliError, Unreachable
@@ -22,7 +22,7 @@ def root(**_: str | None) -> None:
     """An HTTP gateway that deploys the services behind it with zero downtime."""
 
 
-for room in (rollouts, versions, operate):
+for room in (rollouts, reports, versions, operate):
     for command in room.COMMANDS:
         root.add_command(command)
 

@@ -51,12 +51,11 @@ def _print_event(out: Output, event: dict[str, Any]) -> None:
         click.echo(json.dumps(event, ensure_ascii=False))
         return
     about = " ".join(part for part in (event["service"], event.get("version")) if part)
-    detail = event["data"].get("reason") or ", ".join(
-        f"{key}={value}" for key, value in event["data"].items()
-    )
-    click.echo(
-        f"{local_time(event['at'])}  {event['kind']:<24} {about:<20} {event['actor']:<12} {detail}".rstrip()
-    )
+    told = event["data"]
+    detail = told.get("text") or told.get("reason")
+    detail = detail or ", ".join(f"{key}={value}" for key, value in told.items() if value not in (None, ""))
+    head = f"{local_time(event['at'])}  {event['kind']:<22}  {about:<20}  {event['actor']:<12}"
+    click.echo(f"{head}  {detail}".rstrip())
 
 
 @click.command()

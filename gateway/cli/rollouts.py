@@ -14,7 +14,7 @@ from gateway.cli.client import AdminClient, segment
 from gateway.cli.connect import client_command
 from gateway.cli.exits import FAILED, OK, TIMED_OUT, ApiError, CliError, Unreachable
 from gateway.cli.output import Output, console, local_time
-from gateway.cli.params import duration, format_duration, percents, route, setting
+from gateway.cli.params import duration, percents, route, setting
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -68,8 +68,19 @@ def rollout_options(command: F) -> F:
 @click.option("--shutdown-url", help="POSTed when the version may stop.")
 @rollout_options
 @click.option("--no-test", is_flag=True, help="Skip the test call; the start's own gate still holds.")
-@click.option("--wait", is_flag=True, help="Return once the old version is drained and may be stopped.")
-@click.option("--timeout", "timeout_ms", type=duration, default="24h", show_default=True, help="With --wait.")
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="Return once the old version is drained and may be stopped. A pause is said and waited out.",
+)
+@click.option(
+    "--timeout",
+    "timeout_ms",
+    type=duration,
+    default="24h",
+    show_default=True,
+    help="With --wait: then exit with 3; the rollout goes on, or stays paused.",
+)
 def deploy(
     api: AdminClient,
     out: Output,
@@ -103,7 +114,7 @@ def deploy(
         return _first_version(api, out, known, wait, timeout_ms)
     if not no_test:
         _test(api, out, known)
-    body = {"serviceName": service, "toVersion": version, "strategy": strategy, "config": _config(settings)}
+    body = {"serviceName": service, "toVersion": version, "strategy": strategy, "config": config_of(settings)}
     started = api.post("deployment/start", body, **{"idempotency-key": str(uuid.uuid4())})
     if not wait:
         out.value(started, tree.rollout_line(started))
@@ -113,7 +124,7 @@ def deploy(
     return OK if ended["status"] == "completed" else FAILED
 
 
-def _config(settings: dict[str, Any]) -> dict[str, Any]:
+def config_of(settings: dict[str, Any]) -> dict[str, Any]:
     names = {
         "steps": "steps",
         "step_interval": "stepInterval",
@@ -156,32 +167,48 @@ def _test(api: AdminClient, out: Output, version: dict[str, Any]) -> None:
 
 
 def follow(api: AdminClient, out: Output, deployment: dict[str, Any], timeout_ms: int) -> dict[str, Any]:
-    """Watch a rollout until it ends, saying each change on stderr. A gateway that restarts meanwhile is
-    waited for.
+    """Watch a rollout until it ends, saying each change on stderr, and each pause with what it waits for. A
+    gateway that restarts meanwhile is waited for.
 
     Raises CliError (3) after timeout_ms.
     """
-    said: list[str] = []
+    service = deployment["serviceName"]
+    seen: object = None
+    line = "nothing was heard of it"
 
     def ended() -> dict[str, Any] | None:
+        nonlocal seen, line
         try:
             now: dict[str, Any] = api.get(f"deployment/{deployment['id']}")
         except Unreachable:
             return None
-        line = f"{now['status']}: {now['trafficPercent']} % on {now.get('toVersion')}"
-        line += f" ({verdict})" if (verdict := tree.verdict_line(now)) else ""
-        if said[-1:] != [line]:
-            said.append(line)
+        if (change := _change(now)) != seen:
+            seen, line = change, _progress(now)
             out.note(line)
+            if now["status"] == "paused":
+                out.note(f"waiting for somebody: gateway resume, promote or rollback {service}")
         return now if now["status"] not in tree.OPEN else None
 
-    return wait_for(ended, timeout_ms, f"the rollout of {deployment['serviceName']} is still open")
+    return wait_for(ended, timeout_ms, lambda: f"the rollout of {service} is still open, {line}")
+
+
+def _change(deployment: dict[str, Any]) -> tuple[object, ...]:
+    """Return what is worth a line when it changes: not the judge's growing numbers."""
+    verdict = deployment.get("verdict") or {}
+    said = tree.verdict_line(deployment) if deployment["status"] == "paused" else verdict.get("gate")
+    return deployment["status"], deployment.get("phase"), deployment["trafficPercent"], said
+
+
+def _progress(deployment: dict[str, Any]) -> str:
+    line = f"{deployment['status']}: {deployment['trafficPercent']} % on {deployment.get('toVersion')}"
+    why = tree.verdict_line(deployment)
+    return f"{line} ({why})" if why else line
 
 
 def wait_for(
     look: Callable[[], T | None],
     timeout_ms: int,
-    otherwise: str,
+    otherwise: str | Callable[[], str],
     *,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
@@ -193,7 +220,8 @@ def wait_for(
     deadline = clock() + timeout_ms / 1000
     while (found := look()) is None:
         if clock() >= deadline:
-            raise CliError(f"timed out: {otherwise}", TIMED_OUT)
+            why = otherwise if isinstance(otherwise, str) else otherwise()
+            raise CliError(f"timed out: {why}", TIMED_OUT)
         sleep(LOOK_EVERY_S)
     return found
 
@@ -255,7 +283,9 @@ def _look(api: AdminClient, service: str | None) -> RenderableType:
 def status(api: AdminClient, out: Output, service: str) -> int:
     """Say where SERVICE's newest rollout stands: exit code 1 if it failed or was rolled back."""
     newest = rollout_of(api, service, must_be_open=False)
-    lines = [tree.rollout_line(newest), tree.verdict_line(newest)]
+    warning = f"warning: {newest['warning']}" if newest.get("warning") else None
+    since = f"started {local_time(newest['startedAt'] or newest['createdAt'])} by {newest['createdBy']}"
+    lines = [tree.rollout_line(newest), tree.verdict_line(newest), warning, since]
     out.value(newest, *(line for line in lines if line))
     return FAILED if newest["status"] in ("failed", "rolled_back") else OK
 
@@ -303,57 +333,10 @@ rollback = _move("rollback", "Move all traffic back to the old version, now.", m
 @reason_option
 def undo(api: AdminClient, out: Output, service: str, reason: str) -> int:
     """Take back SERVICE's last release: at once while its rollout is open, later by a new one."""
-    return _moved(out, api.post(f"services/{segment(service)}/undo", {"reason": reason}))
+    undone = api.post(f"services/{segment(service)}/undo", {"reason": reason})
+    if undone["status"] in ("pending", "testing"):
+        out.note(f"the release was over: a new rollout takes {service} back to {undone['toVersion']}")
+    return _moved(out, undone)
 
 
-@click.command()
-@client_command
-@click.argument("service")
-@click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
-def history(api: AdminClient, out: Output, service: str, limit: int) -> int:
-    """List SERVICE's rollouts, newest first."""
-    items = list(api.items("deployment", serviceName=service, limit=limit))
-    out.table(
-        items,
-        ("STARTED", "FROM", "TO", "STRATEGY", "STATUS", "SHARE", "BY", "WHY"),
-        (
-            (
-                local_time(item["startedAt"] or item["createdAt"]),
-                item.get("fromVersion"),
-                item.get("toVersion"),
-                item["strategy"],
-                item["status"],
-                f"{item['trafficPercent']} %",
-                item["createdBy"],
-                tree.verdict_line(item),
-            )
-            for item in items
-        ),
-    )
-    return OK
-
-
-@click.command()
-@client_command
-@click.argument("service")
-@rollout_options
-@click.option("--deployment", "deployment_id", help="Only this earlier rollout, by id.")
-def whatif(
-    api: AdminClient, out: Output, service: str, strategy: str, deployment_id: str | None, **settings: Any
-) -> int:
-    """Replay SERVICE's earlier rollouts under other settings: when would each have stopped?"""
-    body = {"serviceName": service, "strategy": strategy, "config": _config(settings)}
-    answer = api.post("deployment/whatif", body | ({"deploymentId": deployment_id} if deployment_id else {}))
-    out.table(answer["items"], WHATIF_COLUMNS, (_whatif_row(item) for item in answer["items"]))
-    return OK
-
-
-WHATIF_COLUMNS: Final = ("ROLLOUT", "ENDED", "NOW JUDGED", "AFTER", "WHY")
-
-
-def _whatif_row(item: dict[str, Any]) -> tuple[object, ...]:
-    after = format_duration(item["afterMs"])
-    return (item["deploymentId"], item["status"], item["verdict"], after, item["reason"])
-
-
-COMMANDS: Final = (deploy, get, status, promote, pause, resume, complete, rollback, undo, history, whatif)
+COMMANDS: Final = (deploy, get, status, promote, pause, resume, complete, rollback, undo)

@@ -7,7 +7,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from gateway.cli.client import AdminClient, segment
-from gateway.cli.output import make_table, word
+from gateway.cli.output import local_time, make_table, word
 from gateway.cli.params import format_duration
 
 OPEN = frozenset({"pending", "testing", "rolling", "paused"})
@@ -45,13 +45,17 @@ def render(services: list[dict[str, Any]]) -> Group:
 
 
 def rollout_line(deployment: dict[str, Any]) -> str:
-    """Return a rollout in one line: from, to, step, share, time left."""
+    """Return a rollout in one line: from, to, step, share, time left; once it has ended: where and when."""
     steps, left = deployment.get("steps") or [], deployment.get("remainingMs")
     old, new = deployment.get("fromVersion") or "-", deployment.get("toVersion") or "-"
-    step = f"step {min(deployment['currentStep'] + 1, len(steps))}/{len(steps)}, " if steps else ""
-    rest = f", {format_duration(left)} left" if left else ""
+    step = f"step {min(deployment['currentStep'] + 1, len(steps))}/{len(steps)}" if steps else ""
     head = f"{deployment['status']} {old} → {new} ({deployment['strategy']})"
-    return f"{head}: {step}{deployment['trafficPercent']} %{rest}"
+    if deployment["status"] in OPEN:
+        share, rest = f"{deployment['trafficPercent']} %", f"{format_duration(left)} left" if left else ""
+        return f"{head}: {', '.join(part for part in (step, share, rest) if part)}"
+    where = f" in {step}" if step and deployment["status"] == "rolled_back" else ""
+    when = deployment.get("completedAt") or deployment.get("rolledBackAt") or deployment.get("updatedAt")
+    return f"{head}{where}, {local_time(when)}" if when else f"{head}{where}"
 
 
 def verdict_line(deployment: dict[str, Any]) -> str | None:

@@ -99,6 +99,45 @@ def test_deploy_waits_for_the_end_and_over_a_restart(
     ]
 
 
+def test_a_pause_is_said_with_its_reason_and_waited_out(
+    api: Any, cli: Any, made: Any, capsys: Capture
+) -> None:
+    paused = made.deployment(status="paused", summary="paused by clock: The step is over, undecided.")
+    api.answers |= {
+        "GET deployment/versions": made.page(made.version()),
+        "POST deployment/start": (201, made.deployment()),
+        "GET deployment/dep-1": [paused, paused, made.deployment(status="completed")],
+    }
+    assert cli("deploy", "auth", "v1.1", "--no-test", "--wait") == 0
+    assert capsys.readouterr().err.splitlines()[:2] == [
+        "paused: 10 % on v1.1 (paused by clock: The step is over, undecided.)",
+        "waiting for somebody: gateway resume, promote or rollback auth",
+    ]
+    api.answers["GET deployment/dep-1"] = paused
+    assert cli("deploy", "auth", "v1.1", "--no-test", "--wait", "--timeout", "0") == 3
+    assert "the rollout of auth is still open, paused: 10 % on v1.1" in capsys.readouterr().err
+
+
+def test_waiting_says_a_verdict_once_and_not_each_of_its_numbers(
+    api: Any, cli: Any, made: Any, capsys: Capture
+) -> None:
+    def held(requests: int) -> object:
+        verdict = {"verdict": "hold", "gate": "requests"}
+        return made.deployment(verdict=verdict, summary=f"hold: {requests} of 20 requests")
+
+    passed = made.deployment(verdict={"verdict": "advance", "gate": "clear"}, summary="advance: fine")
+    api.answers |= {
+        "GET deployment/versions": made.page(made.version()),
+        "POST deployment/start": (201, made.deployment()),
+        "GET deployment/dep-1": [held(3), held(9), passed, passed, made.deployment(status="completed")],
+    }
+    assert cli("deploy", "auth", "v1.1", "--no-test", "--wait") == 0
+    assert capsys.readouterr().err.splitlines()[:2] == [
+        "rolling: 10 % on v1.1 (hold: 3 of 20 requests)",
+        "rolling: 10 % on v1.1 (advance: fine)",
+    ]
+
+
 def test_waiting_too_long_is_exit_code_3(api: Any, cli: Any, made: Any) -> None:
     api.answers |= {
         "GET deployment/versions": made.page(made.version()),
@@ -175,6 +214,44 @@ def test_status_fails_when_the_rollout_did(api: Any, cli: Any, made: Any) -> Non
     for status, code in (("rolling", 0), ("completed", 0), ("rolled_back", 1), ("failed", 1)):
         api.answers["GET deployment"] = made.page(made.deployment(status=status))
         assert cli("status", "auth") == code
+
+
+def test_status_says_why_since_when_and_by_whom(api: Any, cli: Any, made: Any, capsys: Capture) -> None:
+    ended = {"remainingMs": None, "updatedAt": "2026-01-02T03:09:05Z", "steps": [10, 50, 100]}
+    told = {
+        "trafficPercent": 0,
+        "currentStep": 1,
+        "summary": "The new version fails.",
+        "warning": "v1.0 is out",
+    }
+    api.answers["GET deployment"] = made.page(made.deployment(status="rolled_back", **ended, **told))
+    assert cli("status", "auth") == 1
+    line, why, warning, since = capsys.readouterr().out.splitlines()
+    assert line.startswith("rolled_back v1.0 → v1.1 (canary) in step 2/3, 2026-01-02 ")
+    assert (why, warning) == ("The new version fails.", "warning: v1.0 is out")
+    assert since.startswith("started 2026-01-02 ")
+    assert since.endswith(" by alice")
+
+
+def test_decisions_are_a_table_oldest_first(api: Any, cli: Any, made: Any, capsys: Capture) -> None:
+    row = {"at": "2026-01-02T03:04:05Z", "step": 0, "actor": "judge", "data": {"percent": 10}}
+    newest = row | {"verdict": "rollback", "reason": "It fails."}
+    oldest = row | {"verdict": "step", "reason": "First step.", "actor": "gate"}
+    api.answers |= {
+        "GET deployment": made.page(made.deployment(id="dep-1"), made.deployment(id="dop-2")),
+        "GET deployment/dep-1/decisions": made.page(newest, oldest),
+        "GET deployment/dop-2/decisions": made.page(newest),
+    }
+    assert cli("decisions", "auth") == 0
+    lines = [line.rstrip().split(maxsplit=7) for line in capsys.readouterr().out.splitlines()]
+    assert [cells[2:] for cells in lines[1:]] == [
+        ["1", "10", "%", "step", "gate", "First step."],
+        ["1", "10", "%", "rollback", "judge", "It fails."],
+    ]
+    assert cli("decisions", "auth", "--deployment", "do") == 0
+    assert api.asked[-1][0].startswith("GET deployment/dop-2/decisions")
+    assert cli("decisions", "auth", "--deployment", "d") == 1
+    assert "2 rollouts of auth have an id that begins with 'd'" in capsys.readouterr().err
 
 
 def test_denied_is_exit_code_4(api: Any, cli: Any, capsys: Capture) -> None:
@@ -307,13 +384,15 @@ def test_events_are_lines(api: Any, cli: Any, made: Any, capsys: Capture) -> Non
         "service": "auth",
         "version": "v1.1",
         "actor": "judge",
-        "data": {"text": "10 %"},
+        "data": {"text": "10 % of traffic", "percent": 10, "alert": False},
     }
-    api.answers["GET events"] = made.page(event)
+    probed = event | {"kind": "version.healthy", "data": {"endpoint": "http://h:1", "error": None}}
+    api.answers["GET events"] = made.page(event, probed)
     assert cli("events", "auth") == 0
-    out = capsys.readouterr().out
-    assert "deployment.step" in out
-    assert "text=10 %" in out
+    step, healthy = [line.split(maxsplit=6) for line in capsys.readouterr().out.splitlines()]
+    assert step[2:] == ["deployment.step", "auth", "v1.1", "judge", "10 % of traffic"]
+    assert healthy[2:] == ["version.healthy", "auth", "v1.1", "judge", "endpoint=http://h:1"]
+    api.answers["GET events"] = made.page(event)
     assert cli("events", "-o", "json") == 0
     assert json.loads(capsys.readouterr().out)["id"] == 1
 
