@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from gateway.control.notices import Notices
 from gateway.control.rollout_acts import Acts, CatalogView
+from gateway.control.rollout_facts import Facts
 from gateway.control.rollout_rows import (
     Progress,
     at,
@@ -42,7 +43,7 @@ from gateway.core.rollout_commands import (
 from gateway.core.rollout_events import Event, FreezeOff, FreezeOn, Judged, Start, Tick, UsabilityChanged
 from gateway.core.rollout_settings import Plan
 from gateway.core.rollout_state import JUDGED, Rollout
-from gateway.errors import GatewayError, IllegalTransition, StaleEpoch, StoreError
+from gateway.errors import GatewayError, StaleEpoch, StoreError
 from gateway.log import get_logger
 from gateway.store.api import Store, Transaction
 from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord
@@ -75,17 +76,6 @@ class TallyView(Protocol):
     def take_cohort_errors(self, service: str) -> list[tuple[str, int, int, int]]: ...
     def part(self, service: str) -> Part: ...
     def dump(self) -> bytes: ...
-
-
-class _Report:
-    """A fact that waits to be committed."""
-
-    def __init__(self, running: "Running", fact: Event) -> None:
-        self.running = running
-        self.fact = fact
-        self.is_over = False
-        self.error: Exception | None = None
-        """Why the machine could not move by it."""
 
 
 class Running:
@@ -127,8 +117,7 @@ class Rollouts:
         self._running: dict[str, Running] = {}
         self._open: dict[str, Running] = {}
         """Of those, the open ones, by service."""
-        self._reports: list[_Report] = []
-        self._reporting = asyncio.Lock()
+        self._facts: Facts[Running] = Facts(store, lambda tx, running, fact: self._move(tx, running, [fact]))
         self._ticking = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._frozen = False
@@ -408,7 +397,7 @@ class Rollouts:
                 try:
                     fact = await self._acts.carry_out(running.record, running.state, act)
                     running.acts.pop(repr(act), None)
-                    await self._report(_Report(running, fact))
+                    await self._facts.commit(running, fact)
                     return
                 except StaleEpoch:
                     return
@@ -420,43 +409,6 @@ class Rollouts:
         finally:
             running.acts.pop(repr(act), None)
             self._forget(running)
-
-    async def _report(self, report: _Report) -> None:
-        """Commit a fact; those that come meanwhile go into the next transaction together.
-
-        Raises StoreError, IllegalTransition.
-        """
-        self._reports.append(report)
-        try:
-            async with self._reporting:
-                while not report.is_over:
-                    await self._commit_reports()
-        finally:
-            if report in self._reports:
-                self._reports.remove(report)
-        if report.error is not None:
-            raise report.error
-
-    async def _commit_reports(self) -> None:
-        async with self._store.transaction() as tx:
-            first: dict[Running, _Report] = {}  # of each rollout: what follows moves from where it led to
-            for report in self._reports:
-                first.setdefault(report.running, report)
-            reports = tuple(first.values())
-            for report in reports:
-                try:
-                    self._move(tx, report.running, [report.fact])
-                except (IllegalTransition, KeyError) as exc:
-                    report.error = exc
-                else:
-                    report.error = None
-
-            def committed() -> None:
-                for report in reports:
-                    report.is_over = True
-                    self._reports.remove(report)
-
-            tx.on_commit(committed)
 
     def _forget(self, running: Running) -> None:
         if running.is_done and not running.acts:

@@ -30,7 +30,7 @@ _PLAIN: Final = (str, int, float, bool, bytes)
 
 def time_text(at: datetime) -> str:
     """Return an aware time as RFC 3339 text of one width in UTC, so that text order is time order."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return at.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def json_text(value: object) -> str:

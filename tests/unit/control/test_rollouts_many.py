@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 
 from gateway.control import rollouts as module
-from gateway.core.rollout_events import Complete, WeightsApplied
-from gateway.errors import IllegalTransition
 from tests.unit.control.desk import Desk, desk
 
 SERVICES = ("auth", "cart", "shop")
@@ -84,18 +82,3 @@ async def test_facts_that_come_together_are_committed_together(
         states = [made.rollouts.state_of(each) for each in ids]
         assert all(state is not None and state.applied for state in states)
         assert transactions.opened == 1
-
-
-async def test_a_fact_without_a_move_keeps_no_other_from_being_committed(tmp_path: Path) -> None:
-    async with many(tmp_path) as made:
-        ids = await start_all(made)
-        await made.settle()
-        one, other, _ = (made.rollouts._running[each] for each in ids)
-        early = module._Report(one, Complete("ann"))
-        again = module._Report(other, WeightsApplied(other.state.serial, 2))
-        found = await asyncio.gather(
-            made.rollouts._report(early), made.rollouts._report(again), return_exceptions=True
-        )
-        assert isinstance(found[0], IllegalTransition)
-        assert found[1] is None
-        assert again.is_over
