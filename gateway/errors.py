@@ -161,6 +161,10 @@ class PoolFull(Refused):
     """The service's concurrency limit and its queue are both full."""
 
 
+class Exhausted(Refused):
+    """The gateway has no descriptor, port or memory left for another connection."""
+
+
 class Paused(Refused):
     """The service is paused for maintenance, and was not resumed in time."""
 

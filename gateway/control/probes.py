@@ -18,7 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gateway.core.health import Health, HealthSettings, HealthState, compile_check, judge_probe
-from gateway.errors import GatewayError, StoreError, UpstreamError
+from gateway.errors import Exhausted, GatewayError, StoreError, UpstreamError
 from gateway.http1.fetch import fetch, tcp_check
 from gateway.log import get_logger
 from gateway.store.api import Store, Transaction
@@ -183,7 +183,11 @@ class Probes:
 
     async def check(self, probed: Probed) -> ProbeResult:
         """Check one endpoint, note what it found, and tell the workers if its health changed."""
-        result = await probe(probed)
+        try:
+            result = await probe(probed)
+        except Exhausted as exc:  # it was not asked, so there is nothing to hold against it
+            log.warning("probe_not_made", endpoint=probed.url, error=str(exc))
+            return ProbeResult(is_healthy=False, response_time_ms=0, error=str(exc))
         before = self._catalog.health_of(probed.version_id)
         changed = probed.state.checked(ok=result.is_healthy)
         self._note(probed, result)
@@ -306,7 +310,10 @@ def _goodness(result: ProbeResult) -> tuple[bool, int]:
 
 
 async def probe(probed: Probed) -> ProbeResult:
-    """Ask one endpoint, with the settings' retries; never raises for what the endpoint does."""
+    """Ask one endpoint, with the settings' retries; never raises for what the endpoint does.
+
+    Raises Exhausted if we could not ask.
+    """
     result = await _try(probed)
     for _ in range(probed.settings.retries):
         if result.is_healthy:
@@ -341,6 +348,8 @@ async def _try(probed: Probed) -> ProbeResult:
             error = judge_probe(compile_check(settings), status=answer.status, body=answer.body)
     except UpstreamError as exc:
         error = str(exc)
+    except Exhausted:
+        raise
     except GatewayError as exc:
         error = f"cannot be asked: {exc}"
     return ProbeResult(

@@ -1,6 +1,7 @@
 """The upstream's side: one connection, one request at a time, its response read as it comes."""
 
 import asyncio
+import errno
 from typing import Any, Final, Protocol, cast
 
 from gateway.errors import BadResponse, ResetMidway, UpstreamError
@@ -16,6 +17,8 @@ _CLOSED: Final = 5
 
 MAX_INTERIM: Final = 32
 """1xx heads before a response: more is an attack, or a fault."""
+OUR_FAULT: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
+"""Errors of connecting that say nothing of the other end: we have no descriptor, memory or port left."""
 
 
 class UpstreamSink(Protocol):

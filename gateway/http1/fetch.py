@@ -20,10 +20,12 @@ from gateway.errors import (
     BadResponse,
     ConfigError,
     ConnectFailed,
+    Exhausted,
     ResetMidway,
     UpstreamError,
     UpstreamTimeout,
 )
+from gateway.http1.client import OUR_FAULT
 from gateway.http1.tls import default_upstream_context
 
 HEAD_BYTES: Final = 65_536
@@ -114,7 +116,8 @@ async def fetch(
     with the system's CAs. may_reach: told the address that was connected to, before anything is asked of it;
     raises ConfigError to refuse it, whatever name led there.
 
-    Raises ConnectFailed, UpstreamTimeout, ResetMidway or BadResponse; BadRequest if this cannot be asked.
+    Raises ConnectFailed, UpstreamTimeout, ResetMidway or BadResponse; BadRequest if this cannot be asked,
+    Exhausted if we have no descriptor to ask with.
     """
     target = _parse_url(url)
     request = _request(target, method, path if path is not None else target.path, tuple(fields), body)
@@ -141,7 +144,7 @@ async def tcp_check(
 ) -> float:
     """Connect to where a url leads and hang up; no TLS, no byte sent.
 
-    Returns the seconds it took. Raises ConnectFailed or UpstreamTimeout.
+    Returns the seconds it took. Raises ConnectFailed, UpstreamTimeout or Exhausted.
     """
     target = _parse_url(url)._replace(tls=False)
     started = time.monotonic()
@@ -161,7 +164,7 @@ async def _connect(
     server_name: str | None,
     ssl: ssl_module.SSLContext | None,
 ) -> asyncio.WriteTransport:
-    """Open the connection. Raises ConnectFailed; leaves TimeoutError of an outer deadline alone."""
+    """Open the connection. Raises ConnectFailed or Exhausted; leaves an outer TimeoutError alone."""
     loop = asyncio.get_running_loop()
     try:
         if target.unix_path:
@@ -175,6 +178,8 @@ async def _connect(
         # 1. Our own deadline arrives as a cancellation, never as this: 2. the kernel gave up (ETIMEDOUT).
         raise ConnectFailed(f"connecting to {target.authority} timed out") from None
     except (OSError, ssl_module.CertificateError, UnicodeError) as exc:
+        if isinstance(exc, OSError) and exc.errno in OUR_FAULT:
+            raise Exhausted(f"the gateway cannot make another connection: {exc}") from exc
         raise ConnectFailed(f"cannot connect to {target.unix_path or target.authority}: {exc}") from exc
     return transport
 

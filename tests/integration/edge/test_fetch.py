@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import BadResponse, ConnectFailed, ResetMidway, UpstreamTimeout
+from gateway.errors import BadResponse, ConnectFailed, Exhausted, ResetMidway, UpstreamTimeout
 from gateway.http1.fetch import FetchResult, fetch, tcp_check
 from gateway.http1.tls import CertificateFiles, ServerTls, upstream_context
+from tests.integration.descriptors import no_descriptors_left
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -161,6 +162,19 @@ def test_nobody_listening_is_a_failed_connect() -> None:
             with pytest.raises(ConnectFailed) as caught:
                 await attempt(f"http://127.0.0.1:{port}", timeout_s=20)
             assert not caught.value.sent
+
+    asyncio.run(run())
+
+
+def test_no_descriptor_for_a_connection_is_not_the_other_ends_failure() -> None:
+    async def run() -> None:
+        async with await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            with no_descriptors_left():
+                for attempt in (fetch, tcp_check):
+                    with pytest.raises(Exhausted):
+                        await attempt(f"http://127.0.0.1:{port}", timeout_s=20)
+            await tcp_check(f"http://127.0.0.1:{port}", timeout_s=20)
 
     asyncio.run(run())
 

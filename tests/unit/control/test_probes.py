@@ -15,7 +15,7 @@ from gateway.control.catalog import Catalog
 from gateway.control.probes import Probes
 from gateway.core.health import Health, HealthSettings
 from gateway.core.service import ServiceSettings
-from gateway.errors import ConnectFailed, StoreError, UpstreamTimeout
+from gateway.errors import ConnectFailed, Exhausted, StoreError, UpstreamTimeout
 from gateway.http1.fetch import FetchResult
 from gateway.link.snapshot import Snapshot
 from gateway.store.records import HealthCheckRecord, ServiceRecord, VersionRecord
@@ -241,6 +241,18 @@ async def test_what_the_upstream_does_is_a_result(
         await made.probes.flush()
         newest = (await made.results())[0]
         assert (newest.is_healthy, newest.status_code, newest.error_message) == (False, None, str(error))
+
+
+async def test_a_check_we_had_no_descriptor_for_says_nothing_of_the_endpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    health = HealthSettings(retries=0, unhealthy_threshold=1)
+    async with world(tmp_path, monkeypatch, health=health) as made:
+        assert await made.check() is Health.HEALTHY
+        made.upstream.status[url(0)] = Exhausted("too many open files")
+        assert await made.check() is Health.HEALTHY
+        await made.probes.flush()
+        assert len(await made.results()) == 1
 
 
 # on demand
