@@ -168,7 +168,8 @@ class Rollouts:
 
         Raises IllegalTransition if the deployment has no move for it, KeyError if it is not at work here.
         """
-        return self._move(tx, self._running[deployment_id], [event])
+        running = self._running[deployment_id]
+        return self._move(tx, running, [*self._usability_news(running.state), event])
 
     def freeze(self, tx: Transaction, *, frozen: bool) -> None:
         """Hold or release every rollout's advance inside the caller's transaction."""
@@ -266,15 +267,18 @@ class Rollouts:
             usable=(old, new),
             percent=state.percent,
         )
-        events: list[Event] = []
-        if (old, new) != (state.old_usable, state.new_usable):
-            events.append(UsabilityChanged(old, new))
+        events: list[Event] = [*self._usability_news(state)]
         if state.phase in JUDGED:
             events.append(Judged(*judge(state.evidence, window, state.plan.rules)))
         events.append(Tick(round(elapsed_s * 1000)))
         stage = self._catalog.service_record(state.service).stage
         tx.add_windows(running.windows.rows(at(self._wall()), stage))
         self._move(tx, running, events, progress=self._progress(running))
+
+    def _usability_news(self, state: Rollout) -> list[UsabilityChanged]:
+        """Return what a rollout has not been told yet: a person's order must not rest on the last tick's."""
+        old, new = self._catalog.is_usable(state.old), self._catalog.is_usable(state.new)
+        return [] if (old, new) == (state.old_usable, state.new_usable) else [UsabilityChanged(old, new)]
 
     def _progress(self, running: Running) -> bytes:
         """Return what is stored with a rollout's evidence: where it came from."""

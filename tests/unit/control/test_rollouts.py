@@ -180,6 +180,21 @@ async def test_person_rolls_back_while_paused(tmp_path: Path) -> None:
         assert made.weights() == (100, 0)
 
 
+async def test_an_order_is_told_at_once_that_the_old_version_is_gone(tmp_path: Path) -> None:
+    """Not with the next tick: whoever rolls back within that second is warned too."""
+    async with world(tmp_path) as made:
+        deployment = await made.start(**QUICK)
+        await made.settle()
+        state = made.rollouts.state_of(deployment)
+        assert state is not None
+        made.catalog.unusable.add(state.old)
+        async with made.store.transaction() as tx:
+            made.rollouts.order(tx, deployment, Rollback("bob"))
+        await made.settle()
+        decisions = (await made.store.decisions(deployment)).items
+        assert "warning" in [decision.verdict for decision in decisions]
+
+
 async def test_paused_rollout_takes_no_step(tmp_path: Path) -> None:
     async with world(tmp_path) as made:
         deployment = await made.start(**QUICK)
