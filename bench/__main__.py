@@ -16,6 +16,7 @@ MEASUREMENTS: Final = {
     "faults": "requests lost while versions, workers and the gateway itself come and go",
     "probes": "CPU of the control process while it probes 1,000 endpoints",
     "rollouts": "CPU of the control process with 200 rollouts, and how soon new weights are live",
+    "breakers": "how soon a breaker that opens in one worker is known to the others",
     "judge": "false rollbacks and time to catch, simulated on the real judge",
 }
 

@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -361,11 +361,30 @@ def command_lines() -> Iterator[tuple[int, str]]:
 
 def held_connections(pid: int, port: int) -> int:
     """Return how many established TCP connections on local `port` a process has open."""
-    sockets = set()
+    sockets = sockets_of(pid)
+    return sum(1 for row in tcp_rows(port) if row[3] == "01" and row[9] in sockets)
+
+
+def owner_of(port: int, client_port: int, pids: Iterable[int]) -> int:
+    """Return which of `pids` holds the connection from `client_port` to local `port`. Raises LookupError."""
+    ours = {row[9] for row in tcp_rows(port) if row[2].endswith(f":{client_port:04X}")}
+    for pid in pids:
+        if ours & sockets_of(pid):
+            return pid
+    raise LookupError(f"nobody holds the connection from port {client_port}")
+
+
+def sockets_of(pid: int) -> set[str]:
+    """Return the inodes of a process' sockets."""
+    found = set()
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
-            if found := re.fullmatch(r"socket:\[(\d+)\]", os.readlink(entry)):  # noqa: PTH115  (not a path)
-                sockets.add(found[1])
+            if link := re.fullmatch(r"socket:\[(\d+)\]", os.readlink(entry)):  # noqa: PTH115  (not a path)
+                found.add(link[1])
+    return found
+
+
+def tcp_rows(port: int) -> list[list[str]]:
+    """Return the fields of the kernel's IPv4 connections on local `port`."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    local = f":{port:04X}"
-    return sum(1 for row in rows if row[1].endswith(local) and row[3] == "01" and row[9] in sockets)
+    return [row for row in rows if row[1].endswith(f":{port:04X}")]

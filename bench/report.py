@@ -19,6 +19,11 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values) if values else float("nan")
 
 
+def quantile(ordered: Sequence[float], part: float) -> float:
+    """Return the value below which that part of `ordered` lies; 0 of nothing."""
+    return ordered[min(int(len(ordered) * part), len(ordered) - 1)] if ordered else 0.0
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Return a Markdown table with its columns lined up; numbers to the right."""
     cells = [[str(cell) for cell in row] for row in (head, *rows)]

@@ -1,7 +1,8 @@
 """What many rollouts at once cost the control process, and how soon a step's weights are live.
 
 Each rollout is a canary of ten steps; all services get the same share of the load. "Live" is from the moment
-the weights were committed until every worker has said that it serves by them, as control logs it.
+new weights were decided on, before they are stored, until every worker has said that it serves by them, as
+control logs it.
 """
 
 import argparse
@@ -40,8 +41,8 @@ def main(arguments: list[str]) -> int:
         "requests_per_s": options.rate,
         "control_percent": percent,
         "changes": len(live_ms),
-        "live_p50_ms": at(live_ms, 0.5),
-        "live_p99_ms": at(live_ms, 0.99),
+        "live_p50_ms": report.quantile(live_ms, 0.5),
+        "live_p99_ms": report.quantile(live_ms, 0.99),
         "lost": lost,
     }
     rows = [[name.replace("_", " "), f"{value:.6g}"] for name, value in found.items()]
@@ -105,8 +106,3 @@ def changes(world: World) -> Iterator[float]:
     for line in world.controls[-1].log.read_text().splitlines():
         if '"weights_live"' in line:
             yield float(json.loads(line)["after_ms"])
-
-
-def at(ordered: list[float], part: float) -> float:
-    """Return the value below which that part of `ordered` lies; 0 of nothing."""
-    return ordered[min(int(len(ordered) * part), len(ordered) - 1)] if ordered else 0.0
