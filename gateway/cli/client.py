@@ -80,6 +80,10 @@ class AdminClient:
                 break
             time.sleep(wait_s)
         decoded = _decode(raw)
+        if status == 401 and not self._token:
+            raise ApiError(
+                status, {}, "no token: use --token or GATEWAY_TOKEN; none is readable beside the store"
+            )
         if status >= 400:
             raise ApiError(status, decoded if isinstance(decoded, dict) else {}, explain(status, decoded))
         return decoded
@@ -150,7 +154,8 @@ def explain(status: int, problem: object) -> str:
         return f"the admin API answered {status}"
     line = str(problem.get("detail") or problem.get("title") or f"the admin API answered {status}")
     places = [f"{error.get('pointer')}: {error.get('detail')}" for error in problem.get("errors") or ()]
-    return f"{line} ({'; '.join(places)})" if places else line
+    further = [place for place in places if place != line]
+    return f"{line} ({'; '.join(further)})" if further else line
 
 
 def parse_events(lines: Iterator[str]) -> Iterator[ServerEvent]:

@@ -285,13 +285,14 @@ def status(api: AdminClient, out: Output, service: str) -> int:
     newest = rollout_of(api, service, must_be_open=False)
     warning = f"warning: {newest['warning']}" if newest.get("warning") else None
     since = f"started {local_time(newest['startedAt'] or newest['createdAt'])} by {newest['createdBy']}"
-    lines = [tree.rollout_line(newest), tree.verdict_line(newest), warning, since]
+    lines = [tree.rollout_line(newest), tree.verdict_line(newest), tree.judge_line(newest), warning, since]
     out.value(newest, *(line for line in lines if line))
     return FAILED if newest["status"] in ("failed", "rolled_back") else OK
 
 
 def _moved(out: Output, deployment: dict[str, Any]) -> int:
-    out.value(deployment, tree.rollout_line(deployment))
+    lines = [tree.rollout_line(deployment), tree.verdict_line(deployment)]
+    out.value(deployment, *(line for line in lines if line))
     if deployment.get("warning"):
         out.note(f"warning: {deployment['warning']}")
     return OK

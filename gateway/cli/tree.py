@@ -63,6 +63,14 @@ def verdict_line(deployment: dict[str, Any]) -> str | None:
     return deployment.get("summary") or deployment.get("errorMessage") or None
 
 
+def judge_line(deployment: dict[str, Any]) -> str | None:
+    """Return what the judge says now of a paused rollout: its pause's reason may be hours old."""
+    verdict = deployment.get("verdict")
+    if deployment["status"] != "paused" or not verdict:
+        return None
+    return f"judged now: {verdict['verdict']}: {verdict['reason']}"
+
+
 def _service(service: dict[str, Any]) -> Tree:
     head = Text(service["name"], style="bold")
     if service.get("paused"):
@@ -73,9 +81,9 @@ def _service(service: dict[str, Any]) -> Tree:
     deployment = service["deployment"]
     if deployment is not None:
         branch = tree.add(word_line(rollout_line(deployment)))
-        verdict = verdict_line(deployment)
-        if verdict:
-            branch.add(Text(verdict))
+        for line in (verdict_line(deployment), judge_line(deployment)):
+            if line:
+                branch.add(Text(line))
     return tree
 
 

@@ -79,6 +79,7 @@ class DeploymentActions(Desk):
         """Open a deployment. The same key and the same body again return the deployment they opened."""
         async with self._refusals(actor, "deployment.start", "", {"service": body.service_name}):
             settings = body.rollout()
+            self._refuse_stand_in(settings, "" if body.given() else "/config")
             earlier = await self._opened_by(idempotency_key, body, settings)
         if earlier is not None:
             return earlier
@@ -185,7 +186,10 @@ class DeploymentActions(Desk):
     def _refuse_second(self, service: ServiceEntry) -> None:
         deployment = self._rollouts.open_for(service.record.name)
         if deployment is not None:
-            raise conflict(f"deployment {deployment.id} of this service is open already")
+            raise conflict(
+                f"deployment {deployment.id} of this service is open already: "
+                f"{deployment.status}, to {deployment.to_version}"
+            )
 
     async def _find_current(self, service_name: str) -> None:
         """Probe what has weight if the service has no current version: it may have come a moment ago."""

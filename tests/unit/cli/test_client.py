@@ -22,6 +22,7 @@ def test_events_are_read_as_they_are_written() -> None:
 def test_a_problem_is_one_line_with_its_places() -> None:
     problem = {"title": "T", "detail": "no", "errors": [{"pointer": "/weight", "detail": "too much"}]}
     assert explain(422, problem) == "no (/weight: too much)"
+    assert explain(422, {**problem, "detail": "/weight: too much"}) == "/weight: too much"
     assert explain(404, {"title": "Not Found"}) == "Not Found"
     assert explain(502, None) == "the admin API answered 502"
 

@@ -233,6 +233,29 @@ def test_status_says_why_since_when_and_by_whom(api: Any, cli: Any, made: Any, c
     assert since.endswith(" by alice")
 
 
+def test_a_paused_rollout_shows_what_the_judge_says_by_now(
+    api: Any, cli: Any, made: Any, capsys: Capture
+) -> None:
+    verdict = {"verdict": "advance", "gate": "clear", "reason": "It does as well."}
+    paused = made.deployment(status="paused", summary="paused by clock: Too little traffic.", verdict=verdict)
+    api.answers |= {
+        "GET services/auth": {"id": "svc-1", "name": "auth", "currentVersionId": "ver-0", "paused": False},
+        "GET deployment/versions": made.page(made.version()),
+        "GET deployment": made.page(paused),
+    }
+    assert cli("status", "auth") == cli("get", "auth") == 0
+    out = capsys.readouterr().out
+    assert out.count("paused by clock: Too little traffic.") == 2
+    assert out.count("judged now: advance: It does as well.") == 2
+
+
+def test_whoever_has_no_token_is_told_where_one_goes(api: Any, cli: Any, capsys: Capture) -> None:
+    api._token = None
+    api.answers["GET services"] = (401, {"detail": "this call needs a token"})
+    assert cli("get") == 4
+    assert "--token or GATEWAY_TOKEN" in capsys.readouterr().err
+
+
 def test_decisions_are_a_table_oldest_first(api: Any, cli: Any, made: Any, capsys: Capture) -> None:
     row = {"at": "2026-01-02T03:04:05Z", "step": 0, "actor": "judge", "data": {"percent": 10}}
     newest = row | {"verdict": "rollback", "reason": "It fails."}
