@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -11,6 +12,9 @@ from gateway.errors import DownstreamError
 
 if TYPE_CHECKING:
     from gateway.http1.server import ServerProtocol
+
+SLICE: Final = 500
+"""Connections looked at in one go: about 0.2 ms."""
 
 
 class ServerSettings(msgspec.Struct, frozen=True):
@@ -40,6 +44,8 @@ class Connections:
         self.on_refused: Callable[[ServerProtocol, DownstreamError], None] = _nothing
         """Told of each request that is refused before its sink hears of it. Settable."""
         self._sweep_s = sweep_s
+        self._unswept: Iterator[ServerProtocol] | None = None
+        """What the sweep under way has not looked at yet."""
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -51,21 +57,39 @@ class Connections:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._unswept = None
 
     def count_refusal(self, reason: str) -> None:
         self.refused[reason] = self.refused.get(reason, 0) + 1
 
     def sweep(self, now: float) -> None:
-        """Set deadlines that were cleared, and act on those that have passed. now: monotonic seconds."""
-        overdue = []
-        for connection in self.open:
+        """Set deadlines that were cleared, and act on those that have passed. now: monotonic seconds.
+
+        Of many connections a slice is looked at now and the others soon, slice by slice: no request has to
+        wait for all of them.
+        """
+        if self._unswept is None:
+            self._unswept = iter(list(self.open))
+            self._sweep_slice(now)
+
+    def _sweep_slice(self, now: float) -> None:
+        if self._unswept is None:
+            return
+        seen, overdue = 0, []
+        for connection in islice(self._unswept, SLICE):
+            seen += 1
             deadline = connection.deadline
             if not deadline:
                 connection.deadline = now + connection.timeout_s()
             elif deadline <= now:
                 overdue.append(connection)
+        if seen < SLICE:
+            self._unswept = None
+        else:
+            asyncio.get_running_loop().call_soon(self._sweep_slice, now)
         for connection in overdue:
-            connection.on_deadline()
+            if connection in self.open:  # it may have closed since the sweep began
+                connection.on_deadline()
 
     def _tick(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._sweep_s, self._tick)
