@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from gateway.core.limits import Limits, Millis, Timeouts
+from gateway.core.secrets import hidden
 from gateway.core.service import Name, ServiceSettings
 from gateway.core.settings import Settings
 from gateway.core.targets import Listener, TargetRules, parse_target, parse_url
@@ -240,19 +241,14 @@ def parse_address(path: str, address: str) -> tuple[str, int]:
 
 def diff(old: Config, new: Config) -> list[str]:
     """Return one line for each key that differs, `path: old -> new`, services matched by name."""
-    before, after = (_flat(_by_name(msgspec.to_builtins(config))) for config in (old, new))
+    trees = [_by_name(msgspec.to_builtins(config)) for config in (old, new)]
+    before, after = map(_flat, trees)
+    shown_before, shown_after = (_flat(hidden(tree)) for tree in trees)
     lines = []
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key):
-            lines.append(f"{key}: {_told(before.get(key, 'absent'))} -> {_told(after.get(key, 'absent'))}")
+            lines.append(f"{key}: {shown_before.get(key, 'absent')} -> {shown_after.get(key, 'absent')}")
     return lines
-
-
-def _told(value: Any) -> Any:
-    """Return a value as a log may hold it: without secrets."""
-    if isinstance(value, Mapping):
-        return {name: "…" if name == "secret" and each else _told(each) for name, each in value.items()}
-    return [_told(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _check_gateway(config: Config) -> None:

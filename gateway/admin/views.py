@@ -4,6 +4,7 @@ import msgspec
 
 from gateway.admin.schemas import DeploymentView
 from gateway.core.rollout import Paused, Phase, Rollout
+from gateway.core.secrets import hidden
 from gateway.store.records import DeploymentRecord
 
 CLOCKED = frozenset({Phase.STEPPING, Phase.BAKING, Phase.PAUSED, Phase.CONFIRM_PROMOTE})
@@ -16,6 +17,7 @@ def deployment(record: DeploymentRecord) -> DeploymentView:
     """Return what is shown of a rollout: its row, and what the machine's stored state says of progress."""
     state = _state.decode(record.state) if record.state else None
     columns = {name: getattr(record, name) for name in _SHARED}
+    columns["config"] = hidden(record.config)
     return DeploymentView(
         phase=state.phase.value if state else record.status,
         steps=[step.percent for step in state.plan.steps] if state else [],

@@ -19,6 +19,7 @@ from gateway.control.tally import VersionSum
 from gateway.core.rollout_events import Event, Superseded
 from gateway.core.rollout_settings import HookKind, Plan, RolloutSettings, plan
 from gateway.core.rollout_state import Rollout
+from gateway.core.secrets import stand_in
 from gateway.core.service import ServiceSettings
 from gateway.core.smoke import SmokeSettings
 from gateway.core.targets import Listener, check_target, parse_target, parse_url
@@ -238,6 +239,14 @@ class Desk:
             state = self._rollouts.state_of(record.id)
             if state is not None and not state.is_open:
                 self._rollouts.order(tx, record.id, Superseded())
+
+    def _refuse_stand_in(self, settings: object, under: str = "") -> None:
+        """Refuse settings that were read, edited and sent back with what stands for a secret (422).
+
+        under: JSON pointer of where they stand in the body.
+        """
+        if at := stand_in(msgspec.to_builtins(settings)):
+            raise invalid(under + at, "is what stands for a secret: send the secret itself")
 
     def _check_url(self, pointer: str, url: str, *, is_target: bool = True, is_hook: bool = False) -> None:
         """Refuse a url the gateway must not call (422).

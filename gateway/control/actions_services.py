@@ -1,7 +1,7 @@
 """What operators may do with services: declare, show, change, hold, delete."""
 
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -12,13 +12,11 @@ from gateway.control.bodies import CreateService, Explain, checked
 from gateway.control.catalog_entries import ServiceEntry, context_of
 from gateway.control.catalog_file import route_conflict
 from gateway.control.problems import conflict, invalid
+from gateway.core.secrets import hidden
 from gateway.core.service import ServiceSettings
 from gateway.errors import ConfigError
 from gateway.store.api import Page
 from gateway.store.records import ServiceRecord
-
-HIDDEN: Final = "…"
-"""Stands for a secret wherever one would be shown."""
 
 
 class ServiceActions(VersionActions):
@@ -49,7 +47,7 @@ class ServiceActions(VersionActions):
         self, actor: Actor, name: str, patch: dict[str, Any], *, if_match: str | None = None
     ) -> ServiceRecord:
         """Change settings by a JSON merge patch (RFC 7396): null takes a setting back to its default."""
-        async with self._change(actor, "service.patch", name, {"patch": _without_secrets(patch)}) as tx:
+        async with self._change(actor, "service.patch", name, {"patch": hidden(patch)}) as tx:
             entry = self._editable(name)
             require_match(if_match, entry.record)
             settings = checked(ServiceSettings, merged(msgspec.to_builtins(entry.record.settings), patch))
@@ -107,13 +105,10 @@ class ServiceActions(VersionActions):
         """Refuse urls that lead nowhere good, and TLS files that cannot be used. Raises Problem 422."""
         if not settings.routes:
             raise invalid("/routes", "at least one route is needed")
+        self._refuse_stand_in(settings)
         if settings.fallback is not None and settings.fallback.url is not None:
             self._check_url("/fallback/url", settings.fallback.url, is_target=False)
         for index, hook in enumerate(settings.webhooks):
-            if hook.secret == HIDDEN:
-                raise invalid(
-                    f"/webhooks/{index}/secret", "is what stands for a secret: send the secret itself"
-                )
             self._check_url(f"/webhooks/{index}/url", hook.url, is_target=False, is_hook=True)
         try:
             context_of(settings.tls)
@@ -132,10 +127,3 @@ def merged(target: Any, patch: Any) -> Any:
         else:
             result[name] = merged(result.get(name), value)
     return result
-
-
-def _without_secrets(value: Any) -> Any:
-    """Return a patch as the audit may keep it: whatever is called `secret` is left out."""
-    if isinstance(value, dict):
-        return {name: HIDDEN if name == "secret" else _without_secrets(each) for name, each in value.items()}
-    return [_without_secrets(each) for each in value] if isinstance(value, list) else value

@@ -20,6 +20,7 @@ from gateway.control.probes import ProbeResult
 from gateway.control.problems import conflict, invalid, not_found
 from gateway.control.smoke import SmokeTest
 from gateway.core.health import HealthSettings
+from gateway.core.secrets import hidden
 from gateway.core.service import ServiceSettings
 from gateway.core.targets import parse_target
 from gateway.store.api import Page, Transaction
@@ -148,6 +149,7 @@ class VersionActions(Desk):
         self._check_replicas(body.url, body.replicas)
         if body.shutdown_url is not None:
             self._check_url("/shutdownUrl", body.shutdown_url, is_target=False)
+        self._refuse_stand_in(body)
 
     def _check_replicas(self, url: str, replicas: Iterable[str]) -> None:
         seen = {url}
@@ -176,7 +178,7 @@ class VersionActions(Desk):
         changes = {
             name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not UNSET
         }
-        details = msgspec.to_builtins(changes)
+        details = hidden(msgspec.to_builtins(changes))
         async with self._change(actor, "version.patch", version_id, details) as tx:
             entry = self._version(version_id)
             require_match(if_match, entry.record)
@@ -193,6 +195,7 @@ class VersionActions(Desk):
 
     def _check_patch(self, entry: VersionEntry, body: PatchVersion) -> None:
         record = entry.record
+        self._refuse_stand_in(body)
         if body.replicas is not UNSET:
             self._check_replicas(record.url, body.replicas)
         if isinstance(body.shutdown_url, str):
@@ -242,6 +245,7 @@ class VersionActions(Desk):
         """Probe a version now and run smoke tests: the body's, else its own, else its service's."""
         async with self._refusals(actor, "version.test", version_id):
             entry = self._version(version_id)
+            self._refuse_stand_in(body)
         probe, smoke = await asyncio.gather(
             self._checks.probe(version_id), self._checks.smoke_report(version_id, body.smoke_tests)
         )

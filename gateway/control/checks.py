@@ -127,4 +127,5 @@ class Checks:
                 log.info("version_told_to_stop", service=record.service_name, version=record.version)
                 return
             error = f"answered {answer.status}"
-        log.warning("shutdown_url_failed", url=record.shutdown_url, version=record.version, error=error)
+        url = record.shutdown_url.partition("?")[0]
+        log.warning("shutdown_url_failed", url=url, version=record.version, error=error)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.core.secrets import host_alone
 from gateway.core.service import WebhookSettings
 from gateway.core.targets import ANYWHERE, TargetRules
 from gateway.errors import GatewayError
@@ -91,16 +92,20 @@ class Webhooks:
             if 200 <= status < 300:
                 return
             error = f"answered {status}"
-        log.warning("webhook_given_up", url=hook.url, kind=message.kind, key=message.key, error=error)
+        log.warning(
+            "webhook_given_up", url=host_alone(hook.url), kind=message.kind, key=message.key, error=error
+        )
 
     async def _ask_one(self, hook: WebhookSettings, message: Message) -> Answer:
         try:
             status = await self._post(hook, message)
         except GatewayError as exc:
-            return Answer(hook.on_timeout == "allow", f"{hook.url} did not answer {message.kind}: {exc}")
+            return Answer(
+                hook.on_timeout == "allow", f"{host_alone(hook.url)} did not answer {message.kind}: {exc}"
+            )
         if 200 <= status < 300:
             return Answer(True)
-        return Answer(False, f"{hook.url} said no to {message.kind}: {status}")
+        return Answer(False, f"{host_alone(hook.url)} said no to {message.kind}: {status}")
 
     async def _post(self, hook: WebhookSettings, message: Message) -> int:
         body = body_of(hook, message)

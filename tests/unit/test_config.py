@@ -184,3 +184,6 @@ def test_reload_tells_no_secret(tmp_path: Path) -> None:
     (line,) = config.diff(old, new)
     assert line.startswith("service.auth.webhooks: ")
     assert "hunter2" not in line and "swordfish" not in line
+    health = 'health = { headers = { Authorization = "%s" } }'
+    old, new = (load(tmp_path, SERVICE + health % secret) for secret in ("hunter2", "swordfish"))
+    assert config.diff(old, new) == ["service.auth.health.headers.authorization: … -> …"]

@@ -1,11 +1,13 @@
 """Calls about services: declare, show, change, hold, undo."""
 
+from msgspec import convert, to_builtins
 from msgspec.structs import replace
 
 from gateway.admin import views
 from gateway.admin.call import Call, Reply, created, part, tagged
 from gateway.admin.schemas import ServiceView, view
-from gateway.control.actions_services import HIDDEN
+from gateway.core.secrets import hidden
+from gateway.core.service import ServiceSettings
 from gateway.store.api import Page
 from gateway.store.records import ServiceRecord
 
@@ -69,6 +71,6 @@ def _shown(record: ServiceRecord) -> Reply:
 
 
 def _without_secrets(record: ServiceRecord) -> ServiceRecord:
-    """Return the record as a viewer may see it: the keys that sign webhooks are not shown."""
-    hooks = tuple(replace(hook, secret=HIDDEN) if hook.secret else hook for hook in record.settings.webhooks)
-    return replace(record, settings=replace(record.settings, webhooks=hooks))
+    """Return the record as anybody may see it."""
+    shown = convert(hidden(to_builtins(record.settings)), ServiceSettings)
+    return replace(record, settings=shown)

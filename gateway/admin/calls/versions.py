@@ -1,7 +1,13 @@
 """Calls about versions: register, show, change, test, drain, delete."""
 
+from msgspec import convert, to_builtins
+from msgspec.structs import replace
+
 from gateway.admin.call import Call, Reply, created, part, tagged
 from gateway.admin.schemas import DrainView, TestReportView, VersionView, view
+from gateway.core.secrets import hidden
+from gateway.core.smoke import SmokeSettings
+from gateway.store.api import Page
 from gateway.store.records import VersionRecord
 
 
@@ -13,7 +19,8 @@ async def create(call: Call) -> Reply:
 
 async def list_all(call: Call) -> Reply:
     """List versions."""
-    return part(VersionView, await call.actions.list_versions(call.query.service_name), call.query)
+    found = await call.actions.list_versions(call.query.service_name)
+    return part(VersionView, Page([_without_secrets(record) for record in found.items]), call.query)
 
 
 async def get(call: Call) -> Reply:
@@ -48,4 +55,12 @@ async def drain_state(call: Call) -> Reply:
 
 
 def _shown(record: VersionRecord) -> Reply:
-    return tagged(view(VersionView, record), record)
+    return tagged(view(VersionView, _without_secrets(record)), record)
+
+
+def _without_secrets(record: VersionRecord) -> VersionRecord:
+    """Return the record as anybody may see it."""
+    holders = {"shutdown_url": record.shutdown_url, "smoke_tests": to_builtins(record.smoke_tests)}
+    shown = hidden(holders)
+    smoke_tests = convert(shown["smoke_tests"], SmokeSettings | None)
+    return replace(record, shutdown_url=shown["shutdown_url"], smoke_tests=smoke_tests)

@@ -10,6 +10,7 @@ from gateway.admin.call import BASE, Route
 from gateway.admin.routes import ROUTES
 from gateway.control.actions_common import ROLES
 from gateway.control.problems import conflict
+from gateway.core.health import HealthSettings
 from gateway.core.service import WebhookSettings
 from gateway.errors import IllegalTransition, StaleEpoch
 from gateway.store.api import Page
@@ -64,12 +65,17 @@ async def test_a_list_comes_in_pieces(bench: Bench, version: VersionRecord) -> N
 
 
 async def test_what_signs_webhooks_is_never_shown(bench: Bench, service: ServiceRecord) -> None:
-    hook = WebhookSettings(url="https://hooks.example/x", secret="s3cret")
-    settings = msgspec.structs.replace(service.settings, webhooks=(hook,))
-    bench.actions.answers["get_service"] = msgspec.structs.replace(service, settings=settings)
-    response = await bench.ask("GET", f"{BASE}/services/auth", role="admin")
-    assert b"s3cret" not in response.body
-    assert b"hooks.example" in response.body
+    hook = WebhookSettings(url="https://hooks.example/s3cret", secret="s3cret")
+    health = HealthSettings(headers={"X-Key": "s3cret"})
+    settings = msgspec.structs.replace(service.settings, webhooks=(hook,), health=health)
+    record = msgspec.structs.replace(service, settings=settings)
+    bench.actions.answers["get_service"] = record
+    bench.actions.answers["list_services"] = Page([record])
+    for path in ("services/auth", "services"):
+        response = await bench.ask("GET", f"{BASE}/{path}", role="admin")
+        assert b"s3cret" not in response.body
+        assert b"hooks.example" in response.body
+        assert b"X-Key" in response.body
 
 
 async def test_nothing_under_the_base_answers_without_a_token(bench: Bench) -> None:

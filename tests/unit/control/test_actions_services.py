@@ -79,6 +79,9 @@ async def test_a_webhook_secret_is_not_in_the_audit(tmp_path: Path) -> None:
         await made.service("mail")
         hook = {"url": "http://127.0.0.1:1/x", "secret": "hunter2"}
         await made.actions.patch_service(ROOT, "mail", {"webhooks": [hook]})
+        await made.actions.patch_service(ROOT, "mail", {"health": {"headers": {"X-Key": "hunter2"}}})
+        slack = {"url": "http://127.0.0.1:1/hunter2", "format": "slack"}
+        await made.actions.patch_service(ROOT, "mail", {"webhooks": [slack]})
         assert "hunter2" not in str(await made.audit())
 
 
@@ -89,6 +92,9 @@ async def test_what_stands_for_a_secret_does_not_become_one(tmp_path: Path) -> N
         hook = {"url": "http://127.0.0.1:1/x", "secret": "…"}
         problem = await refusal(made.actions.patch_service(ROOT, "mail", {"webhooks": [hook]}))
         assert (problem.status, problem.errors[0].pointer) == (422, "/webhooks/0/secret")
+        headers = {"health": {"headers": {"X-Key": "…"}}}
+        problem = await refusal(made.actions.patch_service(ROOT, "mail", headers))
+        assert (problem.status, problem.errors[0].pointer) == (422, "/health/headers/X-Key")
 
 
 @pytest.mark.parametrize(
