@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.core.evidence import Tally
+from gateway.core.tallies import Tally
 from gateway.core.window import WHOLE, Cell, KeyError64, Window
 
 BASE: Final = 0.005

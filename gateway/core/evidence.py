@@ -1,15 +1,17 @@
 """What a rollout knows about its two versions. Kept for all of it and stored with it; no step resets it."""
 
 import math
-import struct
 from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
-from gateway.core.statistics import Mixture, added, comparison_factors, rate_factors, upper_bound
-from gateway.core.window import WHOLE, Cell, KeyError64, Window, bucket_of, quantile_us
+from gateway.core.slowness import Slow, faded, slower
+from gateway.core.statistics import Mixture, added, rate_factors, upper_bound
+from gateway.core.tallies import Falls, Tally, fallen
+from gateway.core.users import Users, failed_lately, first_falls
+from gateway.core.window import WHOLE, Cell, Window
 
 TAIL_PERCENT: Final = 95
 """From this share on too little old traffic is left to compare with."""
@@ -17,19 +19,11 @@ BASELINE_ANSWERS: Final = 200
 """Fewer old answers than this before the switch are no baseline."""
 SEED_ANSWERS: Final = 1000
 """Totals from before the rollout weigh no more than this: weeks' average is no measure for one evening."""
-FAILING: Final = 0.05
-"""An old version whose rate is above this is in trouble itself."""
 BASELINE_CHUNK_S: Final = 10.0
 BASELINE_CHUNKS: Final = 30
 """The baseline reaches back five minutes, further only while it lacks answers."""
 RECENT_CHUNKS: Final = 30
 """How many windows with new answers the ceiling looks back over."""
-MAX_USERS: Final = 1024
-"""Failing users remembered, 8 bytes each; then a fair sample of them by hash."""
-LATENCY_ANSWERS: Final = 200
-"""Old answers needed before "slow" means anything, new ones before it is held against them."""
-LATENCY_MEMORY: Final = 4000
-"""Old latencies in memory before they fade to half of it."""
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -49,27 +43,6 @@ class Rules(msgspec.Struct, frozen=True):
         if kind == "bad_response":
             kind = "reset"
         return kind in self.errors or (kind[0] in "45" and f"{kind[0]}xx" in self.errors)
-
-
-class Tally(msgspec.Struct, frozen=True, array_like=True):
-    """Answers, and the errors among them."""
-
-    answers: int = 0
-    errors: int = 0
-
-    def plus(self, answers: int, errors: int) -> "Tally":
-        """Return the tally with more counted."""
-        return Tally(self.answers + answers, self.errors + errors)
-
-    @property
-    def rate(self) -> float:
-        """Errors per answer; 0 without answers."""
-        return self.errors / self.answers if self.answers else 0.0
-
-    @property
-    def is_failing(self) -> bool:
-        """Whether this is trouble, and more than the odd error in few requests."""
-        return self.errors >= 5 and self.rate > FAILING
 
 
 class Lean(msgspec.Struct, frozen=True, array_like=True):
@@ -107,30 +80,6 @@ class Chunk(msgspec.Struct, frozen=True, array_like=True):
 
     seconds: float
     tally: Tally
-
-
-class Slow(msgspec.Struct, frozen=True):
-    """How often each was slow: over `maxLatencyRatio` times the old version's p95 of earlier windows."""
-
-    old_buckets: dict[int, float] = {}
-    """The old version's latencies, fading."""
-    new: Tally = Tally()
-    old: Tally = Tally()
-    rate: Mixture = Mixture()
-    """Is the new one slow more often than one in twenty?"""
-    comparison: Mixture = Mixture()
-    """Does slowness fall on the new one more often than its share explains?"""
-    bound_us: int = 0
-
-
-class Users(msgspec.Struct, frozen=True):
-    """Sticky users who have met an error, each counted once."""
-
-    hashes: bytes = b""
-    """Eight little-endian bytes each."""
-    mask: int = 0
-    """Only users whose mixed hash has these bits clear are counted: it grows as memory fills up."""
-    on_new: int = 0
 
 
 class Evidence(msgspec.Struct, frozen=True):
@@ -225,7 +174,7 @@ def seeded(cells: Iterable[Cell], rules: Rules) -> Evidence:
         tally = Tally(SEED_ANSWERS, math.ceil(tally.errors * SEED_ANSWERS / tally.answers))
     return Evidence(
         before=(Chunk(BASELINE_CHUNK_S, tally),),
-        slow=Slow(old_buckets=_faded(None, Window(seconds=0, old=tuple(taken)))),
+        slow=Slow(old_buckets=faded(None, Window(seconds=0, old=tuple(taken)))),
     )
 
 
@@ -236,7 +185,7 @@ def _remember(evidence: Evidence, window: Window, rules: Rules) -> Evidence:
         evidence,
         before=_before(evidence.before, window.seconds, old.answers, old.errors),
         old_well_s=_old_well_s(evidence, window),
-        slow=Slow(old_buckets=_faded(evidence.slow, window)) if rules.max_latency_ratio else None,
+        slow=Slow(old_buckets=faded(evidence.slow, window)) if rules.max_latency_ratio else None,
     )
 
 
@@ -247,8 +196,12 @@ def observe(evidence: Evidence, window: Window, rules: Rules) -> Evidence:
     new = _side(window.new, evidence, rules, is_new=True)
     old = _side(window.old, evidence, rules, is_new=False)
     users, new_falls, old_falls = evidence.users, new.falls, old.falls
+    tail_errors = new.step_errors
     if rules.sticky:
-        users, new_falls, old_falls = _first_falls(users, window)
+        users, new_falls, old_falls = first_falls(users, window)
+        if evidence.in_tail and evidence.live_stage is not None:
+            users, errors = failed_lately(users, window, evidence.live_stage)
+            tail_errors = min(errors, tail_errors)
     return replace(
         evidence,
         step_new=evidence.step_new.plus(new.step_answers, new.step_errors),
@@ -256,14 +209,14 @@ def observe(evidence: Evidence, window: Window, rules: Rules) -> Evidence:
         new=evidence.new.plus(new.answers, new.errors),
         old=evidence.old.plus(old.answers, old.errors),
         comparison=evidence.comparison.times(
-            _comparison(evidence, new, new_falls, old_falls), window.seconds
+            _comparison(evidence, new_falls, old_falls, Tally(new.step_answers, tail_errors)), window.seconds
         ),
         threshold=evidence.threshold.times(
             rate_factors(rules.error_threshold, new.errors, new.answers) if new.answers else None,
             window.seconds,
         ),
         lean=_leaned(evidence.lean, new_falls, old_falls),
-        tail=evidence.tail.times(_fallen(new_falls, old_falls), window.seconds)
+        tail=evidence.tail.times(fallen(new_falls, old_falls), window.seconds)
         if evidence.in_tail
         else evidence.tail,
         recent=_recent(
@@ -273,15 +226,11 @@ def observe(evidence: Evidence, window: Window, rules: Rules) -> Evidence:
         before=_before(evidence.before, window.seconds, old.answers, old.errors),
         outage=_outage(evidence.outage, window, old.answers, old.errors),
         old_well_s=_old_well_s(evidence, window),
-        slow=_slow(evidence.slow or Slow(), window, rules.max_latency_ratio)
+        slow=slower(evidence.slow or Slow(), window, rules.max_latency_ratio)
         if rules.max_latency_ratio
         else None,
         users=users,
     )
-
-
-_Falls = list[tuple[int, float, int]]
-"""(stage, share, errors): errors that fell on one version while the new one had that share."""
 
 
 class _Side(msgspec.Struct):
@@ -295,12 +244,12 @@ class _Side(msgspec.Struct):
     beside_answers: int
     """While the other version had a share too; at 100 %, all."""
     beside_errors: int
-    falls: _Falls
+    falls: Falls
 
 
 def _side(cells: tuple[Cell, ...], evidence: Evidence, rules: Rules, *, is_new: bool) -> _Side:
     answers = errors = step_answers = step_errors = beside_answers = beside_errors = 0
-    falls: _Falls = []
+    falls: Falls = []
     live, is_alone = evidence.live_stage, evidence.percent == 100
     for cell in cells:
         failed = _errors(cell, rules) if cell.errors else 0
@@ -326,42 +275,7 @@ def _total(cells: Iterable[Cell], rules: Rules) -> Tally:
     return Tally(sum([cell.answers for cell in cells]), sum([_errors(cell, rules) for cell in cells]))
 
 
-def _first_falls(users: Users, window: Window) -> tuple[Users, _Falls, _Falls]:
-    """Return each sticky user's first error."""
-    if not window.new_keys and not window.old_keys:
-        return users, [], []
-    known = set(struct.unpack(f"<{len(users.hashes) // 8}Q", users.hashes))
-    new_falls = [
-        (met.stage, met.share / WHOLE, 1) for met in window.new_keys if _is_first(met, known, users.mask)
-    ]
-    old_falls = [
-        (met.stage, 1 - met.share / WHOLE, 1) for met in window.old_keys if _is_first(met, known, users.mask)
-    ]
-    if not new_falls and not old_falls:
-        return users, [], []
-    mask = users.mask
-    while len(known) > MAX_USERS:
-        mask = mask * 2 + 1
-        known = {key for key in known if not _mixed(key) & mask}
-    hashes = struct.pack(f"<{len(known)}Q", *sorted(known))
-    return Users(hashes, mask, users.on_new + len(new_falls)), new_falls, old_falls
-
-
-def _is_first(met: KeyError64, known: set[int], mask: int) -> bool:
-    """Whether this user's error counts; remembers the user if so."""
-    key = met.key & 0xFFFF_FFFF_FFFF_FFFF
-    if key in known or _mixed(key) & mask:
-        return False
-    known.add(key)
-    return True
-
-
-def _mixed(key: int) -> int:
-    """Return 32 bits of `key` that say nothing about its cohort (Knuth's multiplicative hashing)."""
-    return (key * 0x9E37_79B9_7F4A_7C15 >> 32) & 0xFFFF_FFFF
-
-
-def _leaned(lean: Lean, new: _Falls, old: _Falls) -> Lean:
+def _leaned(lean: Lean, new: Falls, old: Falls) -> Lean:
     if not new and not old:
         return lean
     return Lean(
@@ -371,27 +285,21 @@ def _leaned(lean: Lean, new: _Falls, old: _Falls) -> Lean:
 
 
 def _comparison(
-    evidence: Evidence, new: _Side, new_falls: _Falls, old_falls: _Falls
+    evidence: Evidence, new_falls: Falls, old_falls: Falls, in_tail: Tally
 ) -> tuple[float, ...] | None:
-    """Return the window's factors: with the old version's errors, in the tail with its baseline."""
+    """Return the window's factors: with the old version's errors, in the tail with its baseline.
+
+    in_tail: what the new version did since the tail's weights are live.
+    """
     live = evidence.live_stage
     if not evidence.in_tail or evidence.baseline is None or live is None:
-        return _fallen(new_falls, old_falls)
-    factors = _fallen(
+        return fallen(new_falls, old_falls)
+    factors = fallen(
         [fall for fall in new_falls if fall[0] < live], [fall for fall in old_falls if fall[0] < live]
     )
-    if not new.step_answers:
+    if not in_tail.answers:
         return factors
-    return added(factors, rate_factors(evidence.baseline_rate, new.step_errors, new.step_answers))
-
-
-def _fallen(new: _Falls, old: _Falls) -> tuple[float, ...] | None:
-    factors: tuple[float, ...] | None = None
-    for _, share, errors in new:
-        factors = added(factors, comparison_factors(share, errors, 0))
-    for _, share, errors in old:
-        factors = added(factors, comparison_factors(share, 0, errors))
-    return factors
+    return added(factors, rate_factors(evidence.baseline_rate, in_tail.errors, in_tail.answers))
 
 
 def _recent(recent: tuple[Recent, ...], now: Recent) -> tuple[Recent, ...]:
@@ -435,56 +343,3 @@ def _old_well_s(evidence: Evidence, window: Window) -> float:
     if not window.old_usable or (evidence.before and evidence.before[-1].tally.is_failing):
         return 0.0
     return evidence.old_well_s + window.seconds
-
-
-def _slow(slow: Slow, window: Window, ratio: float) -> Slow:
-    """Fold the window's latencies in: first judged by earlier windows, then remembered."""
-    known = sum(slow.old_buckets.values())
-    if known >= LATENCY_ANSWERS:
-        bound_us = round((quantile_us(slow.old_buckets, 0.95) or 0) * ratio)
-        bound = bucket_of(bound_us)
-        new, new_falls = _timed(window.new, bound, is_new=True)
-        old, old_falls = _timed(window.old, bound, is_new=False)
-        factors = rate_factors(_slow_rate(known), new.errors, new.answers) if new.answers else None
-        slow = Slow(
-            new=slow.new.plus(new.answers, new.errors),
-            old=slow.old.plus(old.answers, old.errors),
-            rate=slow.rate.times(factors, window.seconds),
-            comparison=slow.comparison.times(_fallen(new_falls, old_falls), window.seconds),
-            bound_us=bound_us,
-            old_buckets=slow.old_buckets,
-        )
-    return replace(slow, old_buckets=_faded(slow, window))
-
-
-def _faded(slow: Slow | None, window: Window) -> dict[int, float]:
-    """Return the old version's latencies with the window's; when there are many, the older half fades."""
-    buckets = dict(slow.old_buckets) if slow else {}
-    for cell in window.old:
-        for index, count in cell.latency.items():
-            buckets[index] = buckets.get(index, 0) + count
-    total = sum(buckets.values())
-    if total > LATENCY_MEMORY:
-        buckets = {index: count * LATENCY_MEMORY / 2 / total for index, count in buckets.items()}
-    return buckets
-
-
-def _timed(cells: tuple[Cell, ...], bound: int, *, is_new: bool) -> tuple[Tally, _Falls]:
-    """Return the answers of one version, and how slow ones, those in a bucket above `bound`, fell."""
-    answers = slow = 0
-    falls: _Falls = []
-    for cell in cells:
-        late = sum([count for index, count in cell.latency.items() if index > bound])
-        answers += sum(cell.latency.values())
-        slow += late
-        if late:
-            falls.append((cell.stage, (cell.share if is_new else WHOLE - cell.share) / WHOLE, late))
-    return Tally(answers, slow), falls
-
-
-def _slow_rate(samples: float) -> float:
-    """Return how often an equally fast version may be slow, as a fraction.
-
-    One in twenty, and what a p95 of `samples` may be off by (99 %, normal approximation).
-    """
-    return round(0.05 + 2.33 * math.sqrt(0.05 * 0.95 / samples), 3)

@@ -13,8 +13,9 @@ from typing import Final
 
 import msgspec
 
-ODDS: Final = (1.5, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0)
-"""How many times worse the new version may be: the alternatives mixed over."""
+ODDS: Final = (1.5, 2.0, 3.0, 5.0, 8.0, 15.0, 30.0, 100.0)
+"""How many times worse the new version may be: the alternatives mixed over. One that fails half of its
+requests beside one in 200 is nearly 200 times worse."""
 WEIGHTS: Final = tuple(1 / len(ODDS) for _ in ODDS)
 FIRST: Final = 0.8
 """Prior mass of "it is worse from the start"; the rest is shared out over later beginnings."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.evidence import MAX_USERS, Tally, seeded
+from gateway.core.evidence import seeded
 from gateway.core.judge import (
     Decision,
     Evidence,
@@ -20,6 +20,8 @@ from gateway.core.judge import (
     observe,
     step_live,
 )
+from gateway.core.tallies import Tally
+from gateway.core.users import MAX_LATELY, MAX_USERS
 from gateway.core.window import WHOLE, Cell, KeyError64, Window, bucket_of
 
 
@@ -138,6 +140,17 @@ def test_errors_shared_fairly_never_abort(percent: int, rate: float) -> None:
     assert trial.decision.verdict == ("hold" if rate > 0.05 else "advance")
 
 
+def test_the_threshold_blames_only_at_the_odds_that_the_false_alarm_rate_leaves() -> None:
+    """Both fail 30 %: that the old one happens to fail less than half as often proves little."""
+    trial = Trial(50, false_alarm_rate=0.001)
+    for _ in range(20):
+        trial.feed(new=(1, 1), old=(1, 0))
+        if trial.decision.verdict == "abort":
+            break
+    assert trial.decision.verdict == "abort"
+    assert trial.evidence.comparison.value >= 1 / (0.9 * 0.001)
+
+
 def test_a_rate_over_the_threshold_that_both_have_holds_and_says_so() -> None:
     trial = Trial(50)
     for second in range(500):
@@ -209,6 +222,31 @@ def test_after_trouble_both_had_the_new_version_gets_longer_to_come_back() -> No
 def test_an_old_version_that_fails_meanwhile_keeps_the_new_one_from_being_blamed() -> None:
     trial = Trial().feed(old=(10, 2), seconds=300, share=0, new_usable=False)
     assert trial.decision.verdict == "hold"
+
+
+def test_a_good_old_versions_unlucky_seconds_do_not_shield_a_dead_new_one() -> None:
+    """Five of 90 failed by chance shortly before: one rollout in two thousand waited a minute for that."""
+    trial = Trial().feed(new=(1, 0), old=(9, 0), seconds=30)
+    trial.feed(new=(1, 0), old=(9, 1), seconds=5).feed(new=(1, 0), old=(9, 0), seconds=20)
+    trial.feed(old=(10, 1), seconds=2, share=0, new_usable=False)
+    trial.feed(old=(10, 0), seconds=9, share=0, new_usable=False)
+    assert trial.verdict == ("abort", "unavailable")
+
+
+@pytest.mark.parametrize(
+    ("tally", "is_failing", "may_be_failing"),
+    [
+        (Tally(0, 0), False, False),
+        (Tally(100, 1), False, False),
+        (Tally(10, 1), False, True),  # one more among ten says nothing yet
+        (Tally(90, 5), False, False),
+        (Tally(90, 20), True, True),
+        (Tally(9, 4), True, True),
+        (Tally(900, 120), True, True),
+    ],
+)
+def test_trouble_is_told_from_odd_errors(tally: Tally, is_failing: bool, may_be_failing: bool) -> None:
+    assert (tally.is_failing, tally.may_be_failing) == (is_failing, may_be_failing)
 
 
 def test_at_full_traffic_the_new_version_is_held_against_what_the_old_one_did() -> None:
@@ -338,6 +376,38 @@ def test_many_users_failing_on_the_new_version_abort() -> None:
         if trial.decision.verdict == "abort":
             break
     assert trial.decision.verdict == "abort"
+
+
+def test_a_user_who_tries_again_and_again_at_full_traffic_passes_for_no_rate() -> None:
+    """There the rate is compared with the baseline; such a user stopped two good rollouts of three."""
+    trial = Trial(sticky=True).feed(new=(1, 0), old=(9, 0), seconds=100).at(100)
+    loop = Window(
+        seconds=1.0,
+        new=(Cell(trial.stage, WHOLE, 13, {"500": 3}),),
+        new_keys=(KeyError64(trial.stage, WHOLE, 7),) * 3,
+        percent=100,
+    )
+    for _ in range(300):
+        assert trial.see(loop).decision.verdict == "hold"
+    assert trial.decision.gate == "rate"
+
+
+def test_many_users_failing_at_full_traffic_abort() -> None:
+    trial = Trial(sticky=True).feed(new=(1, 0), old=(9, 0), seconds=100).at(100)
+    for user in range(300):
+        key = KeyError64(trial.stage, WHOLE, user % 100)
+        trial.see(Window(seconds=1.0, new=(Cell(trial.stage, WHOLE, 10, {"500": 1}),), new_keys=(key,)))
+        if trial.decision.verdict == "abort":
+            break
+    assert trial.decision.verdict == "abort"
+
+
+def test_users_who_failed_lately_are_remembered_within_bounds() -> None:
+    trial = Trial(sticky=True).feed(new=(1, 0), old=(9, 0), seconds=100).at(100)
+    for second in range(59):
+        keys = tuple(KeyError64(trial.stage, WHOLE, 20 * second + user) for user in range(20))
+        trial.see(Window(seconds=1.0, new=(Cell(trial.stage, WHOLE, 999, {"500": 20}),), new_keys=keys))
+        assert 0 < len(trial.evidence.users.lately) <= 8 * MAX_LATELY
 
 
 def test_failing_users_are_remembered_within_bounds_and_sampled_fairly() -> None:
