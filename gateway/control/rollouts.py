@@ -41,6 +41,7 @@ from gateway.core.rollout_commands import (
     SetWeights,
 )
 from gateway.core.rollout_events import Event, FreezeOff, FreezeOn, Judged, Start, Tick, UsabilityChanged
+from gateway.core.rollout_moves import MAX_TICK_MS
 from gateway.core.rollout_settings import Plan
 from gateway.core.rollout_state import JUDGED, Rollout
 from gateway.errors import GatewayError, StaleEpoch, StoreError
@@ -243,14 +244,15 @@ class Rollouts:
             if before is None or not (self._open or is_save_due):
                 return
             waiting = list(self._open.values())
+            elapsed_s = min(now - before, MAX_TICK_MS / 1000)  # of a stall, no more was watched
             async with self._store.transaction() as tx:
                 if is_save_due:
                     tx.set_meta(TALLY, self._tally.dump())
                 self._notices.save(tx)
-                self._tick_batch(tx, waiting[:BATCH], now - before)
+                self._tick_batch(tx, waiting[:BATCH], elapsed_s)
             for start in range(BATCH, len(waiting), BATCH):
                 async with self._store.transaction() as tx:
-                    self._tick_batch(tx, waiting[start : start + BATCH], now - before)
+                    self._tick_batch(tx, waiting[start : start + BATCH], elapsed_s)
 
     def _tick_batch(self, tx: Transaction, batch: Iterable[Running], elapsed_s: float) -> None:
         for running in batch:

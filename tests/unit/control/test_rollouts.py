@@ -10,6 +10,7 @@ import pytest
 
 from gateway.control.webhooks import Message, Webhooks
 from gateway.core.rollout_events import Complete, Pause, PromoteFull, Resume, Rollback, Superseded
+from gateway.core.rollout_moves import MAX_TICK_MS
 from gateway.core.smoke import SmokeEndpoint, SmokeSettings
 from gateway.errors import IllegalTransition, StoreError
 from tests.unit.control.world import World
@@ -73,6 +74,23 @@ async def test_bad_canary_returns_everything(tmp_path: Path) -> None:
         assert made.weights() == (100, 0)
         await made.settle()
         assert made.catalog.versions["v2"].status == "deprecated"
+
+
+async def test_control_that_stood_still_has_not_watched_the_outage_meanwhile(tmp_path: Path) -> None:
+    """An hour under a debugger is not the ten seconds for which the new version must be unusable."""
+    async with world(tmp_path) as made:
+        deployment = await made.start(**QUICK)
+        await made.settle()
+        made.catalog.unusable.add("v2")
+        await made.second()
+        await made.second()
+        made.now += 3_600
+        await made.second()
+        state = made.rollouts.state_of(deployment)
+        assert state is not None
+        assert state.evidence.outage is not None
+        assert state.evidence.outage.seconds == MAX_TICK_MS / 1000
+        assert await status(made, deployment) != "rolled_back"
 
 
 async def test_failed_gate_moves_no_traffic(tmp_path: Path) -> None:
