@@ -224,21 +224,6 @@ def check(tree: Mapping[str, Any]) -> Config:
     return config
 
 
-def parse_address(path: str, address: str) -> tuple[str, int]:
-    """Return (host, port) of `host:port` or `[v6]:port`; host may not be empty. Raises ConfigError."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
-        raise ConfigError(path, f"{address!r} is not host:port")
-    host = host.removeprefix("[").removesuffix("]")
-    try:
-        ipaddress.ip_address(host)
-    except ValueError as exc:
-        if host != "localhost":
-            raise ConfigError(path, f"{host!r} is not a numeric address") from exc
-        host = "127.0.0.1"
-    return host, int(port)
-
-
 def diff(old: Config, new: Config) -> list[str]:
     """Return one line for each key that differs, `path: old -> new`, services matched by name."""
     trees = [_by_name(msgspec.to_builtins(config)) for config in (old, new)]
@@ -255,11 +240,11 @@ def _check_gateway(config: Config) -> None:
     many = isinstance(config.listen, tuple)
     for index, listen in enumerate(config.listeners):
         path = f"listen[{index}]" if many else "listen"
-        parse_address(f"{path}.address", listen.address)
+        _checked(f"{path}.address", Listener.of, listen.address)
         _check_networks(f"{path}.trusted_proxies", listen.trusted_proxies)
     if not config.listeners:
         raise ConfigError("listen", "at least one address is needed")
-    parse_address("admin.address", config.admin.address)
+    _checked("admin.address", Listener.of, config.admin.address)
     _check_networks("admin.allowed_targets", config.admin.allowed_targets)
     if not config.store.url.startswith("sqlite:///") or not config.store.url.removeprefix("sqlite:///"):
         raise ConfigError("store.url", f"{config.store.url!r} is not sqlite:///PATH")
@@ -278,7 +263,7 @@ def _check_service(path: str, service: FileService) -> None:
 def _check_urls(path: str, service: FileService, config: Config) -> None:
     """Refuse urls the gateway must not call, as the admin API does. Names are judged when they resolve."""
     addresses = [listen.address for listen in config.listeners] + [config.admin.address]
-    own = [Listener(*parse_address("", address)) for address in addresses]
+    own = [Listener.of(address) for address in addresses]
     anywhere = TargetRules(own=lambda: own)
     for key, url in _targets(service):
         _checked(f"{path}.{key}", parse_target if key.endswith(("].url", "replicas")) else parse_url, url)

@@ -24,7 +24,7 @@ from gateway.admin.auth import ensure_bootstrap_token
 from gateway.config import Config
 from gateway.control.handover import Succession, Upgrade
 from gateway.control.hub import Hub
-from gateway.control.listeners import AddressTaken, Listeners, bound, bound_address, split_address
+from gateway.control.listeners import AddressTaken, Listeners, bound, bound_address
 from gateway.control.lock import StoreLock
 from gateway.control.rollouts import load_counts
 from gateway.control.sdnotify import Notifier
@@ -460,7 +460,7 @@ class Control:
 
     def _own_listeners(self) -> list[Listener]:
         """Return where this gateway itself listens: no version may lead there."""
-        return [Listener(*split_address(each)) for each in (*self.listeners.addresses(), self.admin_address)]
+        return [Listener.of(each) for each in (*self.listeners.addresses(), self.admin_address)]
 
     def _open_link(self, listener: socket.socket) -> None:
         self.link = listener

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from gateway.core.targets import Listener
 from gateway.errors import ConfigError
 from gateway.link.messages import ListenerName
 from gateway.link.spawn import ListenSpec
@@ -21,8 +22,6 @@ from gateway.link.spawn import ListenSpec
 BACKLOG: Final = 4096
 """Connections that may wait in one socket; the kernel caps it at `net.core.somaxconn`."""
 FIRST_ACTIVATED_FD: Final = 3
-ANY_HOST: Final = "0.0.0.0"  # noqa: S104 - `:4200` means every interface, as everywhere
-
 
 SO_ATTACH_FILTER: Final = 26
 """Linux's number, which `socket` does not have."""
@@ -138,10 +137,10 @@ class Listeners:
     def _listen_of(self, address: str, hint: int) -> int | None:
         """Return which listen table `address` belongs to; a configured port 0 fits by position."""
         for index, listen in enumerate(self.listens):
-            host, port = split_address(listen.address)
+            host, port = Listener.of(listen.address)
             if port and resolved(host, port) == address:
                 return index
-        if hint < len(self.listens) and split_address(self.listens[hint].address)[1] == 0:
+        if hint < len(self.listens) and Listener.of(self.listens[hint].address)[1] == 0:
             return hint
         return None
 
@@ -213,19 +212,11 @@ def names_of(held: Iterable[Held]) -> tuple[ListenerName, ...]:
     return tuple(one.name for one in held)
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """Return (host, port) of `host:port` or `[v6]:port`. Raises ConfigError if it is neither."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
-        raise ConfigError("listen.address", f"{address!r} is not host:port")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
 def bound(address: str, *, reuse_port: bool) -> socket.socket:
     """Return a socket bound to `address`, not yet listening. Raises OSError."""
-    host, port = split_address(address)
+    host, port = Listener.of(address)
     family, kind, _, _, target = socket.getaddrinfo(
-        host or ANY_HOST, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     sock = socket.socket(family, kind)
     try:
@@ -248,7 +239,7 @@ def bound_address(sock: socket.socket) -> str:
 def resolved(host: str, port: int) -> str:
     """Return the numeric `host:port` that binding `host` leads to; the name itself if it does not resolve."""
     try:
-        found = socket.getaddrinfo(host or ANY_HOST, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError:
         return f"{host}:{port}"
     return _joined(found[0][4])

@@ -58,6 +58,21 @@ class Listener(NamedTuple):
     address: str
     port: int
 
+    @classmethod
+    def of(cls, text: str) -> "Listener":
+        """Take `host:port` or `[v6]:port` apart; host: numeric, or `localhost`. Raises ConfigError."""
+        host, colon, port = text.rpartition(":")
+        if not colon or not port.isdecimal() or int(port) > 65535:
+            raise ConfigError("", f"{text!r} is not host:port")
+        host = host.removeprefix("[").removesuffix("]")
+        if host == "localhost":
+            host = "127.0.0.1"
+        try:
+            ipaddress.ip_address(host)
+        except ValueError as exc:
+            raise ConfigError("", f"{host!r} is not a numeric address") from exc
+        return cls(host, int(port))
+
 
 class TargetRules(NamedTuple):
     """Where this gateway may connect to, whatever makes it connect. own: its listeners, as bound."""

@@ -138,11 +138,6 @@ def test_diff_names_what_changed_by_service_name(tmp_path: Path) -> None:
     assert config.diff(old, old) == []
 
 
-def test_address_is_numeric_with_v6_in_brackets() -> None:
-    assert config.parse_address("p", "[::1]:80") == ("::1", 80)
-    assert config.parse_address("p", "localhost:80") == ("127.0.0.1", 80)
-
-
 @pytest.mark.parametrize(
     ("lines", "path"),
     [

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.control.listeners import AddressTaken, Listeners, bound_address, split_address
+from gateway.control.listeners import AddressTaken, Listeners, bound_address
 from gateway.errors import ConfigError
 from gateway.link.messages import ListenerName
 from gateway.link.spawn import ListenSpec
@@ -50,17 +50,6 @@ def test_a_taken_port_is_an_error_and_not_a_silent_half_share(made: list[Listene
 def test_an_address_that_is_not_ours_is_an_error(made: list[Listeners]) -> None:
     with pytest.raises(ConfigError, match=r"listen.address: 192.0.2.1:8080 cannot be bound"):
         bind(made, "192.0.2.1:8080")
-
-
-@pytest.mark.parametrize("address", ["", "host", "host:", "host:x", "1.2.3.4:70000"])
-def test_a_malformed_address_is_named(address: str) -> None:
-    with pytest.raises(ConfigError, match="not host:port"):
-        split_address(address)
-
-
-def test_addresses_are_split() -> None:
-    assert split_address("[::1]:80") == ("::1", 80)
-    assert split_address(":80") == ("", 80)
 
 
 def test_adopted_sockets_are_kept_and_the_rest_is_bound_beside_them(made: list[Listeners]) -> None:

@@ -159,3 +159,34 @@ def test_localhost_needs_no_name_server_to_be_known_for_the_gateway(url: str) ->
 def test_localhost_is_judged_by_its_address_where_that_is_known() -> None:
     check_target("http://localhost:4201", "::1", own=OWN)
     check_target("http://localhost:7200", own=OWN, allowed=("127.0.0.0/8",))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0.0.0.0:4200", ("0.0.0.0", 4200)),
+        ("[::1]:80", ("::1", 80)),
+        ("[::]:0", ("::", 0)),
+        ("localhost:80", ("127.0.0.1", 80)),
+    ],
+)
+def test_a_listening_address_is_numeric_with_v6_in_brackets(text: str, expected: tuple[str, int]) -> None:
+    assert Listener.of(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "not host:port"),
+        ("host", "not host:port"),
+        ("127.0.0.1:", "not host:port"),
+        ("127.0.0.1:x", "not host:port"),
+        ("127.0.0.1:²", "not host:port"),
+        ("1.2.3.4:70000", "not host:port"),
+        (":80", "not a numeric address"),
+        ("host:80", "not a numeric address"),
+    ],
+)
+def test_another_listening_address_is_refused(text: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        Listener.of(text)
