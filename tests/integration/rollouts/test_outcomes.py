@@ -1,5 +1,6 @@
 """What else becomes of real rollouts: what the judge, smoke tests, a freeze and people make of them."""
 
+import asyncio
 import itertools
 import re
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.integration.rollouts.stage import Call, Listener, Stage, staged
+from tests.integration.rollouts.stage import PATIENCE_S, Call, Listener, Stage, staged
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -219,7 +220,39 @@ async def test_newer_version_may_replace_the_one_that_rolls(stage: Stage) -> Non
     assert earlier["errorMessage"] == "Rolled back by bootstrap: replaced by a deployment of v1.2"
 
 
-# Looking back
+# Waiting and looking back
+
+
+async def test_whoever_waits_for_a_deploy_hears_of_a_pause_and_of_its_end(stage: Stage) -> None:
+    release = await stage.release(stage.good.url)
+    deploy = ("deploy", release.name, "v1.1", "--steps", "50,100", "--step-interval", "1s", "--wait")
+    async with stage.commanded(*deploy) as waiting:
+        assert waiting.stderr is not None
+        said = ""
+        while "waiting for somebody" not in said:
+            line = (await asyncio.wait_for(waiting.stderr.readline(), PATIENCE_S)).decode()
+            assert line, said
+            said += line
+        assert "paused: 50 % on v1.1 (paused by clock: The step is over, undecided." in said
+        assert (await stage.command("rollback", release.name, "--reason", "nobody uses it")).code == 0
+        out, err = await asyncio.wait_for(waiting.communicate(), PATIENCE_S)
+    assert waiting.returncode == 1
+    assert "rolled_back: 0 % on v1.1 (Rolled back by bootstrap: nobody uses it)" in err.decode()
+    assert out.decode().startswith("rolled_back v1.0 → v1.1 (canary) in step 1/2, ")
+
+
+async def test_decisions_tell_the_story_of_a_rollback(stage: Stage) -> None:
+    release = await stage.release(stage.bad.url)
+    async with release.traffic("500"):
+        await release.start(**LONG)
+        ended = await release.becomes("rolled_back")
+    said = await stage.command("decisions", release.name)
+    assert said.code == 0, said
+    verdicts = re.findall(r"^\S+ \S+ +\d+ +\d+ % +(\w+) ", said.out, re.MULTILINE)
+    assert verdicts[:3] == ["start", "gate", "step"]
+    assert verdicts[-1] == "rollback"
+    assert ended["errorMessage"][:40] in said.out
+    assert (await stage.command("status", release.name)).code == 1
 
 
 async def test_whatif_replays_what_really_happened(stage: Stage) -> None:
