@@ -152,7 +152,6 @@ class Service:
         "_by_name",
         "_cohorts",
         "_draw",
-        "_only",
         "_phase",
         "_rounds",
         "_seed",
@@ -162,6 +161,7 @@ class Service:
         "id",
         "name",
         "new",
+        "only",
         "paused",
         "retry",
         "rollout",
@@ -212,7 +212,8 @@ class Service:
         self._by_name = {each.name: each for each in versions}
         self._cohorts = Cohorts(rollout or service_id)
         self._rounds: dict[tuple[tuple[str, int], ...], Callable[[], int]] = {}
-        self._only: Version | None = None
+        self.only: Version | None = None
+        """The one version that takes all new requests, if there is one: `choose` returns no other."""
         self._weighted: tuple[Version, ...] = ()
         self._draw: Callable[[], int] = int
 
@@ -221,8 +222,8 @@ class Service:
 
         key: what identifies the user of a sticky service; None chooses by weights alone.
         """
-        if self._only is not None or not self._weighted:
-            return self._only
+        if self.only is not None or not self._weighted:
+            return self.only
         if key is None:
             return self._weighted[self._draw()]
         return self._weighted[self._cohort(key)]
@@ -256,7 +257,7 @@ class Service:
         if not weighted:
             weighted = tuple(each for each in self.versions if each.usable and each.standby)[:1]
         self._weighted = weighted
-        self._only = weighted[0] if len(weighted) == 1 else None
+        self.only = weighted[0] if len(weighted) == 1 else None
         units = [weight_units(each.weight) for each in weighted]
         shares = shares_of(units)
         for version, share in zip(weighted, shares, strict=True):

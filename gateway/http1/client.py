@@ -160,7 +160,7 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         phase, self._phase = self._phase, _CLOSED
         sink, self._sink = self._sink, None
-        self.was_silent = phase == _HEAD and not self.reader.has_begun
+        self.was_silent = phase == _HEAD and not self.reader.held
         self.reader.forget()
         if phase == _IDLE:
             self.pool.forget(self)

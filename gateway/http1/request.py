@@ -70,7 +70,6 @@ class RequestReader(Head):
     """
 
     __slots__ = (
-        "_buffer",
         "_common_bytes",
         "_heads",
         "_intake",
@@ -80,6 +79,7 @@ class RequestReader(Head):
         "expects_continue",
         "header_bytes",
         "header_fields",
+        "held",
         "host",
         "http10",
         "is_quiet",
@@ -123,7 +123,8 @@ class RequestReader(Head):
         """Lower-case options of the Connection field."""
         self._common_bytes = min(header_bytes, MAX_COMMON_BYTES)
         self._heads = 0
-        self._buffer = b""
+        self.held = b""
+        """Part of a head whose end has not come."""
         self._seen = b""
         """The last head, if it was plain; empty if it was not."""
         self._rest = b""
@@ -132,11 +133,6 @@ class RequestReader(Head):
         self._parser: httptools.HttpRequestParser | None = None
         """Of heads in common form, by way of the intake; between two messages."""
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether part of a head has been read and its end has not."""
-        return bool(self._buffer)
-
     def feed(self, data: bytes) -> int:
         """Read a head. Returns how many bytes of `data` belong to it, or -1 while it is incomplete.
 
@@ -144,7 +140,7 @@ class RequestReader(Head):
         """
         if data == self._seen and data:
             return len(data)
-        if self._buffer:
+        if self.held:
             return self._feed_piece(data)
         end = len(data) if data[-4:] == HEAD_END else data.find(HEAD_END) + 4
         if 4 <= end <= self._common_bytes and self._is_common(data if end == len(data) else data[:end]):
@@ -153,7 +149,7 @@ class RequestReader(Head):
 
     def glimpse(self) -> tuple[bytes, bytes]:
         """Return the method and the target of a head that is refused, as far as they are known."""
-        word = _LIKE_A_METHOD.match(self._buffer)
+        word = _LIKE_A_METHOD.match(self.held)
         method = self.method or (word[0].rstrip() if word else b"")
         return method[:32], self.target[: self.uri_bytes]
 
@@ -247,18 +243,18 @@ class RequestReader(Head):
     def _feed_piece(self, data: bytes) -> int:
         """Read a head that comes in pieces, or in an uncommon form."""
         skipped = 0
-        if not self._buffer:
+        if not self.held:
             stripped = data.lstrip(CRLF)  # RFC 9112 §2.2: empty lines before a request are ignored
             skipped = len(data) - len(stripped)
             data = stripped
             if not data:
                 return -1
             self._begin()
-        held = len(self._buffer)
-        buffer = self._buffer + data
+        held = len(self.held)
+        buffer = self.held + data
         end = buffer.find(HEAD_END, max(0, held - 3))
         piece = data if end < 0 else data[: end + 4 - held]
-        self._buffer = buffer[: held + len(piece)]
+        self.held = buffer[: held + len(piece)]
         self._feed_parser(piece)
         self._bound()
         if end < 0:
@@ -266,7 +262,7 @@ class RequestReader(Head):
         if self._heads != 1 or self._parser is None:
             raise self._refusal(None)
         self.method = self._parser.get_method()
-        head, self._buffer, self._parser = self._buffer, b"", None
+        head, self.held, self._parser = self.held, b"", None
         self._end(head)
         return skipped + len(piece)
 
@@ -306,18 +302,18 @@ class RequestReader(Head):
         """Raise if what has come of a head is already too much."""
         if len(self.target) > self.uri_bytes:
             raise UriTooLong(f"the request target is longer than {self.uri_bytes} bytes")
-        if len(self._buffer) > self.header_bytes:
+        if len(self.held) > self.header_bytes:
             raise HeadTooLarge(f"the head is longer than {self.header_bytes} bytes")
 
     def _refusal(self, error: httptools.HttpParserError | None) -> DownstreamError:
         """Say in HTTP's words what llhttp refused, or did not take for a head."""
-        if self._buffer.startswith(b"PRI * HTTP/2"):
+        if self.held.startswith(b"PRI * HTTP/2"):
             return UnsupportedVersion("HTTP/2 is not spoken here")
         if error is None:
             return BadRequest("the head is malformed")
         if isinstance(error.__context__, DownstreamError):
             return error.__context__
-        if isinstance(error, httptools.HttpParserInvalidMethodError) and _LIKE_A_METHOD.match(self._buffer):
+        if isinstance(error, httptools.HttpParserInvalidMethodError) and _LIKE_A_METHOD.match(self.held):
             return NotImplementedByUs("the gateway does not know the method")
         return BadRequest(str(error))
 

@@ -45,11 +45,11 @@ class ResponseReader(Head):
     """Reads the heads of one connection's responses; holds the fields of the latest."""
 
     __slots__ = (
-        "_buffer",
         "_heads",
         "_intake",
         "_parser",
         "_seen",
+        "held",
         "keep_alive",
         "length",
         "rewritten",
@@ -66,16 +66,12 @@ class ResponseReader(Head):
         self.rewritten = b""
         """The head as it was last passed on, where that depends on it alone; empty: to be made."""
         self._heads = 0
-        self._buffer = b""
+        self.held = b""
+        """Part of a head whose end has not come."""
         self._seen = b""
         """The last head: one that equals it byte for byte is not read again."""
         self._intake = Intake()
         self._parser: httptools.HttpResponseParser | None = None
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether part of a head has been read and its end has not."""
-        return bool(self._buffer)
 
     def feed(self, data: bytes) -> int:
         """Read a head. Returns how many bytes of `data` belong to it, or -1 while it is incomplete.
@@ -85,7 +81,7 @@ class ResponseReader(Head):
         seen = self._seen
         if seen and data.startswith(seen):
             return len(seen)
-        if self._buffer:
+        if self.held:
             return self._feed_piece(data)
         self._seen = self.rewritten = b""
         end = data.find(HEAD_END) + 4
@@ -98,7 +94,7 @@ class ResponseReader(Head):
 
     def forget(self) -> None:
         """Drop a head that was never finished."""
-        self._buffer = b""
+        self.held = b""
 
     # --- a head in common form --------------------------------------------------------------------
 
@@ -135,12 +131,12 @@ class ResponseReader(Head):
 
     def _feed_piece(self, data: bytes) -> int:
         """Read a head that comes in pieces, or in an uncommon form."""
-        held = len(self._buffer)
+        held = len(self.held)
         if not held:
             self._pairs = []
             self._heads = 0
             self._parser = httptools.HttpResponseParser(self)
-        head = self._buffer + data
+        head = self.held + data
         end = head.find(HEAD_END, max(0, held - 3)) + 4
         if end >= 4:
             head = head[:end]
@@ -148,9 +144,9 @@ class ResponseReader(Head):
             raise BadResponse("the head of the response is too long", sent=True)
         self._feed_parser(head[held:])
         if end < 4:
-            self._buffer = head
+            self.held = head
             return -1
-        self._buffer = b""
+        self.held = b""
         self._end(head)
         self._seen = head
         return end - held

@@ -296,7 +296,7 @@ class ServerProtocol(asyncio.Protocol):
     @property
     def is_idle(self) -> bool:
         """Whether no request is being read or answered."""
-        return self._phase == _HEAD and not self.reader.has_begun
+        return self._phase == _HEAD and not self.reader.held
 
     @property
     def body_missing(self) -> bool:
@@ -309,7 +309,7 @@ class ServerProtocol(asyncio.Protocol):
         """How long the present wait may last."""
         phase, settings = self._phase, self.owner.settings
         if phase == _HEAD:
-            return settings.client_header_s if self.reader.has_begun else self._idle_s(settings)
+            return settings.client_header_s if self.reader.held else self._idle_s(settings)
         if phase == _FLUSHING:
             return settings.body_idle_s or NEVER
         if phase == _LINGERING:
@@ -325,7 +325,7 @@ class ServerProtocol(asyncio.Protocol):
 
     def on_deadline(self) -> None:
         self.deadline = 0.0
-        if self._phase == _HEAD and self.reader.has_begun:
+        if self._phase == _HEAD and self.reader.held:
             self._refuse_head(TooSlow("the head did not come in time"))
         elif self._phase == _HEAD:
             self._idle_on()
@@ -351,14 +351,14 @@ class ServerProtocol(asyncio.Protocol):
     def _read_head(self, data: bytes) -> bytes:
         """Read a head and return what is behind it."""
         reader = self.reader
-        had_begun = reader.has_begun
+        held = reader.held
         try:
             end = reader.feed(data)
         except DownstreamError as error:
             self._refuse_head(error)
             return b""
         if end < 0:
-            if reader.has_begun and not had_begun:
+            if reader.held and not held:
                 self.deadline = 0.0
             return b""
         self.deadline = 0.0  # what was waited for has come

@@ -127,7 +127,7 @@ class Exchange(Endings):
         if version is None:
             if policy.sticky:
                 self._find_key(service, policy)
-            version = service.choose(now, self.key)
+            version = service.only or service.choose(now, self.key)
         if version is None:
             self._fall_back(now, policy)
             return
