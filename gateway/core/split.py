@@ -40,6 +40,8 @@ from typing import Final
 
 Draw = Callable[[], float]
 """Chance: the next number in [0, 1)."""
+_Turn = tuple[int, int, int]
+"""A version, and the first and the last request that may be this turn of it."""
 _Move = tuple[float, float, tuple[int, ...]]
 """Of three versions: the draws under which the first takes it, and the first or second; who is ahead then."""
 
@@ -55,10 +57,10 @@ SEVERAL: Final = 8
 """Up to so many versions a draw looks at each of them; with more, that would cost more than the request."""
 AHEAD: Final = 64
 """Turns of many versions that are shuffled: about how much sooner or later chance makes a turn."""
-STEPS: Final = 4
-"""Steps of the shuffle for each request."""
-_LEAPS: Final = [sign * int(AHEAD ** (part / 32)) for part in range(32) for sign in (1, -1)]
-"""How far a step takes a turn: every scale alike, for windows may be short or long."""
+STEPS: Final = 6
+"""Pairs drawn for each request."""
+_LEAPS: Final = [int(AHEAD ** (part / 32)) for part in range(32)]
+"""How far apart they are: every scale alike, for windows may be short or long."""
 
 
 def split(weights: Sequence[int], *, seed: str, phase: float = 0.0) -> Iterator[int]:
@@ -268,76 +270,44 @@ def _estimates(
 
 
 def _many(weights: Sequence[int], draw: Draw) -> Iterator[int]:
-    """More than SEVERAL versions, at a price that hardly grows with their number."""
-    line = _Line(_by_deadline(weights, draw), draw)
-    line.begin_with(_drawn(range(len(weights)), weights, draw))
-    while True:
-        yield line.next()
+    """More than SEVERAL versions, at a price that hardly grows with their number.
 
-
-class _Line:
-    """Turns in an order that keeps their windows, shuffled on their way to its head.
-
-    A step of the shuffle takes a turn from one place to another, if that and all between stay in their
-    windows. Each step is as likely as its reverse: no order that keeps the windows is preferred to another.
+    The next AHEAD turns wait in an order that keeps their windows. For each request a few pairs of them are
+    drawn, and change places if both may: each change is as likely as its reverse, so no order that keeps the
+    windows is preferred to another. And all of them can be reached: a turn that stands where one that ends
+    sooner could may always change places with it, which leads from any order to that by deadline, and back.
     """
-
-    def __init__(self, turns: Iterator[tuple[int, int, int]], draw: Draw) -> None:
-        self._turns = turns
-        self._draw = draw
-        first = [next(turns) for _ in range(AHEAD)]
-        self._now = 0
-        self._versions = [version for version, _, _ in first]
-        self._early = [place - begin for place, (_, begin, _) in enumerate(first)]
-        """How many requests sooner each turn may be."""
-        self._late = [end - place for place, (_, _, end) in enumerate(first)]
-        """How many later."""
-        for _ in range(AHEAD * STEPS):
-            self._step()
-
-    def begin_with(self, version: int) -> None:
-        """Let `version` have the first turn, if the windows allow."""
-        if version in self._versions:
-            self._move(self._versions.index(version), 0)
-
-    def next(self) -> int:
-        """Return the version whose turn it is."""
-        version = self._versions.pop(0)
-        del self._early[0], self._late[0]
-        self._now += 1
-        last = self._now + AHEAD - 1
-        newest, begin, end = next(self._turns)
-        self._versions.append(newest)
-        self._early.append(last - begin)
-        self._late.append(end - last)
-        for _ in range(STEPS):
-            self._step()
-        return version
-
-    def _step(self) -> None:
-        old = int(self._draw() * AHEAD)
-        new = old + _LEAPS[int(self._draw() * len(_LEAPS))]
-        if 0 <= new < AHEAD:
-            self._move(old, new)
-
-    def _move(self, old: int, new: int) -> None:
-        """Take a turn to another place, unless a window forbids it."""
-        versions, early, late = self._versions, self._early, self._late
-        if new < old:
-            if early[old] < old - new or 0 in late[new:old]:
-                return
-            early[new : old + 1] = [early[old] - old + new, *[each + 1 for each in early[new:old]]]
-            late[new : old + 1] = [late[old] + old - new, *[each - 1 for each in late[new:old]]]
-        else:
-            if late[old] < new - old or 0 in early[old + 1 : new + 1]:
-                return
-            early[old : new + 1] = [*[each - 1 for each in early[old + 1 : new + 1]], early[old] + new - old]
-            late[old : new + 1] = [*[each + 1 for each in late[old + 1 : new + 1]], late[old] - new + old]
-        versions.insert(new, versions.pop(old))
+    coming = _by_deadline(weights, draw)
+    turns = _first_turns(coming, first=_drawn(range(len(weights)), weights, draw))
+    pairs = AHEAD * len(_LEAPS)
+    steps = AHEAD * STEPS
+    for now in count():
+        end = now + AHEAD
+        for _ in range(steps):
+            drawn = int(draw() * pairs)
+            one = now + drawn % AHEAD
+            other = one + _LEAPS[drawn // AHEAD]
+            if other < end and turns[one % AHEAD][2] >= other and turns[other % AHEAD][1] <= one:
+                turns[one % AHEAD], turns[other % AHEAD] = turns[other % AHEAD], turns[one % AHEAD]
+        steps = STEPS
+        version = turns[now % AHEAD][0]
+        turns[now % AHEAD] = next(coming)
+        yield version
 
 
-def _by_deadline(weights: Sequence[int], draw: Draw) -> Iterator[tuple[int, int, int]]:
-    """Yield turns as (version, first request of its window, last one), those whose window ends first first.
+def _first_turns(coming: Iterator["_Turn"], *, first: int) -> list["_Turn"]:
+    """Return the first AHEAD turns, turn n at n % AHEAD; version `first` in front if the windows allow."""
+    turns = [next(coming) for _ in range(AHEAD)]
+    versions = [version for version, _, _ in turns]
+    if first in versions:
+        place = versions.index(first)
+        if turns[place][1] == 0 and all(turns[each][2] > each for each in range(place)):
+            turns.insert(0, turns.pop(place))
+    return turns
+
+
+def _by_deadline(weights: Sequence[int], draw: Draw) -> Iterator[_Turn]:
+    """Yield turns, those whose window ends first first.
 
     That keeps every window (earliest deadline first does if anything can); windows that end together are
     taken by chance. There is always one to yield: by request n, counted from 0, ceil((n + 1) p_i) windows of
