@@ -1,6 +1,7 @@
 """One call of the admin API: what a handler is given, what it gives back, and the row that leads to it."""
 
-from collections.abc import Callable, Coroutine, Mapping
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -96,19 +97,39 @@ def page(kind: type[Any], records: Page[Any]) -> Reply:
     return listing([view(kind, record) for record in records.items], records.next)
 
 
-def part(kind: type[Any], records: Page[Any], query: PageQuery) -> Reply:
-    """Return a piece of a list that is whole in memory; the cursor is how many items came before."""
-    after = query.after or "0"
-    if not after.isdecimal() or len(after) > 9:
+def part(
+    kind: type[Any], records: Iterable[Any], query: PageQuery, key: Callable[[Any], tuple[str, ...]]
+) -> Reply:
+    """Return a piece of a list that is whole in memory, in the order of `key`.
+
+    The cursor is the key of the last record shown: what comes or goes between two pieces makes none of the
+    others appear twice or not at all.
+    """
+    ordered = sorted(records, key=key)
+    if query.after is not None:
+        after = _key_of(query.after)
+        ordered = [record for record in ordered if key(record) > after]
+    shown = ordered[: query.limit]
+    cursor = _cursor_of(key(shown[-1])) if len(shown) < len(ordered) else None
+    return listing([view(kind, record) for record in shown], cursor)
+
+
+def _cursor_of(key: tuple[str, ...]) -> str:
+    return urlsafe_b64encode(msgspec.json.encode(key)).rstrip(b"=").decode()
+
+
+def _key_of(cursor: str) -> tuple[str, ...]:
+    """Return the key a cursor stands for. Raises Problem 422."""
+    try:
+        text = urlsafe_b64decode(cursor.encode("ascii") + b"==")
+        return msgspec.json.decode(text, type=tuple[str, ...])
+    except (ValueError, msgspec.DecodeError):
         raise Problem(
             422,
             "Unprocessable Content",
             "?after: not a cursor of this list",
             [FieldError("?after", "not a cursor")],
-        )
-    start, end = int(after), int(after) + query.limit
-    cursor = str(end) if end < len(records.items) else None
-    return listing([view(kind, record) for record in records.items[start:end]], cursor)
+        ) from None
 
 
 def listing(items: list[Any], cursor: str | None = None) -> Reply:

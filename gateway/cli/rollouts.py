@@ -12,7 +12,7 @@ from rich.live import Live
 from gateway.cli import tree
 from gateway.cli.client import AdminClient, segment
 from gateway.cli.connect import client_command
-from gateway.cli.exits import FAILED, OK, TIMED_OUT, ApiError, CliError, Unreachable
+from gateway.cli.exits import FAILED, OK, TIMED_OUT, CliError, Unreachable
 from gateway.cli.output import Output, console, local_time
 from gateway.cli.params import duration, percents, route, setting
 
@@ -229,12 +229,7 @@ def wait_for(
 def find_version(api: AdminClient, service: str, version: str) -> dict[str, Any] | None:
     """Return the version of that name, None if there is none."""
     items = api.items("deployment/versions", serviceName=service)
-    try:
-        return next((item for item in items if item["version"] == version), None)
-    except ApiError as exc:
-        if exc.status == 404:
-            return None
-        raise
+    return next((item for item in items if item["version"] == version), None)
 
 
 def rollout_of(api: AdminClient, service: str, *, must_be_open: bool = True) -> dict[str, Any]:

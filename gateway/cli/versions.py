@@ -18,6 +18,8 @@ from gateway.cli.rollouts import find_version, wait_for
 def versions(api: AdminClient, out: Output, service: str | None) -> int:
     """List the versions of SERVICE, or of all services."""
     items = list(api.items("deployment/versions", serviceName=service))
+    if service is not None and not items:
+        api.get(f"services/{service}")  # says so if there is none
     out.table(
         items,
         ("SERVICE", "VERSION", "WEIGHT", "STATUS", "HEALTH", "BREAKER", "URL", "REGISTERED"),

@@ -44,10 +44,9 @@ class VersionActions(Desk):
     """Everything about versions."""
 
     async def list_versions(self, service_name: str | None = None) -> Page[VersionRecord]:
-        """Return all versions, or those of one service. Raises Problem 404 for an unknown service."""
-        entries = (
-            list(self._catalog.services.values()) if service_name is None else [self._service(service_name)]
-        )
+        """Return all versions, or those of one service: none of a service there is not."""
+        services = self._catalog.services
+        entries = [entry for name, entry in services.items() if service_name in (None, name)]
         return Page([self._shown(version) for entry in entries for version in entry.versions.values()])
 
     async def get_version(self, version_id: str) -> VersionRecord:

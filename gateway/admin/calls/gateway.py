@@ -43,7 +43,8 @@ async def audit(call: Call) -> Reply:
 
 async def list_tokens(call: Call) -> Reply:
     """List tokens."""
-    return part(TokenView, await call.actions.list_tokens(), call.query)
+    found = await call.actions.list_tokens()
+    return part(TokenView, found.items, call.query, lambda each: (each.created_at.isoformat(), each.id))
 
 
 async def create_token(call: Call) -> Reply:

@@ -8,7 +8,6 @@ from gateway.admin.call import Call, Reply, created, part, tagged
 from gateway.admin.schemas import ServiceView, view
 from gateway.core.secrets import hidden
 from gateway.core.service import ServiceSettings
-from gateway.store.api import Page
 from gateway.store.records import ServiceRecord
 
 
@@ -21,7 +20,7 @@ async def create(call: Call) -> Reply:
 async def list_all(call: Call) -> Reply:
     """List services."""
     found = await call.actions.list_services()
-    return part(ServiceView, Page([_without_secrets(record) for record in found.items]), call.query)
+    return part(ServiceView, map(_without_secrets, found.items), call.query, lambda each: (each.name,))
 
 
 async def get(call: Call) -> Reply:

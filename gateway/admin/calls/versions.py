@@ -7,7 +7,6 @@ from gateway.admin.call import Call, Reply, created, part, tagged
 from gateway.admin.schemas import DrainView, TestReportView, VersionView, view
 from gateway.core.secrets import hidden
 from gateway.core.smoke import SmokeSettings
-from gateway.store.api import Page
 from gateway.store.records import VersionRecord
 
 
@@ -20,7 +19,7 @@ async def create(call: Call) -> Reply:
 async def list_all(call: Call) -> Reply:
     """List versions."""
     found = await call.actions.list_versions(call.query.service_name)
-    return part(VersionView, Page([_without_secrets(record) for record in found.items]), call.query)
+    return part(VersionView, map(_without_secrets, found.items), call.query, _place)
 
 
 async def get(call: Call) -> Reply:
@@ -52,6 +51,11 @@ async def drain(call: Call) -> Reply:
 async def drain_state(call: Call) -> Reply:
     """Show what still runs at a version."""
     return Reply(value=view(DrainView, await call.actions.drain_state(call.id)))
+
+
+def _place(record: VersionRecord) -> tuple[str, ...]:
+    """Return what orders versions in a list: by service, the oldest first."""
+    return record.service_name, record.created_at.isoformat(), record.id
 
 
 def _shown(record: VersionRecord) -> Reply:

@@ -61,7 +61,35 @@ async def test_a_list_comes_in_pieces(bench: Bench, version: VersionRecord) -> N
         seen += [item["id"] for item in decoded["items"]]
         cursor = decoded["next"]
     assert seen == ["ver-1", "ver-2"]
-    assert (await bench.ask("GET", f"{BASE}/deployment/versions", query="after=x")).status == 422
+
+
+@pytest.mark.parametrize("cursor", ["x", "1", "WyJ4", "bnVsbA", "WzFd", "%C3%A9"])
+async def test_what_is_no_cursor_is_refused(bench: Bench, version: VersionRecord, cursor: str) -> None:
+    bench.actions.answers["list_versions"] = Page([version])
+    answer = await bench.ask("GET", f"{BASE}/deployment/versions", query=f"after={cursor}")
+    assert answer.status == 422
+
+
+@pytest.mark.parametrize("change", ["the first goes", "one comes before", "one comes behind"])
+async def test_a_list_that_changes_between_two_pieces_skips_and_doubles_nothing(
+    bench: Bench, version: VersionRecord, change: str
+) -> None:
+    first, second, third, fourth = (msgspec.structs.replace(version, id=f"ver-{n}") for n in range(2, 6))
+    bench.actions.answers["list_versions"] = Page([third, first, second])
+    path = f"{BASE}/deployment/versions"
+    piece = json.loads((await bench.ask("GET", path, query="limit=2")).body)
+    assert [item["id"] for item in piece["items"]] == [first.id, second.id]
+    bench.actions.answers["list_versions"] = Page(
+        {
+            "the first goes": [second, third],
+            "one comes before": [version, first, second, third],
+            "one comes behind": [first, second, third, fourth],
+        }[change]
+    )
+    piece = json.loads((await bench.ask("GET", path, query=f"limit=2&after={piece['next']}")).body)
+    rest = [third.id, fourth.id] if change == "one comes behind" else [third.id]
+    assert [item["id"] for item in piece["items"]] == rest
+    assert piece["next"] is None
 
 
 async def test_what_signs_webhooks_is_never_shown(bench: Bench, service: ServiceRecord) -> None:

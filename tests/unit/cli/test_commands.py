@@ -147,9 +147,20 @@ def test_waiting_too_long_is_exit_code_3(api: Any, cli: Any, made: Any) -> None:
     assert cli("deploy", "auth", "v1.1", "--no-test", "--wait", "--timeout", "0") == 3
 
 
+def test_versions_of_a_service_there_is_not_are_no_empty_table(
+    api: Any, cli: Any, made: Any, capsys: Capture
+) -> None:
+    api.answers |= {
+        "GET deployment/versions": made.page(),
+        "GET services/auht": (404, {"detail": "no service 'auht'"}),
+    }
+    assert cli("versions", "auht") == 1
+    assert "no service 'auht'" in capsys.readouterr().err
+
+
 def test_the_first_version_needs_no_rollout(api: Any, cli: Any, made: Any, capsys: Capture) -> None:
     api.answers |= {
-        "GET deployment/versions": (404, {"detail": "no service 'auth'"}),
+        "GET deployment/versions": made.page(),
         "POST deployment/versions": (201, made.version(weight=100, healthStatus="unknown")),
         "GET deployment": made.page(),
         "GET deployment/versions/ver-1": [

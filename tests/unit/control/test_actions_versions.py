@@ -241,9 +241,15 @@ async def test_what_does_not_exist_is_404(tmp_path: Path) -> None:
             made.actions.test_version(ANN, "x", TestVersion()),
             made.actions.drain_version(ANN, "x", DrainVersion()),
             made.actions.drain_state("x"),
-            made.actions.list_versions("x"),
         ):
             assert (await refusal(work)).status == 404
+
+
+async def test_a_filter_that_nothing_passes_leaves_an_empty_list(tmp_path: Path) -> None:
+    async with desk(tmp_path) as made:
+        await made.two_versions()
+        assert (await made.actions.list_versions("x")).items == []
+        assert (await made.actions.list_deployments(service_name="x")).items == []
 
 
 # Draining and deleting
