@@ -60,20 +60,20 @@ def failed_lately(users: Users, window: Window, live_stage: int) -> tuple[Users,
     Where there is no old version to compare users with, their rates are compared; one user who tries again
     and again would pass for many.
     """
-    known = _unpacked(users.lately)
-    errors = 0
-    for met in window.new_keys:
-        if met.stage < live_stage or met.key & _BITS in known:
-            continue
-        if len(known) >= MAX_LATELY:
-            known.clear()
-        known.add(met.key & _BITS)
-        errors += 1
-    lately_s = users.lately_s + window.seconds
+    lately, lately_s, errors = users.lately, users.lately_s + window.seconds, 0
+    if window.new_keys:
+        known = _unpacked(lately)
+        for met in window.new_keys:
+            if met.stage < live_stage or met.key & _BITS in known:
+                continue
+            if len(known) >= MAX_LATELY:
+                known.clear()
+            known.add(met.key & _BITS)
+            errors += 1
+        lately = _packed(known)
     if lately_s >= LATELY_S:
-        known.clear()
-        lately_s = 0.0
-    return replace(users, lately=_packed(known), lately_s=lately_s), errors
+        lately, lately_s = b"", 0.0
+    return replace(users, lately=lately, lately_s=lately_s), errors
 
 
 def _packed(keys: set[int]) -> bytes:

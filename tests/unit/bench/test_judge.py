@@ -1,10 +1,11 @@
 """The simulation itself, and a small run of it: what the judge owes must hold in CI too."""
 
+import math
 import random
 
 import pytest
 
-from bench.judge import Cell, as_table, cells, main, simulate, summarise
+from bench.judge import Cell, as_table, cells, main, most, simulate, summarise
 from bench.judge_world import Scene, spans
 from gateway.core.window import WHOLE
 
@@ -99,6 +100,20 @@ def test_it_prints_a_table_and_leaves_json_and_a_picture(
 
 def test_the_table_says_where_the_judge_owes_something() -> None:
     cell = cells()[0]
-    owing = summarise(cell, [({"judge": 5}, "comparison")])
+    owing = summarise(cell, [({"judge": 5}, "comparison")] * 3)
     assert not owing.ok
     assert "NO" in as_table([owing])
+
+
+@pytest.mark.parametrize(("rate", "runs", "wrong"), [(0.01, 5_000, 50), (0.2, 5_000, 1_000), (0.0, 500, 0)])
+def test_what_is_owed_is_owed_to_the_letter_over_many_runs(rate: float, runs: int, wrong: int) -> None:
+    assert most(rate, runs) == wrong
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.02, 0.2])
+def test_few_runs_are_allowed_what_chance_does(rate: float) -> None:
+    def chance_of_more(wrong: int) -> float:
+        return 1 - sum(math.comb(500, k) * rate**k * (1 - rate) ** (500 - k) for k in range(wrong + 1))
+
+    wrong = most(rate, 500)
+    assert chance_of_more(wrong) <= 0.001 < chance_of_more(wrong - 1)
