@@ -72,6 +72,27 @@ async def test_version_that_is_killed_is_aborted(stage: Stage) -> None:
     assert "new version" in ended["errorMessage"]
 
 
+async def test_version_that_is_slow_is_rolled_back_if_latency_is_judged(stage: Stage) -> None:
+    slow = stage.world.add_sample("v1.1", "--delay-ms", "150")
+    release = await stage.release(slow.url)
+    async with release.traffic() as traffic:
+        await release.start(**LONG, maxLatencyRatio=2)
+        await release.becomes("rolled_back")
+        assert await traffic.served() == {"v1.0"}
+    verdict = await release.decision("rollback")
+    assert verdict["data"]["gate"] == "latency"
+    assert verdict["reason"].startswith("The new version is slow: ")
+
+
+@pytest.mark.parametrize(("errors", "status"), [(["4xx"], "rolled_back"), (["5xx"], "completed")])
+async def test_what_counts_as_an_error_is_a_setting(stage: Stage, errors: list[str], status: str) -> None:
+    picky = stage.world.add_sample("v1.1", "--error-rate", "0.6", "--error-status", "404", "--seed", "7")
+    release = await stage.release(picky.url)
+    async with release.traffic():
+        await release.start(**QUICK | {"stepInterval": 3_000}, errors=errors)
+        await release.becomes(status)
+
+
 # Nowhere to go back to
 
 
