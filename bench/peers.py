@@ -52,7 +52,8 @@ NGINX_PROXY: Final = """
 HAPROXY: Final = """
 global
   nbthread 1
-  maxconn 9900
+  maxconn {maxconn}
+  no strict-limits
 defaults
   mode http
   timeout connect 2s
@@ -88,7 +89,7 @@ http://:{port} {{
 }}
 """
 GATEWAY: Final = """
-workers = 1
+workers = {workers}
 [listen]
 address = "127.0.0.1:{port}"
 [admin]
@@ -150,7 +151,7 @@ def haproxy(program: str) -> Start:
 
     def start(folder: Path, upstream: int) -> ServerProcess:
         port = free_port()
-        path = write(folder / "haproxy.cfg", HAPROXY.format(port=port, upstream=upstream))
+        path = write(folder / "haproxy.cfg", HAPROXY.format(port=port, upstream=upstream, maxconn=11_000))
         command = [program, "-db", "-f", str(path)]
         return ServerProcess("haproxy", command, port=port, folder=folder).wait_listening()
 
@@ -171,9 +172,13 @@ def caddy(program: str) -> Start:
 
 
 def gateway(
-    *, access_log: bool = False, services: Callable[[int], str] | None = None, path: str = "/"
+    *,
+    access_log: bool = False,
+    services: Callable[[int], str] | None = None,
+    path: str = "/",
+    workers: int = 1,
 ) -> Start:
-    """`gateway serve` with one worker and every default policy.
+    """`gateway serve` with every default policy.
 
     access_log: write the JSON log to a file. services: the upstream port -> TOML, for other than one service
     with one version. path: what is asked for until the answer is 200.
@@ -182,7 +187,7 @@ def gateway(
     def start(folder: Path, upstream: int) -> ServerProcess:
         port = free_port()
         log = f'[access_log]\nformat = "json"\npath = "{folder}/access.log"\n' if access_log else ""
-        config = GATEWAY.format(port=port, admin=free_port(), folder=folder, extra=log)
+        config = GATEWAY.format(port=port, admin=free_port(), folder=folder, workers=workers, extra=log)
         file = write(folder / "gateway.toml", config + (services or gateway_service)(upstream))
         command = [sys.executable, "-m", "gateway", "serve", "--config", str(file)]
         server = ServerProcess("gateway", command, port=port, folder=folder, env=FROM_HERE).wait_listening()
