@@ -48,7 +48,7 @@ class Lines:
 
 
 class Shape:
-    """What follows from the names of a head's fields, each of which it holds once."""
+    """What follows from the names of a head's fields."""
 
     __slots__ = ("count", "is_common", "kept", "leads_to", "lines", "special", "whole")
 
@@ -58,7 +58,7 @@ class Shape:
         special = [(key, place) for place, key in enumerate(keys) if sort.is_special(key)]
         self.count = len(names)
         self.is_common = len(special) == len(dict(special))
-        """False: a field we act on is there twice, in different spellings."""
+        """False: a field we act on is there twice."""
         self.whole = _template(names) + b"\r\n"
         """All fields and the empty line behind them, with a `%b` for each value."""
         self.special = tuple(special)
@@ -96,7 +96,7 @@ class _Shapes(dict[tuple[bytes, ...], Shape]):
 
     def __missing__(self, names: tuple[bytes, ...]) -> Shape:
         shape = Shape(names, self._sort)
-        if len(names) <= MAX_COMMON_FIELDS:
+        if len(names) <= MAX_COMMON_FIELDS and sum(map(len, names)) <= MAX_COMMON_BYTES:
             if len(self) >= MAX_SHAPES:
                 self.clear()
             self[names] = shape
@@ -161,20 +161,16 @@ class Head:
     def _arrange(self, sort: Sort) -> int:
         """Sort the fields of a head that was read with care. Returns how many there were."""
         pairs, self._pairs = self._pairs, []
-        kept = []
+        names, values = zip(*pairs, strict=True) if pairs else ((), ())
+        shape = sort.shapes[names]
         special = self.special
         special.clear()
-        for name, value in pairs:
-            key = name.lower()
-            if not sort.is_gone(key):
-                kept.append((name, value))
-            if sort.is_special(key):
-                value = value.rstrip(BLANKS)
-                special[key] = value if key not in special else special[key] + b", " + value
-        self.lines = Lines([name for name, _ in kept])
-        self.values = tuple(value for _, value in kept)
+        for key, place in shape.special:
+            value = values[place].rstrip(BLANKS)
+            special[key] = value if key not in special else special[key] + b", " + value
+        self.lines, self.values = shape.lines, shape.kept(values)
         self._block = b""
-        return len(pairs)
+        return shape.count
 
 
 def _is_claim(name: bytes) -> bool:

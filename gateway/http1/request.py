@@ -184,8 +184,9 @@ class RequestReader(Head):
         if not shape.is_common:
             return False
         values = tuple(fields.values())
-        line = b"%b %b HTTP/1.1\r\n" % (self.method, self.target)
-        if line + shape.whole % values != head:
+        rest = shape.whole % values
+        line = head[: -len(rest)]
+        if not head.endswith(rest) or not self._is_line(line):
             return False
         special = self.special
         special.clear()
@@ -195,11 +196,10 @@ class RequestReader(Head):
                 return False
         self.lines, self.values = shape.lines, shape.kept(values)
         self._block = head[len(line) + shape.leads_to + len(values[0]) : -2] if shape.leads_to else b""
-        self.http10 = False
         self._check(shape.count)
         if self.is_quiet and not self.nominated and self.target[:1] == b"/":
             # An exchange acts on nothing of such a head but target and host, and changes it by `drop` alone.
-            self._seen, self._rest = head, head[len(line) :]
+            self._seen, self._rest = head, rest
         else:
             self._seen = self._rest = b""
             if self.length:
@@ -226,12 +226,19 @@ class RequestReader(Head):
         self._parser = parser
         return True
 
+    def _is_line(self, line: bytes) -> bool:
+        """Tell whether `line` is a request line in common form, and learn its version."""
+        method, target = self.method, self.target
+        self.http10 = False
+        if line == b"%b %b HTTP/1.1\r\n" % (method, target):
+            return True
+        self.http10 = line == b"%b %b HTTP/1.0\r\n" % (method, target)
+        return self.http10
+
     def _is_only_line(self, head: bytes, line: bytes) -> bool:
         """Take a head whose fields are those of the last one. line: what is in front of them."""
         target = self.target
-        if line != b"%b %b HTTP/1.1\r\n" % (self.method, target) or target[:1] != b"/":
-            return False
-        if len(target) > self.uri_bytes:
+        if not self._is_line(line) or self.http10 or target[:1] != b"/" or len(target) > self.uri_bytes:
             return False
         self._locate(target, self.special[b"host"])
         self.serial += 1

@@ -38,6 +38,7 @@ MAX_FIELDS: Final = 300
 CHUNKED_BODY: Final = -1
 UNTIL_CLOSE: Final = -2
 """`length` of a body that only the connection's end delimits."""
+_VERSIONS: Final = (b"HTTP/1.1 ", b"HTTP/1.0 ")
 _LINE_BYTES: Final = len(b"HTTP/1.1 200 \r\n")
 
 
@@ -48,6 +49,7 @@ class ResponseReader(Head):
         "_heads",
         "_intake",
         "_parser",
+        "_repeats",
         "_seen",
         "held",
         "keep_alive",
@@ -70,6 +72,8 @@ class ResponseReader(Head):
         """Part of a head whose end has not come."""
         self._seen = b""
         """The last head: one that equals it byte for byte is not read again."""
+        self._repeats = False
+        """Whether the last head held a field twice (two cookies, say): the next one will too."""
         self._intake = Intake()
         self._parser: httptools.HttpResponseParser | None = None
 
@@ -85,7 +89,7 @@ class ResponseReader(Head):
             return self._feed_piece(data)
         self._seen = self.rewritten = b""
         end = data.find(HEAD_END) + 4
-        if 4 <= end <= MAX_COMMON_BYTES:
+        if 4 <= end <= MAX_COMMON_BYTES and not self._repeats:
             head = data[:end]
             if self._is_common(head):
                 self._seen = head
@@ -110,7 +114,7 @@ class ResponseReader(Head):
             return False
         shape = _SHAPES[tuple(fields)]
         values = tuple(fields.values())
-        if len(starts) != 1 or not shape.is_common or head[:9] != b"HTTP/1.1 ":
+        if len(starts) != 1 or not shape.is_common or head[:9] not in _VERSIONS:
             return False
         rest = shape.whole % values
         # A status line, the reason in it and all, is as long as it ought to be: nothing hides behind it.
@@ -124,7 +128,7 @@ class ResponseReader(Head):
                 return False
         self.lines, self.values = shape.lines, shape.kept(values)
         self._block = b""
-        self._check(parser.get_status_code(), shape.count, http10=False)
+        self._check(parser.get_status_code(), shape.count, http10=head[:9] != b"HTTP/1.1 ")
         return True
 
     # --- any other head ---------------------------------------------------------------------------
@@ -169,6 +173,8 @@ class ResponseReader(Head):
         assert parser is not None
         if self._heads != 1 or head[:7] != b"HTTP/1.":
             raise BadResponse("the upstream's response is malformed", sent=True)
+        names = [name for name, _ in self._pairs]
+        self._repeats = len(set(names)) < len(names)
         count = self._arrange(_SORT)
         self._check(parser.get_status_code(), count, http10=head[7:8] != b"1")
 
