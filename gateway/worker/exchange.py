@@ -13,6 +13,7 @@ from gateway.errors import (
     BadResponse,
     ClientGone,
     ConnectFailed,
+    Exhausted,
     NoEndpoint,
     NoRoute,
     Refused,
@@ -29,7 +30,7 @@ from gateway.link.counts import ANSWERED
 from gateway.worker import answers, asides
 from gateway.worker.endings import Endings
 from gateway.worker.gate import Gate
-from gateway.worker.ledger import CONNECTING, IDLE, KINDS, METHODS, PASSED_ON, QUEUED, RELAYING, SENT
+from gateway.worker.ledger import CONNECTING, IDLE, KINDS, METHODS, PASSED_ON, QUEUED, REFUSED, RELAYING, SENT
 from gateway.worker.policy import Policy, sticky_key
 from gateway.worker.tunnels import TunnelHold
 
@@ -198,6 +199,12 @@ class Exchange(Endings):
     def on_connect_failed(self, error: ConnectFailed) -> None:
         self.connecting = None
         self._fail("connect", error)
+
+    def on_exhausted(self, error: Exhausted) -> None:
+        """We have run out of descriptors or the like: nothing to hold against the endpoint."""
+        self.connecting = None
+        self.settle(monotonic(), REFUSED, None)
+        self.refuse(error)
 
     def _send(self, connection: UpstreamConnection) -> None:
         """Send the head, and what has come of the body."""

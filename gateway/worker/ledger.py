@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from gateway.worker.plane import Plane
 
 CLIENT_GONE: Final = "client_gone"
+REFUSED: Final = "refused"
+UNJUDGED: Final = frozenset((CLIENT_GONE, REFUSED))
+"""What became of an attempt that says nothing of its version: the client left, or we could not even try."""
 MAX_COHORT_ERRORS: Final = 1_000
 KINDS: Final = [None if status < 400 else str(status) for status in range(1000)]
 """What an answer of each status is to retry, breaker and judge: None is a good one."""
@@ -133,7 +136,7 @@ class Ledger:
         version.counts.in_flight -= 1
         breaker = endpoint.breaker
         if breaker is not None:
-            if outcome == CLIENT_GONE:
+            if outcome in UNJUDGED:
                 breaker.release(now, self.breaker_epoch)
             else:
                 breaker.settle(now, self.breaker_epoch, kind is None or kind not in service.breaker_on)
@@ -158,7 +161,7 @@ class Ledger:
         if self.phase == PASSED_ON:
             counts.request(self.method, self.status, self.answered_us)
         counts.attempt(outcome)
-        if not is_evidence or outcome == CLIENT_GONE:
+        if not is_evidence or outcome in UNJUDGED:
             return
         latency_us = self.answered_us if outcome == ANSWERED else int((now - self.began) * 1e6)
         counts.judge(self.stage, self.share, kind, latency_us)

@@ -9,8 +9,8 @@ from gateway.core.limits import Timeouts, UpstreamTimeouts
 from gateway.core.service import ServiceSettings, UpstreamTlsSettings
 from gateway.core.table import Endpoint
 from gateway.core.targets import check_target
-from gateway.errors import ConfigError, ConnectFailed, GatewayError
-from gateway.http1.client import UpstreamConnection
+from gateway.errors import ConfigError, ConnectFailed, Exhausted, GatewayError
+from gateway.http1.client import OUR_FAULT, UpstreamConnection
 from gateway.http1.tls import default_upstream_context, upstream_context
 from gateway.link.snapshot import ProxySettings
 
@@ -26,6 +26,9 @@ class Lessee(Protocol):
 
     def on_connect_failed(self, error: ConnectFailed) -> None:
         """None came about."""
+
+    def on_exhausted(self, error: Exhausted) -> None:
+        """None could even be tried."""
 
 
 class Pool:
@@ -130,6 +133,9 @@ class Pool:
         except GatewayError as exc:
             lessee.on_connect_failed(ConnectFailed(str(exc)))
         except (OSError, ssl.SSLError) as exc:
+            if exc.errno in OUR_FAULT:
+                lessee.on_exhausted(Exhausted("the gateway cannot make another connection"))
+                return
             lessee.on_connect_failed(ConnectFailed(f"no connection to the upstream: {exc}"))
         else:
             lessee.on_connected(connection)
