@@ -373,7 +373,8 @@ class _Paths:
                 names = f"{other.service.name} and {route.service.name}"
                 raise ValueError(f"{names} both claim {route.host}{route.path}")
         routes.append(route)
-        routes.sort(key=lambda each: not each.methods)
+        if len(routes) > 1:
+            routes.sort(key=lambda each: not each.methods)
         if route.path == "/":
             return
         depth = route.path.count("/")

@@ -6,7 +6,8 @@ budgets outlive the swap; a service that did not change is the same object befor
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from itertools import chain
 from random import Random
 from typing import Any, Final
 
@@ -54,6 +55,8 @@ class Live:
         self._chance = Random(seed).random
         self._workers = 0
         self._snaps: dict[str, ServiceSnap] = {}
+        self._routes: dict[str, list[Route]] = {}
+        """By service."""
         self._endpoints: dict[str, Endpoint] = {}
         self._owners: dict[str, Service] = {}
         """Endpoint key -> the service to refresh when its breaker moves."""
@@ -86,14 +89,17 @@ class Live:
             if name in draft.changed:
                 self._build_endpoints(draft, snap)
                 draft.services[name] = self._build_service(draft, snap)
+                draft.routes[name] = _routes_of(draft.services[name])
             else:
                 draft.services[name] = self.table.services[name]
+                draft.routes[name] = self._routes[name]
             for endpoint in draft.services[name].endpoints():
                 if endpoint.key in draft.owners:
                     raise LinkError(f"endpoint {endpoint.key} is named twice")
                 draft.owners[endpoint.key] = draft.services[name]
                 draft.endpoints[endpoint.key] = endpoint
-        draft.table = RoutingTable(draft.number, draft.services.values(), _routes_of(draft.services.values()))
+        routes = chain.from_iterable(draft.routes.values())
+        draft.table = RoutingTable(draft.number, draft.services.values(), routes)
 
     def _build_endpoints(self, draft: "_Draft", snap: ServiceSnap) -> None:
         old = self._snaps.get(snap.name)
@@ -149,7 +155,7 @@ class Live:
         """Serve by the draft. Nothing here can fail."""
         now = self._clock()
         gone = [each for key, each in self._endpoints.items() if draft.endpoints.get(key) is not each]
-        self._endpoints, self._owners = draft.endpoints, draft.owners
+        self._endpoints, self._owners, self._routes = draft.endpoints, draft.owners, draft.routes
         stale = [each.pool for each in gone]
         for key, pool in draft.pools.items():
             if key not in draft.fresh:
@@ -227,7 +233,10 @@ class Live:
     def _forget_counts(self) -> None:
         """Forget the counts of versions long gone, oldest first, once they are sent and nothing runs
         there."""
-        known = {version.id for service in self.table.services.values() for version in service.versions}
+        services = self.table.services.values()
+        if len(self.counts) - sum(len(service.versions) for service in services) <= KEPT_COUNTS:
+            return
+        known = {version.id for service in services for version in service.versions}
         gone = [
             key
             for key, each in self.counts.items()
@@ -255,6 +264,7 @@ class _Draft:
         is_same_ground = self.proxy == proxy and self.workers == workers
         self.changed = set(snapshot.services) if is_same_ground else set(self.snaps)
         self.services: dict[str, Service] = {}
+        self.routes: dict[str, list[Route]] = {}
         self.endpoints: dict[str, Endpoint] = {}
         self.owners: dict[str, Service] = {}
         self.fresh: dict[str, Endpoint] = {}
@@ -270,7 +280,7 @@ def _pool_settings(snap: ServiceSnap, proxy: ProxySettings) -> tuple[object, ...
     return settings.timeouts, settings.tls, settings.concurrency, proxy.timeouts, proxy.limits
 
 
-def _routes_of(services: Iterable[Service]) -> list[Route]:
+def _routes_of(service: Service) -> list[Route]:
     return [
         Route(
             service,
@@ -279,7 +289,6 @@ def _routes_of(services: Iterable[Service]) -> list[Route]:
             strip_prefix=each.strip_prefix,
             methods=each.methods,
         )
-        for service in services
         for each in service.settings.routes
     ]
 
