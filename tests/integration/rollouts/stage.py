@@ -17,6 +17,8 @@ from bench.load import KEPT, Load, LoadSettings
 ROOT: Final = Path(__file__).parents[3]
 PATIENCE_S: Final = 90.0
 OVER: Final = ("completed", "rolled_back", "failed")
+PATIENT: Final = {"autoPause": False, "maxStepTime": 60_000}
+"""What is good is given time to prove it, however busy the machine."""
 HEALTH: Final = {"interval": 1_000, "timeout": 900, "retries": 0}
 
 

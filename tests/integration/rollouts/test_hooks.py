@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import pytest
 
-from tests.integration.rollouts.stage import Call, Listener, Stage, staged
+from tests.integration.rollouts.stage import PATIENT, Call, Listener, Stage, staged
 
 pytestmark = pytest.mark.timeout(180)
 
-QUICK: Final[dict[str, Any]] = {"steps": [50, 100], "stepInterval": 1_000, "drainTimeout": 2_000}
-LONG: Final[dict[str, Any]] = QUICK | {"stepInterval": 600_000}
+LONG: Final[dict[str, Any]] = {"steps": [50, 100], "stepInterval": 600_000, "drainTimeout": 2_000}
+QUICK: Final[dict[str, Any]] = LONG | PATIENT | {"stepInterval": 1_000}
 ASKED: Final = ["confirm-start", "confirm-promote", "during-step", "on-rollback"]
 
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.integration.rollouts.stage import Stage, staged
+from tests.integration.rollouts.stage import PATIENT, Stage, staged
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -16,12 +16,18 @@ STRATEGIES: Final[dict[str, dict[str, Any]]] = {
 }
 """Strategy -> a configuration with which it is over in seconds."""
 FIRST_SHARE: Final = {"canary": 50, "blue-green": 100, "immediate": 100}
+SLOWER: Final[dict[str, dict[str, Any]]] = {
+    "canary": {"steps": [50, 100], "stepInterval": [3_000, 1_000]},
+    "blue-green": {"bakeTime": 3_000},
+    "immediate": {"bakeTime": 3_000},
+}
+"""The same, with time to step in."""
 LONG: Final[dict[str, dict[str, Any]]] = {
     "canary": {"steps": [50, 100], "stepInterval": 600_000},
     "blue-green": {"bakeTime": 600_000},
     "immediate": {"bakeTime": 600_000},
 }
-"""The same, but waiting where it is until somebody acts."""
+"""The same again, waiting where it is until somebody acts."""
 
 each_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
 
@@ -36,7 +42,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 async def test_good_version_takes_over(stage: Stage, strategy: str) -> None:
     release = await stage.release(stage.good.url)
     async with release.traffic() as traffic:
-        await release.start(strategy, **STRATEGIES[strategy], drainTimeout=2_000)
+        await release.start(strategy, **STRATEGIES[strategy], **PATIENT, drainTimeout=2_000)
         ended = await release.becomes("completed")
         assert await traffic.served() == {"v1.1"}
     assert ended["summary"] == (
@@ -97,11 +103,11 @@ async def test_undecided_at_the_deadline_does_as_the_settings_say(
 async def test_paused_stands_still_until_it_is_resumed(stage: Stage, strategy: str) -> None:
     release = await stage.release(stage.good.url)
     async with release.traffic() as traffic:
-        await release.start(strategy, **STRATEGIES[strategy], drainTimeout=2_000)
+        await release.start(strategy, **SLOWER[strategy], **PATIENT, drainTimeout=2_000)
         await release.reaches(FIRST_SHARE[strategy])
         paused = await release.order("pause", reason="a report")
         assert paused["summary"] == "paused by bootstrap: a report"
-        await traffic.sent(240)  # two seconds: longer than its step
+        await traffic.sent(480)  # four seconds: longer than its step
         still = await release.seen()
         assert (still["status"], still["remainingMs"]) == ("paused", paused["remainingMs"])
         assert still["trafficPercent"] == FIRST_SHARE[strategy]
@@ -142,7 +148,7 @@ async def test_undone_while_open_everything_is_back_at_once(stage: Stage, strate
 async def test_undone_when_over_it_is_a_release_of_its_own(stage: Stage, strategy: str) -> None:
     release = await stage.release(stage.good.url)
     async with release.traffic() as traffic:
-        await release.start(strategy, **STRATEGIES[strategy], drainTimeout=2_000)
+        await release.start(strategy, **STRATEGIES[strategy], **PATIENT, drainTimeout=2_000)
         await release.becomes("completed")
         undone = await stage.world.api("POST", f"services/{release.name}/undo", {"reason": "support called"})
         assert (undone["strategy"], undone["toVersion"]) == ("immediate", "v1.0")

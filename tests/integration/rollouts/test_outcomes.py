@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import pytest
 
-from tests.integration.rollouts.stage import PATIENCE_S, Call, Listener, Stage, staged
+from tests.integration.rollouts.stage import PATIENCE_S, PATIENT, Call, Listener, Stage, staged
 
 pytestmark = pytest.mark.timeout(180)
 
-QUICK: Final[dict[str, Any]] = {"steps": [50, 100], "stepInterval": 1_000, "drainTimeout": 2_000}
-LONG: Final[dict[str, Any]] = QUICK | {"stepInterval": 600_000}
+LONG: Final[dict[str, Any]] = {"steps": [50, 100], "stepInterval": 600_000, "drainTimeout": 2_000}
+QUICK: Final[dict[str, Any]] = LONG | PATIENT | {"stepInterval": 1_000}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ async def test_version_dead_behind_its_breaker_is_aborted_as_unavailable(stage: 
     assert verdict["data"]["gate"] == "unavailable"
     unusable_s = re.search(r"^The new version has been unusable for (\d+) s", verdict["reason"])
     assert unusable_s is not None
-    assert 10 <= int(unusable_s[1]) <= 15
+    assert 10 <= int(unusable_s[1]) < 20  # seconds that control has seen, whatever the machine
 
 
 async def test_version_that_is_killed_is_aborted(stage: Stage) -> None:
@@ -179,11 +179,11 @@ async def test_failing_smoke_test_after_the_switch_rolls_back(stage: Stage) -> N
 async def test_freeze_refuses_a_start_and_holds_what_is_open(stage: Stage) -> None:
     release, other = await stage.release(stage.good.url), await stage.release(stage.good.url)
     async with release.traffic() as traffic:
-        await release.start(**QUICK)
+        await release.start(**QUICK | {"stepInterval": 3_000})
         await release.reaches(50)
         await stage.world.api("PUT", "freeze", {"frozen": True, "reason": "launch day"})
         try:
-            await traffic.sent(240)  # two seconds: longer than its step
+            await traffic.sent(480)  # four seconds: longer than its step
             held = await release.seen()
             refused = await stage.world.ask("POST", f"deployment/{release.id}/promote", {})
             start = await other.try_to_start(**QUICK)
@@ -301,5 +301,6 @@ async def test_whatif_comes_to_the_verdict_the_switch_had(stage: Stage, strategy
         ended = await release.becomes("rolled_back")
     said = await stage.command("whatif", release.name, "--strategy", strategy)
     assert said.out.splitlines()[1].split()[:3] == [release.id[:8], "rolled_back", "abort"]
-    assert "the old one failed 0.0 % (0 of 2" in ended["errorMessage"]
-    assert "the old one failed 0.0 % (0 of 2" in said.out
+    compared = re.compile(r"the old one failed 0\.0 % \(0 of [1-9]")
+    assert compared.search(ended["errorMessage"])
+    assert compared.search(said.out)
