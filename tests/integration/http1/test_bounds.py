@@ -162,6 +162,34 @@ async def test_event_stream_outlives_the_body_timeout_and_is_counted() -> None:
         await eventually(lambda: counts.streams == 0)
 
 
+async def test_quiet_event_stream_is_cut_after_its_own_timeout() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        peer.send(b"1\r\na\r\n")
+        ended.append(await peer.rest())
+
+    ended: list[bytes] = []
+    async with proxying(Upstream(script), proxy=timeouts(body_idle=0, stream_idle=50)) as proxy:
+        answer = await proxy.ask_to_the_end(GET)
+        await eventually(lambda: bool(ended))
+    assert answer.endswith(b"1\r\na\r\n"), "without the last chunk"
+
+
+async def test_quiet_tunnel_is_closed_after_the_timeout_of_streams() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        peer.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nhello")
+        ended.append(await peer.rest())
+
+    ended: list[bytes] = []
+    async with proxying(Upstream(script), proxy=timeouts(body_idle=0, stream_idle=50)) as proxy:
+        client = await proxy.client()
+        client.send(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+        assert (await client.rest()).endswith(b"\r\n\r\nhello")
+        await eventually(lambda: bool(ended) and proxy.plane.connections == 0)
+
+
 async def test_idle_upstream_connection_is_closed_in_time() -> None:
     upstream = Upstream()
     async with proxying(upstream, proxy=timeouts(upstream_idle=50)) as proxy:
