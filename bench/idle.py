@@ -10,7 +10,7 @@ from typing import Final
 
 from bench import report
 from bench.client import Connection, request_head
-from bench.peers import contestants, gateway, running, workspace
+from bench.peers import contestants, running, workspace
 from bench.procs import ServerProcess, memory_bytes, raise_descriptor_limit
 
 WARM: Final = 200
@@ -28,11 +28,7 @@ def main(arguments: list[str]) -> int:
     count = min(options.connections, raise_descriptor_limit() - OWN_DESCRIPTORS)
     if count < options.connections:
         print(f"the limit of open files allows {count} connections\n")
-    starts = contestants(options.only)
-    if "gateway" in starts:
-        # A worker keeps a descriptor for each client's upstream: of 20,000, 10,000 clients would leave none.
-        starts["gateway"] = gateway(workers=2)
-    with workspace() as folder, running(starts, folder) as servers:
+    with workspace() as folder, running(contestants(options.only), folder) as servers:
         results = {name: asyncio.run(bytes_each(server, count)) for name, server in servers.items()}
     print(
         report.table(["server", "bytes per idle connection"], [[k, f"{v:.0f}"] for k, v in results.items()])

@@ -89,7 +89,7 @@ http://:{port} {{
 }}
 """
 GATEWAY: Final = """
-workers = {workers}
+workers = 1
 [listen]
 address = "127.0.0.1:{port}"
 [admin]
@@ -172,13 +172,9 @@ def caddy(program: str) -> Start:
 
 
 def gateway(
-    *,
-    access_log: bool = False,
-    services: Callable[[int], str] | None = None,
-    path: str = "/",
-    workers: int = 1,
+    *, access_log: bool = False, services: Callable[[int], str] | None = None, path: str = "/"
 ) -> Start:
-    """`gateway serve` with every default policy.
+    """`gateway serve` with one worker and every default policy.
 
     access_log: write the JSON log to a file. services: the upstream port -> TOML, for other than one service
     with one version. path: what is asked for until the answer is 200.
@@ -187,7 +183,7 @@ def gateway(
     def start(folder: Path, upstream: int) -> ServerProcess:
         port = free_port()
         log = f'[access_log]\nformat = "json"\npath = "{folder}/access.log"\n' if access_log else ""
-        config = GATEWAY.format(port=port, admin=free_port(), folder=folder, workers=workers, extra=log)
+        config = GATEWAY.format(port=port, admin=free_port(), folder=folder, extra=log)
         file = write(folder / "gateway.toml", config + (services or gateway_service)(upstream))
         command = [sys.executable, "-m", "gateway", "serve", "--config", str(file)]
         server = ServerProcess("gateway", command, port=port, folder=folder, env=FROM_HERE).wait_listening()

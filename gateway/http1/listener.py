@@ -26,6 +26,8 @@ BACK_OFF_S: Final = 0.1
 """How long accepting rests when descriptors or memory ran out."""
 RESERVED: Final = 64
 """Descriptors for what is neither a client nor an upstream: listeners, the link, logs, the loop's own."""
+UPSTREAMS: Final = 8_192
+"""Descriptors that are enough for upstreams, however many clients there are: most of those are idle."""
 HANDSHAKE_S: Final = 10.0
 """For a PROXY header, and again for a TLS handshake."""
 TLS_GOODBYE_S: Final = 2.0
@@ -279,5 +281,6 @@ def raise_descriptor_limit() -> int:
 
 
 def connections_within(descriptors: int) -> int:
-    """Return how many clients so many descriptors can serve, each with an upstream of its own."""
-    return max(1, (descriptors - RESERVED) // 2)
+    """Return how many clients so many descriptors can serve, each with an upstream of its own if need be."""
+    available = descriptors - RESERVED
+    return max(1, available // 2, available - UPSTREAMS)
