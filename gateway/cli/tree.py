@@ -14,16 +14,18 @@ OPEN = frozenset({"pending", "testing", "rolling", "paused"})
 
 
 def read(api: AdminClient, service: str | None) -> list[dict[str, Any]]:
-    """Return the services (or the one named), each with `versions` and its open `deployment` or None."""
+    """Return the services (or the one named), each with `versions`, its open `deployment` or None, and its
+    `last`, open or not.
+    """
     services = [api.get(f"services/{segment(service)}")] if service else list(api.items("services"))
-    return [
-        {
-            **one,
-            "versions": list(api.items("deployment/versions", serviceName=one["name"])),
-            "deployment": open_deployment(api, one["name"]),
-        }
-        for one in services
-    ]
+    return [_with_rollouts(api, one) for one in services]
+
+
+def _with_rollouts(api: AdminClient, service: dict[str, Any]) -> dict[str, Any]:
+    last = latest_deployment(api, service["name"])
+    is_open = last is not None and last["status"] in OPEN
+    versions = list(api.items("deployment/versions", serviceName=service["name"]))
+    return {**service, "versions": versions, "deployment": last if is_open else None, "last": last}
 
 
 def open_deployment(api: AdminClient, service: str) -> dict[str, Any] | None:
@@ -78,9 +80,11 @@ def _service(service: dict[str, Any]) -> Tree:
     tree = Tree(head)
     columns = ("VERSION", "WEIGHT", "HEALTH", "BREAKER", "STATUS", "URL")
     tree.add(make_table(columns, (_version(service, version) for version in service["versions"])))
-    deployment = service["deployment"]
+    deployment = service["last"]
     if deployment is not None:
         branch = tree.add(word_line(rollout_line(deployment)))
+        if deployment["status"] == "completed":
+            return tree
         for line in (verdict_line(deployment), judge_line(deployment)):
             if line:
                 branch.add(Text(line))

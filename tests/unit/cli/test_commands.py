@@ -191,6 +191,22 @@ def test_get_shows_the_tree(api: Any, cli: Any, made: Any, capsys: Capture) -> N
     assert json.loads(capsys.readouterr().out)[0]["deployment"]["id"] == "dep-1"
 
 
+def test_get_shows_how_the_last_rollout_ended(api: Any, cli: Any, made: Any, capsys: Capture) -> None:
+    ended = made.deployment(status="rolled_back", trafficPercent=0, summary="The new version fails.")
+    api.answers |= {
+        "GET services": made.page({"id": "svc-1", "name": "auth", "currentVersionId": "ver-0"}),
+        "GET deployment/versions": made.page(made.version()),
+        "GET deployment": made.page(ended),
+    }
+    assert cli("get") == 0
+    out = capsys.readouterr().out
+    assert "rolled_back v1.0 → v1.1 (canary) in step 1/3" in out
+    assert "The new version fails." in out
+    assert cli("get", "-o", "json") == 0
+    (service,) = json.loads(capsys.readouterr().out)
+    assert (service["deployment"], service["last"]["id"]) == (None, "dep-1")
+
+
 @pytest.mark.parametrize("move", ["promote", "pause", "resume", "complete"])
 def test_a_move_goes_to_the_open_rollout(api: Any, cli: Any, made: Any, move: str) -> None:
     api.answers |= {
