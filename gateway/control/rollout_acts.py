@@ -117,9 +117,7 @@ class Acts:
                 await self._checks.shut_down(act.version, state.id)
                 return ShutdownDone()
 
-    async def _set_weights(
-        self, record: DeploymentRecord, state: Rollout, act: SetWeights
-    ) -> WeightsApplied:
+    async def _set_weights(self, record: DeploymentRecord, state: Rollout, act: SetWeights) -> WeightsApplied:
         """Send out the weights that were committed with the state; wait until every live worker has them."""
         for version in (act.old, act.new):
             if not self._catalog.version_record(version).draining:
