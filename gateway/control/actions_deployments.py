@@ -322,13 +322,30 @@ class DeploymentActions(Desk):
         return await self._start(actor, "service.undo", back, back.rollout(), None, reason=body.reason)
 
     async def _version_before(self, service: ServiceEntry) -> str:
-        """Return the id of the version the current one replaced. Raises Problem 409 if none did."""
+        """Return the id of the version the current one replaced.
+
+        Raises Problem 409 if none did, or if another release is rolled back since: whoever asks twice, or
+        together with somebody else, does not mean the release before.
+        """
         current = service.record.current_version_id
         done = await self._store.deployments(service=service.record.name, status="completed", limit=RECENT)
-        for record in done.items:
-            if record.to_version_id == current and record.from_version_id in service.versions:
-                return str(record.from_version_id)
-        raise conflict("there is no earlier version to go back to")
+        before = next(
+            (
+                str(record.from_version_id)
+                for record in done.items
+                if record.to_version_id == current and record.from_version_id in service.versions
+            ),
+            None,
+        )
+        if before is None:
+            raise conflict("there is no earlier version to go back to")
+        newest = (await self._store.deployments(service=service.record.name, limit=1)).items[0]
+        if newest.status == "rolled_back" and newest.to_version_id != before:
+            raise conflict(
+                f"the last release, {newest.to_version}, is rolled back already; "
+                f"to go back further, start a deployment of {service.versions[before].record.version}"
+            )
+        return before
 
 
 def _plain(settings: RolloutSettings) -> dict[str, Any]:

@@ -293,6 +293,28 @@ async def test_undo_of_a_completed_release_is_a_new_one_back(tmp_path: Path) -> 
         assert (restored.draining, restored.drained, restored.is_active) == (False, False, True)
 
 
+async def test_a_second_undo_does_not_take_back_the_release_before(tmp_path: Path) -> None:
+    async with desk(tmp_path) as made:
+        await made.two_versions()
+        first = await made.start()
+        await made.settle()
+        await made.actions.promote(ANN, first.id, Promote(full=True))
+        await made.settle()
+        await made.actions.complete(ANN, first.id, Explain())
+        await made.settle()
+        await made.pass_probe((await made.register("v3")).id)
+        await made.start(to="v3")
+        await made.settle()
+        await made.actions.undo(ANN, "auth", Explain())
+        await made.settle()
+        again = await refusal(made.actions.undo(ANN, "auth", Explain()))
+        assert (again.status, again.detail) == (
+            409,
+            "the last release, v3, is rolled back already; to go back further, start a deployment of v1",
+        )
+        assert made.weights() == {"v1": 0, "v2": 100, "v3": 0}
+
+
 async def test_without_an_earlier_release_there_is_nothing_to_undo(tmp_path: Path) -> None:
     async with desk(tmp_path) as made:
         await made.two_versions()
