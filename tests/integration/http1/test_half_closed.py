@@ -116,3 +116,22 @@ async def test_half_closed_client_that_is_reset_ends_the_upstreams_work() -> Non
         await asyncio.wait_for(ended.wait(), PATIENCE_S)
         await eventually(lambda: not proxy.plane.live.counts["v1"].in_flight)
         assert proxy.plane.live.counts["v1"].attempts == {"client_gone": 1}
+
+
+async def test_client_that_closes_amid_a_quiet_answer_is_not_waited_for() -> None:
+    ended = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\na")
+        await peer.rest()
+        ended.set()
+
+    async with proxying(Upstream(script)) as proxy:
+        client = await proxy.client()
+        client.send(GET)
+        await client.until(b"\r\n\r\na")
+        client.close()
+        await asyncio.wait_for(ended.wait(), PATIENCE_S)
+        await eventually(lambda: proxy.plane.connections == 0)
+        assert proxy.plane.live.counts["v1"].attempts == {"client_gone": 1}
