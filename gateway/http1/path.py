@@ -4,6 +4,7 @@ Routing must see the path as the service will: so one normal form is made here, 
 Where two readers could differ, the request is refused rather than guessed at.
 """
 
+import ipaddress
 import re
 from functools import lru_cache
 from typing import Final
@@ -18,6 +19,8 @@ _PERCENT: Final = ord("%")
 _BACKSLASH: Final = ord("\\")
 _HASH: Final = ord("#")
 _DOTS: Final = frozenset((b".", b".."))
+MAX_AUTHORITY: Final = 261
+"""Bytes: a name (RFC 1035 §2.3.4), a colon and a port. What is longer names no host, and would be kept."""
 _AUTHORITY: Final = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::([0-9]{0,5}))?")
 _ABSOLUTE: Final = re.compile(rb"(https?)://([^/?#]*)([^?#]*)(\?.*)?", re.IGNORECASE | re.DOTALL)
 
@@ -76,10 +79,21 @@ def host_of(authority: bytes) -> str:
 
     Raises BadRequest if it is not `uri-host [":" port]` (RFC 9110 §7.2).
     """
-    match = _AUTHORITY.fullmatch(authority)
+    match = _AUTHORITY.fullmatch(authority) if len(authority) <= MAX_AUTHORITY else None
     if match is None or (match[2] and int(match[2]) > 65_535):
         raise BadRequest("the Host field is malformed")
-    return match[1].decode("ascii").lower().removesuffix(".")
+    host = match[1].decode("ascii").lower()
+    if host[0] == "[" and not _is_ipv6(host[1:-1]):
+        raise BadRequest("the Host field holds a malformed address")
+    return host.removesuffix(".")
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def split_absolute(target: bytes) -> tuple[bytes, bytes]:

@@ -88,7 +88,23 @@ def test_host_is_lower_case_without_port_and_trailing_dot(authority: bytes, host
 
 
 @pytest.mark.parametrize(
-    "authority", [b"", b"a b", b"a/b", b"u@h", b"h:p", b"h:70000", b"[::1", b"h,i", b"h:1:2", b"\xe9"]
+    "authority",
+    [
+        b"",
+        b"a b",
+        b"a/b",
+        b"u@h",
+        b"h:p",
+        b"h:70000",
+        b"[::1",
+        b"h,i",
+        b"h:1:2",
+        b"\xe9",
+        b"h" * 262,
+        b"[::::]",
+        b"[1:2]",
+        b"[1.2.3.4]",
+    ],
 )
 def test_malformed_host_is_refused(authority: bytes) -> None:
     with pytest.raises(BadRequest):
