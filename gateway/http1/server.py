@@ -1,6 +1,8 @@
 """The client's side of a connection: requests in, answers out, one exchange at a time (RFC 9112 §9.3.2)."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
@@ -30,6 +32,9 @@ Whether such a client is gone altogether shows when it is written to, and there 
 
 REST_S: Final = 1.0
 """After how long an idle connection gives back the memory it can do without."""
+
+_AT_ONCE: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER: on, for no time."""
 
 _HEAD: Final = 0  # between two requests, or in a head
 _BODY: Final = 1  # the sink has the head, the body is coming
@@ -271,6 +276,8 @@ class ServerProtocol(asyncio.Protocol):
 
     def abort(self) -> None:
         """Cut the connection, so that an unfinished answer is never taken for a complete one."""
+        if self.answer_begun and self.reader.http10:
+            reset_on_close(self.transport)  # the close may be what ends its body (RFC 9112 §8)
         self.owner.open.discard(self)
         self._phase = _CLOSED
         self.transport.abort()
@@ -500,6 +507,13 @@ class ServerProtocol(asyncio.Protocol):
         if half is not None:
             half.stop()
             self.transport = half.transport
+
+
+def reset_on_close(transport: asyncio.BaseTransport) -> None:
+    """Let the close of a connection be a reset, which nobody takes for a proper end."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
 
 
 def reason_label(error: GatewayError) -> str:

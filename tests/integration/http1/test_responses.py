@@ -1,5 +1,9 @@
 """Responses: framing (RFC 9112 §6.3), bodiless ones (RFC 9110 §6.4.1), interim ones (§15.2), broken ones."""
 
+import asyncio
+import socket
+import struct
+
 import pytest
 
 from tests.integration.http1.proxying import GET, OK, Peer, Upstream, eventually, proxying
@@ -244,6 +248,28 @@ async def test_response_cut_midway_never_looks_complete(response: bytes, how: st
         assert counts.attempts in ({"reset": 1}, {"bad_response": 1}, {"reset": 3})
     assert not answer.endswith(b"0\r\n\r\n")
     assert b"Content-Length: 3\r\n" not in answer
+
+
+@pytest.mark.parametrize("framing", [b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", b"X: 1\r\n\r\nabc"])
+async def test_cut_response_ends_in_a_reset_where_only_the_close_would_tell(framing: bytes) -> None:
+    """RFC 9112 §8: an HTTP/1.0 client takes a plain close for the end of the body."""
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        peer.send(b"HTTP/1.1 200 OK\r\n" + framing)
+        await go_on.wait()
+        linger = struct.pack("ii", 1, 0)
+        peer.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        peer.reset()
+
+    go_on = asyncio.Event()
+    async with proxying(Upstream(script)) as proxy:
+        client = await proxy.client()
+        client.send(b"GET / HTTP/1.0\r\nHost: h\r\n\r\n")
+        await client.until(b"\r\n\r\nabc")
+        go_on.set()
+        with pytest.raises(ConnectionResetError):
+            await client.exactly(1)
 
 
 async def test_interim_responses_are_passed_on_but_not_to_http10() -> None:
