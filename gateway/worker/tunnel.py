@@ -10,6 +10,7 @@ import enum
 from collections.abc import Callable
 from typing import Final
 
+from gateway.http1.server import reset_on_close
 from gateway.worker.frames import GOING_AWAY, FrameFollower, close_frame
 
 CLOSE_S: Final = 5.0
@@ -245,6 +246,7 @@ class Tunnel:
         if exc is None:
             other.close()
         else:
+            reset_on_close(other)
             other.abort()
 
 
