@@ -111,7 +111,7 @@ def _shared() -> list[Cell]:
             scene=Scene(rates=_both(rate, 10 * MINUTE), changes=(10 * MINUTE,), steps=steps),
         )
         for rate in (0.05, 0.2, 0.6)
-        for steps in ((10,), (10, 50, 90))
+        for steps in ((10,), *STEPPED)
     ]
     late = Cell(
         name="both to 20% in the 95 % step, 10/50/95",

@@ -17,11 +17,17 @@ TAIL_PERCENT: Final = 95
 """From this share on too little old traffic is left to compare with."""
 BASELINE_ANSWERS: Final = 200
 """Fewer old answers than this before the switch are no baseline."""
-SEED_ANSWERS: Final = 1000
-"""Totals from before the rollout weigh no more than this: weeks' average is no measure for one evening."""
+AMPLE_ANSWERS: Final = 1000
+"""More make a baseline no better. What is known from before the rollout weighs no more than so many: weeks'
+average is no measure for one evening."""
 BASELINE_CHUNK_S: Final = 10.0
-BASELINE_CHUNKS: Final = 30
-"""The baseline reaches back five minutes, further only while it lacks answers."""
+BASELINE_S: Final = 300.0
+"""The baseline reaches back five minutes; further while that is not ample: 200 answers of a version that
+fails one in 200 leave open that it fails one in 30."""
+STALE_S: Final = 3_600.0
+"""An hour back it does with enough."""
+BASELINE_CHUNKS: Final = 31
+"""Older ones are put together."""
 RECENT_CHUNKS: Final = 30
 """How many windows with new answers the ceiling looks back over."""
 
@@ -96,6 +102,8 @@ class Evidence(msgspec.Struct, frozen=True):
     """In the rollout."""
     old: Tally = Tally()
     comparison: Mixture = Mixture()
+    concurrent: Mixture = Mixture()
+    """The comparison as far as it is with what the old version did at the same time: up to the tail, all."""
     threshold: Mixture = Mixture()
     lean: Lean = Lean()
     tail: Mixture = Mixture()
@@ -120,16 +128,23 @@ class Evidence(msgspec.Struct, frozen=True):
 
 
 def begin_step(evidence: Evidence, percent: int) -> Evidence:
-    """Return the evidence as a new share is set: the step counts start over, the statistics do not."""
+    """Return the evidence as a new share is set: the step counts start over, the statistics do not.
+
+    Except for what a step of the tail had against a baseline only: the next step has a newer one, or none,
+    and what the old version's last traffic acquitted the new one of must not be held against it then.
+    """
     evidence = replace(
-        evidence, percent=percent, live_stage=None, step_new=Tally(), step_old=Tally(), recent=()
+        evidence,
+        percent=percent,
+        live_stage=None,
+        step_new=Tally(),
+        step_old=Tally(),
+        recent=(),
+        comparison=evidence.concurrent,
     )
     if percent < TAIL_PERCENT:
         return replace(evidence, baseline=None, tail=Mixture())
-    before = Tally(
-        sum(chunk.tally.answers for chunk in evidence.before),
-        sum(chunk.tally.errors for chunk in evidence.before),
-    )
+    before = _sum(evidence.before)
     if before.answers < BASELINE_ANSWERS:
         return evidence
     rate = upper_bound(before.errors, before.answers, 0.99)
@@ -150,6 +165,7 @@ def forgive(evidence: Evidence) -> Evidence:
         new=Tally(),
         old=Tally(),
         comparison=Mixture(),
+        concurrent=Mixture(),
         threshold=Mixture(),
         lean=Lean(),
         tail=Mixture(),
@@ -170,8 +186,8 @@ def seeded(cells: Iterable[Cell], rules: Rules) -> Evidence:
     while newest and tally.answers < BASELINE_ANSWERS:
         taken.append(newest.pop(0))
         tally = _total(taken, rules)
-    if tally.answers > SEED_ANSWERS:
-        tally = Tally(SEED_ANSWERS, math.ceil(tally.errors * SEED_ANSWERS / tally.answers))
+    if tally.answers > AMPLE_ANSWERS:
+        tally = Tally(AMPLE_ANSWERS, math.ceil(tally.errors * AMPLE_ANSWERS / tally.answers))
     return Evidence(
         before=(Chunk(BASELINE_CHUNK_S, tally),),
         slow=Slow(old_buckets=faded(None, Window(seconds=0, old=tuple(taken)))),
@@ -202,23 +218,28 @@ def observe(evidence: Evidence, window: Window, rules: Rules) -> Evidence:
         if evidence.in_tail and evidence.live_stage is not None:
             users, errors = failed_lately(users, window, evidence.live_stage)
             tail_errors = min(errors, tail_errors)
+    comparison = evidence.comparison.times(
+        _comparison(evidence, new_falls, old_falls, Tally(new.step_answers, tail_errors)), window.seconds
+    )
+    concurrent, tail = comparison, evidence.tail
+    if evidence.in_tail:
+        factors = fallen(new_falls, old_falls)
+        concurrent = evidence.concurrent.times(factors, window.seconds)
+        tail = tail.times(factors, window.seconds)
     return replace(
         evidence,
         step_new=evidence.step_new.plus(new.step_answers, new.step_errors),
         step_old=evidence.step_old.plus(old.step_answers, old.step_errors),
         new=evidence.new.plus(new.answers, new.errors),
         old=evidence.old.plus(old.answers, old.errors),
-        comparison=evidence.comparison.times(
-            _comparison(evidence, new_falls, old_falls, Tally(new.step_answers, tail_errors)), window.seconds
-        ),
+        comparison=comparison,
+        concurrent=concurrent,
+        tail=tail,
         threshold=evidence.threshold.times(
             rate_factors(rules.error_threshold, new.errors, new.answers) if new.answers else None,
             window.seconds,
         ),
         lean=_leaned(evidence.lean, new_falls, old_falls),
-        tail=evidence.tail.times(fallen(new_falls, old_falls), window.seconds)
-        if evidence.in_tail
-        else evidence.tail,
         recent=_recent(
             evidence.recent,
             Recent(new.beside_answers, new.beside_errors, old.beside_answers, old.beside_errors),
@@ -322,13 +343,27 @@ def _before(chunks: tuple[Chunk, ...], seconds: float, answers: int, errors: int
         last = chunks[-1]
         return (*chunks[:-1], Chunk(last.seconds + seconds, last.tally.plus(answers, errors)))
     chunks = (*chunks, Chunk(seconds, Tally(answers, errors)))
+    while _is_ample(chunks[1:]):
+        chunks = chunks[1:]
     if len(chunks) <= BASELINE_CHUNKS:
         return chunks
-    if sum([chunk.tally.answers for chunk in chunks[1:]]) >= BASELINE_ANSWERS:
-        return chunks[1:]
     first, second = chunks[0], chunks[1]
     joined = Chunk(first.seconds + second.seconds, second.tally.plus(first.tally.answers, first.tally.errors))
     return (joined, *chunks[2:])
+
+
+def _sum(chunks: tuple[Chunk, ...]) -> Tally:
+    return Tally(
+        sum([chunk.tally.answers for chunk in chunks]), sum([chunk.tally.errors for chunk in chunks])
+    )
+
+
+def _is_ample(chunks: tuple[Chunk, ...]) -> bool:
+    """Whether nothing from before `chunks` is needed."""
+    seconds, answers = sum([chunk.seconds for chunk in chunks]), _sum(chunks).answers
+    if seconds >= STALE_S:
+        return answers >= BASELINE_ANSWERS
+    return seconds >= BASELINE_S and answers >= AMPLE_ANSWERS
 
 
 def _outage(outage: Outage | None, window: Window, old_answers: int, old_errors: int) -> Outage | None:

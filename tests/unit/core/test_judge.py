@@ -299,6 +299,52 @@ def test_with_a_little_old_traffic_left_a_cause_both_share_is_seen() -> None:
     assert trial.decision.verdict == "hold"
 
 
+def test_what_the_old_versions_last_traffic_acquits_of_is_not_held_against_it_at_full_traffic() -> None:
+    """Trouble both have held the 95 % step; the moment it passed, the same numbers aborted the next."""
+    trial = Trial(50).feed(new=(5, 0), old=(5, 0), seconds=100).at(95)
+    trial.feed(new=(19, 4), old=(1, 1), seconds=60)
+    assert trial.evidence.comparison.value > 1_000
+    trial.feed(new=(19, 0), old=(1, 0), seconds=300).at(100)
+    trial.feed(new=(20, 0), seconds=30)
+    assert trial.verdict == ("advance", "clear")
+
+
+@pytest.mark.parametrize(("window_s", "chunks"), [(1.0, 31), (10.0, 31), (60.0, 6)])
+def test_the_baseline_reaches_back_five_minutes_whatever_the_windows(window_s: float, chunks: int) -> None:
+    evidence = Evidence()
+    for second in range(0, 1_200, round(window_s)):
+        errors = {"500": 10} if second < 600 else {}
+        cell = Cell(1, WHOLE, round(10 * window_s), errors)
+        evidence = observe(evidence, Window(seconds=window_s, old=(cell,)), Rules())
+    baseline = begin_step(evidence, 100).baseline
+    assert baseline is not None
+    assert baseline.errors == 0
+    assert 3_000 <= baseline.answers <= 3_700
+    assert len(evidence.before) <= chunks
+
+
+def test_a_trickle_is_remembered_for_longer_within_bounds() -> None:
+    evidence = Evidence()
+    for second in range(3_600):
+        old = (Cell(1, WHOLE, 1),) if second % 10 == 0 else ()
+        evidence = observe(evidence, Window(seconds=1.0, old=old), Rules())
+        assert len(evidence.before) <= 31
+    baseline = begin_step(evidence, 100).baseline
+    assert baseline is not None
+    assert 360 <= baseline.answers <= 400
+
+
+def test_what_little_traffic_the_old_version_had_last_is_no_whole_baseline() -> None:
+    """Five minutes at 5 % were 150 answers: of 5 % of errors at 100 % one rollout in five noticed nothing."""
+    trial = Trial(50).feed(new=(5, 0), old=(5, 0), seconds=300)
+    trial.at(95)
+    for second in range(300):
+        trial.feed(new=(9, 0), old=(second % 2, 0))
+    trial.at(100)
+    assert trial.evidence.baseline is not None
+    assert 1_000 <= trial.evidence.baseline.answers <= 1_100
+
+
 def test_going_on_in_spite_of_it_begins_the_statistics_anew() -> None:
     trial = Trial().feed(new=(10, 10), old=(90, 0))
     assert trial.decision.verdict == "abort"
