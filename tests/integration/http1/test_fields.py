@@ -277,3 +277,21 @@ async def test_sticky_user_keeps_the_version_and_gets_a_cookie() -> None:
             assert b"Set-Cookie" not in again
         await eventually(lambda: len(one.seen) + len(two.seen) == 6)
         assert (len(one.seen), len(two.seen)) == (first[0] * 6, first[1] * 6)
+
+
+@pytest.mark.parametrize(("status", "errors"), [(404, 0), (429, 0), (500, 1)])
+async def test_only_an_error_of_the_version_is_a_sticky_users_error(status: int, errors: int) -> None:
+    """The judge compares users by their first: one who met a 404 early would never be seen to meet a 500."""
+    from gateway.core.cohort import StickySettings
+
+    upstream = Upstream()
+    upstream.answer = b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n" % status
+    async with proxying(upstream) as proxy:
+        proxy.apply(
+            service(version("v1", upstream, weight=100), sticky=StickySettings(by="cookie:uid"), retry=False)
+        )
+        await proxy.ask(b"GET / HTTP/1.1\r\nHost: h\r\nCookie: uid=7\r\n\r\n")
+        counts = proxy.plane.live.counts["v1"]
+        await eventually(lambda: bool(counts.judged))
+        assert next(iter(counts.judged.values())).errors == {str(status): 1}
+        assert len(counts.cohort_errors) == errors
