@@ -21,7 +21,10 @@ class Peer:
         self.writer = writer
 
     def send(self, data: bytes) -> None:
-        self.writer.write(data)
+        try:
+            self.writer.write(data)
+        except RuntimeError as exc:  # uvloop's word for a connection that was lost a moment ago
+            raise ConnectionResetError("the connection is closed") from exc
 
     async def until(self, mark: bytes) -> bytes:
         return await asyncio.wait_for(self.reader.readuntil(mark), PATIENCE_S)
