@@ -132,7 +132,7 @@ class Head:
         """their values."""
         self._block = b""
         """Both, as they are written; empty: to be made."""
-        self._pairs: list[Pair] = []
+        self._pairs = NO_PAIRS
         """While a head is read with care: its fields so far."""
 
     def passed_on(self) -> bytes:
@@ -160,7 +160,7 @@ class Head:
 
     def _arrange(self, sort: Sort) -> int:
         """Sort the fields of a head that was read with care. Returns how many there were."""
-        pairs, self._pairs = self._pairs, []
+        pairs, self._pairs = self._pairs, NO_PAIRS
         names, values = zip(*pairs, strict=True) if pairs else ((), ())
         shape = sort.shapes[names]
         special = self.special
@@ -193,3 +193,4 @@ def _picker(places: Sequence[int]) -> Callable[[Any], Any]:
 
 
 NO_LINES: Final = Lines(())
+NO_PAIRS: Final[list[Pair]] = []

@@ -306,6 +306,11 @@ class ServerProtocol(asyncio.Protocol):
         return self._phase == _HEAD and not self.reader.held
 
     @property
+    def awaits_continue(self) -> bool:
+        """Whether the client holds its body back until it is told to go on."""
+        return self._phase == _BODY and self.reader.expects_continue
+
+    @property
     def body_missing(self) -> bool:
         """Whether the present request's body is not yet complete."""
         return self._phase == _BODY
@@ -393,6 +398,7 @@ class ServerProtocol(asyncio.Protocol):
     def _read_body(self, data: bytes) -> bytes:
         """Pass on what `data` holds of the body, and return what is behind it."""
         self.deadline = 0.0
+        self.reader.expects_continue = False  # it does not wait
         if self._decoder is not None:
             return self._read_chunks(self._decoder, data)
         piece = data[: self._left]

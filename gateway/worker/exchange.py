@@ -455,7 +455,7 @@ class Exchange(Endings):
             return policy.gate.wait_s() if policy.gate is not None else NEVER
         if self.phase == CONNECTING:
             return policy.connect_s
-        if self.phase == SENT and not self.client.body_missing:
+        if self.phase == SENT and (not self.client.body_missing or self.client.awaits_continue):
             return policy.response_header_s
         return (policy.stream_idle_s if self.is_stream else policy.body_idle_s) or NEVER
 
@@ -473,7 +473,7 @@ class Exchange(Endings):
             self.connecting.cancel()
             self.connecting = None
             self._fail("connect", UpstreamTimeout("the upstream did not accept a connection in time"))
-        elif self.phase == SENT and upstream is not None and client.body_missing and upstream.writable:
+        elif self._is_clients_turn(upstream):
             self.give_up()
             self.refuse(TooSlow("the body did not come in time"))
         elif self.phase == RELAYING and not client.writable:
@@ -483,3 +483,10 @@ class Exchange(Endings):
             self.upstream = None
             upstream.close()
             self._fail("timeout", UpstreamTimeout("the upstream did not answer in time", sent=True))
+
+    def _is_clients_turn(self, upstream: UpstreamConnection | None) -> bool:
+        """Tell whether it is the client that something is waited for: the rest of its body."""
+        client = self.client
+        if self.phase != SENT or upstream is None or not client.body_missing or client.awaits_continue:
+            return False
+        return upstream.writable

@@ -110,6 +110,19 @@ async def test_upstream_that_does_not_answer_is_504() -> None:
     assert answer.startswith(b"HTTP/1.1 504 ")
 
 
+async def test_upstream_that_says_nothing_to_a_client_that_waits_for_a_100_is_504() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.rest()
+
+    async with proxying(Upstream(script), proxy=timeouts(response_header=50)) as proxy:
+        answer = await proxy.ask(
+            b"PUT / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"
+        )
+        assert answer.startswith(b"HTTP/1.1 504 ")
+        assert proxy.plane.live.counts["v1"].attempts == {"timeout": 1}
+
+
 async def test_upstream_whose_queue_is_full_is_504_after_the_connect_timeout() -> None:
     import socket
 
