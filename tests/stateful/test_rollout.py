@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -50,6 +51,9 @@ from gateway.core.rollout_events import (
 )
 from gateway.core.rollout_settings import RolloutSettings, plan
 from gateway.errors import IllegalTransition
+
+pytestmark = pytest.mark.timeout(1_800)
+"""Enough for the `deep` profile on a busy machine."""
 
 EXAMPLES = 5_000 if os.environ.get("HYPOTHESIS_PROFILE") == "deep" else 300
 

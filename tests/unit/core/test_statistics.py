@@ -46,6 +46,35 @@ def test_it_stays_so_when_shares_change_and_time_passes() -> None:
     assert mean == pytest.approx(1)
 
 
+@given(
+    st.lists(st.tuples(st.floats(0.001, 0.999), st.floats(0, 3 * EPOCH_S)), min_size=1, max_size=6),
+    st.floats(0, 3 * EPOCH_S),
+)
+def test_whatever_the_shares_and_the_pace_it_is_worth_one_on_average(
+    errors: list[tuple[float, float]], rest_s: float
+) -> None:
+    mean = 0.0
+    for falls in itertools.product([0, 1], repeat=len(errors)):
+        mixture, chance = Mixture(), 1.0
+        for (share, seconds), on_new in zip(errors, falls, strict=True):
+            chance *= share if on_new else 1 - share
+            mixture = mixture.times(comparison_factors(share, on_new, 1 - on_new), seconds)
+        mean += chance * mixture.times(None, rest_s).value
+    assert mean == pytest.approx(1)
+
+
+@given(st.floats(0.001, 0.5), st.floats(0, 1), st.lists(st.integers(0, 3), min_size=1, max_size=4))
+def test_no_rate_up_to_its_own_is_worth_more_than_one(rate: float, part: float, windows: list[int]) -> None:
+    true, mean = part * rate, 0.0
+    for bad in itertools.product(*[range(answers + 1) for answers in windows]):
+        mixture, chance = Mixture(), 1.0
+        for errors, answers in zip(bad, windows, strict=True):
+            chance *= math.comb(answers, errors) * true**errors * (1 - true) ** (answers - errors)
+            mixture = mixture.times(rate_factors(rate, errors, answers), 0.7 * EPOCH_S)
+        mean += chance * mixture.value
+    assert mean <= 1 + 1e-9
+
+
 @pytest.mark.parametrize(("true", "mean"), [(0.05, pytest.approx(1)), (0.01, None)])
 def test_the_rate_test_is_worth_at_most_one_up_to_its_rate(true: float, mean: object) -> None:
     answers = 6
