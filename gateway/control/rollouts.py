@@ -52,7 +52,7 @@ from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord
 log = get_logger(room="rollouts")
 
 TICK_S: Final = 1.0
-BATCH: Final = 20
+BATCH: Final = 10
 """Rollouts that tick in one transaction: the weights of the first need not wait for the last one's judge."""
 SAVE_TICKS: Final = 10
 """All totals are stored this often: workers that live would say them again. Those that the evidence of open
