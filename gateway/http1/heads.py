@@ -158,6 +158,18 @@ class Head:
         """Take a field from llhttp while a head is read with care."""
         self._pairs.append((name, value))
 
+    def _hold(self, shape: Shape, values: tuple[bytes, ...]) -> bool:
+        """Take the fields of a head in common form. False: a blank behind a value we act on, so it is not."""
+        special = self.special
+        special.clear()
+        for name, place in shape.special:
+            special[name] = value = values[place]
+            if value[-1:] in _BLANK:
+                return False
+        self.lines, self.values = shape.lines, shape.kept(values)
+        self._block = b""
+        return True
+
     def _arrange(self, sort: Sort) -> int:
         """Sort the fields of a head that was read with care. Returns how many there were."""
         pairs, self._pairs = self._pairs, NO_PAIRS
@@ -192,5 +204,6 @@ def _picker(places: Sequence[int]) -> Callable[[Any], Any]:
     return itemgetter(*places)
 
 
+_BLANK: Final = (b" ", b"\t")
 NO_LINES: Final = Lines(())
 NO_PAIRS: Final[list[Pair]] = []

@@ -188,14 +188,10 @@ class RequestReader(Head):
         line = head[: -len(rest)]
         if not head.endswith(rest) or not self._is_line(line):
             return False
-        special = self.special
-        special.clear()
-        for name, place in shape.special:
-            special[name] = value = values[place]
-            if value[-1:] in _BLANK:
-                return False
-        self.lines, self.values = shape.lines, shape.kept(values)
-        self._block = head[len(line) + shape.leads_to + len(values[0]) : -2] if shape.leads_to else b""
+        if not self._hold(shape, values):
+            return False
+        if shape.leads_to:
+            self._block = head[len(line) + shape.leads_to + len(values[0]) : -2]
         self._check(shape.count)
         if self.is_quiet and not self.nominated and self.target[:1] == b"/":
             # An exchange acts on nothing of such a head but target and host, and changes it by `drop` alone.
@@ -423,7 +419,6 @@ class RequestReader(Head):
 
 
 NOTHING: Final[frozenset[bytes]] = frozenset()
-_BLANK: Final = (b" ", b"\t")
 _HASH: Final = ord("#")  # a number: `bytes in bytes` takes ten times as long
 _VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _LIKE_A_METHOD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+( |$)")

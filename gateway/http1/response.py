@@ -30,7 +30,6 @@ def _is_dropped(_name: bytes) -> bool:
 
 _SORT: Final = Sort(SPECIAL, ("Content-Length",), _is_dropped)
 _SHAPES: Final = _SORT.shapes
-_BLANK: Final = (b" ", b"\t")
 
 MAX_HEAD_BYTES: Final = 65_536
 MAX_FIELDS: Final = 300
@@ -120,14 +119,8 @@ class ResponseReader(Head):
         # A status line, the reason in it and all, is as long as it ought to be: nothing hides behind it.
         if len(head) != _LINE_BYTES + len(starts[0]) + len(rest) or not head.endswith(rest):
             return False
-        special = self.special
-        special.clear()
-        for name, place in shape.special:
-            special[name] = value = values[place]
-            if value[-1:] in _BLANK:
-                return False
-        self.lines, self.values = shape.lines, shape.kept(values)
-        self._block = b""
+        if not self._hold(shape, values):
+            return False
         self._check(parser.get_status_code(), shape.count, http10=head[:9] != b"HTTP/1.1 ")
         return True
 
