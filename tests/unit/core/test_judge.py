@@ -464,6 +464,7 @@ def test_failing_users_are_remembered_within_bounds_and_sampled_fairly() -> None
         trial.see(_met(trial, [rng.getrandbits(64) for _ in range(10)], on_new=False))
         assert len(trial.evidence.users.hashes) <= 8 * MAX_USERS
     assert trial.evidence.users.mask
+    assert len(msgspec.json.encode(trial.evidence)) < 20_000
     assert trial.decision.verdict != "abort"
 
 
