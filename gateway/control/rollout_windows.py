@@ -54,7 +54,7 @@ class Windows:
     def close(
         self,
         judged: Judged,
-        cohort_errors: Iterable[tuple[str, int, int, int]],
+        cohort_errors: Iterable[tuple[str, int, int, int, str]],
         *,
         seconds: float,
         usable: tuple[bool, bool],
@@ -62,7 +62,8 @@ class Windows:
     ) -> Window:
         """Return what came since the last window.
 
-        cohort_errors: (version id, stage, share, key) of users who met an error. usable: (old, new), now.
+        cohort_errors: (version id, stage, share, key, kind) of users who met an error. usable: (old, new), at
+        the end.
         """
         cells: dict[str, list[Cell]] = {self._old: [], self._new: []}
         for key, total in judged.items():
@@ -76,9 +77,9 @@ class Windows:
             if cell is not None:
                 cells[key[0]].append(cell)
         met: dict[str, list[KeyError64]] = {self._old: [], self._new: []}
-        for version, stage, share, user in cohort_errors:
+        for version, stage, share, user, kind in cohort_errors:
             if version in met:
-                met[version].append(KeyError64(stage, share, user))
+                met[version].append(KeyError64(stage, share, user, kind))
         window = Window(
             seconds=seconds,
             old=tuple(cells[self._old]),

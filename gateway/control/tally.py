@@ -154,7 +154,7 @@ class Tally:
         """Connected incarnation -> slot: whose gauges count."""
         self._services: dict[str, set[str]] = {}
         """Service -> ids of its versions that were counted."""
-        self._cohort_errors: dict[str, list[tuple[str, int, int, int]]] = {}
+        self._cohort_errors: dict[str, list[tuple[str, int, int, int, str]]] = {}
         self._serial = 0
         """Of what was stored last."""
 
@@ -239,8 +239,9 @@ class Tally:
 
     # -- cohorts
 
-    def take_cohort_errors(self, service: str) -> list[tuple[str, int, int, int]]:
-        """Return the sticky keys that met an error since the last call: (version id, stage, share, key hash).
+    def take_cohort_errors(self, service: str) -> list[tuple[str, int, int, int, str]]:
+        """Return the sticky keys that met an error since the last call: (version id, stage, share, key hash,
+        kind).
 
         A key may come more than once, from several workers: whoever judges counts it once a rollout.
         """

@@ -214,9 +214,11 @@ def observe(evidence: Evidence, window: Window, rules: Rules) -> Evidence:
     users, new_falls, old_falls = evidence.users, new.falls, old.falls
     tail_errors = new.step_errors
     if rules.sticky:
-        users, new_falls, old_falls = first_falls(users, window)
+        new_keys = [met for met in window.new_keys if rules.is_error(met.kind)]
+        old_keys = [met for met in window.old_keys if rules.is_error(met.kind)]
+        users, new_falls, old_falls = first_falls(users, new_keys, old_keys)
         if evidence.in_tail and evidence.live_stage is not None:
-            users, errors = failed_lately(users, window, evidence.live_stage)
+            users, errors = failed_lately(users, new_keys, evidence.live_stage, window.seconds)
             tail_errors = min(errors, tail_errors)
     comparison = evidence.comparison.times(
         _comparison(evidence, new_falls, old_falls, Tally(new.step_answers, tail_errors)), window.seconds

@@ -1,13 +1,14 @@
 """Sticky users who met an error: each counts once, within bounded memory."""
 
 import struct
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
 from gateway.core.tallies import Falls
-from gateway.core.window import WHOLE, KeyError64, Window
+from gateway.core.window import WHOLE, KeyError64
 
 MAX_USERS: Final = 1024
 """Failing users remembered, 8 bytes each; then a fair sample of them by hash."""
@@ -17,6 +18,8 @@ MAX_LATELY: Final = 256
 """Users remembered who failed lately; with more they are forgotten sooner, and one of many weighs little."""
 LATELY_S: Final = 60.0
 _BITS: Final = 0xFFFF_FFFF_FFFF_FFFF
+
+Met = Sequence[KeyError64]
 
 
 class Users(msgspec.Struct, frozen=True):
@@ -33,17 +36,13 @@ class Users(msgspec.Struct, frozen=True):
     """Observed seconds since they were last forgotten."""
 
 
-def first_falls(users: Users, window: Window) -> tuple[Users, Falls, Falls]:
-    """Return each sticky user's first error."""
-    if not window.new_keys and not window.old_keys:
+def first_falls(users: Users, new: Met, old: Met) -> tuple[Users, Falls, Falls]:
+    """Return each sticky user's first error on either version."""
+    if not new and not old:
         return users, [], []
     known = _unpacked(users.hashes)
-    new_falls = [
-        (met.stage, met.share / WHOLE, 1) for met in window.new_keys if _is_first(met, known, users.mask)
-    ]
-    old_falls = [
-        (met.stage, 1 - met.share / WHOLE, 1) for met in window.old_keys if _is_first(met, known, users.mask)
-    ]
+    new_falls = [(met.stage, met.share / WHOLE, 1) for met in new if _is_first(met, known, users.mask)]
+    old_falls = [(met.stage, 1 - met.share / WHOLE, 1) for met in old if _is_first(met, known, users.mask)]
     if not new_falls and not old_falls:
         return users, [], []
     mask = users.mask
@@ -54,16 +53,16 @@ def first_falls(users: Users, window: Window) -> tuple[Users, Falls, Falls]:
     return replace(users, hashes=_packed(known), mask=mask, on_new=on_new), new_falls, old_falls
 
 
-def failed_lately(users: Users, window: Window, live_stage: int) -> tuple[Users, int]:
+def failed_lately(users: Users, new: Met, live_stage: int, seconds: float) -> tuple[Users, int]:
     """Return how many of the new version's errors since `live_stage` count as a rate: one a minute of a user.
 
     Where there is no old version to compare users with, their rates are compared; one user who tries again
     and again would pass for many.
     """
-    lately, lately_s, errors = users.lately, users.lately_s + window.seconds, 0
-    if window.new_keys:
+    lately, lately_s, errors = users.lately, users.lately_s + seconds, 0
+    if new:
         known = _unpacked(lately)
-        for met in window.new_keys:
+        for met in new:
             if met.stage < live_stage or met.key & _BITS in known:
                 continue
             if len(known) >= MAX_LATELY:

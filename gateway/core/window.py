@@ -70,6 +70,8 @@ class KeyError64(msgspec.Struct, frozen=True, array_like=True):
     stage: int
     share: int
     key: int
+    kind: str = "500"
+    """As in `Cell.errors`."""
 
 
 class Window(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -60,8 +60,8 @@ class VersionCounts:
         """Of those, tunnels and event streams."""
         self.judged: dict[tuple[int, int], JudgedCounts] = {}
         """(stage, share in hundredths of a percent) -> evidence."""
-        self.cohort_errors: list[tuple[int, int, int]] = []
-        """Sticky services: (stage, share, 64-bit key hash) of errors not yet sent; bounded."""
+        self.cohort_errors: list[tuple[int, int, int, str]] = []
+        """Sticky services: (stage, share, 64-bit key hash, kind) of errors not yet sent; bounded."""
         self.dirty = True
 
     def request(self, method: str, status: int, latency_us: int) -> None:
@@ -141,7 +141,7 @@ class VersionTotals(msgspec.Struct, frozen=True, array_like=True):
     in_flight: int
     streams: int
     judged: list[JudgedTotals]
-    cohort_errors: list[tuple[int, int, int]] = []
+    cohort_errors: list[tuple[int, int, int, str]] = []
 
 
 def totals_of(counts: VersionCounts) -> VersionTotals:

@@ -165,10 +165,8 @@ class Ledger:
             return
         latency_us = self.answered_us if outcome == ANSWERED else int((now - self.began) * 1e6)
         counts.judge(self.stage, self.share, kind, latency_us)
-        if kind is None or self.key is None or kind[0] == "4":
-            return  # only a user's first error is compared: a 404 on the first visit must not stand for all
-        if len(counts.cohort_errors) < MAX_COHORT_ERRORS:
-            counts.cohort_errors.append((self.stage, self.share, service.key_number(self.key)))
+        if kind is not None and self.key is not None and len(counts.cohort_errors) < MAX_COHORT_ERRORS:
+            counts.cohort_errors.append((self.stage, self.share, service.key_number(self.key), kind))
 
     def forget(self) -> None:
         """Let go of the request, and of its place at the gate."""

@@ -223,7 +223,7 @@ class _Counts:
     def judged(self, service: str) -> dict[tuple[str, int, int], Any]:
         return {}
 
-    def take_cohort_errors(self, service: str) -> list[tuple[str, int, int, int]]:
+    def take_cohort_errors(self, service: str) -> list[tuple[str, int, int, int, str]]:
         return []
 
     def part(self, service: str) -> Part:

@@ -147,11 +147,17 @@ def test_asking_changes_nothing() -> None:
 
 def test_errors_of_sticky_keys_are_taken_once() -> None:
     tally = Tally()
-    tally.on_counts(0, "a", counts(totals(cohort_errors=[(1, 1000, 77)])))
+    tally.on_counts(0, "a", counts(totals(cohort_errors=[(1, 1000, 77, "500")])))
     tally.on_counts(
-        1, "b", counts(totals(cohort_errors=[(1, 1000, 77)]), totals(V2, cohort_errors=[(2, 1, 78)]))
+        1,
+        "b",
+        counts(totals(cohort_errors=[(1, 1000, 77, "500")]), totals(V2, cohort_errors=[(2, 1, 78, "500")])),
     )
-    assert tally.take_cohort_errors("auth") == [(V1, 1, 1000, 77), (V1, 1, 1000, 77), (V2, 2, 1, 78)]
+    assert tally.take_cohort_errors("auth") == [
+        (V1, 1, 1000, 77, "500"),
+        (V1, 1, 1000, 77, "500"),
+        (V2, 2, 1, 78, "500"),
+    ]
     assert tally.take_cohort_errors("auth") == []
 
 
@@ -159,7 +165,7 @@ def test_errors_of_sticky_keys_nobody_takes_are_bounded(monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "MAX_COHORT_ERRORS", 3)
     tally = Tally()
     for _ in range(4):
-        tally.on_counts(0, "a", counts(totals(cohort_errors=[(1, 1000, 1), (1, 1000, 2)])))
+        tally.on_counts(0, "a", counts(totals(cohort_errors=[(1, 1000, 1, "500"), (1, 1000, 2, "500")])))
     assert len(tally.take_cohort_errors("auth")) == 3
 
 

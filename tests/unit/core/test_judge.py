@@ -415,6 +415,17 @@ def test_a_sticky_users_first_error_stands_for_all_of_that_users() -> None:
     assert trial.decision.verdict == "hold"
 
 
+def test_an_error_that_does_not_count_spends_no_users_first() -> None:
+    trial = Trial(sticky=True)
+    for user in range(20):
+        met = KeyError64(trial.stage, 1000, user, "404")
+        trial.see(Window(seconds=1.0, new=(Cell(trial.stage, 1000, 3, {"404": 3}),), new_keys=(met,) * 3))
+    assert trial.evidence.users.on_new == 0
+    for user in range(20):
+        trial.see(_met(trial, [user], on_new=True))
+    assert trial.decision.verdict == "abort"
+
+
 def test_many_users_failing_on_the_new_version_abort() -> None:
     trial = Trial(sticky=True)
     for user in range(0, 30, 3):

@@ -32,9 +32,9 @@ def test_totals_hold_everything_that_was_counted() -> None:
 
 def test_sending_totals_forgets_nothing_but_the_keys_handed_over() -> None:
     counts = counted()
-    counts.cohort_errors.append((3, 1000, 77))
+    counts.cohort_errors.append((3, 1000, 77, "500"))
     first, second = totals_of(counts), totals_of(counts)
-    assert first.cohort_errors == [(3, 1000, 77)]
+    assert first.cohort_errors == [(3, 1000, 77, "500")]
     assert second.cohort_errors == []
     assert (first.requests, first.judged) == (second.requests, second.judged)
 
