@@ -79,6 +79,8 @@ class RetryBudget:
     __slots__ = (
         "_floor",
         "_floor_per_s",
+        "_next_at",
+        "_now",
         "_percent",
         "_requests",
         "_retries",
@@ -92,6 +94,10 @@ class RetryBudget:
         self._floor_per_s = min_per_second * WHOLE // max(workers, 1)
         self._floor = max(self._floor_per_s, WHOLE if min_per_second else 0)
         self._second = 0
+        self._next_at = 1.0
+        """When that second is over."""
+        self._now = 0
+        """Requests of that second, not in the ring yet."""
         self._requests = [0] * WINDOW_S
         self._retries = [0] * WINDOW_S
         self._window = 0
@@ -101,20 +107,17 @@ class RetryBudget:
 
     def on_request(self, now: float) -> None:
         """Earn: a client's request has come in."""
-        second = int(now)
-        if second != self._second:
-            self._roll(second)
-        self._requests[second % WINDOW_S] += 1
-        self._window += 1
+        if now >= self._next_at:
+            self._roll(int(now))
+        self._now += 1
 
     def take(self, now: float) -> bool:
         """Spend one retry if there is one."""
-        second = int(now)
-        if second != self._second:
-            self._roll(second)
-        if (self._spent + 1) * WHOLE <= self._percent * self._window:
+        if now >= self._next_at:
+            self._roll(int(now))
+        if (self._spent + 1) * WHOLE <= self._percent * (self._window + self._now):
             self._spent += 1
-            self._retries[second % WINDOW_S] += 1
+            self._retries[self._second % WINDOW_S] += 1
             return True
         if self._floor >= WHOLE:
             self._floor -= WHOLE
@@ -124,11 +127,15 @@ class RetryBudget:
     def _roll(self, second: int) -> None:
         """Forget the seconds that have left the window, and earn the floor of those that came."""
         passed = second - self._second
+        self._requests[self._second % WINDOW_S] += self._now
+        self._window += self._now
+        self._now = 0
         for stale in range(self._second + 1, self._second + 1 + min(passed, WINDOW_S)):
             index = stale % WINDOW_S
             self._window -= self._requests[index]
             self._spent -= self._retries[index]
             self._requests[index] = self._retries[index] = 0
         self._second = second
+        self._next_at = second + 1.0
         # Whole retries of earlier seconds are lost, what is left of one is kept: 2.5 a second is five in two.
         self._floor = min(self._floor + passed * self._floor_per_s, self._floor_per_s + WHOLE - 1)

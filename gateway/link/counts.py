@@ -26,10 +26,27 @@ class JudgedCounts:
         self.latency: list[int] = [0] * BUCKETS
 
 
+class _Plain:
+    """Plain answers alike in all that is counted by: see `VersionCounts.answer`."""
+
+    __slots__ = ("answers", "buckets", "latency_us", "method", "share", "stage", "status")
+
+    def __init__(self, method: str, status: int, stage: int, share: int) -> None:
+        self.method = method
+        self.status = status
+        self.stage = stage
+        self.share = share
+        self.answers = 0
+        self.latency_us = 0
+        self.buckets: dict[int, int] = {}
+
+
 class VersionCounts:
     """Everything counted about one version in one worker. Outlives table swaps."""
 
     __slots__ = (
+        "_last",
+        "_plain",
         "attempts",
         "cohort_errors",
         "dirty",
@@ -63,6 +80,9 @@ class VersionCounts:
         self.cohort_errors: list[tuple[int, int, int, str]] = []
         """Sticky services: (stage, share, 64-bit key hash, kind) of errors not yet sent; bounded."""
         self.dirty = True
+        self._plain: dict[tuple[str, int, int, int], _Plain] = {}
+        """Answers not yet added to the above."""
+        self._last = _Plain("", 0, 0, 0)
 
     def request(self, method: str, status: int, latency_us: int) -> None:
         """Count an exchange this version answered, and how long its client waited for the head."""
@@ -85,11 +105,7 @@ class VersionCounts:
         stage: the service's when the version was chosen. share: hundredths of a percent of traffic that
         version had in this worker then. error: None for a good answer, else its kind.
         """
-        counts = self.judged.get((stage, share))
-        if counts is None:
-            counts = self.judged[(stage, share)] = JudgedCounts()
-            if len(self.judged) > 64:
-                del self.judged[next(iter(self.judged))]
+        counts = self._judged_of(stage, share)
         counts.answers += 1
         if error is not None:
             counts.errors[error] = counts.errors.get(error, 0) + 1
@@ -99,22 +115,48 @@ class VersionCounts:
     def answer(self, method: str, status: int, latency_us: int, stage: int, share: int) -> None:
         """Count what nearly every exchange is: a first attempt, chosen by the split, and well answered.
 
-        The same as `request`, `attempt` and `judge` together, for a third of their price.
+        The same as `request`, `attempt` and `judge` together, at a fraction of the price; `fold` adds it up.
         """
-        key = (method, status)
-        requests, attempts = self.requests, self.attempts
-        requests[key] = requests.get(key, 0) + 1
-        attempts[ANSWERED] = attempts.get(ANSWERED, 0) + 1
+        plain = self._last
+        if plain.status != status or plain.share != share or plain.stage != stage or plain.method != method:
+            plain = self._plain_of(method, status, stage, share)
+        plain.answers += 1
+        plain.latency_us += latency_us
         bucket = bucket_of(latency_us)
-        self.latency[bucket] += 1
-        self.latency_us += latency_us
-        judged = self.judged.get((stage, share))
-        if judged is None:
-            self.judge(stage, share, None, latency_us)
-            return
-        judged.answers += 1
-        judged.latency[bucket] += 1
+        buckets = plain.buckets
+        buckets[bucket] = buckets.get(bucket, 0) + 1
         self.dirty = True
+
+    def fold(self) -> None:
+        """Add what `answer` has counted to everything else."""
+        for key, plain in self._plain.items():
+            method, status, stage, share = key
+            self.requests[method, status] = self.requests.get((method, status), 0) + plain.answers
+            self.attempts[ANSWERED] = self.attempts.get(ANSWERED, 0) + plain.answers
+            self.latency_us += plain.latency_us
+            judged = self._judged_of(stage, share)
+            judged.answers += plain.answers
+            for bucket, count in plain.buckets.items():
+                self.latency[bucket] += count
+                judged.latency[bucket] += count
+        self._plain.clear()
+        self._last = _Plain("", 0, 0, 0)
+
+    def _plain_of(self, method: str, status: int, stage: int, share: int) -> _Plain:
+        key = (method, status, stage, share)
+        plain = self._plain.get(key)
+        if plain is None:
+            plain = self._plain[key] = _Plain(method, status, stage, share)
+        self._last = plain
+        return plain
+
+    def _judged_of(self, stage: int, share: int) -> JudgedCounts:
+        counts = self.judged.get((stage, share))
+        if counts is None:
+            counts = self.judged[(stage, share)] = JudgedCounts()
+            if len(self.judged) > 64:
+                del self.judged[next(iter(self.judged))]
+        return counts
 
 
 class JudgedTotals(msgspec.Struct, frozen=True, array_like=True):
@@ -146,6 +188,7 @@ class VersionTotals(msgspec.Struct, frozen=True, array_like=True):
 
 def totals_of(counts: VersionCounts) -> VersionTotals:
     """Return what `counts` holds now, to send; forgets nothing but the cohort errors handed over."""
+    counts.fold()
     cohort_errors, counts.cohort_errors = counts.cohort_errors, []
     return VersionTotals(
         service=counts.service,

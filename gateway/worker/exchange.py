@@ -360,7 +360,7 @@ class Exchange(Endings):
         assert upstream is not None
         assert endpoint is not None
         self.upstream = None
-        if client.body_missing or not upstream.writable:
+        if not upstream.writable or (self.request.length and client.body_missing):
             upstream.close()  # the rest of the upload must not be taken for, or wait before, another request
         else:
             if not client.writable:

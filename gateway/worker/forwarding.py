@@ -44,16 +44,12 @@ class RequestIds:
     """Ids for requests that bring none: a random part per process, and a count."""
 
     def __init__(self) -> None:
-        self._prefix = os.urandom(8).hex().encode()
-        self._line = b"X-Request-ID: " + self._prefix
-        self._next = itertools.count(1).__next__
+        self.prefix = os.urandom(8).hex().encode()
+        self.count = itertools.count(1).__next__
+        """The next one: an id is `prefix` and eight hexadecimal digits of it."""
 
     def __call__(self) -> bytes:
-        return b"%b%08x" % (self._prefix, self._next())
-
-    def last_line(self) -> bytes:
-        """Return a new id as the last field of a head, and the head's end."""
-        return b"%b%08x\r\n\r\n" % (self._line, self._next())
+        return b"%b%08x" % (self.prefix, self.count())
 
 
 class Forwarder:
@@ -63,6 +59,7 @@ class Forwarder:
         "_address",
         "_block",
         "_block_host",
+        "_count",
         "_for",
         "_ids",
         "_is_trusted",
@@ -81,6 +78,7 @@ class Forwarder:
         self._port = port
         self._is_trusted = is_trusted
         self._ids = ids
+        self._count = ids.count
         self._block_host: bytes | None = None
         self._block = b""
         """What is said of every request for `_block_host` that says nothing of the kind itself."""
@@ -92,12 +90,13 @@ class Forwarder:
     def head(self, request: RequestReader, route: Route | None, authority: bytes) -> bytes:
         """Return the head to send. authority: the Host of a request without one (HTTP/1.0)."""
         if request.serial != self._start_serial or route is not self._start_route:
-            self._start = self._start_of(request, route, authority)
+            start = self._start_of(request, route, authority)
             # Used again only if it depends on nothing but the target, the fields passed on, and the host.
             self._start_serial, self._start_route = (request.serial if request.is_quiet else -1), route
             if not request.is_quiet:
-                return b"".join((self._start, *self._special(request)))
-        return self._start + self._ids.last_line()
+                return b"".join((start, *self._special(request)))
+            self._start = b"%bX-Request-ID: %b" % (start, self._ids.prefix)
+        return b"%b%08x\r\n\r\n" % (self._start, self._count())
 
     def _start_of(self, request: RequestReader, route: Route | None, authority: bytes) -> bytes:
         """Return the head up to what differs from one request to the next."""

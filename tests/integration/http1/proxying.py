@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from gateway.core.service import RouteSettings, ServiceSettings
+from gateway.link.counts import VersionCounts
 from gateway.link.snapshot import EndpointSnap, ProxySettings, ServiceSnap, Snapshot, VersionSnap
 from gateway.worker.plane import Plane
 
@@ -133,6 +134,12 @@ class Proxy:
                 proxy=proxy or self.plane.live.proxy,
             )
         )
+
+    def counts(self, version: str) -> VersionCounts:
+        """Return what was counted of a version up to now."""
+        counts = self.plane.live.counts[version]
+        counts.fold()
+        return counts
 
     async def client(self) -> Peer:
         peer = Peer(*await asyncio.open_connection("127.0.0.1", self.port))

@@ -52,7 +52,7 @@ async def test_accepted_upgrade_becomes_a_tunnel_with_the_bytes_glued_to_the_101
         assert head.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
         assert b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" in head
         assert await client.exactly(4) == b"\x81\x02hi"
-        counts = proxy.plane.live.counts["v1"]
+        counts = proxy.counts("v1")
         assert (counts.in_flight, counts.streams) == (1, 1)
         assert proxy.plane.connections == 1
         client.send(b"echo")
@@ -90,7 +90,7 @@ async def test_draining_endpoint_finishes_what_runs_and_takes_no_more() -> None:
         proxy.apply(service(one))
         client = await proxy.client()
         client.send(GET)
-        await eventually(lambda: proxy.plane.live.counts["v1"].in_flight == 1)
+        await eventually(lambda: proxy.counts("v1").in_flight == 1)
         proxy.apply(service(draining(one), two))
         proxy.plane.drain_endpoints((one.endpoints[0].key,), 60.0)
         assert (await proxy.ask(GET)).endswith(b"ok")
@@ -155,7 +155,7 @@ async def test_a_request_that_becomes_a_stream_during_the_drain_ends_as_one() ->
     async with proxying(Upstream(script)) as proxy:
         client = await proxy.client()
         client.send(GET)
-        await eventually(lambda: proxy.plane.live.counts["v1"].in_flight == 1)
+        await eventually(lambda: proxy.counts("v1").in_flight == 1)
         proxy.plane.begin_drain(4.0)
         go.set()
         await client.until(b"1\r\na\r\n")

@@ -17,7 +17,7 @@ async def test_connect_without_a_descriptor_is_a_503_and_not_held_against_the_en
         for client in clients:  # as many failures would have opened the breaker
             client.send(GET)
             assert (await client.answer()).endswith(b"ok")
-        counts = proxy.plane.live.counts["v1"]
+        counts = proxy.counts("v1")
         assert counts.in_flight == 0
         assert "connect" not in counts.attempts
         assert not any(judged.errors for judged in counts.judged.values())

@@ -193,7 +193,7 @@ async def test_version_field_is_stripped_from_strangers_and_heeded_from_testers(
         await proxy.ask(ask)
         proxy.apply(service(version("v1", one), version("v2", two, weight=0)))
         await proxy.ask(ask)
-        assert not proxy.plane.live.counts["v2"].judged
+        assert not proxy.counts("v2").judged
     assert (len(one.seen), len(two.seen)) == (1, 1)
     assert b"version" not in (one.seen[0] + two.seen[0]).lower()
 
@@ -291,7 +291,7 @@ async def test_a_sticky_users_error_is_told_with_its_kind(status: int) -> None:
             service(version("v1", upstream, weight=100), sticky=StickySettings(by="cookie:uid"), retry=False)
         )
         await proxy.ask(b"GET / HTTP/1.1\r\nHost: h\r\nCookie: uid=7\r\n\r\n")
-        counts = proxy.plane.live.counts["v1"]
+        counts = proxy.counts("v1")
         await eventually(lambda: bool(counts.judged))
         assert next(iter(counts.judged.values())).errors == {str(status): 1}
         assert [kind for *_, kind in counts.cohort_errors] == [str(status)]

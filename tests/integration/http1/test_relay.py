@@ -88,9 +88,8 @@ async def test_traffic_is_split_by_weight_and_counted_by_version() -> None:
         for _ in range(100):
             client.send(GET)
             await client.answer()
-        counts = proxy.plane.live.counts
-        assert counts["v2"].requests == {("GET", 200): 25}
-        assert counts["v1"].attempts == {"answered": 75}
-        assert counts["v2"].judged[1, 2500].answers == 25
-        assert counts["v1"].in_flight == 0
+        assert proxy.counts("v2").requests == {("GET", 200): 25}
+        assert proxy.counts("v1").attempts == {"answered": 75}
+        assert proxy.counts("v2").judged[1, 2500].answers == 25
+        assert proxy.counts("v1").in_flight == 0
     assert (len(one.seen), len(two.seen)) == (75, 25)

@@ -87,7 +87,7 @@ async def test_bad_response_is_a_502_and_ends_its_connection(response: bytes) ->
         answer = await proxy.ask(GET)
         assert answer.startswith(b"HTTP/1.1 502 "), answer
         await eventually(lambda: bool(ended))
-        assert proxy.plane.live.counts["v1"].attempts == {"bad_response": 1}
+        assert proxy.counts("v1").attempts == {"bad_response": 1}
 
 
 BAD_CHUNKS = {
@@ -119,7 +119,7 @@ async def test_malformed_chunks_of_a_response_never_look_complete(chunks: bytes)
     async with proxying(Upstream(script)) as proxy:
         answer = await proxy.ask_to_the_end(GET)
         await eventually(lambda: bool(ended))
-        assert proxy.plane.live.counts["v1"].attempts == {"bad_response": 1}
+        assert proxy.counts("v1").attempts == {"bad_response": 1}
     assert not answer.endswith(b"0\r\n\r\n")
 
 
@@ -243,8 +243,8 @@ async def test_response_cut_midway_never_looks_complete(response: bytes, how: st
 
     async with proxying(Upstream(script)) as proxy:
         answer = await proxy.ask_to_the_end(GET)
-        await eventually(lambda: proxy.plane.live.counts["v1"].in_flight == 0)
-        counts = proxy.plane.live.counts["v1"]
+        await eventually(lambda: proxy.counts("v1").in_flight == 0)
+        counts = proxy.counts("v1")
         assert counts.attempts in ({"reset": 1}, {"bad_response": 1}, {"reset": 3})
     assert not answer.endswith(b"0\r\n\r\n")
     assert b"Content-Length: 3\r\n" not in answer
