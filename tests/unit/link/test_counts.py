@@ -1,5 +1,8 @@
 """What a worker counts, and what of it goes up."""
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from gateway.core.service import ServiceSettings
 from gateway.link.counts import VersionCounts, totals_of
 from gateway.link.snapshot import ServiceSnap, Snapshot
@@ -46,6 +49,38 @@ def test_totals_sent_do_not_change_with_what_is_counted_later() -> None:
     counts.judge(3, 1000, "reset", 100)
     assert totals.attempts["reset"] == 1
     assert totals.judged[0].errors == {"reset": 1}
+
+
+PLAIN = st.tuples(
+    st.sampled_from(["GET", "POST"]),
+    st.sampled_from([200, 204]),
+    st.integers(0, 10**9),
+    st.integers(1, 2),
+    st.sampled_from([1000, 5000]),
+)
+
+
+@given(st.lists(st.one_of(PLAIN, st.none()), max_size=40))
+def test_plain_answers_count_as_a_request_an_attempt_and_evidence(
+    answers: list[tuple[str, int, int, int, int] | None],
+) -> None:
+    """None among the answers: what was counted is reported there."""
+    short, long = VersionCounts("auth", "v1", "id-1"), VersionCounts("auth", "v1", "id-1")
+    for answer in answers:
+        if answer is None:
+            totals_of(short)
+            continue
+        method, status, latency_us, stage, share = answer
+        short.answer(method, status, latency_us, stage, share)
+        long.request(method, status, latency_us)
+        long.attempt("answered")
+        long.judge(stage, share, None, latency_us)
+    one, other = totals_of(short), totals_of(long)
+    assert sorted(one.requests) == sorted(other.requests)
+    assert (one.attempts, one.latency, one.latency_us) == (other.attempts, other.latency, other.latency_us)
+    assert {(each.stage, each.share): each for each in one.judged} == {
+        (each.stage, each.share): each for each in other.judged
+    }
 
 
 def test_evidence_is_bounded_and_the_oldest_goes_first() -> None:
