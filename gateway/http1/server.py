@@ -490,13 +490,11 @@ class ServerProtocol(asyncio.Protocol):
     def _ask_half(self) -> None:
         """Find out whether such a client is still there, if its answer has not begun."""
         half = self._half
-        if half is None or self.transport is half:
+        if half is None or self.transport is half or self._phase != _ANSWERING:
             return
-        if self._phase == _ANSWERING and not self.answer_begun:
-            self.transport = half
+        self.transport = half
+        if not self.answer_begun:
             half.start_answer()
-        elif self._phase == _ANSWERING:
-            self.transport = half
 
     def _put_transport_back(self) -> None:
         assert self._half is not None
