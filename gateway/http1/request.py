@@ -71,6 +71,7 @@ class RequestReader(Head):
 
     __slots__ = (
         "_common_bytes",
+        "_has_more",
         "_heads",
         "_intake",
         "_parser",
@@ -122,6 +123,8 @@ class RequestReader(Head):
         self.nominated: frozenset[bytes] = frozenset()
         """Lower-case options of the Connection field."""
         self._common_bytes = min(header_bytes, MAX_COMMON_BYTES)
+        self._has_more = False
+        """Whether the last data held more than a head, as the next may, too."""
         self._heads = 0
         self.held = b""
         """Part of a head whose end has not come."""
@@ -142,7 +145,10 @@ class RequestReader(Head):
             return len(data)
         if self.held:
             return self._feed_piece(data)
-        end = len(data) if data[-4:] == HEAD_END else data.find(HEAD_END) + 4
+        end = len(data)
+        if self._has_more or data[-4:] != HEAD_END:
+            end = data.find(HEAD_END) + 4
+            self._has_more = end < len(data)
         if 4 <= end <= self._common_bytes and self._is_common(data if end == len(data) else data[:end]):
             return end
         return self._feed_piece(data)
@@ -217,6 +223,7 @@ class RequestReader(Head):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             return False
         if len(intake.starts) != 1:
+            self._has_more = True
             return False
         self.method, self.target = parser.get_method(), intake.starts[0]
         self._parser = parser
