@@ -4,10 +4,12 @@ from typing import Final
 
 import msgspec
 
-from gateway.core.statistics import added, comparison_factors, wilson_interval
+from gateway.core.statistics import added, beta_cdf, comparison_factors, wilson_interval
 
 FAILING: Final = 0.05
 """An old version whose rate is above this is in trouble itself."""
+PROOF: Final = 1e-3
+"""Chance of so many errors or more at that rate, below which it is proven."""
 BROKEN: Final = 0.2
 """While its rate may be this high, too little is known of an old version over FAILING to call it well."""
 
@@ -31,10 +33,10 @@ class Tally(msgspec.Struct, frozen=True, array_like=True):
     def is_failing(self) -> bool:
         """Whether this is trouble, proven: a good version's odd errors in a few seconds are none.
 
-        A version that fails one request in 200 has five errors among some 90 requests about once in ten
-        thousand times: 5.6 %, but with an interval from 2.4 % to 12 %.
+        It is looked at each second: a version that fails one request in 200 has four errors among thirty
+        somewhere in a minute about once in five thousand times.
         """
-        return self.errors >= 4 and wilson_interval(self.errors, self.answers)[0] > FAILING
+        return self.errors > 0 and beta_cdf(FAILING, self.errors, self.answers - self.errors + 1) < PROOF
 
     @property
     def may_be_failing(self) -> bool:

@@ -240,6 +240,7 @@ def test_a_good_old_versions_unlucky_seconds_do_not_shield_a_dead_new_one() -> N
         (Tally(100, 1), False, False),
         (Tally(10, 1), False, True),  # one more among ten says nothing yet
         (Tally(90, 5), False, False),
+        (Tally(30, 4), False, True),
         (Tally(90, 20), True, True),
         (Tally(9, 4), True, True),
         (Tally(900, 120), True, True),
