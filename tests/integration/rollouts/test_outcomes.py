@@ -58,7 +58,7 @@ async def test_version_dead_behind_its_breaker_is_aborted_as_unavailable(stage: 
     assert verdict["data"]["gate"] == "unavailable"
     unusable_s = re.search(r"^The new version has been unusable for (\d+) s", verdict["reason"])
     assert unusable_s is not None
-    assert 10 <= int(unusable_s[1]) < 20  # seconds that control has seen, whatever the machine
+    assert int(unusable_s[1]) >= 10  # how soon after that is simulated in `bench judge`
 
 
 async def test_version_that_is_killed_is_aborted(stage: Stage) -> None:
