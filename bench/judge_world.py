@@ -107,8 +107,9 @@ def _span(
 ) -> Span:
     percent = scene.steps[step]
     stage, share = step + 1, percent * 100
-    new_answers = _answers(scene.per_second * percent / 100, begin, end)
-    old_answers = _answers(scene.per_second * (100 - percent) / 100, begin, end)
+    # No fewer than the errors: those of sticky users come when they come.
+    new_answers = max(_answers(scene.per_second * percent / 100, begin, end), new)
+    old_answers = max(_answers(scene.per_second * (100 - percent) / 100, begin, end), old)
     window = Window(
         seconds=float(end - begin),
         old=(Cell(stage, WHOLE - share, old_answers, {"500": old} if old else {}),) if old_answers else (),

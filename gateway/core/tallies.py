@@ -36,7 +36,8 @@ class Tally(msgspec.Struct, frozen=True, array_like=True):
         It is looked at each second: a version that fails one request in 200 has four errors among thirty
         somewhere in a minute about once in five thousand times.
         """
-        return self.errors > 0 and beta_cdf(FAILING, self.errors, self.answers - self.errors + 1) < PROOF
+        errors = min(self.errors, self.answers)
+        return errors > 0 and beta_cdf(FAILING, errors, self.answers - errors + 1) < PROOF
 
     @property
     def may_be_failing(self) -> bool:

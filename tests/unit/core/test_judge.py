@@ -244,6 +244,7 @@ def test_a_good_old_versions_unlucky_seconds_do_not_shield_a_dead_new_one() -> N
         (Tally(90, 20), True, True),
         (Tally(9, 4), True, True),
         (Tally(900, 120), True, True),
+        (Tally(0, 1), False, False),
     ],
 )
 def test_trouble_is_told_from_odd_errors(tally: Tally, is_failing: bool, may_be_failing: bool) -> None:
