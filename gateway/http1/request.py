@@ -59,6 +59,10 @@ def _is_dropped(name: bytes) -> bool:
 
 _SORT: Final = Sort(SPECIAL, (), _is_dropped)
 _SHAPES: Final = _SORT.shapes
+_INTAKE: Final = Intake()
+"""For whichever head is being read whole: that takes no time in between."""
+_IDLE_PARSERS: Final[list[httptools.HttpRequestParser]] = []
+"""The parser of the last such head, if another may follow."""
 
 
 class RequestReader(Head):
@@ -73,7 +77,6 @@ class RequestReader(Head):
         "_common_bytes",
         "_has_more",
         "_heads",
-        "_intake",
         "_parser",
         "_rest",
         "_seen",
@@ -132,9 +135,8 @@ class RequestReader(Head):
         """The last head, if it was plain; empty if it was not."""
         self._rest = b""
         """The same without its request line."""
-        self._intake: Intake | None = None
         self._parser: httptools.HttpRequestParser | None = None
-        """Of heads in common form, by way of the intake; between two messages."""
+        """While a head is read."""
 
     def feed(self, data: bytes) -> int:
         """Read a head. Returns how many bytes of `data` belong to it, or -1 while it is incomplete.
@@ -161,7 +163,7 @@ class RequestReader(Head):
 
     def rest(self) -> None:
         """Give back what is only kept for speed; the next head is read like the first."""
-        self._parser = self._intake = None
+        self._parser = None
         self._seen = self._rest = b""
         self.special = {}
         self.lines, self.values, self._block = NO_LINES, (), b""
@@ -184,8 +186,7 @@ class RequestReader(Head):
             return self._parse(line + CRLF) and self._is_only_line(head, line)
         if not self._parse(head):
             return False
-        assert self._intake is not None
-        fields = self._intake.fields
+        fields = _INTAKE.fields
         shape = _SHAPES[tuple(fields)]
         if not shape.is_common:
             return False
@@ -204,28 +205,22 @@ class RequestReader(Head):
             self._seen, self._rest = head, rest
         else:
             self._seen = self._rest = b""
-            if self.length:
-                self._parser = None  # it waits for a body
+        self._let_go(may_follow=self.keep_alive and not self.length)
         return True
 
     def _parse(self, data: bytes) -> bool:
         """Let llhttp take in all of `data`. Returns whether it found one start line and nothing to object."""
-        intake, parser = self._intake, self._parser
-        if intake is None:
-            intake = self._intake = Intake()
-        intake.fields.clear()
-        intake.starts.clear()
-        if parser is None:
-            parser = httptools.HttpRequestParser(intake)
-        self._parser = None
+        _INTAKE.fields.clear()
+        _INTAKE.starts.clear()
+        parser = _IDLE_PARSERS.pop() if _IDLE_PARSERS else httptools.HttpRequestParser(_INTAKE)
         try:
             parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             return False
-        if len(intake.starts) != 1:
+        if len(_INTAKE.starts) != 1:
             self._has_more = True
             return False
-        self.method, self.target = parser.get_method(), intake.starts[0]
+        self.method, self.target = parser.get_method(), _INTAKE.starts[0]
         self._parser = parser
         return True
 
@@ -246,7 +241,14 @@ class RequestReader(Head):
         self._locate(target, self.special[b"host"])
         self.serial += 1
         self._seen = head
+        self._let_go(may_follow=self.keep_alive)
         return True
+
+    def _let_go(self, *, may_follow: bool) -> None:
+        """Leave the parser to the next head, whoever sends it; not if it waits for a body or a close."""
+        parser, self._parser = self._parser, None
+        if may_follow and parser is not None and not _IDLE_PARSERS:
+            _IDLE_PARSERS.append(parser)
 
     # --- any other head ---------------------------------------------------------------------------
 

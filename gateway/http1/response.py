@@ -30,6 +30,8 @@ def _is_dropped(_name: bytes) -> bool:
 
 _SORT: Final = Sort(SPECIAL, ("Content-Length",), _is_dropped)
 _SHAPES: Final = _SORT.shapes
+_INTAKE: Final = Intake()
+"""For whichever head is being read whole: that takes no time in between."""
 
 MAX_HEAD_BYTES: Final = 65_536
 MAX_FIELDS: Final = 300
@@ -46,7 +48,6 @@ class ResponseReader(Head):
 
     __slots__ = (
         "_heads",
-        "_intake",
         "_parser",
         "_repeats",
         "_seen",
@@ -73,7 +74,6 @@ class ResponseReader(Head):
         """The last head: one that equals it byte for byte is not read again."""
         self._repeats = False
         """Whether the last head held a field twice (two cookies, say): the next one will too."""
-        self._intake = Intake()
         self._parser: httptools.HttpResponseParser | None = None
 
     def feed(self, data: bytes) -> int:
@@ -103,10 +103,10 @@ class ResponseReader(Head):
 
     def _is_common(self, head: bytes) -> bool:
         """Read `head` if it is in common form, as most are. False: read it with care. Raises BadResponse."""
-        fields, starts = self._intake.fields, self._intake.starts
+        fields, starts = _INTAKE.fields, _INTAKE.starts
         fields.clear()
         starts.clear()
-        parser = httptools.HttpResponseParser(self._intake)
+        parser = httptools.HttpResponseParser(_INTAKE)
         try:
             parser.feed_data(head)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
