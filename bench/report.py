@@ -62,6 +62,10 @@ def save(name: str, result: object, folder: Path = RESULTS) -> None:
     print(f"\nwritten: {path}")
 
 
+LETTER: Final = 7
+"""Pixels that a letter takes at the most, nearly always."""
+
+
 def save_bars(
     name: str,
     title: str,
@@ -78,7 +82,9 @@ def save_bars(
 
 def bars_svg(title: str, groups: Sequence[str], series: Mapping[str, Sequence[float]]) -> str:
     """Return an SVG picture of horizontal bars."""
-    top, bar, gap, left, width = 64, 16, 14, 170, 760
+    top, bar, gap = 64, 16, 14
+    left = max(170, 12 + LETTER * max(map(len, groups), default=0))
+    width = left + 590
     largest = (
         max((value for values in series.values() for value in values if value == value), default=1.0) or 1.0
     )
