@@ -11,7 +11,8 @@ from gateway.errors import DownstreamError, GatewayError
 from gateway.http1.chunked import chunk
 from gateway.http1.connections import Connections, ServerSettings
 from gateway.http1.message import CHUNK_END, CHUNKED, CRLF, has_no_body, response_head
-from gateway.http1.server import NEVER, ServerProtocol
+from gateway.http1.server import ServerProtocol
+from gateway.http1.sink import NEVER
 
 
 @dataclass(slots=True)

@@ -1,6 +1,8 @@
 """All connections of one owner: their settings, their counts, and the one timer for all their deadlines."""
 
 import asyncio
+import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -8,13 +10,17 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from gateway.errors import DownstreamError
+from gateway.errors import DownstreamError, GatewayError
 
 if TYPE_CHECKING:
     from gateway.http1.server import ServerProtocol
 
 SLICE: Final = 500
 """Connections looked at in one go: about 0.2 ms."""
+
+
+_AT_ONCE: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER: on, for no time."""
 
 
 class ServerSettings(msgspec.Struct, frozen=True):
@@ -98,3 +104,16 @@ class Connections:
 
 def _nothing(connection: "ServerProtocol", error: DownstreamError) -> None:
     """Nobody keeps a log."""
+
+
+def reset_on_close(transport: asyncio.BaseTransport) -> None:
+    """Let the close of a connection be a reset, which nobody takes for a proper end."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+
+
+def reason_label(error: GatewayError) -> str:
+    """Return the label a refusal is counted under: `bad_request`, `too_slow`, …"""
+    name = type(error).__name__
+    return "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")

@@ -1,14 +1,12 @@
 """The client's side of a connection: requests in, answers out, one exchange at a time (RFC 9112 §9.3.2)."""
 
 import asyncio
-import socket
-import struct
 from collections.abc import Callable
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 from gateway.errors import BadRequest, BodyTooLarge, ClientGone, DownstreamError, GatewayError, TooSlow
 from gateway.http1.chunked import ChunkedDecoder, ChunkError
-from gateway.http1.connections import Connections, ServerSettings
+from gateway.http1.connections import Connections, ServerSettings, reason_label, reset_on_close
 from gateway.http1.half_closed import HalfClosed
 from gateway.http1.message import (
     CONNECTION_CLOSE,
@@ -18,8 +16,8 @@ from gateway.http1.message import (
     problem_response,
 )
 from gateway.http1.request import CHUNKED_BODY, RequestReader
+from gateway.http1.sink import NEVER, Sink
 
-NEVER: Final = float("inf")
 MAX_PENDING_BYTES: Final = 65_536
 """How far a client may pipeline ahead before it is not read from any more."""
 LINGER_S: Final = 2.0
@@ -33,43 +31,12 @@ Whether such a client is gone altogether shows when it is written to, and there 
 REST_S: Final = 1.0
 """After how long an idle connection gives back the memory it can do without."""
 
-_AT_ONCE: Final = struct.pack("ii", 1, 0)
-"""SO_LINGER: on, for no time."""
-
 _HEAD: Final = 0  # between two requests, or in a head
 _BODY: Final = 1  # the sink has the head, the body is coming
 _ANSWERING: Final = 2  # the request is complete, its answer is not
 _FLUSHING: Final = 3  # the answer is complete, but the client does not read
 _LINGERING: Final = 4  # sending side closed; what still comes is thrown away
 _CLOSED: Final = 5
-
-
-class Sink(Protocol):
-    """Whoever answers a connection's requests. One request at a time; nothing is called after `on_gone`."""
-
-    def on_head(self) -> None:
-        """A request has begun; `connection.reader` describes it. If its `length` is 0 it is complete."""
-
-    def on_body(self, data: bytes) -> None:
-        """A piece of the request's content."""
-
-    def on_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
-        """The request's body is complete. Not called for a request without one."""
-
-    def on_gone(self, error: DownstreamError) -> None:
-        """The request can no longer be answered by the sink: the client left, or broke its request."""
-
-    def on_idle(self) -> None:
-        """No request has come for a while: let go of what is only kept for speed."""
-
-    def on_writable(self, *, writable: bool) -> None:
-        """The client reads too slowly (False), or has caught up (True)."""
-
-    def timeout_s(self) -> float:
-        """How long the present wait may last, from the last time `connection.deadline` was cleared."""
-
-    def on_timeout(self) -> None:
-        """That time is over."""
 
 
 class ServerProtocol(asyncio.Protocol):
@@ -511,19 +478,6 @@ class ServerProtocol(asyncio.Protocol):
         if half is not None:
             half.stop()
             self.transport = half.transport
-
-
-def reset_on_close(transport: asyncio.BaseTransport) -> None:
-    """Let the close of a connection be a reset, which nobody takes for a proper end."""
-    sock = transport.get_extra_info("socket")
-    if sock is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
-
-
-def reason_label(error: GatewayError) -> str:
-    """Return the label a refusal is counted under: `bad_request`, `too_slow`, …"""
-    name = type(error).__name__
-    return "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")
 
 
 def _nothing() -> None:

@@ -6,8 +6,8 @@ from typing import Final
 from gateway.core.retry import IDEMPOTENT
 from gateway.core.table import Endpoint, Version
 from gateway.errors import DownstreamError, Draining, GatewayError, UpstreamError
+from gateway.http1.connections import reason_label
 from gateway.http1.message import problem_response
-from gateway.http1.server import reason_label
 from gateway.worker.ledger import CLIENT_GONE, IDLE, QUEUED, Ledger
 
 RETRY_AFTER_S: Final = "1"

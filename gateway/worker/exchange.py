@@ -25,7 +25,7 @@ from gateway.http1.chunked import chunk, last_chunk
 from gateway.http1.client import UpstreamConnection
 from gateway.http1.message import response_head
 from gateway.http1.request import CHUNKED_BODY
-from gateway.http1.server import NEVER
+from gateway.http1.sink import NEVER
 from gateway.link.counts import ANSWERED
 from gateway.worker import answers, asides
 from gateway.worker.endings import Endings

@@ -10,9 +10,9 @@ from typing import Final, Literal
 from gateway.core.service import ServiceSettings
 from gateway.core.table import Endpoint, RoutingTable, Service
 from gateway.errors import ConfigError, DownstreamError
-from gateway.http1.connections import Connections, ServerSettings
+from gateway.http1.connections import Connections, ServerSettings, reason_label
 from gateway.http1.message import problem
-from gateway.http1.server import ServerProtocol, reason_label
+from gateway.http1.server import ServerProtocol
 from gateway.link.messages import EndpointLoad
 from gateway.link.snapshot import ProxySettings
 from gateway.worker.access_log import AccessLog

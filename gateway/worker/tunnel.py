@@ -10,7 +10,7 @@ import enum
 from collections.abc import Callable
 from typing import Final
 
-from gateway.http1.server import reset_on_close
+from gateway.http1.connections import reset_on_close
 from gateway.worker.frames import GOING_AWAY, FrameFollower, close_frame
 
 CLOSE_S: Final = 5.0

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from gateway.errors import DownstreamError
 from gateway.http1.connections import Connections, ServerSettings
 from gateway.http1.message import response_head
-from gateway.http1.server import NEVER, ServerProtocol
+from gateway.http1.server import ServerProtocol
+from gateway.http1.sink import NEVER
 
 
 class Wire(asyncio.Transport):

@@ -1,0 +1,36 @@
+"""What a client's connection asks of whoever answers its requests."""
+
+from typing import Final, Protocol
+
+from gateway.errors import DownstreamError
+
+NEVER: Final = float("inf")
+"""Seconds: a wait without a bound."""
+
+
+class Sink(Protocol):
+    """Whoever answers a connection's requests. One request at a time; nothing is called after `on_gone`."""
+
+    def on_head(self) -> None:
+        """A request has begun; `connection.reader` describes it. If its `length` is 0 it is complete."""
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of the request's content."""
+
+    def on_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
+        """The request's body is complete. Not called for a request without one."""
+
+    def on_gone(self, error: DownstreamError) -> None:
+        """The request can no longer be answered by the sink: the client left, or broke its request."""
+
+    def on_idle(self) -> None:
+        """No request has come for a while: let go of what is only kept for speed."""
+
+    def on_writable(self, *, writable: bool) -> None:
+        """The client reads too slowly (False), or has caught up (True)."""
+
+    def timeout_s(self) -> float:
+        """How long the present wait may last, from the last time `connection.deadline` was cleared."""
+
+    def on_timeout(self) -> None:
+        """That time is over."""
