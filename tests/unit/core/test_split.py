@@ -62,6 +62,16 @@ def test_a_hundred_versions_split_as_one_does(size: int) -> None:
     assert [places[index] for index in range(size)] == [2 * each for each in weights]
 
 
+def calls_of_a_cycle(weights: list[int], rounds: int) -> list[Counter[int]]:
+    """Return, for each call of a cycle as long as the round, how often each version took it."""
+    draw = split(weights, seed="cycle")
+    calls = [Counter[int]() for _ in range(sum(weights) // math.gcd(*weights))]
+    for _ in range(rounds):
+        for call in calls:
+            call[next(draw)] += 1
+    return calls
+
+
 @pytest.mark.parametrize(
     "weights",
     [[90, 10], [99, 1], [1, 1], [70, 20, 10], [50, 30, 20], [60, 33, 7], [34, 33, 33], [98, 1, 1], [1, 1, 1]],
@@ -69,12 +79,8 @@ def test_a_hundred_versions_split_as_one_does(size: int) -> None:
 )
 def test_a_client_in_step_with_the_round_sees_each_call_split_by_the_weights(weights: list[int]) -> None:
     """Guards against a fixed order: one call of a cycle would always be one version's."""
-    total, rounds = sum(weights) // math.gcd(*weights), 3_000
-    draw = split(weights, seed="cycle")
-    calls = [Counter[int]() for _ in range(total)]
-    for _ in range(rounds):
-        for call in calls:
-            call[next(draw)] += 1
+    rounds = 3_000
+    calls = calls_of_a_cycle(weights, rounds)
     for index, weight in enumerate(weights):
         share = weight / sum(weights)
         deviation = math.sqrt(share * (1 - share) / rounds)
@@ -86,12 +92,8 @@ def test_a_client_in_step_with_the_round_sees_each_call_split_by_the_weights(wei
 def test_with_several_versions_each_call_of_a_cycle_is_split_nearly_by_the_weights(
     weights: list[int],
 ) -> None:
-    total, rounds = sum(weights) // math.gcd(*weights), 600
-    draw = split(weights, seed="cycle")
-    calls = [Counter[int]() for _ in range(total)]
-    for _ in range(rounds):
-        for call in calls:
-            call[next(draw)] += 1
+    rounds = 600
+    calls = calls_of_a_cycle(weights, rounds)
     for index, weight in enumerate(weights):
         share = weight / sum(weights)
         for call in calls:
@@ -100,12 +102,8 @@ def test_with_several_versions_each_call_of_a_cycle_is_split_nearly_by_the_weigh
 
 @pytest.mark.parametrize("weights", [[60, *[5] * 8], [20, 15, 13, 11, 9, 8, 8, 6, 5, 5], [1] * 20], ids=str)
 def test_shuffled_turns_leave_no_call_of_a_cycle_to_one_version(weights: list[int]) -> None:
-    total, rounds = sum(weights) // math.gcd(*weights), 400
-    draw = split(weights, seed="cycle")
-    calls = [Counter[int]() for _ in range(total)]
-    for _ in range(rounds):
-        for call in calls:
-            call[next(draw)] += 1
+    rounds = 400
+    calls = calls_of_a_cycle(weights, rounds)
     for index, weight in enumerate(weights):
         for call in calls:
             assert abs(call[index] / rounds - weight / sum(weights)) < 0.3
