@@ -46,9 +46,7 @@ def main(arguments: list[str]) -> int:
         "p99_ms": report.quantile(known_ms, 0.99),
         "max_ms": known_ms[-1],
     }
-    rows = [[name.replace("_", " "), f"{value:.3g}"] for name, value in found.items()]
-    print(report.table(["what", "measured"], rows))
-    report.save("breakers", found)
+    report.save_facts("breakers", found)
     return 0
 
 

@@ -12,6 +12,8 @@ from xml.sax.saxutils import escape
 RESULTS: Final = Path("bench/results")
 FONT: Final = 'font-family="sans-serif" font-size="12"'
 BAR_COLOURS: Final = ("#2f6fb2", "#b2502f", "#3f9a5c", "#8a5cb0")
+LETTER: Final = 7
+"""Pixels that a letter takes at the most, nearly always."""
 
 
 def median(values: Sequence[float]) -> float:
@@ -54,16 +56,19 @@ def machine() -> dict[str, str | int]:
     }
 
 
+def save_facts(name: str, facts: Mapping[str, float]) -> None:
+    """Print single measurements as a table, and write them to NAME.json. Their keys end in the unit."""
+    rows = [[what.replace("_", " "), f"{value:.5g}"] for what, value in facts.items()]
+    print(table(["what", "measured"], rows))
+    save(name, facts)
+
+
 def save(name: str, result: object, folder: Path = RESULTS) -> None:
     """Write `result` as NAME.json, with the machine it was measured on, and say where."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     path.write_text(json.dumps({"machine": machine(), "result": result}, indent=2) + "\n")
     print(f"\nwritten: {path}")
-
-
-LETTER: Final = 7
-"""Pixels that a letter takes at the most, nearly always."""
 
 
 def save_bars(

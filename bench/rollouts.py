@@ -45,9 +45,7 @@ def main(arguments: list[str]) -> int:
         "live_p99_ms": report.quantile(live_ms, 0.99),
         "lost": lost,
     }
-    rows = [[name.replace("_", " "), f"{value:.6g}"] for name, value in found.items()]
-    print(report.table(["what", "measured"], rows))
-    report.save("rollouts", found)
+    report.save_facts("rollouts", found)
     return 0 if live_ms and lost == 0 else 1
 
 
