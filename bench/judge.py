@@ -20,7 +20,7 @@ import msgspec
 from bench import report
 from bench.judge_rules import RULES, stop_times
 from bench.judge_world import BASE, Rates, Scene, spans
-from gateway.core.statistics import beta_cdf
+from gateway.core.judge.statistics import beta_cdf
 
 STEPPED: Final = ((10, 50, 100), (10, 50, 95, 100))
 MINUTE: Final = 60

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from bench.judge_world import Scene, Span
-from gateway.core.evidence import Evidence, Rules, begin_step, observe, step_live
-from gateway.core.judge import weigh
+from gateway.core.judge.evidence import Evidence, Rules, begin_step, observe, step_live
+from gateway.core.judge.judge import weigh
 
 FLAGGER_SUCCESS: Final = 0.99
 FLAGGER_THRESHOLD: Final = 3

@@ -13,8 +13,8 @@ from typing import Final
 
 import msgspec
 
-from gateway.core.tallies import Tally
-from gateway.core.window import WHOLE, Cell, KeyError64, Window
+from gateway.core.judge.tallies import Tally
+from gateway.core.judge.window import WHOLE, Cell, KeyError64, Window
 
 BASE: Final = 0.005
 """How often a good version fails."""

@@ -17,7 +17,7 @@ from typing import Final
 
 from bench import report
 from bench.proxy import BROWSER_FIELDS
-from gateway.core.service import RouteSettings, ServiceSettings
+from gateway.core.routing.service import RouteSettings, ServiceSettings
 from gateway.http1.client import UpstreamConnection
 from gateway.link.snapshot import EndpointSnap, ProxySettings, ServiceSnap, Snapshot, VersionSnap
 from gateway.worker.plane import Plane

@@ -15,11 +15,11 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from gateway.core.limits import Limits, Millis, Timeouts
-from gateway.core.secrets import hidden
-from gateway.core.service import Name, ServiceSettings
-from gateway.core.settings import Settings
-from gateway.core.targets import Listener, TargetRules, parse_target, parse_url
+from gateway.core.routing.service import Name, ServiceSettings
+from gateway.core.settings.base import Settings
+from gateway.core.settings.limits import Limits, Millis, Timeouts
+from gateway.core.settings.secrets import hidden
+from gateway.core.settings.targets import Listener, TargetRules, parse_target, parse_url
 from gateway.errors import ConfigError, GatewayError
 
 SEARCH: Final = (Path("config/gateway.toml"), Path("/etc/gateway/gateway.toml"))

@@ -2,5 +2,5 @@
 
 This room knows HTTP, tokens, roles, the route table, the exposition of metrics and the dashboard. It must
 not know a rule of a rollout, a line of SQL or a worker: a handler parses, calls one function of
-`control.actions`, encodes.
+`actions`, encodes.
 """

@@ -4,10 +4,10 @@ from typing import Final
 
 import msgspec
 
+from gateway.actions.problems import Problem
 from gateway.admin.auth import Unauthorized
 from gateway.admin.call import Reply
 from gateway.admin.schemas import FieldProblem, ProblemView
-from gateway.control.problems import Problem
 from gateway.errors import GatewayError, StaleEpoch
 from gateway.http1.app import Response
 

@@ -14,10 +14,10 @@ from typing import Final
 
 import msgspec
 
+from gateway.actions.access import ROLES, Actor
+from gateway.actions.problems import Problem
+from gateway.actions.tokens import digest, new_token, record_of
 from gateway.admin.ratelimit import SlidingWindow
-from gateway.control.actions_common import ROLES, Actor
-from gateway.control.problems import Problem
-from gateway.control.tokens import digest, new_token, record_of
 from gateway.errors import StoreError
 from gateway.log import get_logger
 from gateway.store.api import Store

@@ -6,14 +6,14 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
+from gateway.actions.access import Actor, etag
+from gateway.actions.actions import Actions
+from gateway.actions.problems import FieldError, Problem
 from gateway.admin.parse import NoBody
 from gateway.admin.queries import PageQuery
 from gateway.admin.ratelimit import Budget
 from gateway.admin.schemas import Listing, view
-from gateway.control.actions import Actions
-from gateway.control.actions_common import Actor, etag
-from gateway.control.problems import FieldError, Problem
-from gateway.core.settings import Settings
+from gateway.core.settings.base import Settings
 from gateway.store.api import Page
 from gateway.store.records import Role
 

@@ -18,10 +18,10 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
-from gateway.control.catalog import Catalog
-from gateway.control.hub import Hub
+from gateway.control.catalog.catalog import Catalog
+from gateway.control.processes.hub import Hub
 from gateway.control.tally import Tally
-from gateway.core.window import BUCKETS, bucket_upper_us
+from gateway.core.judge.window import BUCKETS, bucket_upper_us
 from gateway.store.api import Store
 from gateway.store.records import DeploymentRecord, VersionRecord
 

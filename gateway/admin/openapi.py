@@ -11,7 +11,7 @@ from gateway import __version__
 from gateway.admin.call import BASE, NoQuery, Route
 from gateway.admin.routes import EVENTS, ROUTES
 from gateway.admin.schemas import ProblemView
-from gateway.core.settings import Settings
+from gateway.core.settings.base import Settings
 
 REF: Final = "#/components/schemas/{name}"
 REFUSALS: Final = {

@@ -6,9 +6,9 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from gateway.control import bodies
-from gateway.control.problems import FieldError, Problem, malformed
-from gateway.core.settings import Settings
+from gateway.actions import bodies
+from gateway.actions.problems import FieldError, Problem, malformed
+from gateway.core.settings.base import Settings
 
 T = TypeVar("T")
 

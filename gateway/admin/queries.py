@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from gateway.core.settings import Settings
+from gateway.core.settings.base import Settings
 from gateway.store.records import DeploymentStatus
 
 Limit = Annotated[int, Meta(ge=1, le=200)]

@@ -6,6 +6,9 @@ Dispatch, role checks and the OpenAPI document are all read off it.
 from typing import Any, Final
 from urllib.parse import unquote
 
+from gateway.actions import bodies
+from gateway.actions.problems import Problem
+from gateway.actions.reports import ServiceHealth, ServiceStats
 from gateway.admin.call import Route
 from gateway.admin.calls import deployments, gateway, services, versions
 from gateway.admin.queries import (
@@ -32,9 +35,6 @@ from gateway.admin.schemas import (
     VersionView,
     WhatIfView,
 )
-from gateway.control import bodies
-from gateway.control.actions_reports import ServiceHealth, ServiceStats
-from gateway.control.problems import Problem
 
 EVENTS: Final = Route(
     "GET", "events", "viewer", "event.list", gateway.events,

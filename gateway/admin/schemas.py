@@ -10,9 +10,9 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from gateway.core.judge import Decision
-from gateway.core.service import ServiceSettings
-from gateway.core.smoke import SmokeSettings
+from gateway.core.judge.judge import Decision
+from gateway.core.routing.service import ServiceSettings
+from gateway.core.settings.smoke import SmokeSettings
 from gateway.store.records import CircuitState, DeploymentStatus, HealthStatus, Role, Strategy, VersionStatus
 
 V = TypeVar("V", bound=msgspec.Struct)

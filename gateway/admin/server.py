@@ -8,6 +8,9 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, Protocol
 
 from gateway import __version__
+from gateway.actions.access import Actor
+from gateway.actions.actions import Actions
+from gateway.actions.problems import Problem
 from gateway.admin import openapi
 from gateway.admin.answers import JSON, MethodRefused, answer, refusal
 from gateway.admin.auth import Authenticator, allows
@@ -19,17 +22,14 @@ from gateway.admin.ratelimit import RateLimiter
 from gateway.admin.routes import EVENTS, ROUTES, Methods, Table
 from gateway.admin.site import Site
 from gateway.admin.sse import EventFeed
-from gateway.control.actions import Actions
-from gateway.control.actions_common import Actor
-from gateway.control.catalog import Catalog
-from gateway.control.hub import Hub
-from gateway.control.problems import Problem
+from gateway.control.catalog.catalog import Catalog
+from gateway.control.processes.hub import Hub
 from gateway.control.tally import Tally
 from gateway.errors import GatewayError
 from gateway.http1.app import App, Request, Response
-from gateway.http1.capacity import Capacity
 from gateway.http1.connections import Connections
-from gateway.http1.listener import Listener
+from gateway.net.capacity import Capacity
+from gateway.net.listener import Listener
 from gateway.store.api import Store
 
 CONNECTIONS: Final = 512

@@ -3,8 +3,8 @@
 import msgspec
 
 from gateway.admin.schemas import DeploymentView
-from gateway.core.rollout import Paused, Phase, Rollout
-from gateway.core.secrets import hidden
+from gateway.core.rollout.rollout import Paused, Phase, Rollout
+from gateway.core.settings.secrets import hidden
 from gateway.store.records import DeploymentRecord
 
 CLOCKED = frozenset({Phase.STEPPING, Phase.BAKING, Phase.PAUSED, Phase.CONFIRM_PROMOTE})

@@ -60,7 +60,7 @@ def serve(
     config_path: str | None, listen: str | None, admin: str | None, store: str | None, workers: int | None
 ) -> int:
     """Run the gateway until SIGTERM."""
-    from gateway import serve as control
+    from gateway.serve import process as control
 
     given = {"listen.address": listen, "admin.address": admin, "store.url": store, "workers": workers}
     overrides = {key: value for key, value in given.items() if value is not None}
@@ -76,7 +76,7 @@ def serve(
 @click.option("--config", "config_path", type=click.Path(dir_okay=False), help="Configuration file (TOML).")
 def check(config_path: str | None) -> int:
     """Check a configuration file: exit code 0, or 2 with the path of the first wrong key."""
-    from gateway import loading
+    from gateway.serve import loading
 
     try:
         settings = loading.load(config_path)

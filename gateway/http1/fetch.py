@@ -26,7 +26,7 @@ from gateway.errors import (
     UpstreamTimeout,
 )
 from gateway.http1.client import OUR_FAULT
-from gateway.http1.tls import default_upstream_context
+from gateway.net.tls import default_upstream_context
 
 HEAD_BYTES: Final = 65_536
 """How much an answer may hold that is not body, in one piece: a head, or chunk extensions, or trailers."""

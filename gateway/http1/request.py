@@ -15,7 +15,7 @@ from gateway.errors import (
 )
 from gateway.http1.heads import MAX_COMMON_BYTES, NO_LINES, Head, Intake, Sort
 from gateway.http1.message import CRLF, HEAD_END, MAX_LENGTH, options_of
-from gateway.http1.path import host_of, normal_path, split_absolute
+from gateway.http1.target import host_of, normal_path, split_absolute
 
 SPECIAL: Final = (
     "Connection",

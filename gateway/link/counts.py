@@ -6,7 +6,7 @@ differences per (worker incarnation), so a repeated report counts nothing twice 
 
 import msgspec
 
-from gateway.core.window import BUCKETS, bucket_of
+from gateway.core.judge.window import BUCKETS, bucket_of
 
 ANSWERED = "answered"
 OUTCOMES = (ANSWERED, "connect", "reset", "timeout", "bad_response", "client_gone", "refused")

@@ -7,8 +7,8 @@ from typing import Literal
 
 import msgspec
 
-from gateway.core.limits import Limits, Timeouts
-from gateway.core.service import ServiceSettings
+from gateway.core.routing.service import ServiceSettings
+from gateway.core.settings.limits import Limits, Timeouts
 
 
 class BreakerView(msgspec.Struct, frozen=True, array_like=True):

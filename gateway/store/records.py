@@ -5,8 +5,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from gateway.core.service import ServiceSettings
-from gateway.core.smoke import SmokeSettings
+from gateway.core.routing.service import ServiceSettings
+from gateway.core.settings.smoke import SmokeSettings
 
 VersionStatus = Literal["testing", "staging", "production", "deprecated"]
 HealthStatus = Literal["healthy", "unhealthy", "unknown"]

@@ -19,9 +19,6 @@ from typing import Final
 import uvloop
 
 from gateway.errors import ConfigError, LinkError
-from gateway.http1.capacity import Capacity
-from gateway.http1.listener import Listener, connections_within, raise_descriptor_limit
-from gateway.http1.tls import CertificateFiles, ServerTls
 from gateway.link.counts import VersionCounts, VersionTotals, totals_of
 from gateway.link.fds import MAX_FDS, close_all
 from gateway.link.messages import (
@@ -44,7 +41,10 @@ from gateway.link.messages import (
 from gateway.link.snapshot import ProxySettings, Snapshot
 from gateway.link.spawn import Spawn
 from gateway.log import get_logger
-from gateway.worker.live import Live
+from gateway.net.capacity import Capacity
+from gateway.net.listener import Listener, connections_within, raise_descriptor_limit
+from gateway.net.tls import CertificateFiles, ServerTls
+from gateway.worker.live_table import Live
 from gateway.worker.plane import Plane
 from gateway.worker.uplink import Uplink
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import Final, Literal
 
-from gateway.core.service import ServiceSettings
-from gateway.core.table import Endpoint, RoutingTable, Service
+from gateway.core.routing.service import ServiceSettings
+from gateway.core.routing.table import Endpoint, RoutingTable, Service
 from gateway.errors import ConfigError, DownstreamError
 from gateway.http1.connections import Connections, ServerSettings, reason_label
 from gateway.http1.message import problem
@@ -16,14 +16,14 @@ from gateway.http1.server import ServerProtocol
 from gateway.link.messages import EndpointLoad
 from gateway.link.snapshot import ProxySettings
 from gateway.worker.access_log import AccessLog
-from gateway.worker.exchange import Exchange
-from gateway.worker.forwarding import Forwarder, Networks, RequestIds
-from gateway.worker.gate import Gate
-from gateway.worker.ledger import IDLE, Ledger
-from gateway.worker.live import Live
+from gateway.worker.admission import Gate
+from gateway.worker.exchange.exchange import Exchange
+from gateway.worker.exchange.ledger import IDLE, Ledger
+from gateway.worker.exchange.request_head import Forwarder, Networks, RequestIds
+from gateway.worker.live_table import Live
 from gateway.worker.policy import Policy
 from gateway.worker.pool import Pool
-from gateway.worker.tunnels import SPREAD, Tunnels
+from gateway.worker.tunnel.tunnels import SPREAD, Tunnels
 
 logger = logging.getLogger(__name__)
 

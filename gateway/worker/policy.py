@@ -4,12 +4,12 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from gateway.core.limits import Timeouts
-from gateway.core.service import FallbackSettings, VersionHeaderSettings
-from gateway.core.table import Endpoint, Service
+from gateway.core.routing.service import FallbackSettings, VersionHeaderSettings
+from gateway.core.routing.table import Endpoint, Service
+from gateway.core.settings.limits import Timeouts
 from gateway.http1.request import RequestReader
-from gateway.worker.forwarding import Networks
-from gateway.worker.gate import Gate
+from gateway.worker.admission import Gate
+from gateway.worker.exchange.request_head import Networks
 from gateway.worker.pool import seconds
 
 _COOKIE: Final = rb"(?:^|;)[ \t]*%b=([^;]*)"

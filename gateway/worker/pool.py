@@ -5,14 +5,14 @@ import ssl
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
-from gateway.core.limits import Timeouts, UpstreamTimeouts
-from gateway.core.service import ServiceSettings, UpstreamTlsSettings
-from gateway.core.table import Endpoint
-from gateway.core.targets import check_target
+from gateway.core.routing.service import ServiceSettings, UpstreamTlsSettings
+from gateway.core.routing.table import Endpoint
+from gateway.core.settings.limits import Timeouts, UpstreamTimeouts
+from gateway.core.settings.targets import check_target
 from gateway.errors import ConfigError, ConnectFailed, Exhausted, GatewayError
 from gateway.http1.client import OUR_FAULT, UpstreamConnection
-from gateway.http1.tls import default_upstream_context, upstream_context
 from gateway.link.snapshot import ProxySettings
+from gateway.net.tls import default_upstream_context, upstream_context
 
 MAX_IDLE: Final = 256
 """Idle connections kept per endpoint and worker."""

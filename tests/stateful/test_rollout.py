@@ -9,9 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gateway.core.judge import Decision
-from gateway.core.rollout import ENDED, JUDGED, Phase, Rollout, due, move, resume
-from gateway.core.rollout_commands import (
+from gateway.core.judge.judge import Decision
+from gateway.core.rollout.commands import (
     Act,
     AskHook,
     CallShutdownUrl,
@@ -24,7 +23,7 @@ from gateway.core.rollout_commands import (
     SetWeights,
     StartDrain,
 )
-from gateway.core.rollout_events import (
+from gateway.core.rollout.events import (
     Complete,
     DrainDone,
     Event,
@@ -49,7 +48,8 @@ from gateway.core.rollout_events import (
     UsabilityChanged,
     WeightsApplied,
 )
-from gateway.core.rollout_settings import RolloutSettings, plan
+from gateway.core.rollout.plan import RolloutSettings, plan
+from gateway.core.rollout.rollout import ENDED, JUDGED, Phase, Rollout, due, move, resume
 from gateway.errors import IllegalTransition
 
 pytestmark = pytest.mark.timeout(1_800)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gateway.core.service import ServiceSettings
-from gateway.core.table import ALL, Endpoint, Service, Version
+from gateway.core.routing.service import ServiceSettings
+from gateway.core.routing.table import ALL, Endpoint, Service, Version
 
 pytestmark = pytest.mark.timeout(1_800)
 """Enough for the `deep` profile on a busy machine."""

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gateway.core.service import ServiceSettings
+from gateway.core.routing.service import ServiceSettings
 from gateway.errors import StaleEpoch
 from gateway.store.api import Transaction
 from gateway.store.records import (

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gateway.core.breaker import BreakerSettings, BreakerState
-from gateway.core.service import RouteSettings, ServiceSettings
-from gateway.core.table import ALL, Endpoint
+from gateway.core.resilience.breaker import BreakerSettings, BreakerState
+from gateway.core.routing.service import RouteSettings, ServiceSettings
+from gateway.core.routing.table import ALL, Endpoint
 from gateway.errors import LinkError
 from gateway.link.messages import BreakerReport
 from gateway.link.snapshot import EndpointSnap, ServiceSnap, Snapshot, VersionSnap
-from gateway.worker.live import Live
+from gateway.worker.live_table import Live
 
 pytestmark = pytest.mark.timeout(1_800)
 """Enough for the `deep` profile on a busy machine."""

@@ -4,9 +4,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gateway.worker.frames import close_frame
-from gateway.worker.tunnel import Phase
-from tests.unit.worker.test_tunnel import Pair
+from gateway.worker.tunnel.frames import close_frame
+from gateway.worker.tunnel.tunnel import Phase
+from tests.unit.worker.tunnel.test_tunnel import Pair
 
 CODE = 1012
 GOODBYE = close_frame(CODE)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gateway import config
-from gateway.core.service import ServiceSettings
+from gateway.core.routing.service import ServiceSettings
 from gateway.errors import ConfigError
 
 SERVICE = """

@@ -13,7 +13,7 @@ import pytest
 from gateway.admin.call import Route
 from gateway.admin.routes import ROUTES
 from gateway.config import Config
-from gateway.core.rollout_settings import RolloutSettings
+from gateway.core.rollout.plan import RolloutSettings
 from tests.unit.exposed import exposed
 
 ROOT: Final = Path(__file__).parents[2]

@@ -6,8 +6,8 @@ from msgspec.structs import replace
 from gateway.admin import views
 from gateway.admin.call import Call, Reply, created, part, tagged
 from gateway.admin.schemas import ServiceView, view
-from gateway.core.secrets import hidden
-from gateway.core.service import ServiceSettings
+from gateway.core.routing.service import ServiceSettings
+from gateway.core.settings.secrets import hidden
 from gateway.store.records import ServiceRecord
 
 

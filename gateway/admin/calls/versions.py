@@ -5,8 +5,8 @@ from msgspec.structs import replace
 
 from gateway.admin.call import Call, Reply, created, part, tagged
 from gateway.admin.schemas import DrainView, TestReportView, VersionView, view
-from gateway.core.secrets import hidden
-from gateway.core.smoke import SmokeSettings
+from gateway.core.settings.secrets import hidden
+from gateway.core.settings.smoke import SmokeSettings
 from gateway.store.records import VersionRecord
 
 

@@ -16,11 +16,11 @@ import msgspec
 from playwright.async_api import Page as Tab
 from playwright.async_api import async_playwright, expect
 
+from gateway.actions.reports import ServiceStats, VersionStats
 from gateway.admin.call import BASE
-from gateway.control.actions_reports import ServiceStats, VersionStats
-from gateway.core.rollout import Phase, Rollout
-from gateway.core.rollout_settings import RolloutSettings, plan
-from gateway.core.service import ServiceSettings
+from gateway.core.rollout.plan import RolloutSettings, plan
+from gateway.core.rollout.rollout import Phase, Rollout
+from gateway.core.routing.service import ServiceSettings
 from gateway.store.api import Page
 from gateway.store.records import AuditRecord, DeploymentRecord, EventRecord, ServiceRecord, VersionRecord
 from tests.unit.admin.bench import AT, Bench

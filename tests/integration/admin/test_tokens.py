@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from gateway.actions.problems import Problem
+from gateway.actions.tokens import digest, new_token
 from gateway.admin.auth import Authenticator, Unauthorized, ensure_bootstrap_token
-from gateway.control.problems import Problem
-from gateway.control.tokens import digest, new_token
 from gateway.errors import StoreError
 from gateway.store.sqlite import SqliteStore
 

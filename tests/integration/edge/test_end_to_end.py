@@ -15,13 +15,13 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from gateway.core.limits import Limits
-from gateway.core.service import RouteSettings, ServiceSettings, UpstreamTlsSettings
-from gateway.http1.capacity import Capacity
+from gateway.core.routing.service import RouteSettings, ServiceSettings, UpstreamTlsSettings
+from gateway.core.settings.limits import Limits
 from gateway.http1.fetch import fetch
-from gateway.http1.listener import Listener
-from gateway.http1.tls import CertificateFiles, ServerTls, upstream_context
 from gateway.link.snapshot import EndpointSnap, ProxySettings, ServiceSnap, Snapshot, VersionSnap
+from gateway.net.capacity import Capacity
+from gateway.net.listener import Listener
+from gateway.net.tls import CertificateFiles, ServerTls, upstream_context
 from gateway.worker.plane import Plane
 
 WAIT_S = 20

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.errors import BadResponse, ConnectFailed, Exhausted, ResetMidway, UpstreamTimeout
 from gateway.http1.fetch import FetchResult, fetch, tcp_check
-from gateway.http1.tls import CertificateFiles, ServerTls, upstream_context
+from gateway.net.tls import CertificateFiles, ServerTls, upstream_context
 from tests.integration.descriptors import no_descriptors_left
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

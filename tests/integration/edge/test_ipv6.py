@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.core.service import RouteSettings, ServiceSettings
-from gateway.http1.capacity import Capacity
-from gateway.http1.listener import Listener
+from gateway.core.routing.service import RouteSettings, ServiceSettings
 from gateway.link.snapshot import EndpointSnap, ProxySettings, ServiceSnap, Snapshot, VersionSnap
+from gateway.net.capacity import Capacity
+from gateway.net.listener import Listener
 from gateway.worker.plane import Plane
 from tests.integration.edge.test_end_to_end import WAIT_S, until
 

@@ -14,9 +14,9 @@ from typing import Any, cast
 
 import pytest
 
-from gateway.http1.capacity import Capacity
-from gateway.http1.listener import Listener, connections_within, raise_descriptor_limit
-from gateway.http1.tls import CertificateFiles, ServerTls, upstream_context
+from gateway.net.capacity import Capacity
+from gateway.net.listener import Listener, connections_within, raise_descriptor_limit
+from gateway.net.tls import CertificateFiles, ServerTls, upstream_context
 
 WAIT_S = 20
 

@@ -12,8 +12,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from gateway.http1.tls import CertificateFiles, ServerTls, upstream_context
-from gateway.worker.tunnel import Tunnel
+from gateway.net.tls import CertificateFiles, ServerTls, upstream_context
+from gateway.worker.tunnel.tunnel import Tunnel
 
 WAIT_S = 20
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from gateway.core.service import RouteSettings, ServiceSettings
+from gateway.core.routing.service import RouteSettings, ServiceSettings
 from gateway.link.counts import VersionCounts
 from gateway.link.snapshot import EndpointSnap, ProxySettings, ServiceSnap, Snapshot, VersionSnap
 from gateway.worker.plane import Plane

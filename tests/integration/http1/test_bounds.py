@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.core.limits import Limits, Timeouts
+from gateway.core.settings.limits import Limits, Timeouts
 from gateway.link.snapshot import ProxySettings
 from tests.integration.http1.proxying import (
     GET,

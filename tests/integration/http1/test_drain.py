@@ -5,7 +5,7 @@ import time
 
 import msgspec
 
-from gateway.core.limits import Timeouts
+from gateway.core.settings.limits import Timeouts
 from gateway.link.snapshot import ProxySettings, VersionSnap
 from tests.integration.http1.proxying import (
     GET,

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.core.service import RouteSettings, VersionHeaderSettings
+from gateway.core.routing.service import RouteSettings, VersionHeaderSettings
 from gateway.link.snapshot import ProxySettings
 from tests.integration.http1.proxying import GET, Upstream, eventually, proxying, service, version
 
@@ -258,7 +258,7 @@ async def test_trailers_travel_but_not_those_that_frame_or_authorize() -> None:
 
 
 async def test_sticky_user_keeps_the_version_and_gets_a_cookie() -> None:
-    from gateway.core.cohort import StickySettings
+    from gateway.core.routing.cohort import StickySettings
 
     one, two = Upstream(), Upstream()
     async with proxying(one, two) as proxy:
@@ -282,7 +282,7 @@ async def test_sticky_user_keeps_the_version_and_gets_a_cookie() -> None:
 @pytest.mark.parametrize("status", [404, 500])
 async def test_a_sticky_users_error_is_told_with_its_kind(status: int) -> None:
     """The judge compares users by their first that counts; which do, the rollout says."""
-    from gateway.core.cohort import StickySettings
+    from gateway.core.routing.cohort import StickySettings
 
     upstream = Upstream()
     upstream.answer = b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n" % status

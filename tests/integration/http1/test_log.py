@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from gateway.core.limits import Limits, Timeouts
+from gateway.core.settings.limits import Limits, Timeouts
 from gateway.link.snapshot import ProxySettings
 from tests.integration.http1.proxying import GET, Upstream, eventually, proxying
 

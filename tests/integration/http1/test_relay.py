@@ -1,6 +1,6 @@
 """Requests and responses on their way through: RFC 9112 §9.3 (reuse), RFC 9110 §7.6 (forwarding)."""
 
-from gateway.core.service import RouteSettings
+from gateway.core.routing.service import RouteSettings
 from tests.integration.http1.proxying import GET, OK, Peer, Upstream, eventually, proxying, service, version
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.core.limits import Limits, Timeouts
+from gateway.core.settings.limits import Limits, Timeouts
 from gateway.link.snapshot import ProxySettings
 from tests.integration.http1.proxying import GET, OK, Peer, Proxy, Upstream, eventually, proxying
 

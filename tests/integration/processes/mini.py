@@ -13,14 +13,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gateway.control.handover import Succession, Upgrade, UpgradeFailed
-from gateway.control.hub import Hub
-from gateway.control.listeners import Listeners
-from gateway.control.lock import StoreLock
-from gateway.control.supervisor import Supervisor
+from gateway.control.processes.hub import Hub
+from gateway.control.processes.listeners import Listeners
+from gateway.control.processes.lock import StoreLock
+from gateway.control.processes.supervisor import Supervisor
+from gateway.control.processes.template import Template
+from gateway.control.processes.upgrade import Succession, Upgrade, UpgradeFailed
 from gateway.control.tally import Tally
-from gateway.control.template import Template
-from gateway.core.service import RouteSettings, ServiceSettings
+from gateway.core.routing.service import RouteSettings, ServiceSettings
 from gateway.errors import GatewayError
 from gateway.link import channel as link
 from gateway.link.snapshot import EndpointSnap, ProxySettings, ServiceSnap, Snapshot, VersionSnap

@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.limits import Limits
-from gateway.core.service import RouteSettings, ServiceSettings
+from gateway.core.routing.service import RouteSettings, ServiceSettings
+from gateway.core.settings.limits import Limits
 from gateway.link import channel as link
 from gateway.link.channel import HEADER, Channel, decode_up
 from gateway.link.messages import (

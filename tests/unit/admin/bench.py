@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
+from gateway.actions.tokens import digest
 from gateway.admin.auth import Authenticator
 from gateway.admin.server import AdminServer
 from gateway.control.tally import Tally
-from gateway.control.tokens import digest
 from gateway.http1.app import Request
 from gateway.store.api import Page
 from gateway.store.records import (

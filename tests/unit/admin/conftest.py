@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.core.service import ServiceSettings
+from gateway.core.routing.service import ServiceSettings
 from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord
 from tests.unit.admin.bench import AT, Bench
 

@@ -4,7 +4,7 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.admin.metrics import EDGES_US, cumulative, newest_by_service
-from gateway.core.window import BUCKETS, bucket_of, bucket_upper_us
+from gateway.core.judge.window import BUCKETS, bucket_of, bucket_upper_us
 from gateway.link.counts import VersionCounts, totals_of
 from gateway.link.messages import Counts
 from gateway.store.records import DeploymentRecord

@@ -5,9 +5,9 @@ from typing import Annotated
 import msgspec
 import pytest
 
+from gateway.actions.problems import Problem
 from gateway.admin.parse import NoBody, decode_body, decode_query
-from gateway.control.problems import Problem
-from gateway.core.settings import Settings
+from gateway.core.settings.base import Settings
 
 
 class Inner(Settings):

@@ -2,10 +2,10 @@
 
 import pytest
 
+from gateway.actions.access import ROLES
+from gateway.actions.problems import Problem
 from gateway.admin.auth import allows
 from gateway.admin.routes import ROUTES, Table
-from gateway.control.actions_common import ROLES
-from gateway.control.problems import Problem
 
 TABLE = Table(ROUTES)
 

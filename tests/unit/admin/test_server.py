@@ -6,12 +6,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from gateway.actions.access import ROLES
+from gateway.actions.problems import conflict
 from gateway.admin.call import BASE, Route
 from gateway.admin.routes import ROUTES
-from gateway.control.actions_common import ROLES
-from gateway.control.problems import conflict
-from gateway.core.health import HealthSettings
-from gateway.core.service import WebhookSettings
+from gateway.core.resilience.health import HealthSettings
+from gateway.core.routing.service import WebhookSettings
 from gateway.errors import IllegalTransition, StaleEpoch
 from gateway.store.api import Page
 from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord

@@ -3,10 +3,10 @@
 import pytest
 
 from gateway.admin.views import summary
-from gateway.core.evidence import Evidence
-from gateway.core.judge import decide
-from gateway.core.rollout import Paused, Phase, Rollout
-from gateway.core.rollout_settings import RolloutSettings, plan
+from gateway.core.judge.evidence import Evidence
+from gateway.core.judge.judge import decide
+from gateway.core.rollout.plan import RolloutSettings, plan
+from gateway.core.rollout.rollout import Paused, Phase, Rollout
 
 PLAN = plan("canary", RolloutSettings())
 JUDGED = decide(Evidence(), PLAN.rules)

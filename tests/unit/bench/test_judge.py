@@ -7,7 +7,7 @@ import pytest
 
 from bench.judge import Cell, as_table, cells, main, most, simulate, summarise
 from bench.judge_world import Scene, spans
-from gateway.core.window import WHOLE
+from gateway.core.judge.window import WHOLE
 
 RUNS = 500
 CELLS = {cell.name: index for index, cell in enumerate(cells())}

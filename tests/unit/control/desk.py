@@ -9,21 +9,21 @@ from typing import Any
 
 import msgspec
 
-from gateway.control.actions import Actions
-from gateway.control.actions_common import Actor
-from gateway.control.bodies import CreateService, CreateVersion, StartDeployment
-from gateway.control.breakers import BreakerFacts
-from gateway.control.catalog import Catalog
-from gateway.control.drains import Drains
-from gateway.control.hub import WorkerInfo
-from gateway.control.probes import ProbeResult
-from gateway.control.rollout_acts import Acts
-from gateway.control.rollouts import Rollouts
-from gateway.control.smoke import SmokeReport, SmokeTest
+from gateway.actions.access import Actor
+from gateway.actions.actions import Actions
+from gateway.actions.bodies import CreateService, CreateVersion, StartDeployment
+from gateway.control.catalog.catalog import Catalog
+from gateway.control.processes.hub import WorkerInfo
+from gateway.control.rollouts.acts import Acts
+from gateway.control.rollouts.loop import Rollouts
+from gateway.control.rollouts.webhooks import Webhooks
 from gateway.control.tally import Part, Tally
-from gateway.control.webhooks import Webhooks
-from gateway.core.smoke import SmokeSettings
-from gateway.core.targets import Listener
+from gateway.control.upstreams.breakers import BreakerFacts
+from gateway.control.upstreams.drains import Drains
+from gateway.control.upstreams.probes import ProbeResult
+from gateway.control.upstreams.smoke import SmokeReport, SmokeTest
+from gateway.core.settings.smoke import SmokeSettings
+from gateway.core.settings.targets import Listener
 from gateway.link.snapshot import Snapshot
 from gateway.store.records import AuditRecord, DeploymentRecord, ServiceRecord, VersionRecord
 from gateway.store.sqlite import SqliteStore

@@ -11,14 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.control.rollout_acts import Acts
-from gateway.control.rollouts import load_counts
+from gateway.control.rollouts.acts import Acts
+from gateway.control.rollouts.loop import load_counts
+from gateway.control.rollouts.webhooks import Answer, Message, Webhooks
 from gateway.control.tally import Tally
-from gateway.control.webhooks import Answer, Message, Webhooks
-from gateway.core.rollout_commands import Act
-from gateway.core.rollout_events import Event
-from gateway.core.rollout_state import Rollout
-from gateway.core.service import WebhookSettings
+from gateway.core.rollout.commands import Act
+from gateway.core.rollout.events import Event
+from gateway.core.rollout.state import Rollout
+from gateway.core.routing.service import WebhookSettings
 from gateway.store.records import DeploymentRecord
 from gateway.store.sqlite import SqliteStore
 from gateway.store.transaction import SqliteTransaction

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gateway.control.drains import Drains
-from gateway.control.rollout_acts import Acts
-from gateway.control.rollouts import Rollouts, load_counts
+from gateway.control.rollouts.acts import Acts
+from gateway.control.rollouts.loop import Rollouts, load_counts
+from gateway.control.rollouts.webhooks import Webhooks
 from gateway.control.tally import Tally
-from gateway.control.webhooks import Webhooks
-from gateway.core.rollout_settings import HookKind, RolloutSettings, Strategy, plan
-from gateway.core.service import ServiceSettings
-from gateway.core.smoke import SmokeSettings
+from gateway.control.upstreams.drains import Drains
+from gateway.core.rollout.plan import HookKind, RolloutSettings, Strategy, plan
+from gateway.core.routing.service import ServiceSettings
+from gateway.core.settings.smoke import SmokeSettings
 from gateway.link.counts import JudgedTotals, VersionTotals
 from gateway.link.messages import Counts, EndpointLoad
 from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.core.service import FallbackSettings, ServiceSettings
+from gateway.core.routing.service import FallbackSettings, ServiceSettings
 from gateway.errors import LinkError
 from gateway.link import channel as link
 from gateway.link.channel import HEADER, Channel, decode_down, decode_up

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.service import ServiceSettings
+from gateway.core.routing.service import ServiceSettings
 from gateway.link.counts import VersionCounts, totals_of
 from gateway.link.snapshot import ServiceSnap, Snapshot
 

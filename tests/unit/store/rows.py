@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gateway.core.health import HealthSettings
-from gateway.core.service import RouteSettings, ServiceSettings
+from gateway.core.resilience.health import HealthSettings
+from gateway.core.routing.service import RouteSettings, ServiceSettings
 from gateway.store.records import (
     AuditEntry,
     DeploymentRecord,

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.core.smoke import SmokeEndpoint, SmokeSettings
+from gateway.core.settings.smoke import SmokeEndpoint, SmokeSettings
 from gateway.errors import StaleEpoch, StoreError
 from gateway.store.api import BadCursor, Store, Transaction
 from gateway.store.records import (

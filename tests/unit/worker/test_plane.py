@@ -1,6 +1,6 @@
 """What a worker's data plane makes of a table that was swapped."""
 
-from gateway.core.service import FallbackSettings, RouteSettings, ServiceSettings
+from gateway.core.routing.service import FallbackSettings, RouteSettings, ServiceSettings
 from gateway.link.snapshot import ProxySettings, ServiceSnap, Snapshot
 from gateway.worker.plane import Plane
 

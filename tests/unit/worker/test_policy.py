@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.http1.request import RequestReader
-from gateway.worker.forwarding import Forwarder, Networks, RequestIds
+from gateway.worker.exchange.request_head import Forwarder, Networks, RequestIds
 from gateway.worker.policy import sticky_key
 
 

@@ -1,0 +1,295 @@
+"""Who asks, and what every action has at hand."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from gateway.actions.problems import Problem, invalid, not_found, stale
+from gateway.control.catalog.catalog import Catalog
+from gateway.control.catalog.entries import ServiceEntry, VersionEntry
+from gateway.control.processes.hub import WorkerInfo
+from gateway.control.tally import VersionSum
+from gateway.control.upstreams.breakers import BreakerFacts
+from gateway.control.upstreams.drains import DrainState
+from gateway.control.upstreams.probes import ProbeResult
+from gateway.control.upstreams.smoke import SmokeReport
+from gateway.core.rollout.events import Event, Superseded
+from gateway.core.rollout.plan import HookKind, Plan, RolloutSettings, plan
+from gateway.core.rollout.state import Rollout
+from gateway.core.routing.service import ServiceSettings
+from gateway.core.settings.secrets import stand_in
+from gateway.core.settings.smoke import SmokeSettings
+from gateway.core.settings.targets import Listener, check_target, parse_target, parse_url
+from gateway.errors import ConfigError, GatewayError, IllegalTransition
+from gateway.log import get_logger
+from gateway.store.api import Store, Transaction
+from gateway.store.records import AuditEntry, DeploymentRecord, EventRecord, Role, Strategy
+
+log = get_logger(room="actions")
+
+ROLES: Final[tuple[Role, ...]] = ("viewer", "operator", "deployer", "admin")
+"""Each may do what those before it may."""
+RECENT: Final = 5
+"""The newest deployments of a service: among them is the last that completed, and what still tidies up."""
+HOOKS: Final[tuple[HookKind, ...]] = ("confirm-start", "during-step", "confirm-promote", "on-rollback")
+"""The kinds of webhooks that are asked."""
+
+
+class Actor(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks for a change: authenticated, and let through by the role its call needs."""
+
+    name: str
+    role: Role
+    address: str = ""
+    user_agent: str = ""
+
+
+class Rollouts(Protocol):
+    """What actions need of the rollouts."""
+
+    def open_for(self, service: str) -> DeploymentRecord | None: ...
+    def state_of(self, deployment_id: str) -> Rollout | None: ...
+    def begin(
+        self, tx: Transaction, record: DeploymentRecord, plan: Plan, actor: str
+    ) -> DeploymentRecord: ...
+    def order(self, tx: Transaction, deployment_id: str, event: Event) -> DeploymentRecord: ...
+    def freeze(self, tx: Transaction, *, frozen: bool) -> None: ...
+
+
+class Drains(Protocol):
+    """What actions need of the drains."""
+
+    def begin(self, version_id: str, timeout_ms: int) -> object: ...
+    def state(self, version_id: str) -> DrainState: ...
+
+
+class Checks(Protocol):
+    """What actions need of probes and smoke tests."""
+
+    async def probe(self, version_id: str) -> ProbeResult: ...
+    async def smoke_report(self, version_id: str, tests: SmokeSettings | None = None) -> SmokeReport: ...
+
+
+class Tally(Protocol):
+    """What actions need of the counts."""
+
+    def version(self, version_id: str) -> VersionSum: ...
+    def forget(self, version_ids: Sequence[str]) -> None: ...
+
+
+class Hub(Protocol):
+    """What actions need of the links."""
+
+    def workers(self) -> list[WorkerInfo]: ...
+
+
+class FreezeState(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether starts are refused and advances held; since when, by whom and why."""
+
+    frozen: bool = False
+    reason: str = ""
+    actor: str | None = None
+    at: datetime | None = None
+
+
+class Desk:
+    """What all actions share: the rooms they work with, the audit of every change, how things are found."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        catalog: Catalog,
+        hub: Hub,
+        rollouts: Rollouts,
+        drains: Drains,
+        checks: Checks,
+        tally: Tally,
+        resolve: Callable[[str, str], Awaitable[None]],
+        upgrade: Callable[[], Awaitable[int]],
+        listeners: Callable[[], Sequence[Listener]] = lambda: (),
+        breaker: Callable[[str], BreakerFacts] = lambda key: BreakerFacts(),
+        allowed_targets: Sequence[str] = (),
+        drain_ms: int = 30_000,
+        release: str = "",
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """resolve: looks up the host of (version id, url). upgrade: hands over to a new control, returns its
+        pid.
+
+        listeners: the gateway's own, as bound. breaker: what is known of an endpoint's breaker, by key.
+        allowed_targets: networks urls may lead to; none: all. drain_ms: how long a drain may take.
+        """
+        self._store = store
+        self._catalog = catalog
+        self._hub = hub
+        self._rollouts = rollouts
+        self._drains = drains
+        self._checks = checks
+        self._tally = tally
+        self._resolve = resolve
+        self._upgrade = upgrade
+        self._listeners = listeners
+        self._breaker = breaker
+        self._allowed_targets = allowed_targets
+        self._drain_ms = drain_ms
+        self._release = release
+        self._now = now
+
+    # -- the freeze
+
+    async def get_freeze(self) -> FreezeState:
+        """Return whether changes are frozen."""
+        stored = await self._store.meta("freeze")
+        return msgspec.json.decode(stored, type=FreezeState) if stored is not None else FreezeState()
+
+    # -- changes
+
+    @asynccontextmanager
+    async def _change(
+        self, actor: Actor, action: str, resource_id: str, details: dict[str, Any] | None = None
+    ) -> AsyncIterator[Transaction]:
+        """Open a transaction for a change, whose audit row it also holds; if refused, the refusal is audited.
+
+        action: `NOUN.VERB`. details: may be filled until the block ends. Look at the catalog inside the
+        block: no other writer changes it meanwhile.
+        """
+        told = details if details is not None else {}
+        async with self._refusals(actor, action, resource_id, told), self._store.transaction() as tx:
+            yield tx
+            tx.add_audit(self._entry(actor, action, resource_id, told))
+
+    @asynccontextmanager
+    async def _refusals(
+        self, actor: Actor, action: str, resource_id: str, details: dict[str, Any] | None = None
+    ) -> AsyncIterator[None]:
+        """Audit it if the block refuses a change: for what is checked before its transaction can begin."""
+        try:
+            yield
+        except (Problem, IllegalTransition) as refusal:
+            reason = {**(details or {}), "reason": str(refusal)}
+            await self._note_refusal(actor, action, resource_id, reason)
+            raise
+
+    async def _note_refusal(
+        self, actor: Actor, action: str, resource_id: str, details: dict[str, Any]
+    ) -> None:
+        """Audit a refusal in a transaction of its own; a store that fails must not hide the reason."""
+        try:
+            async with self._store.transaction() as tx:
+                tx.add_audit(self._entry(actor, action, resource_id, details, allowed=False))
+        except GatewayError as exc:
+            log.error("refusal_not_audited", action=action, actor=actor.name, error=str(exc))
+
+    def _entry(
+        self, actor: Actor, action: str, resource_id: str, details: dict[str, Any], *, allowed: bool = True
+    ) -> AuditEntry:
+        return AuditEntry(
+            at=self._now(),
+            actor=actor.name,
+            action=action,
+            resource=action.partition(".")[0],
+            resource_id=resource_id,
+            allowed=allowed,
+            details=details,
+            address=actor.address,
+            user_agent=actor.user_agent,
+        )
+
+    def _tell(
+        self,
+        tx: Transaction,
+        kind: str,
+        actor: Actor,
+        service: str = "",
+        version: str | None = None,
+        **data: Any,
+    ) -> None:
+        """Add an event."""
+        tx.add_event(
+            EventRecord(
+                at=self._now(), kind=kind, service=service, version=version, actor=actor.name, data=data
+            )
+        )
+
+    # -- finding
+
+    def _service(self, name: str) -> ServiceEntry:
+        """Return a service. Raises Problem 404."""
+        entry = self._catalog.services.get(name)
+        if entry is None:
+            raise not_found("service", name)
+        return entry
+
+    def _version(self, version_id: str) -> VersionEntry:
+        """Return a version. Raises Problem 404."""
+        try:
+            return self._catalog.version(version_id)
+        except KeyError:
+            raise not_found("version", version_id) from None
+
+    # -- rules many actions share
+
+    async def _supersede(self, tx: Transaction, service: str) -> None:
+        """Let ended deployments of a service that still tidy up leave its versions alone from now on."""
+        for record in (await self._store.deployments(service=service, limit=RECENT)).items:
+            state = self._rollouts.state_of(record.id)
+            if state is not None and not state.is_open:
+                self._rollouts.order(tx, record.id, Superseded())
+
+    def _refuse_stand_in(self, settings: object, under: str = "") -> None:
+        """Refuse settings that were read, edited and sent back with what stands for a secret (422).
+
+        under: JSON pointer of where they stand in the body.
+        """
+        if at := stand_in(msgspec.to_builtins(settings)):
+            raise invalid(under + at, "is what stands for a secret: send the secret itself")
+
+    def _check_url(self, pointer: str, url: str, *, is_target: bool = True, is_hook: bool = False) -> None:
+        """Refuse a url the gateway must not call (422).
+
+        is_target: a version's own, without a path. is_hook: a webhook's, which may leave the allowed targets.
+        """
+        allowed = () if is_hook else self._allowed_targets
+        try:
+            (parse_target if is_target else parse_url)(url)
+            check_target(url, allowed=allowed, own=self._listeners())
+        except ConfigError as exc:
+            raise invalid(pointer, exc.reason) from exc
+
+
+def planned(
+    service: ServiceSettings, strategy: Strategy, settings: RolloutSettings, *, under: str = "/config"
+) -> Plan:
+    """Return rollout settings as a plan for this service. Raises Problem 422 pointing to what does not fit.
+
+    under: JSON pointer of where the settings stand in the body.
+    """
+    asked = {kind for hook in service.webhooks for kind in hook.on}
+    hooks = tuple(kind for kind in HOOKS if kind in asked)
+    try:
+        return plan(strategy, settings, hooks=hooks, sticky=service.sticky is not None)
+    except ConfigError as exc:
+        raise invalid(f"{under}/{exc.path.removeprefix('config/')}", exc.reason) from exc
+
+
+def etag(record: Any) -> str:
+    """Return the entity tag of a record: it changes whenever the record does (RFC 9110 §8.8.3)."""
+    return f'"{record.updated_at.timestamp():.6f}"'
+
+
+def require_match(if_match: str | None, record: Any) -> None:
+    """Refuse a change of what the client has not seen as it is now (RFC 9110 §13.1.1). Problem 412."""
+    if if_match is None or if_match.strip() == "*":
+        return
+    if etag(record) not in [tag.strip() for tag in if_match.split(",")]:
+        raise stale(f"it has changed since; its entity tag is now {etag(record)}")
+
+
+def require_role(actor: Actor, needed: Role, what: str) -> None:
+    """Refuse what a call's role allows in general but not in this case. Raises Problem 403."""
+    if ROLES.index(actor.role) < ROLES.index(needed):
+        raise Problem(403, "Forbidden", f"{what} needs the role {needed}; {actor.name} has {actor.role}")

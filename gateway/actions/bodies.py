@@ -1,0 +1,203 @@
+"""What operators send, checked: one struct per request body, and how a body becomes one."""
+
+import re
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from gateway.actions.problems import Problem, invalid, malformed
+from gateway.core.rollout.plan import Percent as StepPercent
+from gateway.core.rollout.plan import RolloutSettings, StepSettings
+from gateway.core.routing.service import Name, RouteSettings, ServiceSettings
+from gateway.core.settings.base import Settings
+from gateway.core.settings.limits import Millis, PositiveMillis
+from gateway.core.settings.smoke import SmokeSettings
+from gateway.store.records import Role, Strategy, VersionStatus
+
+T = TypeVar("T")
+
+VersionName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,62}$")]
+Url = Annotated[str, Meta(min_length=1, max_length=2048)]
+Weight = Annotated[int, Meta(ge=0, le=100)]
+Percent = Annotated[int, Meta(ge=0, le=100)]
+ErrorKind = Annotated[str, Meta(pattern=r"^([45]xx|[45]\d\d|connect|reset|timeout)$")]
+Reason = Annotated[str, Meta(max_length=1000)]
+
+
+class CreateVersion(Settings):
+    """`POST deployment/versions`."""
+
+    service_name: Name
+    version: VersionName
+    url: Url
+    replicas: tuple[Url, ...] = ()
+    weight: Weight | None = None
+    """None: 100 for a service's first version, else 0."""
+    status: VersionStatus | None = None
+    """None: `testing`."""
+    shutdown_url: Url | None = None
+    smoke_tests: SmokeSettings | None = None
+    routes: tuple[RouteSettings, ...] = ()
+    """For an unknown service: makes it, with these routes."""
+
+
+class PatchVersion(Settings):
+    """`PATCH deployment/versions/:id`: absent fields stay."""
+
+    weight: Weight | UnsetType = UNSET
+    replicas: tuple[Url, ...] | UnsetType = UNSET
+    status: VersionStatus | UnsetType = UNSET
+    shutdown_url: Url | UnsetType | None = UNSET
+    smoke_tests: SmokeSettings | UnsetType | None = UNSET
+
+
+class TestVersion(Settings):
+    """`POST deployment/versions/:id/test`."""
+
+    __test__ = False  # a body, whatever pytest makes of its name
+
+    smoke_tests: SmokeSettings | None = None
+    """None: the version's, else the service's, else one GET of the health path."""
+
+
+class DrainVersion(Settings):
+    """`POST deployment/versions/:id/drain`."""
+
+    timeout: Annotated[int, Meta(ge=0, le=86_400_000)] | None = None
+    """Milliseconds until what still runs is cut; None: the gateway's `shutdown.drain`."""
+
+
+class RolloutFields(Settings, frozen=True, kw_only=True):
+    """A rollout's settings (`core.rollout_settings.RolloutSettings`), each absent unless it was given."""
+
+    steps: tuple[StepPercent | StepSettings, ...] | UnsetType = UNSET
+    step_interval: PositiveMillis | tuple[PositiveMillis, ...] | UnsetType = UNSET
+    initial_percent: StepPercent | UnsetType | None = UNSET
+    error_threshold: Annotated[float, Meta(gt=0, lt=100)] | UnsetType = UNSET
+    min_requests: Annotated[int, Meta(ge=0, le=1_000_000)] | UnsetType = UNSET
+    max_latency_ratio: Annotated[float, Meta(ge=1, le=100)] | UnsetType | None = UNSET
+    errors: tuple[ErrorKind, ...] | UnsetType = UNSET
+    auto_pause: bool | UnsetType = UNSET
+    on_breach: Literal["rollback", "pause"] | UnsetType = UNSET
+    max_step_time: PositiveMillis | UnsetType | None = UNSET
+    on_undecided: Literal["pause", "rollback"] | UnsetType = UNSET
+    bake_time: Millis | UnsetType | None = UNSET
+    drain_timeout: Millis | UnsetType = UNSET
+    smoke_tests: bool | SmokeSettings | UnsetType = UNSET
+    dry_run: bool | UnsetType = UNSET
+    false_alarm_rate: Annotated[float, Meta(gt=0, le=0.5)] | UnsetType = UNSET
+
+    def given(self) -> dict[str, Any]:
+        """Return the settings that were given, by name."""
+        values = {name: getattr(self, name) for name in RolloutFields.__struct_fields__}
+        return {name: value for name, value in values.items() if value is not UNSET}
+
+
+class StartDeployment(RolloutFields, frozen=True, kw_only=True):
+    """`POST deployment/start`. A field of `config` may also stand beside it, but not in both places."""
+
+    service_name: Name
+    to_version: str
+    from_version: str | None = None
+    """None: the service's current version."""
+    strategy: Strategy = "canary"
+    config: RolloutFields | None = None
+
+    def rollout(self) -> RolloutSettings:
+        """Return the settings, wherever they stood. Raises Problem 422 for one that is given twice."""
+        beside, inside = self.given(), self.config.given() if self.config is not None else {}
+        for name in beside.keys() & inside.keys():
+            raise invalid(f"/{json_name(name)}", "is given here and in config")
+        return RolloutSettings(**beside, **inside)
+
+
+class Traffic(Settings):
+    """`PUT deployment/:id/traffic`."""
+
+    percent: Percent
+
+
+class Promote(Settings):
+    """`POST deployment/:id/promote`."""
+
+    full: bool = False
+    """All traffic now, then the bake, instead of the next step."""
+
+
+class Explain(Settings):
+    """The optional body of rollback, pause, resume, complete and undo."""
+
+    reason: Reason = ""
+
+
+class CreateService(ServiceSettings, frozen=True, kw_only=True):
+    """`POST services`: a name and the settings a `[[service]]` table takes."""
+
+    name: Name
+
+
+class CreateToken(Settings):
+    """`POST tokens`."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=100)]
+    role: Role
+
+
+class Freeze(Settings):
+    """`PUT freeze`."""
+
+    frozen: bool
+    reason: Reason = ""
+
+
+class WhatIf(Settings):
+    """`POST deployment/whatif`: when would this config have stopped earlier rollouts?"""
+
+    service_name: Name
+    strategy: Strategy = "canary"
+    config: RolloutFields = RolloutFields()
+    deployment_id: str | None = None
+    """Only this earlier rollout; None: all whose windows are still stored."""
+
+
+_MESSAGE: Final = re.compile(r"^(?P<what>.*?)(?: - at `(?P<where>[^`]*)`)?$", re.DOTALL)
+_STEP: Final = re.compile(r"\.(\w+)|\[(\d+)\]")
+"""A step of msgspec's path; a key of a dictionary, which it writes as `[...]`, is left out."""
+
+
+def parse(kind: type[T], body: bytes) -> T:
+    """Return `body` (JSON; empty is `{}`) as a `kind`. Raises Problem 400, or 422 with a pointer."""
+    return checked(kind, parse_json(body))
+
+
+def parse_json(body: bytes) -> Any:
+    """Return `body` as plain values; an empty body is `{}`. Raises Problem 400."""
+    try:
+        return msgspec.json.decode(body) if body.strip() else {}
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise malformed(f"the body is not JSON: {exc}") from exc
+
+
+def json_name(name: str) -> str:
+    """Return a field's name as JSON has it: camelCase."""
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def checked(kind: type[T], value: object, *, under: str = "") -> T:
+    """Return plain `value` as a `kind`. under: JSON pointer of `value` in its body. Raises Problem 422."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as exc:
+        raise _invalid(exc, under) from exc
+
+
+def _invalid(exc: msgspec.ValidationError, under: str) -> Problem:
+    match = _MESSAGE.match(str(exc))
+    what, where = (match["what"], match["where"] or "$") if match else (str(exc), "$")
+    named = re.search(r"(?:missing required|unknown) field `([^`]+)`", what)
+    steps = [name or index for name, index in _STEP.findall(where)]
+    if named:
+        steps.append(named[1])
+    return invalid(under + "".join(f"/{step}" for step in steps), what)

@@ -1,0 +1,373 @@
+"""What operators may do with rollouts: start, steer, look, undo."""
+
+import asyncio
+import uuid
+from typing import Any, Final
+
+import msgspec
+
+from gateway.actions.access import RECENT, Actor, Desk, planned, require_match
+from gateway.actions.bodies import Explain, Promote, StartDeployment, Traffic
+from gateway.actions.problems import Problem, conflict, not_found
+from gateway.control.catalog.entries import ServiceEntry, VersionEntry
+from gateway.core.rollout.events import (
+    Complete,
+    Event,
+    Order,
+    Pause,
+    PromoteFull,
+    Resume,
+    Rollback,
+    SetPercent,
+    Undo,
+)
+from gateway.core.rollout.events import Promote as PromoteOrder
+from gateway.core.rollout.plan import RolloutSettings
+from gateway.core.rollout.rollout import refusal_once_ended
+from gateway.store.api import Page
+from gateway.store.records import DecisionRecord, DeploymentRecord, EventRecord, Strategy
+
+MAKE_WAY_S: Final = 10.0
+"""How long a start waits for the rollout it replaces to move its traffic back."""
+REVERT_S: Final = 0.5
+"""How long the answer to a roll back waits to say that it is done."""
+LOOK_S: Final = 0.02
+
+
+class DeploymentActions(Desk):
+    """Everything about deployments."""
+
+    # -- looking
+
+    async def get_deployment(self, deployment_id: str) -> DeploymentRecord:
+        """Return a deployment."""
+        record = await self._store.deployment(deployment_id)
+        if record is None:
+            raise not_found("deployment", deployment_id)
+        return record
+
+    async def list_deployments(
+        self,
+        service_name: str | None = None,
+        *,
+        status: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page[DeploymentRecord]:
+        """Return deployments, newest first."""
+        return await self._store.deployments(service=service_name, status=status, cursor=cursor, limit=limit)
+
+    async def decisions(
+        self, deployment_id: str, *, cursor: str | None = None, limit: int = 100
+    ) -> Page[DecisionRecord]:
+        """Return a deployment's verdicts and moves, newest first."""
+        await self.get_deployment(deployment_id)
+        return await self._store.decisions(deployment_id, cursor=cursor, limit=limit)
+
+    async def deployment_events(
+        self, deployment_id: str, *, after: int | None = None, limit: int = 100
+    ) -> list[EventRecord]:
+        """Return what happened to a deployment, oldest first. after: an event's id; None: from its start."""
+        await self.get_deployment(deployment_id)
+        return await self._store.events(after=after or 0, limit=limit, deployment_id=deployment_id)
+
+    # -- starting
+
+    async def start_deployment(
+        self, actor: Actor, body: StartDeployment, *, idempotency_key: str | None = None
+    ) -> DeploymentRecord:
+        """Open a deployment. The same key and the same body again return the deployment they opened."""
+        async with self._refusals(actor, "deployment.start", "", {"service": body.service_name}):
+            settings = body.rollout()
+            self._refuse_stand_in(settings, "" if body.given() else "/config")
+            earlier = await self._opened_by(idempotency_key, body, settings)
+        if earlier is not None:
+            return earlier
+        await self._make_way(actor, body)
+        await self._find_current(body.service_name)
+        return await self._start(
+            actor, "deployment.start", body, settings, idempotency_key, is_flat=bool(body.given())
+        )
+
+    async def _start(
+        self,
+        actor: Actor,
+        action: str,
+        body: StartDeployment,
+        settings: RolloutSettings,
+        key: str | None,
+        *,
+        is_flat: bool = False,
+        reason: str = "",
+    ) -> DeploymentRecord:
+        details = {"service": body.service_name, "toVersion": body.to_version, "strategy": body.strategy}
+        if reason:
+            details["reason"] = reason
+        deployment_id = str(uuid.uuid4())
+        async with self._change(actor, action, deployment_id, details) as tx:
+            earlier = await self._opened_by(key, body, settings)
+            if earlier is not None:
+                details["replayed"] = earlier.id  # the same request came twice at the same time
+                return earlier
+            service = self._service(body.service_name)
+            await self._refuse_while_frozen()
+            self._refuse_second(service)
+            new = self._named(service, body.to_version)
+            old = self._origin(service, body, new)
+            under = "" if is_flat else "/config"
+            resolved = planned(service.record.settings, body.strategy, settings, under=under)
+            await self._supersede(tx, service.record.name)
+            record = self._new_record(deployment_id, service, old, new, body.strategy, settings, actor, key)
+            return self._rollouts.begin(tx, record, resolved, actor.name)
+
+    async def _opened_by(
+        self, key: str | None, body: StartDeployment, settings: RolloutSettings
+    ) -> DeploymentRecord | None:
+        """Return the deployment this Idempotency-Key has opened. Raises Problem 422 if `body` differs."""
+        earlier = await self._store.deployment_by_key(key) if key is not None else None
+        return _replayed(earlier, body, settings) if earlier is not None else None
+
+    def _new_record(
+        self,
+        deployment_id: str,
+        service: ServiceEntry,
+        old: VersionEntry,
+        new: VersionEntry,
+        strategy: Strategy,
+        settings: RolloutSettings,
+        actor: Actor,
+        key: str | None,
+    ) -> DeploymentRecord:
+        now = self._now()
+        return DeploymentRecord(
+            id=deployment_id,
+            service_name=service.record.name,
+            from_version_id=old.record.id,
+            from_version=old.record.version,
+            to_version_id=new.record.id,
+            to_version=new.record.version,
+            strategy=strategy,
+            config=_plain(settings),
+            created_by=actor.name,
+            idempotency_key=key,
+            created_at=now,
+            updated_at=now,
+        )
+
+    def _named(self, service: ServiceEntry, version: str) -> VersionEntry:
+        """Return a version of `service` by name or id. Raises Problem 404."""
+        entry = service.named(version)
+        if entry is None:
+            raise not_found(f"version of service {service.record.name!r}", version)
+        return entry
+
+    def _origin(self, service: ServiceEntry, body: StartDeployment, new: VersionEntry) -> VersionEntry:
+        """Return the version that has all the traffic now. Raises Problem 409 if others have some too."""
+        given = body.from_version or service.record.current_version_id
+        if given is None:
+            raise conflict("no version of the service has passed a health check yet; give fromVersion")
+        old = self._named(service, given)
+        if old is new:
+            raise conflict(f"version {new.record.version!r} is the one that has the traffic already")
+        others = [each.record for each in service.versions.values() if each.record.weight and each is not old]
+        if others:
+            named = ", ".join(f"{record.version} has {record.weight}" for record in others)
+            raise conflict(f"version {old.record.version!r} does not have all the weight: {named}")
+        if not old.record.weight:
+            raise conflict(f"version {old.record.version!r} has no weight, so there is nothing to move")
+        return old
+
+    async def _refuse_while_frozen(self) -> None:
+        freeze = await self.get_freeze()
+        if freeze.frozen:
+            why = f" ({freeze.reason})" if freeze.reason else ""
+            raise conflict(f"changes are frozen by {freeze.actor}{why}: no deployment may start")
+
+    def _refuse_second(self, service: ServiceEntry) -> None:
+        deployment = self._rollouts.open_for(service.record.name)
+        if deployment is not None:
+            raise conflict(
+                f"deployment {deployment.id} of this service is open already: "
+                f"{deployment.status}, to {deployment.to_version}"
+            )
+
+    async def _find_current(self, service_name: str) -> None:
+        """Probe what has weight if the service has no current version: it may have come a moment ago."""
+        service = self._catalog.services.get(service_name)
+        if service is None or service.record.current_version_id is not None:
+            return
+        carriers = [each.record.id for each in service.versions.values() if each.record.weight]
+        await asyncio.gather(*map(self._checks.probe, carriers))
+
+    async def _make_way(self, actor: Actor, body: StartDeployment) -> None:
+        """Roll an open deployment back, if the service wants newer ones to replace it, and see it closed.
+
+        The roll back has to be known to every worker before the next rollout may own the weights.
+        """
+        service = self._catalog.services.get(body.service_name)
+        deployment = self._rollouts.open_for(body.service_name)
+        if service is None or deployment is None or service.record.settings.on_new_version != "restart":
+            return
+        why = f"replaced by a deployment of {body.to_version}"
+        async with self._change(actor, "deployment.rollback", deployment.id, {"reason": why}) as tx:
+            self._named(service, body.to_version)
+            await self._refuse_while_frozen()
+            self._rollouts.order(tx, deployment.id, Rollback(actor.name, why))
+        for _ in range(round(MAKE_WAY_S / LOOK_S)):
+            if self._rollouts.open_for(body.service_name) is None:
+                return
+            await asyncio.sleep(LOOK_S)
+
+    # -- steering
+
+    async def set_traffic(
+        self, actor: Actor, deployment_id: str, body: Traffic, *, if_match: str | None = None
+    ) -> DeploymentRecord:
+        """Set the new version's share; the step's clock starts again."""
+        order = SetPercent(actor.name, body.percent)
+        details = {"percent": body.percent}
+        return await self._order(actor, "deployment.traffic", deployment_id, order, details, if_match)
+
+    async def promote(
+        self, actor: Actor, deployment_id: str, body: Promote, *, if_match: str | None = None
+    ) -> DeploymentRecord:
+        """Take the next step now; or all traffic, and then the bake."""
+        order: Order = PromoteFull(actor.name) if body.full else PromoteOrder(actor.name)
+        return await self._order(
+            actor, "deployment.promote", deployment_id, order, {"full": body.full}, if_match
+        )
+
+    async def pause(self, actor: Actor, deployment_id: str, body: Explain) -> DeploymentRecord:
+        """Hold a deployment where it is; the judge goes on guarding."""
+        return await self._explained(
+            actor, "deployment.pause", deployment_id, Pause(actor.name, body.reason), body
+        )
+
+    async def resume(
+        self, actor: Actor, deployment_id: str, body: Explain, *, if_match: str | None = None
+    ) -> DeploymentRecord:
+        """Let a paused deployment go on."""
+        return await self._explained(
+            actor, "deployment.resume", deployment_id, Resume(actor.name), body, if_match
+        )
+
+    async def complete(
+        self, actor: Actor, deployment_id: str, body: Explain, *, if_match: str | None = None
+    ) -> DeploymentRecord:
+        """End a deployment that is at 100 %."""
+        return await self._explained(
+            actor, "deployment.complete", deployment_id, Complete(actor.name), body, if_match
+        )
+
+    async def rollback(self, actor: Actor, deployment_id: str, body: Explain) -> DeploymentRecord:
+        """Move all traffic back to the old version, now. Never frozen, never refused for an If-Match."""
+        order = Rollback(actor.name, body.reason)
+        return await self._reverted(
+            await self._explained(actor, "deployment.rollback", deployment_id, order, body)
+        )
+
+    async def _reverted(self, record: DeploymentRecord) -> DeploymentRecord:
+        """Return the deployment as it is once the workers serve by the old weights, or shortly after anyway.
+
+        They do within milliseconds; a slow one is not waited for, and the answer then says `rolling`.
+        """
+        for _ in range(round(REVERT_S / LOOK_S)):
+            if self._rollouts.open_for(record.service_name) is None:
+                break
+            await asyncio.sleep(LOOK_S)
+        return await self.get_deployment(record.id)
+
+    async def _explained(
+        self,
+        actor: Actor,
+        action: str,
+        deployment_id: str,
+        order: Order,
+        body: Explain,
+        if_match: str | None = None,
+    ) -> DeploymentRecord:
+        details = {"reason": body.reason} if body.reason else {}
+        return await self._order(actor, action, deployment_id, order, details, if_match)
+
+    async def _order(
+        self,
+        actor: Actor,
+        action: str,
+        deployment_id: str,
+        order: Event,
+        details: dict[str, Any],
+        if_match: str | None = None,
+    ) -> DeploymentRecord:
+        """Have an order carried out. Raises Problem 404 or 412, IllegalTransition (409)."""
+        async with self._change(actor, action, deployment_id, details) as tx:
+            record = await self.get_deployment(deployment_id)
+            details["service"] = record.service_name
+            require_match(if_match, record)
+            if self._rollouts.state_of(deployment_id) is None:
+                raise conflict(refusal_once_ended(record.status, order))
+            return self._rollouts.order(tx, deployment_id, order)
+
+    # -- undo
+
+    async def undo(self, actor: Actor, service_name: str, body: Explain) -> DeploymentRecord:
+        """Take back the last release: roll it back if it is open, else start one to the version before."""
+        deployment = self._rollouts.open_for(service_name)
+        if deployment is not None:
+            order = Undo(actor.name, body.reason)
+            undone = await self._explained(actor, "service.undo", deployment.id, order, body)
+            return await self._reverted(undone)
+        async with self._refusals(actor, "service.undo", service_name):
+            before = await self._version_before(self._service(service_name))
+        back = StartDeployment(service_name=service_name, to_version=before, strategy="immediate")
+        return await self._start(actor, "service.undo", back, back.rollout(), None, reason=body.reason)
+
+    async def _version_before(self, service: ServiceEntry) -> str:
+        """Return the id of the version the current one replaced.
+
+        Raises Problem 409 if none did, or if another release is rolled back since: whoever asks twice, or
+        together with somebody else, does not mean the release before.
+        """
+        current = service.record.current_version_id
+        done = await self._store.deployments(service=service.record.name, status="completed", limit=RECENT)
+        before = next(
+            (
+                str(record.from_version_id)
+                for record in done.items
+                if record.to_version_id == current and record.from_version_id in service.versions
+            ),
+            None,
+        )
+        if before is None:
+            raise conflict("there is no earlier version to go back to")
+        newest = (await self._store.deployments(service=service.record.name, limit=1)).items[0]
+        if newest.status == "rolled_back" and newest.to_version_id != before:
+            raise conflict(
+                f"the last release, {newest.to_version}, is rolled back already; "
+                f"to go back further, start a deployment of {service.versions[before].record.version}"
+            )
+        return before
+
+
+def _plain(settings: RolloutSettings) -> dict[str, Any]:
+    """Return settings as they come back from JSON."""
+    return dict(msgspec.json.decode(msgspec.json.encode(settings)))
+
+
+def _replayed(
+    earlier: DeploymentRecord, body: StartDeployment, settings: RolloutSettings
+) -> DeploymentRecord:
+    """Return the deployment a key opened. Raises Problem 422 if it was another request's key."""
+    same = (
+        earlier.service_name == body.service_name
+        and body.to_version in (earlier.to_version, earlier.to_version_id)
+        and body.from_version in (None, earlier.from_version, earlier.from_version_id)
+        and earlier.strategy == body.strategy
+        and earlier.config == _plain(settings)
+    )
+    if not same:
+        raise Problem(
+            422,
+            "Unprocessable Content",
+            f"the Idempotency-Key was used for deployment {earlier.id}, which differs",
+        )
+    return earlier

@@ -1,0 +1,180 @@
+"""What operators may see of a service at a glance: health and counts, version by version."""
+
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from gateway.actions.access import Desk
+from gateway.control.catalog.entries import EndpointEntry, VersionEntry
+from gateway.core.judge.window import bucket_upper_us
+from gateway.store.records import CircuitState, HealthCheckRecord, HealthStatus
+
+CHECKS: Final = 10
+"""Newest probes shown for each version."""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The base of what is shown."""
+
+
+class EndpointReport(Report, frozen=True, kw_only=True):
+    """One address of a version."""
+
+    key: str
+    url: str
+    address: str
+    port: int
+    healthy: bool
+    circuit_state: CircuitState
+    failure_count: int
+    """Failures in a row."""
+    last_failure_time: datetime | None
+    next_attempt_time: datetime | None
+    """OPEN: when trial calls begin."""
+    draining: bool
+
+
+class CheckReport(Report, frozen=True, kw_only=True):
+    """One recorded probe. response_time: milliseconds."""
+
+    id: str
+    version_id: str
+    endpoint: str
+    is_healthy: bool
+    response_time: int
+    status_code: int | None
+    error_message: str | None
+    checked_at: datetime
+
+
+class VersionHealth(Report, frozen=True, kw_only=True):
+    """A version's health: its endpoints, and its newest probes."""
+
+    version_id: str
+    version: str
+    health_status: HealthStatus
+    circuit_state: CircuitState
+    last_health_check: datetime | None
+    endpoints: list[EndpointReport]
+    checks: list[CheckReport]
+
+
+class ServiceHealth(Report, frozen=True, kw_only=True):
+    """Health of a service, version by version."""
+
+    service_name: str
+    versions: list[VersionHealth]
+
+
+class VersionStats(Report, frozen=True, kw_only=True):
+    """What was ever counted about a version; `in_flight` and `streams` are now.
+
+    latency: histogram of the time to an answer's head, (upper bound in µs, count).
+    """
+
+    version_id: str
+    version: str
+    weight: int
+    requests: dict[str, int]
+    """Answers by status."""
+    total: int
+    errors: int
+    """Answers of 500 and above."""
+    attempts: dict[str, int]
+    in_flight: int
+    streams: int
+    latency: list[tuple[int, int]]
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+
+
+class ServiceStats(Report, frozen=True, kw_only=True):
+    """Counts of a service, version by version."""
+
+    service_name: str
+    at: datetime
+    versions: list[VersionStats]
+
+
+class ReportActions(Desk):
+    """Everything that is only looked at."""
+
+    async def service_health(self, name: str) -> ServiceHealth:
+        """Return a service's versions with endpoints, breakers and newest probes."""
+        versions = self._service(name).versions.values()
+        return ServiceHealth(
+            service_name=name, versions=[await self._version_health(version) for version in list(versions)]
+        )
+
+    async def _version_health(self, entry: VersionEntry) -> VersionHealth:
+        checks = await self._store.health(entry.record.id, limit=CHECKS)
+        record = entry.record
+        return VersionHealth(
+            version_id=record.id,
+            version=record.version,
+            health_status=record.health_status,
+            circuit_state=entry.circuit_state,
+            last_health_check=record.last_health_check,
+            endpoints=[self._endpoint(endpoint) for endpoint in entry.endpoints.values()],
+            checks=[_check(check) for check in checks.items],
+        )
+
+    def _endpoint(self, endpoint: EndpointEntry) -> EndpointReport:
+        breaker = self._breaker(endpoint.key)
+        return EndpointReport(
+            key=endpoint.key,
+            url=endpoint.url,
+            address=endpoint.address,
+            port=endpoint.port,
+            healthy=endpoint.is_healthy,
+            circuit_state=endpoint.breaker.state,
+            failure_count=breaker.failures,
+            last_failure_time=breaker.last_failure_at,
+            next_attempt_time=breaker.next_attempt_at,
+            draining=endpoint.draining,
+        )
+
+    async def stats(self, name: str) -> ServiceStats:
+        """Return what was counted of a service's versions."""
+        versions = self._service(name).versions.values()
+        return ServiceStats(
+            service_name=name, at=self._now(), versions=[self._version_stats(version) for version in versions]
+        )
+
+    def _version_stats(self, entry: VersionEntry) -> VersionStats:
+        counted = self._tally.version(entry.record.id)
+        by_status: dict[str, int] = {}
+        for (_, status), count in counted.requests.items():
+            by_status[str(status)] = by_status.get(str(status), 0) + count
+        return VersionStats(
+            version_id=entry.record.id,
+            version=entry.record.version,
+            weight=entry.record.weight,
+            requests=by_status,
+            total=sum(by_status.values()),
+            errors=sum(count for status, count in by_status.items() if int(status) >= 500),
+            attempts=dict(counted.attempts),
+            in_flight=counted.in_flight,
+            streams=counted.streams,
+            latency=[(bucket_upper_us(index), count) for index, count in sorted(counted.latency.items())],
+            p50_ms=quantile_ms(counted.latency, 0.50),
+            p95_ms=quantile_ms(counted.latency, 0.95),
+            p99_ms=quantile_ms(counted.latency, 0.99),
+        )
+
+
+def quantile_ms(latency: dict[int, int], q: float) -> float | None:
+    """Return the upper bound, in milliseconds, of the bucket the q-quantile falls in; None of nothing."""
+    wanted = q * sum(latency.values())
+    passed = 0
+    for index, count in sorted(latency.items()):
+        passed += count
+        if passed >= wanted and passed:
+            return bucket_upper_us(index) / 1000
+    return None
+
+
+def _check(record: HealthCheckRecord) -> CheckReport:
+    return CheckReport(**{name: getattr(record, name) for name in CheckReport.__struct_fields__})

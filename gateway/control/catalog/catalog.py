@@ -1,0 +1,346 @@
+"""What exists, in memory: services, versions and endpoints, and the numbered tables workers are sent of them.
+
+The store comes first: a row is put here when its transaction has committed, and at a start the same
+functions build everything from the rows. What a row does not hold (health between probes, breakers,
+addresses of names) lives only here and is found out again.
+"""
+
+import ssl
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from gateway.control.catalog.declared import Declared, declare, route_conflict
+from gateway.control.catalog.entries import EndpointEntry, Observer, ServiceEntry, VersionEntry, context_of
+from gateway.control.upstreams.probes import Probed
+from gateway.core.resilience.health import Health
+from gateway.core.settings.targets import parse_target
+from gateway.errors import ConfigError
+from gateway.link.snapshot import BreakerView, ProxySettings, RolloutSnap, Snapshot
+from gateway.log import get_logger
+from gateway.store.api import Store
+from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord
+
+log = get_logger(room="catalog")
+
+
+class Links(Protocol):
+    """Who the tables go to."""
+
+    whole: Callable[[], Snapshot] | None
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Send a table to every worker; returns at once."""
+
+
+class OpenRollouts(Protocol):
+    """Who knows which deployment is open."""
+
+    def open_for(self, service: str) -> DeploymentRecord | None: ...
+
+
+class Catalog:
+    """All services, versions and endpoints."""
+
+    def __init__(
+        self,
+        links: Links,
+        *,
+        proxy: ProxySettings | None = None,
+        workers: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """proxy: what holds for the whole data plane.
+
+        workers: how many there are. clock: monotonic seconds.
+        """
+        self.services: dict[str, ServiceEntry] = {}
+        """By name."""
+        self._links = links
+        self._proxy = proxy or ProxySettings()
+        self._workers = workers
+        self._clock = clock
+        self._now = now
+        self._number = 0
+        self._by_version: dict[str, VersionEntry] = {}
+        self._set_aside: dict[str, str] = {}
+        """Name -> id of services the file declared once and does not any more: stored, not served."""
+        self._open: dict[str, DeploymentRecord] = {}
+        """Open deployments as stored, until somebody knows better."""
+        self._rollouts: OpenRollouts | None = None
+        self._observers: list[Observer] = []
+
+    # -- building
+
+    async def load(self, store: Store, declared: Iterable[Declared] = ()) -> None:
+        """Build everything from the store and the services of the configuration file.
+
+        Endpoints that are known already keep their state. Raises StoreError if a row does not load,
+        ConfigError if two services claim the same route.
+        """
+        self._open = {record.service_name: record for record in await store.open_deployments()}
+        await self._take(store, tuple(declared))
+
+    async def reload(self, store: Store, declared: Iterable[Declared], proxy: ProxySettings) -> None:
+        """Take a new configuration, all or nothing, and send out what it comes to.
+
+        Raises ConfigError, having changed nothing, if a route is claimed twice, or if it drops a service
+        whose deployment is open.
+        """
+        services = tuple(declared)
+        names = {service.name for service in services}
+        for name, entry in self.services.items():
+            if entry.record.source == "file" and name not in names and self.open_for(name) is not None:
+                raise ConfigError("service", f"{name!r} has an open deployment and cannot be dropped")
+        await self._take(store, services)
+        for entry in self.services.values():
+            _reread_tls(entry)
+        self._proxy = proxy
+        self.publish_all()
+
+    async def _take(self, store: Store, declared: tuple[Declared, ...]) -> None:
+        """Write what the file adds to the store, then let memory follow, all at once."""
+        for service in declared:
+            _check_tls(service)
+        async with store.transaction() as tx:
+            services = {record.name: record for record in await store.load_services()}
+            versions = await store.load_versions()
+            made = declare(declared, services, versions, self._now())
+            for record in made.services:
+                tx.put_service(record)
+                services[record.name] = record
+            for version in made.versions:
+                tx.put_version(version)
+            names = {each.name for each in declared}
+            kept = {
+                name: record
+                for name, record in services.items()
+                if record.source == "api" or name in names or self.open_for(name) is not None
+            }
+            if problem := route_conflict({name: record.settings for name, record in kept.items()}):
+                raise ConfigError("service", problem)
+            self._set_aside = {name: record.id for name, record in services.items() if name not in kept}
+            tx.on_commit(lambda: self._build(kept.values(), (*versions, *made.versions)))
+        for name in self._set_aside:
+            log.warning("service_set_aside", service=name, reason="the configuration no longer declares it")
+
+    def _build(self, services: Iterable[ServiceRecord], versions: Iterable[VersionRecord]) -> None:
+        wanted = {record.name: record for record in services}
+        for name in self.services.keys() - wanted.keys():
+            self.drop_service(name)
+        for record in wanted.values():
+            self.put_service(record)
+        present = {record.id for record in versions}
+        for version_id in self._by_version.keys() - present:
+            self.drop_version(version_id)
+        for version in versions:
+            if version.service_name in wanted:
+                self._by_version[version.id] = self.services[version.service_name].put(version)
+        for entry in self.services.values():
+            entry.settle(self._now())
+        self._number += 1
+        self._links.whole = self.whole
+
+    # -- rows that were committed
+
+    def put_service(self, record: ServiceRecord) -> None:
+        """Take a service's committed row."""
+        entry = self.services.get(record.name)
+        if entry is None:
+            entry = self.services[record.name] = ServiceEntry(record)
+        entry.record = record
+        if entry.health is not None:
+            for version in entry.versions.values():
+                for endpoint in version.endpoints.values():
+                    endpoint.state.reconfigure(entry.health)
+        self._tell("service", record.name, None)
+
+    def put_version(self, record: VersionRecord) -> None:
+        """Take a version's committed row.
+
+        One that waited for its first probe begins, and workers hear of it.
+        """
+        service = self.services[record.service_name]
+        entry = service.put(record)
+        self._by_version[record.id] = entry
+        if service.settle(self._now()):
+            self.publish([service.record.name])
+        self._tell("version", record.service_name, entry.record)
+
+    def drop_service(self, name: str) -> None:
+        """Forget a service that was deleted, or set aside."""
+        entry = self.services.pop(name)
+        for version_id in entry.versions:
+            del self._by_version[version_id]
+        self._tell("service", name, None)
+
+    def drop_version(self, version_id: str) -> None:
+        """Forget a version that was deleted."""
+        entry = self._by_version.pop(version_id)
+        del entry.service.versions[version_id]
+        self._tell("version", entry.service.record.name, None)
+
+    # -- what is known
+
+    def service_record(self, name: str) -> ServiceRecord:
+        """Return a service's row. Raises KeyError."""
+        return self.services[name].record
+
+    def version_record(self, version_id: str) -> VersionRecord:
+        """Return a version's row, its breakers' state as of now. Raises KeyError."""
+        entry = self._by_version[version_id]
+        if entry.record.circuit_state != entry.circuit_state:
+            entry.record = replace(entry.record, circuit_state=entry.circuit_state)
+        return entry.record
+
+    def version(self, version_id: str) -> VersionEntry:
+        """Return a version with its endpoints. Raises KeyError."""
+        return self._by_version[version_id]
+
+    def set_aside_id(self, name: str) -> str | None:
+        """Return the id of a stored service of this name that is not served, because the file dropped it."""
+        return self._set_aside.get(name)
+
+    def is_usable(self, version_id: str) -> bool:
+        """Return whether a version may be sent requests now."""
+        entry = self._by_version.get(version_id)
+        return entry is not None and entry.is_usable
+
+    def health_of(self, version_id: str) -> Health:
+        """Return a version's health: healthy if any endpoint is, unhealthy if all are. Raises KeyError."""
+        return self._by_version[version_id].health
+
+    def endpoint_keys(self, version_id: str) -> tuple[str, ...]:
+        """Return the keys of a version's endpoints; none if it is gone."""
+        entry = self._by_version.get(version_id)
+        return tuple(entry.endpoints) if entry is not None else ()
+
+    def endpoint(self, key: str) -> EndpointEntry | None:
+        """Return the endpoint of this key; None if it is gone."""
+        version = self._by_version.get(key.partition("|")[0])
+        return version.endpoints.get(key) if version is not None else None
+
+    def tls_of(self, version_id: str) -> ssl.SSLContext | None:
+        """Return how a version's https endpoints are spoken to; None: by default."""
+        return self._by_version[version_id].service.tls()
+
+    # -- the open deployment
+
+    def follow(self, rollouts: OpenRollouts) -> None:
+        """From now on ask `rollouts` which deployment is open. Call it once they have been taken up."""
+        self._rollouts = rollouts
+        self._open.clear()
+
+    def open_for(self, service: str) -> DeploymentRecord | None:
+        """Return the service's open deployment, if there is one."""
+        return self._rollouts.open_for(service) if self._rollouts is not None else self._open.get(service)
+
+    # -- probing and names
+
+    def to_probe(self) -> Iterator[str]:
+        """Yield the key of every endpoint to probe."""
+        for version in self._by_version.values():
+            if not version.record.drained and version.service.health is not None:
+                yield from version.endpoints
+
+    def probed(self, key: str) -> Probed | None:
+        """Return what there is to probe under `key`; None if it is gone."""
+        endpoint = self.endpoint(key)
+        return endpoint.probed() if endpoint is not None else None
+
+    def endpoints_of(self, version_id: str) -> list[Probed]:
+        """Return a version's endpoints to probe, whatever its state; none if its health is switched off."""
+        found = (endpoint.probed() for endpoint in self._by_version[version_id].endpoints.values())
+        return [probed for probed in found if probed is not None]
+
+    def named_urls(self) -> list[tuple[str, str]]:
+        """Return (version id, url) for every url whose host is a name."""
+        versions = [version for version in self._by_version.values() if not version.record.drained]
+        named = ((each.record.id, url) for each in versions for url in each.urls)
+        return [(version_id, url) for version_id, url in named if parse_target(url).is_named]
+
+    def set_addresses(self, version_id: str, url: str, addresses: tuple[str, ...]) -> bool:
+        """Make `addresses` the endpoints of a version's url, and publish.
+
+        Returns whether anything changed.
+        """
+        entry = self._by_version.get(version_id)
+        if entry is None or url not in entry.urls or not entry.set_addresses(url, addresses):
+            return False
+        if self._number:
+            self.publish([entry.service.record.name])
+        return True
+
+    def set_breaker(self, key: str, view: BreakerView) -> None:
+        """An endpoint's breaker has moved; the caller publishes."""
+        endpoint = self.endpoint(key)
+        if endpoint is not None:
+            endpoint.breaker = view
+
+    # -- tables
+
+    def publish(self, names: Iterable[str]) -> int:
+        """Send these services to the workers, or that they are gone. Returns the table's number."""
+        chosen = set(names)
+        self._number += 1
+        self._links.publish(self._table(chosen & self.services.keys(), removed=chosen - self.services.keys()))
+        return self._number
+
+    def publish_all(self) -> int:
+        """Send the whole table to the workers. Returns its number."""
+        self._number += 1
+        self._links.publish(self.whole())
+        return self._number
+
+    def whole(self) -> Snapshot:
+        """Return the newest whole table."""
+        table = self._table(self.services.keys(), removed=())
+        return replace(table, whole=True, proxy=self._proxy)
+
+    def _table(self, names: Iterable[str], *, removed: Iterable[str]) -> Snapshot:
+        now = self._clock()
+        return Snapshot(
+            number=self._number,
+            whole=False,
+            services={name: self.services[name].snap(now, self._rollout_of(name)) for name in sorted(names)},
+            removed=tuple(sorted(removed)),
+            workers=self._workers,
+        )
+
+    def _rollout_of(self, service: str) -> RolloutSnap | None:
+        record = self.open_for(service)
+        if record is None or record.from_version_id is None:
+            return None
+        return RolloutSnap(
+            id=record.id, old=record.from_version_id, new=record.to_version_id, percent=record.traffic_percent
+        )
+
+    # -- observers
+
+    def subscribe(self, observer: Observer) -> None:
+        """Call `observer(kind, service, version)` after every change; kind: `service` or `version`."""
+        self._observers.append(observer)
+
+    def _tell(self, kind: str, service: str, version: VersionRecord | None) -> None:
+        for observer in self._observers:
+            observer(kind, service, version)
+
+
+def _check_tls(declared: Declared) -> None:
+    """Refuse TLS files that cannot be used before anything follows them. Raises ConfigError."""
+    try:
+        context_of(declared.settings().tls)
+    except ConfigError as exc:
+        raise ConfigError(f"service {declared.name!r}: tls", str(exc)) from exc
+
+
+def _reread_tls(entry: ServiceEntry) -> None:
+    """Follow files that were replaced; what cannot be used leaves what was."""
+    try:
+        entry.reread_tls()
+    except ConfigError as exc:
+        log.error("tls_not_reread", service=entry.record.name, reason=str(exc))

@@ -1,0 +1,125 @@
+"""What the configuration file declares, as rows: what it adds to those of the store."""
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+from msgspec.structs import replace
+
+from gateway.core.routing.service import ServiceSettings
+from gateway.store.records import ServiceRecord, VersionRecord
+
+
+class DeclaredVersion(Protocol):
+    """A `[[service.version]]` table."""
+
+    @property
+    def version(self) -> str: ...
+    @property
+    def url(self) -> str: ...
+    @property
+    def replicas(self) -> tuple[str, ...]: ...
+    @property
+    def weight(self) -> int: ...
+    @property
+    def shutdown_url(self) -> str | None: ...
+
+
+class Declared(Protocol):
+    """A `[[service]]` table."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> Sequence[DeclaredVersion]: ...
+    def settings(self) -> ServiceSettings: ...
+
+
+class Made(msgspec.Struct, frozen=True):
+    """Rows to write: new ones, and changed ones."""
+
+    services: list[ServiceRecord]
+    versions: list[VersionRecord]
+
+
+def declare(
+    declared: Iterable[Declared],
+    services: Mapping[str, ServiceRecord],
+    versions: Iterable[VersionRecord],
+    now: datetime,
+) -> Made:
+    """Return the rows that make the store say what the file does.
+
+    services: those stored, by name. A service's settings follow the file; its versions are taken from the
+    file only while the store has none.
+    """
+    made = Made([], [])
+    settled = {version.service_id for version in versions}
+    for each in declared:
+        record = _service(each, services.get(each.name), now)
+        if record != services.get(each.name):
+            made.services.append(record)
+        if record.id not in settled:
+            made.versions.extend(_versions(each.version, record, now))
+    return made
+
+
+def _service(declared: Declared, stored: ServiceRecord | None, now: datetime) -> ServiceRecord:
+    settings = declared.settings()
+    if stored is None:
+        return ServiceRecord(
+            id=str(uuid.uuid4()),
+            name=declared.name,
+            settings=settings,
+            source="file",
+            created_at=now,
+            updated_at=now,
+        )
+    if (stored.settings, stored.source) == (settings, "file"):
+        return stored
+    return replace(stored, settings=settings, source="file", updated_at=now)
+
+
+def _versions(
+    declared: Sequence[DeclaredVersion], service: ServiceRecord, now: datetime
+) -> list[VersionRecord]:
+    """Return the file's versions as rows; a single one without a weight gets all of it."""
+    alone = len(declared) == 1
+    return [
+        VersionRecord(
+            id=str(uuid.uuid4()),
+            service_id=service.id,
+            service_name=service.name,
+            version=each.version,
+            url=each.url,
+            replicas=each.replicas,
+            weight=100 if alone and not each.weight else each.weight,
+            shutdown_url=each.shutdown_url,
+            created_at=now,
+            updated_at=now,
+        )
+        for each in declared
+    ]
+
+
+def route_conflict(services: Mapping[str, ServiceSettings]) -> str:
+    """Return which route is claimed twice, naming both services; empty if none.
+
+    Two routes are the same if host and path are, and both name some method or both leave it open: a route for
+    some methods goes before one for all.
+    """
+    claimed: dict[tuple[str, str], list[tuple[frozenset[str], str]]] = {}
+    for name, settings in services.items():
+        for route in settings.routes:
+            place = claimed.setdefault((route.host.lower(), route.path.rstrip("/")), [])
+            methods = frozenset(method.upper() for method in route.methods)
+            for others, other in place:
+                if others != methods and not others & methods:
+                    continue
+                if other == name:
+                    return f"service {name!r} claims {route.host}{route.path} twice"
+                return f"services {other!r} and {name!r} both claim {route.host}{route.path}"
+            place.append((methods, name))
+    return ""

@@ -1,0 +1,278 @@
+"""Services, versions and endpoints as control has them in memory, and as workers are told of them."""
+
+import ssl
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Final
+
+from msgspec.structs import replace
+
+from gateway.control.upstreams.probes import Probed
+from gateway.core.resilience.health import Health, HealthSettings, HealthState
+from gateway.core.routing.service import UpstreamTlsSettings
+from gateway.core.settings.targets import parse_target
+from gateway.link.snapshot import BreakerView, EndpointSnap, RolloutSnap, ServiceSnap, VersionSnap
+from gateway.net.tls import upstream_context
+from gateway.store.records import CircuitState, ServiceRecord, VersionRecord
+
+LONG_AGO: Final = -1e9
+"""Monotonic seconds: healthy since before anybody counted."""
+_OFF: Final = HealthSettings(healthy_threshold=1)
+"""Thresholds of endpoints that nobody probes."""
+
+
+class EndpointEntry:
+    """One address of a version."""
+
+    def __init__(self, version: "VersionEntry", url: str, address: str, port: int, stored: Health) -> None:
+        """stored: the version's health as stored; it stands until this endpoint's own first probe."""
+        self.version = version
+        self.key = f"{version.record.id}|{url}|{address}"
+        self.url = url
+        self.address = address
+        self.port = port
+        self.state = HealthState(version.service.health or _OFF, stored=stored)
+        self.breaker = BreakerView()
+        self.available_since: float | None = LONG_AGO if stored is Health.HEALTHY else None
+        """Monotonic seconds; None while it is not healthy."""
+
+    @property
+    def name(self) -> str:
+        """How people call it."""
+        return f"{self.url} at {self.address}" if self.address not in self.url else self.url
+
+    @property
+    def draining(self) -> bool:
+        """Whether it takes nothing new."""
+        return self.version.record.draining
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether it may be sent requests; always, if the service's health is switched off."""
+        return self.version.service.health is None or self.state.is_usable
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it may be sent requests and its breaker lets any through."""
+        return self.is_healthy and not self.draining and self.breaker.state != "OPEN"
+
+    def snap(self, now: float) -> EndpointSnap:
+        """Return what workers are told. now: monotonic seconds."""
+        healthy = self.is_healthy
+        if not healthy:
+            self.available_since = None
+        elif self.available_since is None:
+            self.available_since = now
+        return EndpointSnap(
+            key=self.key,
+            url=self.url,
+            address=self.address,
+            port=self.port,
+            healthy=healthy,
+            draining=self.draining,
+            available_for_s=now - self.available_since if self.available_since is not None else 0.0,
+            breaker=self.breaker,
+        )
+
+    def probed(self) -> Probed | None:
+        """Return what there is to probe; None if the service's health is switched off."""
+        service = self.version.service
+        if service.health is None:
+            return None
+        return Probed(
+            key=self.key,
+            version_id=self.version.record.id,
+            url=self.url,
+            address=self.address,
+            settings=service.health,
+            state=self.state,
+            tls=service.tls(),
+            server_name=service.record.settings.tls.server_name,
+        )
+
+
+class VersionEntry:
+    """One version with its endpoints."""
+
+    def __init__(self, service: "ServiceEntry", record: VersionRecord) -> None:
+        self.service = service
+        self.record = record
+        self.endpoints: dict[str, EndpointEntry] = {}
+        """By key."""
+        self._stored = Health(record.health_status) if record.ever_healthy else Health.UNKNOWN
+        self.follow_urls()
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Its url and its replicas'."""
+        return (self.record.url, *self.record.replicas)
+
+    @property
+    def health(self) -> Health:
+        """Healthy if any endpoint is, unhealthy if all are, else unknown."""
+        if self.service.health is None:
+            return Health.HEALTHY
+        found = {endpoint.state.health for endpoint in self.endpoints.values()}
+        if Health.HEALTHY in found:
+            return Health.HEALTHY
+        return Health.UNHEALTHY if found == {Health.UNHEALTHY} else Health.UNKNOWN
+
+    @property
+    def circuit_state(self) -> CircuitState:
+        """OPEN when all its endpoints' breakers are, HALF_OPEN when none is closed."""
+        states = {endpoint.breaker.state for endpoint in self.endpoints.values()} or {"CLOSED"}
+        if "CLOSED" in states:
+            return "CLOSED"
+        return "OPEN" if states == {"OPEN"} else "HALF_OPEN"
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether requests may be sent to it: active, healthy, not draining, not all breakers open."""
+        return self.record.is_active and any(endpoint.is_usable for endpoint in self.endpoints.values())
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it has weight without a rollout and has passed its first probe: it may begin."""
+        record = self.record
+        passed = record.ever_healthy or self.service.health is None
+        waiting = not record.is_active and record.weight > 0 and record.status != "deprecated"
+        return passed and waiting and not record.draining
+
+    def follow_urls(self) -> None:
+        """Keep the endpoints of its urls, drop those of others, and make those of numeric ones."""
+        self.endpoints = {key: each for key, each in self.endpoints.items() if each.url in self.urls}
+        for url in self.urls:
+            if not parse_target(url).is_named:
+                self.set_addresses(url, (parse_target(url).address,))
+
+    def set_addresses(self, url: str, addresses: Iterable[str]) -> bool:
+        """Make `addresses` the endpoints of `url`. Returns whether that changed anything.
+
+        The stored health is that of the first ones after a start; an address that is added later has to pass.
+        """
+        is_first = not any(each.url == url for each in self.endpoints.values())
+        stored = self._stored if is_first else Health.UNKNOWN
+        others = {key: each for key, each in self.endpoints.items() if each.url != url}
+        port = parse_target(url).port
+        fresh = [EndpointEntry(self, url, address, port, stored) for address in addresses]
+        endpoints = others | {each.key: self.endpoints.get(each.key, each) for each in fresh}
+        changed = endpoints.keys() != self.endpoints.keys()
+        self.endpoints = endpoints
+        return changed
+
+    def forget_stored_health(self) -> None:
+        """Endpoints that come from now on have to pass first."""
+        self._stored = Health.UNKNOWN
+
+    def snap(self, now: float, standby: str | None) -> VersionSnap:
+        """Return what workers are told. standby: id of the version that may serve at weight 0."""
+        record = self.record
+        shown = () if record.drained else self.endpoints.values()
+        return VersionSnap(
+            id=record.id,
+            name=record.version,
+            weight=record.weight,
+            active=record.is_active,
+            draining=record.draining,
+            standby=record.id == standby,
+            endpoints=tuple(endpoint.snap(now) for endpoint in shown),
+        )
+
+
+class ServiceEntry:
+    """One service with its versions."""
+
+    def __init__(self, record: ServiceRecord) -> None:
+        self.record = record
+        self.versions: dict[str, VersionEntry] = {}
+        """By id, oldest first."""
+        self._tls: tuple[UpstreamTlsSettings, ssl.SSLContext | None] = (UpstreamTlsSettings(), None)
+
+    @property
+    def health(self) -> HealthSettings | None:
+        """How its endpoints are probed; None: not at all, they are taken for healthy."""
+        settings = self.record.settings.health
+        if settings is True:
+            return HealthSettings()
+        return settings or None
+
+    def tls(self) -> ssl.SSLContext | None:
+        """Return how its https endpoints are spoken to; None: by default.
+
+        Raises ConfigError naming a bad file.
+        """
+        settings = self.record.settings.tls
+        if self._tls[0] != settings:
+            self._tls = settings, context_of(settings)
+        return self._tls[1]
+
+    def reread_tls(self) -> None:
+        """Read the files of the TLS settings again. Raises ConfigError, and then changes nothing."""
+        settings, context = self._tls
+        if context is not None:
+            self._tls = settings, context_of(settings)
+
+    def named(self, version: str) -> VersionEntry | None:
+        """Return the version of this name, or id."""
+        found = (each for each in self.versions.values() if version in (each.record.version, each.record.id))
+        return next(found, None)
+
+    def put(self, record: VersionRecord) -> VersionEntry:
+        """Take a version's newest row: its urls may have changed, its endpoints keep their state."""
+        entry = self.versions.get(record.id)
+        if entry is None:
+            entry = self.versions[record.id] = VersionEntry(self, record)
+            return entry
+        before, entry.record = entry.record, record
+        if (before.url, before.replicas) != (record.url, record.replicas):
+            entry.forget_stored_health()
+            entry.follow_urls()
+        return entry
+
+    def settle(self, at: datetime) -> bool:
+        """Activate versions that were waiting for their first probe, and name a current one if there is none.
+
+        Returns whether anything changed. Derived from what is stored, so a crash before it is stored
+        costs nothing.
+        """
+        due = [each for each in self.versions.values() if each.is_due]
+        for each in due:
+            each.record = replace(each.record, is_active=True, status="production", updated_at=at)
+        if self.record.current_version_id in self.versions:
+            return bool(due)
+        records = [each.record for each in self.versions.values()]
+        active = [record for record in records if record.is_active and record.weight]
+        active = [record for record in active if record.status != "staging"]  # its rollout decides
+        if not active:
+            return bool(due)
+        first = max(active, key=lambda record: record.weight)
+        self.record = replace(self.record, current_version_id=first.id, updated_at=at)
+        return True
+
+    def snap(self, now: float, rollout: RolloutSnap | None) -> ServiceSnap:
+        """Return what workers are told. now: monotonic seconds."""
+        record = self.record
+        standby = rollout.old if rollout is not None else None
+        return ServiceSnap(
+            id=record.id,
+            name=record.name,
+            stage=record.stage,
+            settings=record.settings,
+            versions=tuple(version.snap(now, standby) for version in self.versions.values()),
+            current=record.current_version_id,
+            rollout=rollout,
+            paused=record.paused,
+        )
+
+
+def context_of(settings: UpstreamTlsSettings) -> ssl.SSLContext | None:
+    """Return the context `settings` ask for; None: the default. Raises ConfigError naming a bad file."""
+    if (settings.verify, settings.ca, settings.certificate) == (True, None, None):
+        return None
+    return upstream_context(
+        verify=settings.verify, ca=settings.ca, certificate=settings.certificate, key=settings.key
+    )
+
+
+Observer = Callable[[str, str, VersionRecord | None], None]
+"""(kind, service, version): something in the catalog has changed."""

@@ -1,0 +1,339 @@
+"""The control end of every link: snapshots out, acknowledgements, counts and reports in.
+
+A worker is told the newest table and nothing is waited for here; who wants to know that all have it asks
+`applied`. What a HELLO means (our worker, or an orphan of a dead control) is the supervisor's to say: it sits
+in `on_hello`.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from socket import socket
+
+import msgspec
+
+from gateway.control.processes.listeners import Held, names_of
+from gateway.link import channel as link
+from gateway.link.channel import Channel, decode_up
+from gateway.link.fds import close_all
+from gateway.link.messages import (
+    PROTOCOL,
+    Accept,
+    Ack,
+    BreakerReport,
+    Counts,
+    Drain,
+    DrainEndpoints,
+    DrainReport,
+    EndpointLoad,
+    Hello,
+    Leaving,
+    Lend,
+    Quit,
+    Reclaim,
+    Up,
+)
+from gateway.link.snapshot import Snapshot
+from gateway.log import get_logger
+
+log = get_logger(room="hub")
+
+
+class WorkerInfo(msgspec.Struct, frozen=True):
+    """One worker as the admin API shows it."""
+
+    slot: int
+    pid: int
+    incarnation: str
+    applied: int
+    connected: bool
+    draining: bool
+
+
+class HubEvents:
+    """Who hears of the workers; each attribute is set once, by whoever builds the control process."""
+
+    def __init__(self) -> None:
+        self.hello: Callable[[Peer, Hello, list[int]], None] = lambda peer, hello, fds: close_all(fds)
+        """A worker introduced itself; its descriptors are the callback's to close."""
+        self.ack: Callable[[Peer], None] = lambda peer: None
+        """The worker applied a snapshot, or refused one."""
+        self.counts: Callable[[Peer, Counts], None] = lambda peer, counts: None
+        self.breaker: Callable[[Peer, BreakerReport], None] = lambda peer, report: None
+        self.leaving: Callable[[Peer, Leaving], None] = lambda peer, leaving: None
+        self.lost: Callable[[Peer, str], None] = lambda peer, reason: None
+        """Its link ended; it may still run."""
+
+
+class Peer:
+    """One link to one worker. Nameless until its HELLO."""
+
+    def __init__(self, sock: socket, pid: int, hub: "Hub") -> None:
+        self.pid = pid
+        self.slot = -1
+        self.incarnation = ""
+        self.applied = 0
+        """The last of our snapshots it acknowledged; what it applied under another control does not count."""
+        self.sent = 0
+        """Number of the newest snapshot sent."""
+        self.refused = 0
+        """Number of the snapshot it could not apply; 0: none."""
+        self.is_greeted = False
+        self.draining = False
+        self.accepting = False
+        self.heard_at = time.monotonic()
+        self.apply_us = 0
+        self.loads: dict[str, EndpointLoad] = {}
+        """By endpoint key: what its last report said still runs there."""
+        self._hub = hub
+        self._channel: Channel[Up] = Channel(sock, decode_up, self)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the link stands."""
+        return self._channel.is_open
+
+    def accept(self) -> None:
+        """Let the worker accept on the sockets it holds."""
+        self.accepting = True
+        self._channel.send(Accept())
+
+    def lend(self, held: Sequence[Held]) -> None:
+        """Let the worker accept on these too."""
+        self._channel.send(Lend(names_of(held)), [one.sock.fileno() for one in held])
+
+    def reclaim(self, held: Iterable[Held]) -> None:
+        """Take lent sockets back."""
+        self._channel.send(Reclaim(names_of(held)))
+
+    def drain(self, deadline_s: float, delay_s: float = 0.0) -> None:
+        """Let the worker finish what it has, and leave."""
+        self.draining = True
+        self._channel.send(Drain(deadline_s, delay_s))
+
+    def quit(self) -> None:
+        """Let the worker leave at once."""
+        self.draining = True
+        self._channel.send(Quit())
+
+    def drain_endpoints(self, keys: Sequence[str], deadline_s: float) -> None:
+        """Set the deadline of endpoints that a snapshot marked draining."""
+        self._channel.send(DrainEndpoints(tuple(keys), deadline_s))
+
+    def snapshot(self, snapshot: Snapshot) -> None:
+        """Send a table; merged into one that still waits."""
+        self.sent = snapshot.number
+        self._channel.send(snapshot)
+
+    def close(self) -> None:
+        """End the link; the worker, if it lives, comes back as an orphan does."""
+        self._channel.close()
+
+    # -- ChannelOwner
+
+    def on_message(self, message: Up, fds: list[int]) -> None:
+        """Hand what came to the hub."""
+        self.heard_at = time.monotonic()
+        self._hub.received(self, message, fds)
+
+    def on_undecodable(self, payload: bytes, reason: str) -> None:
+        """Another release's worker said something we do not know: it is still alive."""
+        self.heard_at = time.monotonic()
+        log.warning("link_message_unknown", slot=self.slot, pid=self.pid, reason=reason)
+
+    def on_lost(self, reason: str) -> None:
+        """The link ended."""
+        self._hub.lost(self, reason)
+
+
+class Hub:
+    """All links of this control process."""
+
+    def __init__(self) -> None:
+        self.events = HubEvents()
+        self.whole: Callable[[], Snapshot] | None = None
+        """The newest whole table, for a worker that says HELLO; None until there is one."""
+        self.personal: Callable[[Snapshot, str], Snapshot] = lambda snapshot, incarnation: snapshot
+        """Puts a worker's own half-open grants into a snapshot, by incarnation."""
+        self.peers: dict[str, Peer] = {}
+        """By incarnation: greeted links that stand."""
+        self.apply_us: dict[int, int] = {}
+        """By slot: how long its last snapshot took to apply, microseconds."""
+        self._nameless: set[Peer] = set()
+        self._listener: socket | None = None
+        self._progress = asyncio.Event()
+        self._drains: dict[str, float] = {}
+        """Endpoint key -> monotonic deadline, told to workers that come later too."""
+
+    # -- links
+
+    def open(self, listener: socket) -> None:
+        """Accept workers' links on `listener`, from the running loop on."""
+        self._listener = listener
+        asyncio.get_running_loop().add_reader(listener.fileno(), self._on_connection)
+
+    def pause(self) -> None:
+        """Accept no new link (a successor is about to); standing ones go on. `open` again undoes it."""
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener.fileno())
+
+    def close(self) -> None:
+        """End every link and accept none."""
+        self.pause()
+        self._listener = None
+        for peer in [*self._nameless, *self.peers.values()]:
+            peer.close()
+        self._nameless.clear()
+        self.peers.clear()
+
+    def add(self, sock: socket, pid: int) -> Peer:
+        """Take a connected link in; its HELLO comes next."""
+        peer = Peer(sock, pid, self)
+        self._nameless.add(peer)
+        return peer
+
+    def _on_connection(self) -> None:
+        if self._listener is not None and (accepted := link.accept(self._listener)) is not None:
+            self.add(*accepted)
+
+    def lost(self, peer: Peer, reason: str) -> None:
+        """Forget a link that ended."""
+        self._nameless.discard(peer)
+        if self.peers.get(peer.incarnation) is peer:
+            del self.peers[peer.incarnation]
+            self.events.lost(peer, reason)
+        self._progress.set()
+
+    def received(self, peer: Peer, message: Up, fds: list[int]) -> None:
+        """Handle one message of `peer`."""
+        if isinstance(message, Hello):
+            self._greet(peer, message, fds)
+            return
+        close_all(fds)
+        if not peer.is_greeted:
+            return
+        match message:
+            case Counts():
+                self.events.counts(peer, message)
+            case Ack():
+                self._acknowledged(peer, message)
+            case BreakerReport():
+                self.events.breaker(peer, message)
+            case DrainReport():
+                peer.loads.update((load.key, load) for load in message.endpoints)
+                self._progress.set()
+            case Leaving():
+                peer.draining = True
+                self.events.leaving(peer, message)
+                self._progress.set()
+
+    def _greet(self, peer: Peer, hello: Hello, fds: list[int]) -> None:
+        """Name the link and bring its worker up to date. A worker that comes back replaces its old link."""
+        self._nameless.discard(peer)
+        previous = self.peers.pop(hello.incarnation, None)
+        if previous is not None and previous is not peer:
+            previous.close()
+        peer.slot, peer.incarnation, peer.pid = hello.slot, hello.incarnation, hello.pid
+        peer.draining, peer.accepting, peer.is_greeted = hello.draining, hello.accepting, True
+        self.peers[hello.incarnation] = peer
+        self.events.hello(peer, hello, fds)
+        if hello.protocol == PROTOCOL and self.whole is not None and not peer.sent:
+            peer.snapshot(self.personal(self.whole(), peer.incarnation))
+            self._repeat_drains(peer)
+
+    def _acknowledged(self, peer: Peer, ack: Ack) -> None:
+        if ack.error:
+            peer.refused = max(peer.refused, ack.number)
+            log.error("snapshot_refused", slot=peer.slot, pid=peer.pid, number=ack.number, reason=ack.error)
+        else:
+            peer.applied = max(peer.applied, ack.number)
+            peer.apply_us = self.apply_us[peer.slot] = ack.apply_us
+        self.events.ack(peer)
+        self._progress.set()
+
+    # -- down
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Send `snapshot` to every worker; returns at once."""
+        for peer in self.peers.values():
+            if peer.sent or snapshot.whole:
+                peer.snapshot(self.personal(snapshot, peer.incarnation))
+            elif self.whole is not None:
+                peer.snapshot(self.personal(self.whole(), peer.incarnation))
+
+    async def applied(self, number: int, timeout_s: float) -> list[int]:
+        """Wait until every live worker serves by snapshot `number` or a newer one.
+
+        Returns the slots that do not after `timeout_s` seconds. A worker that dies meanwhile is not waited
+        for: its successor starts with the newest table.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                while any(peer.refused < number for peer in self._behind(number)):
+                    self._progress.clear()
+                    await self._progress.wait()
+        except TimeoutError:
+            pass
+        return sorted(peer.slot for peer in self._behind(number))
+
+    def _behind(self, number: int) -> list[Peer]:
+        """Return who should serve by `number` and does not. A leaver of another release may not read it."""
+        behind = [peer for peer in self.peers.values() if peer.sent and peer.applied < number]
+        return [peer for peer in behind if not (peer.draining and peer.refused >= number)]
+
+    def workers(self) -> list[WorkerInfo]:
+        """Return every worker that said HELLO and whose link stands, orphans too."""
+        return [
+            WorkerInfo(peer.slot, peer.pid, peer.incarnation, peer.applied, peer.is_open, peer.draining)
+            for peer in sorted(self.peers.values(), key=lambda peer: (peer.draining, peer.slot))
+        ]
+
+    # -- draining endpoints
+
+    def drain_endpoints(self, keys: Iterable[str], deadline_s: float) -> None:
+        """Give endpoints that a published snapshot marks draining `deadline_s` seconds to finish."""
+        chosen = tuple(keys)
+        now = time.monotonic()
+        for key in chosen:
+            self._drains[key] = now + deadline_s
+        for peer in self.peers.values():
+            for key in chosen:
+                peer.loads.pop(key, None)
+            peer.drain_endpoints(chosen, deadline_s)
+
+    def forget_endpoints(self, keys: Iterable[str]) -> None:
+        """The endpoints are gone or in use again: no drain of theirs is told to new workers."""
+        for key in keys:
+            self._drains.pop(key, None)
+            for peer in self.peers.values():
+                peer.loads.pop(key, None)
+
+    def drain_state(self, keys: Iterable[str]) -> dict[str, EndpointLoad]:
+        """Return what still runs at each draining endpoint, over all workers.
+
+        An endpoint some live worker has not reported on yet is absent: nothing is known of it.
+        """
+        found = {key: self._load_of(key) for key in keys}
+        return {key: load for key, load in found.items() if load is not None}
+
+    def _load_of(self, key: str) -> EndpointLoad | None:
+        loads = [peer.loads.get(key) for peer in self.peers.values() if peer.sent]
+        known = [load for load in loads if load is not None]
+        if len(known) < len(loads) or not loads:
+            return None
+        return EndpointLoad(
+            key=key,
+            in_flight=sum(load.in_flight for load in known),
+            streams=sum(load.streams for load in known),
+            oldest_ms=max(load.oldest_ms for load in known),
+            forced=sum(load.forced for load in known),
+        )
+
+    def _repeat_drains(self, peer: Peer) -> None:
+        now = time.monotonic()
+        deadlines: dict[int, list[str]] = {}
+        for key, at in self._drains.items():
+            deadlines.setdefault(max(0, math.ceil(at - now)), []).append(key)
+        for left_s, keys in deadlines.items():
+            peer.drain_endpoints(keys, float(left_s))

@@ -1,0 +1,437 @@
+"""Keeps N workers running, one a slot, and every listening socket accepted on.
+
+A worker is forked idle, gets a table, and accepts once it has acknowledged one. A dead one is replaced at
+once on the same sockets; one that says nothing for two seconds is killed first. A slot whose workers keep
+dying backs off. While a slot has no worker its sockets are lent to a healthy one. Workers of another
+control (orphans of a dead one, or those of a predecessor that upgraded) come in by HELLO: their sockets
+are adopted, and they drain once ours accept.
+
+Order of calls: build with the template and the hub (its listener open) → `await gather_orphans` →
+`listeners.bind()` → `start()` → `await ready()` → `open()`; at the end `await stop()`, or `release()` to
+a successor.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from gateway.control.processes.hub import Hub, Peer
+from gateway.control.processes.listeners import Held, Listeners, names_of
+from gateway.control.processes.slots import TICK_S, Backoff, Worker
+from gateway.control.processes.template import Template
+from gateway.errors import GatewayError
+from gateway.link.fds import close_all
+from gateway.link.messages import Hello, Leaving, ListenerName
+from gateway.link.spawn import Spawn
+from gateway.log import get_logger
+
+log = get_logger(room="supervisor")
+
+SILENCE_S: Final = 2.0
+"""A worker that says nothing for so long is hung: it owes a heartbeat every 100 ms."""
+START_S: Final = 10.0
+"""The same before its HELLO: TLS files are read, a busy machine forks slowly."""
+FORK_RETRY_S: Final = 10.0
+"""After a worker could not even be ordered: descriptors ran out."""
+ORPHANS_S: Final = 2.0
+QUIET_S: Final = 0.3
+"""Orphans try the link every 100 ms: after three tries without a new one, all have come."""
+HANDSHAKES_S: Final = 0.25
+"""For clients whose connection is under way when the gateway stops: a round trip."""
+GRACE_S: Final = 3.0
+"""Beyond a drain's deadline, before a worker is killed."""
+
+
+class Supervisor:
+    """The workers of this control process, and those it inherited."""
+
+    def __init__(
+        self,
+        *,
+        template: Template,
+        hub: Hub,
+        listeners: Listeners,
+        link_path: Path,
+        drain_s: float = 30.0,
+        orphan_timeout_s: float = 3600.0,
+        leftovers: Sequence[Path] = (),
+        release: str = "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.template = template
+        self.hub = hub
+        self.listeners = listeners
+        self.link_path = link_path
+        self.drain_s = drain_s
+        self.orphan_timeout_s = orphan_timeout_s
+        self.leftovers = (link_path, *leftovers)
+        """What is to be removed when control and its orphans have ended, and nobody has followed."""
+        self.release_name = release
+        self.restarts: dict[str, int] = {"exited": 0, "killed": 0, "hung": 0}
+        """Workers lost, by how: totals for the metrics."""
+        self.on_ended: Callable[[str], None] = lambda incarnation: None
+        """A worker's process is gone for good."""
+        self.on_absent: Callable[[str], None] = lambda incarnation: None
+        """A worker's link ended; it may still run, and come back."""
+        self.on_template_gone: Callable[[], None] = lambda: None
+        """No worker can be replaced any more: time for a new control."""
+        self._clock = clock
+        self._workers: dict[str, Worker] = {}
+        """By incarnation: every one of ours that has not exited."""
+        self._current: dict[int, str] = {}
+        """Slot -> the incarnation that is its worker now; leavers are not."""
+        self._orphans: dict[str, Peer] = {}
+        self._holders: dict[ListenerName, str] = {}
+        """Which incarnation accepts on each socket, as far as control arranged it."""
+        self._backoffs = [Backoff() for _ in range(listeners.slots)]
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._tick: asyncio.TimerHandle | None = None
+        self._changed = asyncio.Event()
+        self._is_open = False
+        self._is_stopping = False
+        template.attach(self)
+        hub.events.hello = self._on_hello
+        hub.events.ack = self._on_ack
+        hub.events.leaving = self._on_leaving
+        hub.events.lost = self._on_lost
+
+    # -- starting
+
+    async def gather_orphans(self, *, expected: bool) -> None:
+        """Wait for the workers of a dead control to bring their sockets, while an address lacks one.
+
+        expected: the last control did not end properly, so orphans are likely even where no address is taken.
+        """
+        if not expected and not self.listeners.taken():
+            return
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + ORPHANS_S
+        while loop.time() < deadline:
+            came = await self._another_orphan()
+            if not came and not self.listeners.taken():
+                return
+
+    async def _another_orphan(self) -> bool:
+        """Wait a little for one more orphan; False if none came."""
+        known = len(self._orphans)
+        try:
+            async with asyncio.timeout(QUIET_S):
+                await self._until(lambda: len(self._orphans) > known)
+        except TimeoutError:
+            return False
+        return True
+
+    def start(self) -> None:
+        """Fork a worker for every slot. They get their table, and stay idle until `open`."""
+        for slot in range(self.listeners.slots):
+            self._spawn(slot)
+        self._tick = asyncio.get_running_loop().call_later(TICK_S, self._on_tick)
+
+    async def ready(self, timeout_s: float = 30.0) -> None:
+        """Wait until every slot's worker has a table. Raises GatewayError if that takes too long."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._until(lambda: len(self._ready()) == self.listeners.slots)
+        except TimeoutError:
+            raise GatewayError(f"the workers are not ready after {timeout_s:g} s") from None
+
+    def open(self) -> None:
+        """Let the workers accept; whoever accepted before them drains."""
+        self._is_open = True
+        self._arrange()
+        for peer in self._orphans.values():
+            self._drain_orphan(peer)
+
+    def ready_slots(self) -> list[int]:
+        """Return the slots whose own worker serves, or could."""
+        return sorted(worker.slot for worker in self._ready())
+
+    # -- ending
+
+    async def stop(self, deadline_s: float) -> None:
+        """Stop accepting, let the workers finish for up to `deadline_s` seconds, and end them all."""
+        self._begin_stop()
+        if self.listeners.bar():
+            await asyncio.sleep(HANDSHAKES_S)
+        self.listeners.close()
+        for peer in list(self.hub.peers.values()):
+            peer.drain(deadline_s)
+        try:
+            async with asyncio.timeout(deadline_s + GRACE_S):
+                await self._until(self._is_empty)
+        except TimeoutError:
+            log.warning("workers_outlived_their_drain", slots=sorted(w.slot for w in self._workers.values()))
+        await self.quit()
+
+    async def quit(self) -> None:
+        """End every worker now; returns when they are gone. Orphans serve on if ours never took over."""
+        self._begin_stop()
+        if not self._is_open:
+            self._orphans.clear()
+        for peer in list(self.hub.peers.values()):
+            if self._is_open or peer.incarnation in self._workers:
+                peer.quit()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await self._until(self._is_empty)
+        for worker in self._workers.values():
+            self.template.kill(worker.incarnation)
+        for peer in self._orphans.values():
+            with suppress(ProcessLookupError):
+                os.kill(peer.pid, signal.SIGKILL)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_S):
+                await self._until(self._is_empty)
+        self.release()
+
+    def release(self) -> None:
+        """Let go of everything without touching a worker: they are another control's from now on."""
+        self._begin_stop()
+        self.template.close()
+        self.hub.close()
+        self.listeners.close()
+
+    def _begin_stop(self) -> None:
+        self._is_stopping = True
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        if self._tick is not None:
+            self._tick.cancel()
+
+    def _is_empty(self) -> bool:
+        return not self._workers and not self._orphans
+
+    # -- one worker
+
+    def _spawn(self, slot: int) -> None:
+        if self._is_stopping:
+            return
+        try:
+            self._fork(slot)
+        except OSError as exc:
+            log.error("worker_not_forked", slot=slot, reason=str(exc), next_in_s=FORK_RETRY_S)
+            self._later(FORK_RETRY_S, slot)
+
+    def _fork(self, slot: int) -> None:
+        """Have a worker forked, and its link with it. Raises OSError when descriptors ran out."""
+        held = self.listeners.of_slot(slot)
+        worker = Worker(slot, self._clock(), names_of(held))
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with theirs:
+            try:
+                self.template.spawn(self._order(worker), theirs, [one.sock for one in held])
+            except OSError:
+                ours.close()
+                raise
+        self.hub.add(ours, 0)
+        self._workers[worker.incarnation] = worker
+        self._current[slot] = worker.incarnation
+
+    def _order(self, worker: Worker) -> Spawn:
+        return Spawn(
+            slot=worker.slot,
+            incarnation=worker.incarnation,
+            link_path=str(self.link_path),
+            listens=self.listeners.listens,
+            listeners=worker.born_with,
+            orphan_timeout_s=self.orphan_timeout_s,
+            leftovers=tuple(str(path) for path in self.leftovers),
+            drain_s=self.drain_s,
+            release=self.release_name,
+        )
+
+    def _ready(self) -> list[Worker]:
+        """Return the workers that serve, or could, and can be told so."""
+        chosen = [self._workers[incarnation] for incarnation in self._current.values()]
+        return [worker for worker in chosen if worker.is_ready and worker.is_heard and not worker.is_doomed]
+
+    def _vacate(self, worker: Worker) -> None:
+        """The worker leaves by itself: its slot gets another, while it finishes."""
+        if self._is_stopping or self._current.get(worker.slot) != worker.incarnation:
+            return
+        del self._current[worker.slot]
+        self._drop_holder(worker.incarnation)
+        log.info("worker_leaving", slot=worker.slot, pid=worker.pid)
+        self._spawn(worker.slot)
+        self._arrange()
+
+    def _lose(self, worker: Worker, status: int) -> None:
+        """A worker's process ended."""
+        self._drop_holder(worker.incarnation)
+        self.on_ended(worker.incarnation)
+        if self._current.get(worker.slot) != worker.incarnation:
+            return
+        del self._current[worker.slot]
+        if self._is_stopping:
+            return
+        how = "hung" if worker.is_doomed else "killed" if status < 0 else "exited"
+        self.restarts[how] += 1
+        lived_s = self._clock() - worker.started_at
+        delay_s = self._backoffs[worker.slot].after(lived_s)
+        log.error(
+            "worker_lost",
+            slot=worker.slot,
+            pid=worker.pid,
+            how=how,
+            status=status,
+            lived_s=round(lived_s, 3),
+            next_in_s=delay_s,
+        )
+        self._arrange()
+        if delay_s:
+            self._later(delay_s, worker.slot)
+        else:
+            self._spawn(worker.slot)
+
+    def _later(self, delay_s: float, slot: int) -> None:
+        def run() -> None:
+            self._timers.discard(timer)
+            self._spawn(slot)
+
+        timer = asyncio.get_running_loop().call_later(delay_s, run)
+        self._timers.add(timer)
+
+    # -- who accepts on which socket
+
+    def _arrange(self) -> None:
+        """Have every socket accepted on: by its slot's worker, else by the healthy one that holds fewest."""
+        if not self._is_open or self._is_stopping:
+            return
+        healthy = {worker.slot: worker for worker in self._ready()}
+        if not healthy:
+            return
+        for worker in healthy.values():
+            if not worker.link.accepting:
+                worker.link.accept()
+        for held in self.listeners.held:
+            wanted = healthy.get(held.name.slot) or self._borrower(held, list(healthy.values()))
+            self._give(held, wanted)
+
+    def _borrower(self, held: Held, healthy: list[Worker]) -> Worker:
+        holders = list(self._holders.values())
+        for worker in healthy:
+            if self._holders.get(held.name) == worker.incarnation:
+                return worker
+        return min(healthy, key=lambda worker: (holders.count(worker.incarnation), worker.slot))
+
+    def _give(self, held: Held, worker: Worker) -> None:
+        holder = self._holders.get(held.name)
+        if holder == worker.incarnation:
+            return
+        self._holders[held.name] = worker.incarnation
+        if held.name not in worker.born_with:
+            worker.link.lend([held])
+        if holder is not None and (previous := self.hub.peers.get(holder)) is not None:
+            previous.reclaim([held])
+        if worker.slot != held.name.slot:
+            log.info("socket_lent", socket=held.name.address, of_slot=held.name.slot, to_slot=worker.slot)
+
+    def _drop_holder(self, incarnation: str) -> None:
+        self._holders = {name: holder for name, holder in self._holders.items() if holder != incarnation}
+
+    # -- the link's events
+
+    def _on_hello(self, peer: Peer, hello: Hello, fds: list[int]) -> None:
+        worker = self._workers.get(hello.incarnation)
+        if worker is not None:
+            close_all(fds)
+            worker.peer = peer
+            worker.pid = hello.pid
+            if hello.draining:
+                self._vacate(worker)
+            self._arrange()
+            return
+        for name, fd in zip(hello.listeners, fds, strict=False):
+            self.listeners.adopt(name, fd)
+        close_all(fds[len(hello.listeners) :])
+        if self._orphans.get(hello.incarnation) is not peer:
+            log.info(
+                "orphan_adopted", slot=hello.slot, pid=hello.pid, sockets=len(fds), draining=hello.draining
+            )
+        self._orphans[hello.incarnation] = peer
+        self._changed.set()
+        if self._is_open:
+            self._arrange()
+            self._drain_orphan(peer)
+
+    def _drain_orphan(self, peer: Peer) -> None:
+        if not peer.draining:
+            peer.drain(self.drain_s)
+
+    def _on_ack(self, peer: Peer) -> None:
+        worker = self._workers.get(peer.incarnation)
+        if worker is None or worker.is_ready or not peer.applied:
+            return
+        worker.is_ready = True
+        self._arrange()
+        self._changed.set()
+
+    def _on_leaving(self, peer: Peer, leaving: Leaving) -> None:
+        if leaving.forced:
+            log.warning("drain_cut_exchanges", slot=peer.slot, pid=peer.pid, forced=leaving.forced)
+        worker = self._workers.get(peer.incarnation)
+        if worker is not None:
+            self._vacate(worker)
+
+    def _on_lost(self, peer: Peer, reason: str) -> None:
+        self.on_absent(peer.incarnation)
+        if self._orphans.pop(peer.incarnation, None) is not None:
+            log.info("orphan_gone", slot=peer.slot, pid=peer.pid, reason=reason)
+        self._drop_holder(peer.incarnation)
+        self._arrange()
+        self._changed.set()
+
+    # -- the template's events
+
+    def on_forked(self, incarnation: str, pid: int) -> None:
+        """The worker runs."""
+        worker = self._workers.get(incarnation)
+        if worker is None:
+            self.template.kill(incarnation)  # too late: its slot has another
+            return
+        worker.pid = pid
+        log.info("worker_started", slot=worker.slot, pid=pid)
+
+    def on_exited(self, incarnation: str, pid: int, status: int) -> None:
+        """The worker ended and was reaped. Its last words may still wait in the link."""
+        worker = self._workers.pop(incarnation, None)
+        if worker is not None:
+            self._lose(worker, status)
+        self._changed.set()
+
+    def on_template_lost(self) -> None:
+        """The template died."""
+        if self._is_stopping:
+            return
+        log.error("template_lost", workers=len(self._workers))
+        self.on_template_gone()
+
+    # -- time
+
+    def _on_tick(self) -> None:
+        self._tick = asyncio.get_running_loop().call_later(TICK_S, self._on_tick)
+        for worker in list(self._workers.values()):
+            limit_s = SILENCE_S if worker.peer is not None else START_S
+            heard_at = worker.peer.heard_at if worker.peer is not None else worker.started_at
+            if worker.silence.tick(heard_at) >= limit_s and not worker.is_doomed:
+                self._give_up(worker)
+
+    def _give_up(self, worker: Worker) -> None:
+        """The worker is hung, or never came to be."""
+        worker.is_doomed = True
+        log.error("worker_hung", slot=worker.slot, pid=worker.pid, silent_s=worker.silence.seconds)
+        self.template.kill(worker.incarnation)
+        if not worker.pid:
+            self.on_exited(worker.incarnation, 0, 1)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._changed.clear()
+            await self._changed.wait()

@@ -1,0 +1,98 @@
+"""A rollout's state as rows of the store, and back."""
+
+from datetime import UTC, datetime
+
+import msgspec
+from msgspec.structs import replace
+
+from gateway.control.rollouts.windows import OpenRow
+from gateway.control.tally import Part
+from gateway.core.rollout.commands import Decide, Notify
+from gateway.core.rollout.state import Rollout
+from gateway.errors import StoreError
+from gateway.store.records import DecisionRecord, DeploymentRecord, EventRecord
+
+
+def at(wall: float) -> datetime:
+    """Return wall-clock seconds as the store's time."""
+    return datetime.fromtimestamp(wall, UTC)
+
+
+def decoded(record: DeploymentRecord) -> Rollout:
+    """Return the state a row holds. Raises StoreError naming the deployment: nothing replaces a state."""
+    try:
+        return msgspec.json.decode(record.state, type=Rollout)
+    except (msgspec.DecodeError, msgspec.ValidationError) as exc:
+        raise StoreError(f"deployment {record.id}: its stored state does not load: {exc}") from exc
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far the loop has come with a rollout: stored with the evidence that was made of it."""
+
+    counted: Part
+    """What its evidence came from; what was counted beyond it is still to be judged."""
+    row: OpenRow
+
+
+def progress_of(record: DeploymentRecord) -> Progress | None:
+    """Return how far the loop had come; None: another release has not said. Raises StoreError."""
+    if not record.progress:
+        return None
+    try:
+        return msgspec.msgpack.decode(record.progress, type=Progress)
+    except msgspec.MsgspecError as exc:
+        raise StoreError(f"deployment {record.id}: its stored progress does not load: {exc}") from exc
+
+
+def deployment_row(record: DeploymentRecord, state: Rollout, wall: float) -> DeploymentRecord:
+    """Return the deployment's row for `state`."""
+    now, status = at(wall), state.status.value
+    return replace(
+        record,
+        status=status,
+        traffic_percent=state.percent,
+        current_step=state.step,
+        state=msgspec.json.encode(state),
+        started_at=at(state.started_at) if state.started_at is not None else None,
+        completed_at=record.completed_at or (now if status == "completed" else None),
+        rolled_back_at=record.rolled_back_at or (now if status == "rolled_back" else None),
+        error_message=state.reason or None,
+        error_count=state.evidence.new.errors,
+        request_count=state.evidence.new.answers,
+        updated_at=now,
+    )
+
+
+def decision_row(state: Rollout, decide: Decide) -> DecisionRecord:
+    """Return a decision's row: what the judge saw, and what came of it."""
+    judged = decide.judged
+    data = msgspec.to_builtins(judged) if judged is not None else {}
+    data["percent"] = decide.percent
+    return DecisionRecord(
+        deployment_id=state.id,
+        at=at(decide.at),
+        step=decide.step,
+        verdict=judged.verdict if judged is not None and decide.action == "judge" else decide.action,
+        reason=decide.reason,
+        actor=decide.cause,
+        data=data,
+    )
+
+
+def event_row(record: DeploymentRecord, state: Rollout, notice: Notify, wall: float) -> EventRecord:
+    """Return a notice's row in the event stream."""
+    return EventRecord(
+        at=at(wall),
+        kind=f"deployment.{notice.happening}",
+        service=state.service,
+        version=record.to_version,
+        deployment_id=state.id,
+        actor=notice.cause,
+        data={
+            "text": notice.text,
+            "percent": notice.percent,
+            "alert": notice.alert,
+            "status": record.status,
+            "fromVersion": record.from_version,
+        },
+    )

@@ -1,0 +1,401 @@
+"""The breakers as control sees them: workers' reports in, one word to all workers out, rows and events to
+the store.
+
+A move is published as soon as the loop has read what else is waiting; it is stored right after. Trial
+calls of a half-open breaker are each worker's own, so they are put into a snapshot as it goes to a worker
+(`personal`).
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Final, Protocol
+
+import msgspec
+from msgspec.structs import replace
+
+from gateway.control.processes.hub import Hub, Peer
+from gateway.core.resilience.breaker import BreakerSettings, BreakerState, compile_breaker
+from gateway.core.resilience.merged_breaker import MergedBreaker
+from gateway.errors import StaleEpoch, StoreError
+from gateway.link.messages import BreakerReport
+from gateway.link.snapshot import BreakerView, EndpointSnap, ServiceSnap, Snapshot, VersionSnap
+from gateway.log import get_logger
+from gateway.store.api import Store, Transaction
+from gateway.store.records import BreakerRecord, EventRecord, VersionRecord
+
+log = get_logger(room="breakers")
+
+TICK_S: Final = 0.1
+COUNTS_S: Final = 1.0
+"""Failures that move nothing are stored this often; a move at once."""
+KINDS: Final = {
+    BreakerState.OPEN: "breaker.opened",
+    BreakerState.HALF_OPEN: "breaker.half_open",
+    BreakerState.CLOSED: "breaker.closed",
+}
+
+
+class BreakerCatalog(Protocol):
+    """What breakers need of the catalog."""
+
+    @property
+    def services(self) -> Mapping[str, Any]:
+        """Service entries by name: `record.settings.breaker`, `versions[id].record.version`,
+        `.endpoints[key]`.
+        """
+
+    def version_record(self, version_id: str) -> VersionRecord: ...
+    def put_version(self, record: VersionRecord) -> None: ...
+
+    def set_breaker(self, key: str, view: BreakerView) -> None:
+        """An endpoint's breaker moved."""
+
+    def publish(self, names: Iterable[str]) -> int:
+        """Send these services to the workers."""
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A breaker in the store. Times are Unix seconds."""
+
+    state: BreakerState
+    epoch: int
+    open_until: float = 0.0
+    """When trial calls begin."""
+    failures: int = 0
+    last_failure_at: float | None = None
+
+
+class BreakerFacts(msgspec.Struct, frozen=True):
+    """What people are told of an endpoint's breaker besides its state."""
+
+    failures: int = 0
+    """In a row, over all workers; while it is not closed, those that opened it."""
+    last_failure_at: datetime | None = None
+    next_attempt_at: datetime | None = None
+    """OPEN: when trial calls begin."""
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where an endpoint stands in the catalog."""
+
+    service: str
+    version_id: str
+    version: str
+    settings: BreakerSettings
+
+
+class Breakers:
+    """Every endpoint's merged breaker that has anything to tell."""
+
+    def __init__(
+        self,
+        store: Store,
+        catalog: BreakerCatalog,
+        hub: Hub,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """clock, wall: monotonic and Unix seconds."""
+        self._store = store
+        self._catalog = catalog
+        self._hub = hub
+        hub.events.breaker = self.on_report
+        hub.personal = self.personal
+        self._clock = clock
+        self._wall = wall
+        self._merged: dict[str, MergedBreaker] = {}
+        self._told: dict[str, BreakerState] = {}
+        """State of each as last published: what is not, is an event."""
+        self._names: dict[str, str] = {}
+        """Version id -> the service it was last found in."""
+        self._voices: dict[str, int] = {}
+        """A worker's incarnation -> the number it is heard by: a successor in its slot gets another."""
+        self._last_voice = -1
+        self._unpublished: set[str] = set()
+        """Names of services."""
+        self._unstored: set[str] = set()
+        """Keys to store at the next tick."""
+        self._counted: set[str] = set()
+        """Keys whose counts alone have changed."""
+        self._counts_due = 0.0
+        self._events: list[EventRecord] = []
+        self._is_failing = False
+
+    async def recover(self) -> None:
+        """Go on from what the store says, and tell the workers."""
+        for record in await self._store.breakers():
+            place = self._place_of(record.key)
+            if place is None:
+                continue
+            stored = msgspec.json.decode(record.state, type=Stored)
+            self._merged[record.key] = merged = self._recovered(stored, place.settings)
+            self._told[record.key] = merged.state
+            self._catalog.set_breaker(record.key, self._view(merged))
+            self._unpublished.add(place.service)
+        if self._unpublished:
+            self._publish()
+
+    def _recovered(self, stored: Stored, settings: BreakerSettings) -> MergedBreaker:
+        now, wall = self._clock(), self._wall()
+        left_s = min(max(stored.open_until - wall, 0.0), settings.reset_timeout / 1000)
+        failed_at = stored.last_failure_at
+        return MergedBreaker(
+            settings,
+            state=stored.state,
+            epoch=stored.epoch,
+            open_until=now + left_s,
+            failures=stored.failures,
+            last_failure_at=None if failed_at is None else now - max(wall - failed_at, 0.0),
+        )
+
+    def facts(self, key: str) -> BreakerFacts:
+        """Return an endpoint's failures, the last one's time, and when it is tried again."""
+        merged = self._merged.get(key)
+        if merged is None:
+            return BreakerFacts()
+        is_open = merged.state is BreakerState.OPEN
+        return BreakerFacts(
+            merged.failures,
+            self._utc(merged.last_failure_at) if merged.last_failure_at is not None else None,
+            self._utc(merged.open_until) if is_open else None,
+        )
+
+    # -- the link
+
+    def on_report(self, peer: Peer, report: BreakerReport) -> None:
+        """Take what a worker saw."""
+        place = self._place_of(report.key)
+        if place is None:
+            return
+        merged = self._merged.get(report.key)
+        if merged is None:
+            merged = self._merged[report.key] = MergedBreaker(place.settings)
+        merged.reconfigure(place.settings)
+        voice = self._voice(peer.incarnation)
+        before = merged.failures, merged.last_failure_at
+        if merged.report(self._clock(), voice, epoch=report.epoch, kind=report.kind, count=report.count):
+            self._moved(report.key, merged, place)
+        elif before != (merged.failures, merged.last_failure_at):
+            self._counted.add(report.key)
+
+    def _voice(self, incarnation: str) -> int:
+        voice = self._voices.get(incarnation)
+        if voice is None:
+            self._last_voice += 1
+            voice = self._voices[incarnation] = self._last_voice
+        return voice
+
+    def personal(self, snapshot: Snapshot, incarnation: str) -> Snapshot:
+        """Return `snapshot` as one worker gets it: with its own trial calls, and times as of now."""
+        restless = {key for key, merged in self._merged.items() if merged.state is not BreakerState.CLOSED}
+        if not restless:
+            return snapshot
+        voice = self._voice(incarnation)
+        services = {
+            name: self._for_worker(service, voice, restless) for name, service in snapshot.services.items()
+        }
+        return replace(snapshot, services=services)
+
+    def tick(self) -> None:
+        """Let time pass: begin trial calls, share out those nobody used, forget endpoints that are gone."""
+        now = self._clock()
+        workers = self._hub.workers()
+        present = {worker.incarnation for worker in workers}
+        self._voices = {name: voice for name, voice in self._voices.items() if name in present}
+        # A leaving worker finishes the trial calls it has begun, and gets no more.
+        leaving = [self._voice(worker.incarnation) for worker in workers if worker.draining]
+        staying = [self._voice(worker.incarnation) for worker in workers if not worker.draining]
+        for key, merged in list(self._merged.items()):
+            place = self._place_of(key)
+            if place is None:
+                self._forget(key)  # the endpoint is gone, or its service has no breaker any more
+            elif merged.tick(now, staying, leaving):
+                self._moved(key, merged, place)
+
+    # -- the store
+
+    async def run(self) -> None:
+        """Tick, and store what moved, until cancelled."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            self.tick()
+            await self._store_what_moved()
+
+    async def _store_what_moved(self) -> None:
+        """Store; a store that cannot now gets it later. Raises StaleEpoch: another control is in charge."""
+        try:
+            await self.flush()
+        except StaleEpoch:
+            raise
+        except StoreError as exc:
+            if not self._is_failing:
+                log.error("breakers_not_stored", error=str(exc), consequence="tried again until it works")
+            self._is_failing = True
+        else:
+            self._is_failing = False
+
+    async def flush(self, *, counts: bool = False) -> None:
+        """Store what has moved since the last time, and, now and then, what was counted. counts: now.
+
+        Raises StoreError; nothing is forgotten then.
+        """
+        if self._counted and (counts or self._clock() >= self._counts_due):
+            self._unstored |= self._counted
+            self._counted.clear()
+            self._counts_due = self._clock() + COUNTS_S
+        if not self._unstored and not self._events:
+            return
+        taken: set[str] = set()
+        try:
+            async with self._store.transaction() as tx:
+                taken, self._unstored = self._unstored, set()
+                self._write(tx, taken, tuple(self._events))
+        except BaseException:
+            self._unstored |= taken
+            raise
+
+    def _write(self, tx: Transaction, keys: set[str], events: Sequence[EventRecord]) -> None:
+        for key in sorted(keys & self._merged.keys()):
+            tx.put_breaker(self._record(key))
+        tx.delete_breakers(keys - self._merged.keys())
+        for event in events:
+            tx.add_event(event)
+        for version_id in sorted({key.partition("|")[0] for key in keys}):
+            self._write_version(tx, version_id)
+
+        def stored() -> None:
+            del self._events[: len(events)]
+
+        tx.on_commit(stored)
+
+    def _write_version(self, tx: Transaction, version_id: str) -> None:
+        """Let a version's row say what its breakers come to."""
+        try:
+            record = self._catalog.version_record(version_id)
+        except KeyError:
+            return  # deleted meanwhile
+        name = self._service_of(version_id)
+        keys = self._catalog.services[name].versions[version_id].endpoints if name is not None else ()
+        failures = max((self.facts(key).failures for key in keys), default=0)
+        record = replace(record, failure_count=failures)
+        tx.put_version(record)
+        tx.on_commit(partial(self._catalog.put_version, record))
+
+    def _record(self, key: str) -> BreakerRecord:
+        merged = self._merged[key]
+        failed_at = merged.last_failure_at
+        stored = Stored(
+            state=merged.state,
+            epoch=merged.epoch,
+            open_until=max(self._unix(merged.open_until), self._wall()),
+            failures=merged.failures,
+            last_failure_at=None if failed_at is None else self._unix(failed_at),
+        )
+        return BreakerRecord(
+            key=key,
+            version_id=key.partition("|")[0],
+            state=msgspec.json.encode(stored),
+            updated_at=self._utc(self._clock()),
+        )
+
+    def _unix(self, at: float) -> float:
+        """Return monotonic seconds as Unix seconds."""
+        return self._wall() + at - self._clock()
+
+    def _utc(self, at: float) -> datetime:
+        return datetime.fromtimestamp(self._unix(at), UTC)
+
+    # -- moves
+
+    def _moved(self, key: str, merged: MergedBreaker, place: Place) -> None:
+        """Tell the catalog and the workers; note what is to be stored."""
+        self._catalog.set_breaker(key, self._view(merged))
+        self._unstored.add(key)
+        if self._told.get(key, BreakerState.CLOSED) is not merged.state:
+            self._told[key] = merged.state
+            self._note(key, merged, place)
+        if not self._unpublished:
+            asyncio.get_running_loop().call_soon(self._publish)
+        self._unpublished.add(place.service)
+
+    def _note(self, key: str, merged: MergedBreaker, place: Place) -> None:
+        endpoint = key.partition("|")[2].replace("|", " at ")
+        log.warning(KINDS[merged.state], service=place.service, version=place.version, endpoint=endpoint)
+        self._events.append(
+            EventRecord(
+                at=self._utc(self._clock()),
+                kind=KINDS[merged.state],
+                service=place.service,
+                version=place.version,
+                data={"endpoint": endpoint, "epoch": merged.epoch, "failures": merged.failures},
+            )
+        )
+
+    def _publish(self) -> None:
+        names, self._unpublished = self._unpublished, set()
+        self._catalog.publish(names & self._catalog.services.keys())
+
+    def _forget(self, key: str) -> None:
+        del self._merged[key]
+        self._told.pop(key, None)
+        self._counted.discard(key)
+        self._unstored.add(key)
+        version_id = key.partition("|")[0]
+        name = self._service_of(version_id)
+        if name is not None and key in self._catalog.services[name].versions[version_id].endpoints:
+            self._catalog.set_breaker(key, BreakerView())
+
+    def _view(self, merged: MergedBreaker) -> BreakerView:
+        """Return what all workers alike are told."""
+        open_for_s = max(merged.open_until - self._clock(), 0.0) if merged.state is BreakerState.OPEN else 0.0
+        return BreakerView(merged.epoch, merged.state.value, 0, open_for_s)
+
+    # -- one worker's words
+
+    def _for_worker(self, service: ServiceSnap, voice: int, restless: set[str]) -> ServiceSnap:
+        keys = {endpoint.key for version in service.versions for endpoint in version.endpoints}
+        if not keys & restless:
+            return service
+        versions = tuple(self._version_for(version, voice, restless) for version in service.versions)
+        return replace(service, versions=versions)
+
+    def _version_for(self, version: VersionSnap, voice: int, restless: set[str]) -> VersionSnap:
+        endpoints = tuple(
+            self._endpoint_for(endpoint, voice) if endpoint.key in restless else endpoint
+            for endpoint in version.endpoints
+        )
+        return replace(version, endpoints=endpoints)
+
+    def _endpoint_for(self, endpoint: EndpointSnap, voice: int) -> EndpointSnap:
+        word = self._merged[endpoint.key].word(self._clock(), voice)
+        view = BreakerView(word.epoch, word.state.value, word.grant, word.open_for_s)
+        return replace(endpoint, breaker=view)
+
+    def _place_of(self, key: str) -> Place | None:
+        """Return where the endpoint stands; None if it is gone, or its service has no breaker."""
+        version_id = key.partition("|")[0]
+        name = self._service_of(version_id)
+        if name is None:
+            return None
+        service = self._catalog.services[name]
+        version = service.versions[version_id]
+        settings = compile_breaker(service.record.settings.breaker)
+        if settings is None or key not in version.endpoints:
+            return None
+        return Place(name, version_id, version.record.version, settings)
+
+    def _service_of(self, version_id: str) -> str | None:
+        services = self._catalog.services
+        known = self._names.get(version_id)
+        if known is not None and known in services and version_id in services[known].versions:
+            return known
+        self._names.pop(version_id, None)
+        for name, service in services.items():
+            if version_id in service.versions:
+                self._names[version_id] = name
+                return name
+        return None

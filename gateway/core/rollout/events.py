@@ -1,0 +1,144 @@
+"""What can happen to a rollout: orders of people, and facts that control reports."""
+
+import msgspec
+
+from gateway.core.judge.judge import Decision, Evidence
+from gateway.core.rollout.plan import HookKind
+
+
+class Event(msgspec.Struct, frozen=True):
+    """The base of all."""
+
+
+class Order(Event, frozen=True):
+    """Somebody wants something. Refused (IllegalTransition) where the table has no move for it."""
+
+    actor: str
+    """Who: a token's name, or `gateway` for what the gateway orders by itself."""
+
+
+class Fact(Event, frozen=True):
+    """Something is so. Where the table has no move for it, it comes too late and changes nothing."""
+
+
+class Start(Order, frozen=True):
+    """Begin with the gate."""
+
+
+class Promote(Order, frozen=True):
+    """Go to the next step now; at 100 %, end the bake."""
+
+
+class PromoteFull(Order, frozen=True):
+    """Go to 100 % now, then bake."""
+
+
+class SetPercent(Order, frozen=True):
+    """Set the new version's share (0–100). The next step is the first above it."""
+
+    percent: int
+
+
+class Pause(Order, frozen=True):
+    """Stop the clock; traffic stays as it is and the judge goes on guarding."""
+
+    reason: str = ""
+
+
+class Resume(Order, frozen=True):
+    """Go on. After a breach: in spite of it, judged afresh from here."""
+
+
+class Complete(Order, frozen=True):
+    """End the bake now. Only at 100 %."""
+
+
+class Rollback(Order, frozen=True):
+    """Return all traffic to the old version."""
+
+    reason: str = ""
+
+
+class Undo(Order, frozen=True):
+    """While open: a rollback. Once ended, undoing is a new rollout, which is not this machine's business."""
+
+    reason: str = ""
+
+
+class GatePassed(Fact, frozen=True):
+    """The new version is healthy and passed its tests."""
+
+
+class GateFailed(Fact, frozen=True):
+    """It is not, or did not."""
+
+    reason: str
+
+
+class HookAnswered(Fact, frozen=True):
+    """A webhook that was asked has answered, or ran out of time and its policy decided."""
+
+    hook: HookKind
+    ask: int
+    """The number of the `AskHook` it answers."""
+    allowed: bool
+    reason: str = ""
+
+
+class WeightsApplied(Fact, frozen=True):
+    """Every live worker serves by the weights of `SetWeights(serial)`."""
+
+    serial: int
+    stage: int
+    """The service's stage under those weights."""
+
+
+class Tick(Fact, frozen=True):
+    """Time passed while control was watching."""
+
+    elapsed_ms: int
+
+
+class Judged(Fact, frozen=True):
+    """The judge looked. Report it before the `Tick` of the same moment, and commit both at once."""
+
+    evidence: Evidence
+    decision: Decision
+
+
+class SmokeReported(Fact, frozen=True):
+    """The smoke tests after the switch have run."""
+
+    serial: int
+    """The number of the `RunSmoke` it answers."""
+    ok: bool
+    reason: str = ""
+
+
+class UsabilityChanged(Fact, frozen=True):
+    """Which of the two versions could take traffic."""
+
+    old: bool
+    new: bool
+
+
+class FreezeOn(Fact, frozen=True):
+    """No advance until further notice. Rollbacks go on working."""
+
+
+class FreezeOff(Fact, frozen=True):
+    """Advances are allowed again."""
+
+
+class DrainDone(Fact, frozen=True):
+    """Nothing runs at `version` any more."""
+
+    version: str
+
+
+class ShutdownDone(Fact, frozen=True):
+    """The old version's shutdown URL was called, or given up on, or there is none."""
+
+
+class Superseded(Fact, frozen=True):
+    """A newer rollout took the service over: leave both versions as they are."""

@@ -1,0 +1,112 @@
+"""What somebody says about a service: its routes and its policies, checked."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from gateway.core.resilience.breaker import BreakerSettings
+from gateway.core.resilience.health import HealthSettings
+from gateway.core.resilience.retry import RetrySettings
+from gateway.core.routing.cohort import StickySettings
+from gateway.core.settings.base import Settings
+from gateway.core.settings.limits import Count, Millis, UpstreamTimeouts
+from gateway.core.settings.smoke import SmokeSettings
+
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+
+
+class RouteSettings(Settings):
+    """A host and a path prefix (whole segments) that lead to a service."""
+
+    host: str = "*"
+    """A name, `*.example.com`, or `*`."""
+    path: Annotated[str, Meta(pattern=r"^/")] = "/"
+    strip_prefix: bool = False
+    methods: tuple[str, ...] = ()
+    """Empty: all."""
+
+
+class FallbackSettings(Settings):
+    """What answers when no version is usable. Exactly one of status, version, url."""
+
+    status: Annotated[int, Meta(ge=200, le=599)] | None = None
+    body: str = ""
+    content_type: str = "text/plain; charset=utf-8"
+    version: str | None = None
+    url: str | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("status", "version", "url") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"fallback needs exactly one of status, version, url; got {', '.join(given) or 'none'}"
+            )
+
+
+class VersionHeaderSettings(Settings):
+    """A field by which testers choose a version; stripped from anyone else."""
+
+    name: str = "X-Service-Version"
+    allow_from: tuple[str, ...] = ("127.0.0.0/8",)
+
+
+class UpstreamTlsSettings(Settings):
+    """TLS towards https upstreams."""
+
+    verify: bool = True
+    ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    server_name: str | None = None
+
+
+class ConcurrencySettings(Settings):
+    """At most so many exchanges at once, per worker; a few wait, the rest is shed."""
+
+    limit: Annotated[int, Meta(ge=1)] = 1_000
+    queue: Count = 100
+    queue_timeout: Millis = 1_000
+
+
+class WebhookSettings(Settings):
+    """Where a service's rollout events go, and who may veto a move."""
+
+    url: str
+    on: tuple[str, ...] = ()
+    """Event names; empty: all.
+
+    `confirm-start`, `confirm-promote`, `during-step`, `on-rollback` are asked, not told.
+    """
+    secret: str | None = None
+    """Signs the body: `X-Gateway-Signature: sha256=…`."""
+    format: Literal["json", "slack"] = "json"
+    timeout: Annotated[int, Meta(ge=1, le=60_000)] = 5_000
+    on_timeout: Literal["allow", "veto"] = "veto"
+
+
+class ServiceSettings(Settings):
+    """Routes and policies of one service. `false` switches a policy off; None takes the default."""
+
+    routes: tuple[RouteSettings, ...] = ()
+    fallback: FallbackSettings | None = None
+    health: HealthSettings | bool = HealthSettings()
+    breaker: BreakerSettings | bool = BreakerSettings()
+    retry: RetrySettings | bool = RetrySettings()
+    sticky: StickySettings | None = None
+    version_header: VersionHeaderSettings | bool = VersionHeaderSettings()
+    smoke_tests: SmokeSettings | None = None
+    timeouts: UpstreamTimeouts = UpstreamTimeouts()
+    concurrency: ConcurrencySettings | None = None
+    tls: UpstreamTlsSettings = UpstreamTlsSettings()
+    panic: Literal["fail", "use_all"] = "fail"
+    """When no endpoint of a version is healthy: fail, or use them all as if they were."""
+    slow_start: Millis = 10_000
+    """Over how long a new or recovered endpoint ramps up."""
+    webhooks: tuple[WebhookSettings, ...] = ()
+    on_new_version: Literal["refuse", "restart"] = "refuse"
+    """A start while a deployment is open: 409, or roll it back and start the newer one."""
+
+    def __post_init__(self) -> None:
+        for name in ("health", "breaker", "retry", "version_header"):
+            if getattr(self, name) is True:
+                raise ValueError(f"{name} is a table of settings, or false to switch it off; not true")

@@ -1,0 +1,60 @@
+"""What a start, a reload and `gateway check` read: the configuration, and every certificate file it names.
+
+A file that cannot be used is an error here, with the key's path, and not a worker that dies of it later.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from gateway import config
+from gateway.config import Config, ListenSettings
+from gateway.control.catalog.entries import context_of
+from gateway.errors import ConfigError
+from gateway.link.spawn import ListenSpec
+from gateway.net.tls import CertificateFiles, ServerTls
+
+
+def load(config_path: str | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Return the checked configuration. Raises ConfigError naming the first wrong key, or unusable file."""
+    settings = config.load(config_path, overrides=overrides)
+    check_certificates(settings)
+    return settings
+
+
+def check_certificates(settings: Config) -> None:
+    """Read every certificate file that is named. Raises ConfigError with the key's path and the file."""
+    for index, listen in enumerate(settings.listeners):
+        if listen.certificates:
+            files = [CertificateFiles(each.certificate, each.key) for each in listen.certificates]
+            table = f"listen[{index}]" if isinstance(settings.listen, tuple) else "listen"
+            _read(f"{table}.tls", partial(ServerTls, files))
+    for index, service in enumerate(settings.service):
+        _read(f"service[{index}].tls", partial(context_of, service.tls))
+
+
+def listen_spec(listen: ListenSettings) -> ListenSpec:
+    """Return what workers need to know of a listen table."""
+    return ListenSpec(
+        address=listen.address,
+        certificates=tuple((each.certificate, each.key) for each in listen.certificates),
+        proxy_protocol=listen.proxy_protocol,
+    )
+
+
+def refuse_unreloadable(old: Config, new: Config) -> None:
+    """Raise ConfigError naming a key that only an upgrade can change."""
+    for key in ("workers", "store", "admin", "shutdown", "rate_limit"):
+        if getattr(old, key) != getattr(new, key):
+            raise ConfigError(key, "cannot change by a reload; `gateway upgrade` applies it")
+    if list(map(listen_spec, old.listeners)) != list(map(listen_spec, new.listeners)):
+        raise ConfigError(
+            "listen", "only trusted_proxies can change by a reload; `gateway upgrade` applies the rest"
+        )
+
+
+def _read(path: str, read: Callable[[], object]) -> None:
+    try:
+        read()
+    except ConfigError as exc:
+        raise ConfigError(path, exc.reason) from exc

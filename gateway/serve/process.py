@@ -1,0 +1,485 @@
+"""The control process: builds every room, starts them in order, stops them in reverse.
+
+Order of a start: configuration → template (forked before any loop) → lock → link → orphans' sockets →
+listeners → store → catalog → workers with a table → epoch → rollouts, drains → admin listener → workers
+accept → ready. A successor in an upgrade takes lock, link and sockets from its predecessor instead, and reads
+the store again once the epoch is its own.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Final
+
+import uvloop
+
+from gateway import __version__, config, log
+from gateway.admin.auth import ensure_bootstrap_token
+from gateway.config import Config
+from gateway.control.processes.hub import Hub
+from gateway.control.processes.listeners import AddressTaken, Listeners, bound, bound_address
+from gateway.control.processes.lock import StoreLock
+from gateway.control.processes.sdnotify import Notifier
+from gateway.control.processes.supervisor import Supervisor
+from gateway.control.processes.template import Template
+from gateway.control.processes.upgrade import Succession, Upgrade
+from gateway.control.rollouts.loop import load_counts
+from gateway.control.tally import Tally
+from gateway.core.settings.targets import Listener
+from gateway.errors import GatewayError, StaleEpoch, StoreError
+from gateway.link import channel as link
+from gateway.net.listener import raise_descriptor_limit
+from gateway.serve import loading
+from gateway.serve.wiring import Rooms, proxy_settings
+from gateway.worker.main import run_worker
+
+logger = log.get_logger(room="serve")
+
+LINK_NAME: Final = "control.sock"
+RUNTIME_NAME: Final = "gateway.json"
+"""Where a running gateway says its pid and the addresses it is bound to, beside the store."""
+TOKEN_NAME: Final = "admin.token"  # noqa: S105  # a file's name
+HELD_BACK: Final = (signal.SIGHUP, signal.SIGUSR2)
+"""Would end a process that does not handle them yet: they wait until it does."""
+HOUSEKEEPING_S: Final = 3600.0
+HOUSEKEEPING_AGAIN_S: Final = 60.0
+"""After a failure: a full disk is what pruning is for."""
+ADMIN_CLOSE_S: Final = 2.0
+
+
+def main(config_path: str | None = None, overrides: Mapping[str, Any] | None = None) -> int:
+    """Run the gateway until it is told to stop. Returns the exit code; raises ConfigError first of all."""
+    log.configure()
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+
+    load = partial(loading.load, config_path, overrides)
+    settings = load()
+    raise_descriptor_limit()
+    succession = Succession.from_environ(os.environ)
+    template = Template.start(run_worker)
+    return uvloop.run(_run(settings, load, template, succession))
+
+
+async def _run(
+    settings: Config, reload: Callable[[], Config], template: Template, succession: Succession | None
+) -> int:
+    control = Control(settings, reload, template)
+    control.listen_to_signals()
+    try:
+        await control.start(succession)
+    except BaseException as exc:
+        if succession is not None:
+            succession.failed(str(exc) or type(exc).__name__)
+        await control.abandon()
+        if isinstance(exc, asyncio.CancelledError) and control.is_told_to_stop:
+            return 0
+        raise
+    return await control.serve()
+
+
+class Control:
+    """Every room of the control process, wired together."""
+
+    def __init__(self, settings: Config, reload: Callable[[], Config], template: Template) -> None:
+        self.settings = settings
+        self._reload = reload
+        self.folder = settings.store.path.parent
+        self.notifier = Notifier(os.environ)
+        self.hub = Hub()
+        self.tally = Tally()
+        self.listeners = Listeners(
+            [loading.listen_spec(listen) for listen in settings.listeners], settings.worker_count
+        )
+        self.supervisor = Supervisor(
+            template=template,
+            hub=self.hub,
+            listeners=self.listeners,
+            link_path=self.folder / LINK_NAME,
+            drain_s=settings.shutdown.drain / 1000,
+            orphan_timeout_s=settings.shutdown.orphan_timeout / 1000,
+            leftovers=[self.folder / RUNTIME_NAME],
+            release=__version__,
+        )
+        self.restarts: Mapping[str, int] = self.supervisor.restarts
+        """Workers that had to be replaced, by cause."""
+        self.supervisor.on_ended = self.tally.on_ended
+        self.supervisor.on_absent = self.tally.on_absent
+        self.supervisor.on_template_gone = self._on_template_gone
+        self.hub.events.counts = lambda peer, counts: self.tally.on_counts(
+            peer.slot, peer.incarnation, counts
+        )
+        self.lock: StoreLock | None = None
+        self.link: socket.socket | None = None
+        self.admin_socket: socket.socket | None = None
+        self.opened: Rooms | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loops: list[asyncio.Task[None]] = []
+        self._unready: str | None = "starting"
+        self._starting: asyncio.Task[Any] | None = None
+        """What a signal to stop cancels, as long as nobody has let go of anything for our sake."""
+        self._is_serving = asyncio.Event()
+        self._is_alone = asyncio.Event()
+        """Set unless everything is being handed over: from the last word of our loops to the successor's."""
+        self._is_alone.set()
+        self._successor: int | None = None
+        self._hurried = asyncio.Event()
+        self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    # -- what others ask of the process
+
+    def unready(self) -> str | None:
+        """Return why the gateway should get no traffic now; None: it should."""
+        if self._unready is None and not self.supervisor.ready_slots():
+            return "no worker is ready"
+        return self._unready
+
+    # -- starting
+
+    async def start(self, succession: Succession | None) -> None:
+        """Bring everything up. Raises GatewayError, with nothing listening, if that is not possible."""
+        self._starting = asyncio.current_task()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if succession is None:
+            await self._begin()
+        else:
+            await self._succeed(succession)
+        await self._take_charge()
+        self._starting = None
+
+    async def _begin(self) -> None:
+        self.lock = StoreLock.acquire(self.folder)
+        self._open_link(link.listen(self.folder / LINK_NAME))
+        if self.lock.was_abandoned:
+            self._starting = None  # told to stop, we must be there to end the orphans
+        await self.supervisor.gather_orphans(expected=self.lock.was_abandoned)
+        self.listeners.adopt_activated(os.environ)
+        self.listeners.bind()
+        self.admin_socket = _admin_socket(self.settings)
+        await self._open_rooms()
+        self.supervisor.start()
+        await self.supervisor.ready()
+        await self.rooms.store.raise_epoch()
+
+    async def _succeed(self, succession: Succession) -> None:
+        for name, fd in await succession.listeners():
+            self.listeners.adopt(name, fd)
+        self.listeners.bind()
+        await self._open_rooms()
+        self.supervisor.start()
+        await self.supervisor.ready()
+        handed = await succession.commit(__version__)
+        self._starting = None  # the old one is leaving: told to stop, we must be there to do it
+        if handed is None:
+            self.lock = StoreLock.acquire(self.folder)
+            self._open_link(link.listen(self.folder / LINK_NAME))
+            self.admin_socket = _admin_socket(self.settings)
+        else:
+            self.lock = handed.lock
+            self._open_link(handed.link)
+            self.admin_socket = next(iter(handed.admin.values()), None) or _admin_socket(self.settings)
+        epoch = await self.rooms.store.raise_epoch()
+        await self.rooms.catalog.load(self.rooms.store, self.settings.service)
+        self.rooms.catalog.publish_all()
+        succession.taken(epoch)
+
+    async def _open_rooms(self) -> None:
+        self.opened = await Rooms.open(
+            self.settings,
+            self.hub,
+            self.tally,
+            self,
+            upgrade=self.upgrade,
+            listeners=self._own_listeners,
+        )
+
+    async def _take_charge(self) -> None:
+        """The store is ours: go on with everything it says is under way, and let the workers accept."""
+        rooms = self.rooms
+        await load_counts(rooms.store, self.tally)
+        await ensure_bootstrap_token(rooms.store, self.folder / TOKEN_NAME, datetime.now(UTC))
+        await rooms.take_up()
+        assert self.admin_socket is not None
+        await rooms.admin.start(self.admin_socket.dup())
+        self.supervisor.open()  # last of what can fail: until here a former control's workers serve on
+        self._start_loops()
+        self._unready = None
+        self._write_runtime()
+        self.notifier.ready()
+        logger.info("serving", pid=os.getpid(), listen=self.listeners.addresses(), admin=self.admin_address)
+
+    # -- running
+
+    async def serve(self) -> int:
+        """Run until told to stop, or until a successor is in charge. Returns the exit code."""
+        self._is_serving.set()
+        why = await self._ended
+        await self._is_alone.wait()
+        if why == "stop" and self._successor is not None:
+            self._pass_stop_on(self._successor)
+            why = "succeeded"
+        if why == "stop":
+            await self._stop()
+            return 0
+        if why == "broken":
+            await self._stop_loops()
+        await self._leave()
+        return 0 if why == "succeeded" else 1
+
+    def listen_to_signals(self) -> None:
+        """Act on signals from now on; those for a gateway that serves wait until this one does."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._on_stop)
+        loop.add_signal_handler(signal.SIGINT, self._on_stop)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._once_serving(self.reload, "reload"))
+        loop.add_signal_handler(signal.SIGUSR2, lambda: self._once_serving(self._upgrade_quietly, "upgrade"))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
+
+    @property
+    def is_told_to_stop(self) -> bool:
+        """Whether a signal to stop has come."""
+        return self._ended.done() and self._ended.result() == "stop"
+
+    def _once_serving(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        async def wait_and_work() -> None:
+            await self._is_serving.wait()
+            await work()
+
+        self._spawn(wait_and_work(), name)
+
+    def _start_loops(self) -> None:
+        rooms = self.rooms
+        self._loops = [
+            self._spawn(rooms.rollouts.run(), "rollouts"),
+            self._spawn(rooms.probes.run(), "probes"),
+            self._spawn(rooms.breakers.run(), "breakers"),
+            self._spawn(rooms.resolver.run(), "resolver"),
+            self._spawn(self._housekeeping(), "housekeeping"),
+        ]
+        if self.notifier.watchdog_s is not None:
+            self._loops.append(self._spawn(self._watchdog(self.notifier.watchdog_s), "watchdog"))
+
+    async def _stop_loops(self) -> None:
+        """End the loops and commit the last tick."""
+        for task in self._loops:
+            task.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        self._loops = []
+        await self.rooms.let_go()
+
+    async def _housekeeping(self) -> None:
+        while True:
+            try:
+                pruned = await self.rooms.store.prune(datetime.now(UTC))
+                report = await self.rooms.store.verify_audit()
+            except StaleEpoch:
+                raise
+            except StoreError as exc:
+                logger.error("housekeeping_failed", error=str(exc), next_in_s=HOUSEKEEPING_AGAIN_S)
+                await asyncio.sleep(HOUSEKEEPING_AGAIN_S)
+                continue
+            logger.info("audit_head", ok=report.ok, count=report.count, head=report.head_hash, pruned=pruned)
+            await asyncio.sleep(HOUSEKEEPING_S)
+
+    async def _watchdog(self, interval_s: float) -> None:
+        while True:
+            self.notifier.watchdog()
+            await asyncio.sleep(interval_s)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_task_end)
+        return task
+
+    def _on_task_end(self, task: asyncio.Task[None]) -> None:
+        """A loop that breaks takes the process with it: the next control starts afresh."""
+        self._tasks.discard(task)
+        if task.cancelled() or task.exception() is None:
+            return
+        logger.error("task_broke", task=task.get_name(), error=repr(task.exception()))
+        if task in self._loops and not self._ended.done():
+            self._ended.set_result("broken")
+
+    def _on_template_gone(self) -> None:
+        logger.error("template_gone", consequence="no worker can be replaced; the next control takes over")
+        if not self._ended.done():
+            self._ended.set_result("broken")
+
+    # -- reloading
+
+    async def reload(self) -> None:
+        """Read the configuration again, all or nothing."""
+        self.notifier.reloading()
+        try:
+            new = self._reload()
+            loading.refuse_unreloadable(self.settings, new)
+            await self.rooms.catalog.reload(self.rooms.store, new.service, proxy_settings(new))
+        except GatewayError as exc:
+            logger.error("reload_refused", error=str(exc))
+        else:
+            logger.info("reloaded", changes=config.diff(self.settings, new))
+            self.settings = new
+        self.notifier.ready()
+
+    # -- the gateway's own upgrade
+
+    async def upgrade(self) -> int:
+        """Put a new control, from the code now on disk, in charge. Returns its pid; this one then ends.
+
+        Raises UpgradeFailed with the reason; this one goes on.
+        """
+        assert self.lock is not None
+        assert self.link is not None
+        assert self.admin_socket is not None
+        upgrade = Upgrade(
+            lock=self.lock,
+            held=lambda: self.listeners.held,
+            link=self.link,
+            admin={self.admin_address: self.admin_socket},
+            quiesce=self._quiesce,
+            resume=self._resume,
+            is_in_charge=self._is_in_charge,
+            is_wanted=lambda: not self._ended.done(),
+        )
+        try:
+            pid = self._successor = await upgrade.run()
+        finally:
+            self._is_alone.set()
+        self.notifier.main_pid(pid)
+        if not self._ended.done():
+            self._ended.set_result("succeeded")
+        return pid
+
+    async def _upgrade_quietly(self) -> None:
+        try:
+            await self.upgrade()
+        except GatewayError as exc:
+            logger.error("upgrade_failed", error=str(exc))
+
+    async def _quiesce(self) -> None:
+        self._is_alone.clear()
+        self.rooms.admin.hold_changes(held=True)
+        self.hub.pause()
+        await self._stop_loops()
+
+    async def _resume(self) -> None:
+        assert self.link is not None
+        self.hub.open(self.link)
+        await self.rooms.take_up()
+        self._start_loops()
+        self.rooms.admin.hold_changes(held=False)
+
+    async def _is_in_charge(self) -> bool:
+        return await self.rooms.store.is_current()
+
+    # -- ending
+
+    def _on_stop(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result("stop")
+            if self._starting is not None:
+                self._starting.cancel()
+        elif self._successor is not None:
+            self._pass_stop_on(self._successor)
+        elif self._ended.result() == "stop":
+            self._hurried.set()
+            self._spawn(self.supervisor.quit(), "quit")
+
+    def _pass_stop_on(self, successor: int) -> None:
+        """All is the successor's own by now, and so is the stop: the gateway must not live on in it."""
+        with suppress(ProcessLookupError):
+            os.kill(successor, signal.SIGTERM)
+
+    async def _stop(self) -> None:
+        """Leave in order: not ready, then no longer accepting, then drained, then gone."""
+        self._unready = "shutting down"
+        self.notifier.stopping()
+        await self._stop_loops()
+        logger.info("stopping", delay_ms=self.settings.shutdown.delay, drain_ms=self.settings.shutdown.drain)
+        await self._delay(self.settings.shutdown.delay / 1000)
+        await self.supervisor.stop(self.settings.shutdown.drain / 1000)
+        await self.rooms.admin.close(ADMIN_CLOSE_S)
+        await self.rooms.webhooks.close()
+        await self.rooms.store.close()
+        for name in (LINK_NAME, RUNTIME_NAME):
+            (self.folder / name).unlink(missing_ok=True)
+        self._close_sockets()
+        assert self.lock is not None
+        self.lock.release()
+        logger.info("stopped")
+
+    async def _delay(self, seconds: float) -> None:
+        """Wait out `shutdown.delay`; a second signal ends it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurried.wait()
+
+    async def _leave(self) -> None:
+        """Answer what was asked of us and go, but leave the workers: they serve on, for our successor."""
+        self.supervisor.release()  # first: until they meet our successor, they serve by our last table
+        await self.rooms.admin.close(ADMIN_CLOSE_S)
+        await self.rooms.webhooks.close()
+        await self.rooms.store.close()
+        self._close_sockets()
+        assert self.lock is not None
+        self.lock.drop()
+        logger.info("left", pid=os.getpid())
+
+    async def abandon(self) -> None:
+        """A start failed: end what it began. Workers of a former control serve on, for the next start."""
+        await self.supervisor.quit()
+        if self.opened is not None:
+            await self.opened.store.close()
+        self._close_sockets()
+        if self.lock is not None:
+            self.lock.drop()
+
+    def _close_sockets(self) -> None:
+        for sock in (self.link, self.admin_socket):
+            if sock is not None:
+                sock.close()
+
+    # -- small things
+
+    @property
+    def rooms(self) -> Rooms:
+        """Return what stands on the store."""
+        assert self.opened is not None, "the store is opened before anything asks for it"
+        return self.opened
+
+    @property
+    def admin_address(self) -> str:
+        """Return `host:port` as bound."""
+        assert self.admin_socket is not None
+        return bound_address(self.admin_socket)
+
+    def _own_listeners(self) -> list[Listener]:
+        """Return where this gateway itself listens: no version may lead there."""
+        return [Listener.of(each) for each in (*self.listeners.addresses(), self.admin_address)]
+
+    def _open_link(self, listener: socket.socket) -> None:
+        self.link = listener
+        self.hub.open(listener)
+
+    def _write_runtime(self) -> None:
+        """Say where this gateway is, for scripts and for people who configured port 0."""
+        told = {"pid": os.getpid(), "listen": self.listeners.addresses(), "admin": self.admin_address}
+        draft = self.folder / f"{RUNTIME_NAME}.new"
+        draft.write_text(json.dumps(told) + "\n", "utf-8")
+        draft.replace(self.folder / RUNTIME_NAME)
+
+
+def _admin_socket(settings: Config) -> socket.socket:
+    """Bind the admin address. Raises ConfigError naming it."""
+    try:
+        sock = bound(settings.admin.address, reuse_port=False)
+    except OSError as exc:
+        raise AddressTaken("admin.address", f"{settings.admin.address}: {exc.strerror or exc}") from exc
+    sock.listen(128)
+    return sock

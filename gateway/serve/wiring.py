@@ -1,0 +1,156 @@
+"""The rooms of the control process that stand on the store, built and wired together.
+
+Composition only: what each room needs is named here once, and nothing is decided.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Final
+
+from gateway import __version__
+from gateway.actions.actions import Actions
+from gateway.admin.auth import Authenticator
+from gateway.admin.server import AdminServer, ProcessState
+from gateway.config import Config
+from gateway.control.catalog.catalog import Catalog
+from gateway.control.processes.hub import Hub, Peer
+from gateway.control.rollouts.acts import Acts
+from gateway.control.rollouts.loop import Rollouts
+from gateway.control.rollouts.webhooks import Webhooks
+from gateway.control.tally import Tally
+from gateway.control.upstreams.breakers import Breakers
+from gateway.control.upstreams.checks import Checks
+from gateway.control.upstreams.drains import Drains
+from gateway.control.upstreams.probes import Probes
+from gateway.control.upstreams.resolver import Resolver
+from gateway.core.settings.targets import Listener, TargetRules
+from gateway.errors import StoreError
+from gateway.link.messages import BreakerReport
+from gateway.link.snapshot import ProxySettings
+from gateway.log import get_logger
+from gateway.store.sqlite import SqliteStore
+
+log = get_logger(room="serve")
+
+NAMES_S: Final = 5.0
+"""How long a start waits for host names: until they are found, the table has no endpoint for them."""
+
+
+class Rooms:
+    """Store, catalog, and everything that reads or writes them."""
+
+    def __init__(
+        self,
+        settings: Config,
+        store: SqliteStore,
+        hub: Hub,
+        tally: Tally,
+        state: ProcessState,
+        *,
+        upgrade: Callable[[], Awaitable[int]],
+        listeners: Callable[[], Sequence[Listener]],
+    ) -> None:
+        """state: what the process says of itself. listeners: where the gateway itself listens."""
+        self.store = store
+        self.tally = tally
+        self.catalog = Catalog(hub, proxy=proxy_settings(settings), workers=settings.worker_count)
+        self.breakers = Breakers(store, self.catalog, hub)
+        hub.events.breaker = self._on_breaker_report
+        self.probes = Probes(store, self.catalog)
+        rules = TargetRules(settings.admin.allowed_targets, listeners)
+        self.checks = Checks(store, self.catalog, self.probes, rules=rules)
+        self.drains = Drains(store, self.catalog, hub)
+        self.webhooks = Webhooks(TargetRules(own=listeners))  # anywhere else: chat services are not targets
+        acts = Acts(self.catalog, hub, self.checks, self.drains, self.webhooks)
+        self.rollouts = Rollouts(store, self.catalog, tally, acts)
+        self.resolver = Resolver(self.catalog, rules=rules)
+        self.actions = Actions(
+            store=store,
+            catalog=self.catalog,
+            hub=hub,
+            rollouts=self.rollouts,
+            drains=self.drains,
+            checks=self.checks,
+            tally=tally,
+            resolve=self.resolver.resolve,
+            upgrade=upgrade,
+            listeners=listeners,
+            breaker=self.breakers.facts,
+            allowed_targets=settings.admin.allowed_targets,
+            drain_ms=settings.shutdown.drain,
+            release=__version__,
+        )
+        self.admin = AdminServer(
+            actions=self.actions,
+            auth=Authenticator(store, failed_logins=settings.rate_limit.failed_logins_per_15_minutes),
+            store=store,
+            catalog=self.catalog,
+            tally=tally,
+            hub=hub,
+            state=state,
+            limits=settings.rate_limit,
+        )
+
+    @classmethod
+    async def open(
+        cls,
+        settings: Config,
+        hub: Hub,
+        tally: Tally,
+        state: ProcessState,
+        *,
+        upgrade: Callable[[], Awaitable[int]],
+        listeners: Callable[[], Sequence[Listener]],
+    ) -> "Rooms":
+        """Open the store and build what serves from it: the first table is ready when this returns."""
+        store = await SqliteStore.open(settings.store.url, now=datetime.now(UTC))
+        try:
+            rooms = cls(settings, store, hub, tally, state, upgrade=upgrade, listeners=listeners)
+            await rooms.catalog.load(store, settings.service)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(NAMES_S):
+                    await rooms.resolver.resolve_all()
+        except BaseException:
+            await store.close()
+            raise
+        return rooms
+
+    async def take_up(self) -> None:
+        """Go on with everything the store says is under way."""
+        await self.breakers.recover()
+        await self.rollouts.recover()
+        self.catalog.follow(self.rollouts)
+        self.drains.recover(await self.store.load_versions())
+
+    async def let_go(self) -> None:
+        """End what is under way here and store the last of it; `take_up` goes on with it, here or elsewhere.
+
+        A store that takes nothing any more does not hold this up: it is as if control had been killed.
+        """
+        await self.drains.stop()
+        for last in (self.rollouts.stop(), self.probes.flush(), self.breakers.flush(counts=True)):
+            try:
+                await last
+            except StoreError as exc:
+                log.error("last_words_not_stored", error=str(exc))
+
+    def _on_breaker_report(self, peer: Peer, report: BreakerReport) -> None:
+        """Requests fail at an endpoint, or go well again: the breaker's business, and a reason to probe."""
+        self.breakers.on_report(peer, report)
+        if report.kind in ("failures", "opened", "trial_failed"):
+            self.probes.hurry(report.key)
+
+
+def proxy_settings(settings: Config) -> ProxySettings:
+    """Return what the workers need of the configuration."""
+    return ProxySettings(
+        timeouts=settings.timeouts,
+        limits=settings.limits,
+        trusted_proxies=tuple(listen.trusted_proxies for listen in settings.listeners),
+        access_log_format=settings.access_log.format,
+        access_log_path=settings.access_log.path,
+        orphan_timeout_s=settings.shutdown.orphan_timeout / 1000,
+        drain_s=settings.shutdown.drain / 1000,
+    )

@@ -1,0 +1,303 @@
+"""The current routing table, and how the next one takes its place.
+
+`apply` builds the next table beside the current one and checks it, then swaps one reference; a request reads
+`Live.table` once and keeps what it read. Endpoints (with their breakers and pools), counts, rounds and retry
+budgets outlive the swap; a service that did not change is the same object before and after.
+"""
+
+import time
+from collections.abc import Callable
+from itertools import chain
+from random import Random
+from typing import Any, Final
+
+from gateway.core.resilience.breaker import (
+    Breaker,
+    BreakerSettings,
+    BreakerState,
+    BreakerWord,
+    compile_breaker,
+)
+from gateway.core.routing.service import ServiceSettings
+from gateway.core.routing.table import Endpoint, Route, RoutingTable, Service, Version
+from gateway.errors import LinkError
+from gateway.link.counts import VersionCounts
+from gateway.link.messages import BreakerReport
+from gateway.link.snapshot import EndpointSnap, ProxySettings, ServiceSnap, Snapshot, VersionSnap
+
+PoolFactory = Callable[[Endpoint, ServiceSettings, ProxySettings], Any]
+"""Makes the pool of an endpoint. A pool has `close()`: no new lease, idle connections closed, running ones
+finish."""
+
+KEPT_COUNTS: Final = 256
+"""Versions gone whose counts are kept, at least those not yet sent and those still running something."""
+
+
+class Live:
+    """What this worker serves by now.
+
+    slot: this worker's number. clock: monotonic seconds. seed: of the order inside rounds, the same on every
+    worker (None: 0), and of the choice of endpoints (None: chance).
+    """
+
+    def __init__(
+        self,
+        *,
+        slot: int,
+        pool_factory: PoolFactory,
+        clock: Callable[[], float] = time.monotonic,
+        seed: int | None = None,
+    ) -> None:
+        self.table = RoutingTable()
+        self.proxy = ProxySettings()
+        self.counts: dict[str, VersionCounts] = {}
+        """By version id; kept for versions gone, so that totals are not lost."""
+        self.on_breaker: Callable[[BreakerReport], None] = _nobody
+        """Where breaker reports go; settable."""
+        self._slot = slot
+        self._pool_factory = pool_factory
+        self._clock = clock
+        self._seed = seed or 0
+        self._chance = Random(seed).random
+        self._workers = 0
+        self._snaps: dict[str, ServiceSnap] = {}
+        self._routes: dict[str, list[Route]] = {}
+        """By service."""
+        self._endpoints: dict[str, Endpoint] = {}
+        self._owners: dict[str, Service] = {}
+        """Endpoint key -> the service to refresh when its breaker moves."""
+        self._restless: dict[str, Breaker] = {}
+        """Breakers that are not closed, by endpoint key: time passes for them in `tick`."""
+        self._swapping = False
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Serve by `snapshot` from now on. Raises LinkError on a bad one; the old table and its pools
+        stay."""
+        if not snapshot.whole and snapshot.number <= self.table.number:
+            raise LinkError(f"snapshot {snapshot.number} came after snapshot {self.table.number}")
+        draft = _Draft(snapshot, self._snaps, self.proxy, self._workers)
+        try:
+            self._build(draft)
+        except Exception as exc:
+            for pool in draft.pools.values():
+                pool.close()
+            raise LinkError(f"snapshot {snapshot.number}: {exc}") from exc
+        self._swap(draft)
+
+    def tick(self, now: float) -> None:
+        """Let time pass for the breakers that are not closed; to be called every 100 ms or so."""
+        for breaker in list(self._restless.values()):
+            breaker.tick(now)
+
+    def _build(self, draft: "_Draft") -> None:
+        """Make all that can fail, and touch nothing that requests are served by."""
+        for name, snap in draft.snaps.items():
+            if name in draft.changed:
+                self._build_endpoints(draft, snap)
+                draft.services[name] = self._build_service(draft, snap)
+                draft.routes[name] = _routes_of(draft.services[name])
+            else:
+                draft.services[name] = self.table.services[name]
+                draft.routes[name] = self._routes[name]
+            for endpoint in draft.services[name].endpoints():
+                if endpoint.key in draft.owners:
+                    raise LinkError(f"endpoint {endpoint.key} is named twice")
+                draft.owners[endpoint.key] = draft.services[name]
+                draft.endpoints[endpoint.key] = endpoint
+        routes = chain.from_iterable(draft.routes.values())
+        draft.table = RoutingTable(draft.number, draft.services.values(), routes)
+
+    def _build_endpoints(self, draft: "_Draft", snap: ServiceSnap) -> None:
+        old = self._snaps.get(snap.name)
+        is_pool_stale = old is None or _pool_settings(old, self.proxy) != _pool_settings(snap, draft.proxy)
+        for version in snap.versions:
+            for each in version.endpoints:
+                BreakerState(each.breaker.state)
+                if each.key in draft.pools:
+                    raise LinkError(f"endpoint {each.key} is named twice")
+                endpoint = self._endpoints.get(each.key)
+                if endpoint is None or (endpoint.draining and not each.draining):
+                    # Draining has no way back: an endpoint that is called back begins anew.
+                    endpoint = Endpoint(each.key, url=each.url, address=each.address, port=each.port)
+                    draft.fresh[each.key] = endpoint
+                elif not is_pool_stale:
+                    continue
+                draft.pools[each.key] = self._pool_factory(endpoint, snap.settings, draft.proxy)
+
+    def _build_service(self, draft: "_Draft", snap: ServiceSnap) -> Service:
+        return Service(
+            snap.id,
+            snap.name,
+            settings=snap.settings,
+            versions=tuple(self._build_version(draft, snap, each) for each in snap.versions),
+            stage=snap.stage,
+            stable=snap.current,
+            rollout=snap.rollout.id if snap.rollout else None,
+            new=snap.rollout.new if snap.rollout else None,
+            paused=snap.paused,
+            workers=draft.workers,
+            phase=self._slot / draft.workers % 1.0,
+            seed=self._seed,
+        )
+
+    def _build_version(self, draft: "_Draft", service: ServiceSnap, snap: VersionSnap) -> Version:
+        counts = self.counts.get(snap.id)
+        return Version(
+            snap.id,
+            snap.name,
+            endpoints=tuple(
+                draft.fresh.get(each.key) or self._endpoints[each.key] for each in snap.endpoints
+            ),
+            settings=service.settings,
+            weight=snap.weight,
+            active=snap.active,
+            draining=snap.draining,
+            standby=snap.standby,
+            counts=counts if counts is not None else VersionCounts(service.name, snap.name, snap.id),
+            chance=self._chance,
+        )
+
+    def _swap(self, draft: "_Draft") -> None:
+        """Serve by the draft. Nothing here can fail."""
+        now = self._clock()
+        gone = [each for key, each in self._endpoints.items() if draft.endpoints.get(key) is not each]
+        self._endpoints, self._owners, self._routes = draft.endpoints, draft.owners, draft.routes
+        stale = [each.pool for each in gone]
+        for key, pool in draft.pools.items():
+            if key not in draft.fresh:
+                stale.append(draft.endpoints[key].pool)
+            draft.endpoints[key].pool = pool
+        self._swapping = True
+        for name in draft.changed:
+            self._update_service(now, draft.services[name], draft.snaps[name])
+        self._swapping = False
+        self._snaps, self._workers = draft.snaps, draft.workers
+        self.proxy = draft.proxy
+        self.table = draft.table
+        for endpoint in gone:
+            if self._restless.get(endpoint.key) is endpoint.breaker:
+                self._restless.pop(endpoint.key, None)
+        for pool in stale:
+            pool.close()
+        self._forget_counts()
+
+    def _update_service(self, now: float, service: Service, snap: ServiceSnap) -> None:
+        """Let a new service go on where its predecessor stood, with what control says of its endpoints."""
+        before = self.table.services.get(service.name)
+        if before is not None and before.id == service.id:
+            service.take_over(before)
+        breaker_settings = compile_breaker(snap.settings.breaker)
+        for version, version_snap in zip(service.versions, snap.versions, strict=True):
+            self.counts.setdefault(version.id, version.counts)
+            for endpoint, each in zip(version.endpoints, version_snap.endpoints, strict=True):
+                self._update_endpoint(now, endpoint, each)
+                self._update_breaker(now, endpoint, each, breaker_settings)
+        service.refresh(now)
+
+    def _update_endpoint(self, now: float, endpoint: Endpoint, snap: EndpointSnap) -> None:
+        if snap.healthy and not endpoint.healthy:
+            endpoint.available_since = now - snap.available_for_s
+        endpoint.healthy = snap.healthy
+        endpoint.draining = endpoint.draining or snap.draining
+
+    def _update_breaker(
+        self, now: float, endpoint: Endpoint, snap: EndpointSnap, settings: BreakerSettings | None
+    ) -> None:
+        if settings is None:
+            endpoint.breaker = None
+            self._restless.pop(endpoint.key, None)
+            return
+        if endpoint.breaker is None:
+            endpoint.breaker = self._new_breaker(endpoint, settings)
+        endpoint.breaker.reconfigure(settings)
+        view = snap.breaker
+        word = BreakerWord(view.epoch, BreakerState(view.state), view.grant, view.open_for_s)
+        endpoint.breaker.tell(now, word)
+
+    def _new_breaker(self, endpoint: Endpoint, settings: BreakerSettings) -> Breaker:
+        def report(epoch: int, kind: Any, count: int) -> None:
+            self.on_breaker(BreakerReport(endpoint.key, epoch, kind, count))
+
+        def change(now: float) -> None:
+            self._breaker_changed(now, endpoint)
+
+        return Breaker(settings, slot=self._slot, on_report=report, on_change=change)
+
+    def _breaker_changed(self, now: float, endpoint: Endpoint) -> None:
+        """Follow a breaker that moved or ran out of trial calls: shares change at once, here and not in the
+        request."""
+        breaker = endpoint.breaker
+        if breaker is None or self._endpoints.get(endpoint.key) is not endpoint:
+            return
+        if breaker.state is not BreakerState.CLOSED:
+            self._restless[endpoint.key] = breaker
+        elif self._restless.pop(endpoint.key, None) is not None:
+            endpoint.available_since = now
+        if not self._swapping:
+            self._owners[endpoint.key].refresh(now)
+
+    def _forget_counts(self) -> None:
+        """Forget the counts of versions long gone, oldest first, once they are sent and nothing runs
+        there."""
+        services = self.table.services.values()
+        if len(self.counts) - sum(len(service.versions) for service in services) <= KEPT_COUNTS:
+            return
+        known = {version.id for service in services for version in service.versions}
+        gone = [
+            key
+            for key, each in self.counts.items()
+            if key not in known and not each.dirty and not each.in_flight
+        ]
+        for key in gone[: max(len(gone) - KEPT_COUNTS, 0)]:
+            del self.counts[key]
+
+
+class _Draft:
+    """The next table while it is being built.
+
+    changed: names of the services to build anew; the others go on as they are. What every service depends on
+    (the gateway's own settings, the number of workers) changes them all.
+    """
+
+    def __init__(
+        self, snapshot: Snapshot, snaps: dict[str, ServiceSnap], proxy: ProxySettings, workers: int
+    ) -> None:
+        kept = {} if snapshot.whole else {k: v for k, v in snaps.items() if k not in snapshot.removed}
+        self.number = snapshot.number
+        self.snaps = {**kept, **snapshot.services}
+        self.proxy = snapshot.proxy or proxy
+        self.workers = max(snapshot.workers, 1)
+        is_same_ground = self.proxy == proxy and self.workers == workers
+        self.changed = set(snapshot.services) if is_same_ground else set(self.snaps)
+        self.services: dict[str, Service] = {}
+        self.routes: dict[str, list[Route]] = {}
+        self.endpoints: dict[str, Endpoint] = {}
+        self.owners: dict[str, Service] = {}
+        self.fresh: dict[str, Endpoint] = {}
+        """Endpoints that are new."""
+        self.pools: dict[str, Any] = {}
+        """Pools that are new: of fresh endpoints, and of kept ones whose settings changed."""
+        self.table = RoutingTable()
+
+
+def _pool_settings(snap: ServiceSnap, proxy: ProxySettings) -> tuple[object, ...]:
+    """Return what a pool is made from: a change of it, and only that, makes a new pool."""
+    settings = snap.settings
+    return settings.timeouts, settings.tls, settings.concurrency, proxy.timeouts, proxy.limits
+
+
+def _routes_of(service: Service) -> list[Route]:
+    return [
+        Route(
+            service,
+            host=each.host,
+            path=each.path,
+            strip_prefix=each.strip_prefix,
+            methods=each.methods,
+        )
+        for each in service.settings.routes
+    ]
+
+
+def _nobody(report: BreakerReport) -> None:
+    """Take a report before anyone listens: control asks again by telling a word that is behind."""

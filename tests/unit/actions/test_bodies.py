@@ -1,0 +1,63 @@
+"""Bodies: what is wrong with one is said with a pointer to the place."""
+
+from typing import Any
+
+import pytest
+
+from gateway.actions.bodies import CreateService, CreateVersion, Promote, StartDeployment, parse
+from gateway.actions.problems import Problem, conflict, invalid, not_found
+from gateway.core.rollout.plan import RolloutSettings
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "pointer"),
+    [
+        (CreateVersion, b'{"serviceName":"a","version":"v1","url":"u","weight":101}', "/weight"),
+        (CreateVersion, b'{"serviceName":"a","version":"v1"}', "/url"),
+        (CreateVersion, b'{"serviceName":"a b","version":"v1","url":"u"}', "/serviceName"),
+        (
+            CreateVersion,
+            b'{"serviceName":"a","version":"v1","url":"u","routes":[{"path":"x"}]}',
+            "/routes/0/path",
+        ),
+        (CreateService, b'{"name":"a","health":{"intervall":1}}', "/health/intervall"),
+        (
+            StartDeployment,
+            b'{"serviceName":"a","toVersion":"v","config":{"steps":[0,100]}}',
+            "/config/steps/0",
+        ),
+        (StartDeployment, b'{"serviceName":"a","toVersion":"v","stepz":1}', "/stepz"),
+        (Promote, b'{"fulll":true}', "/fulll"),
+        (CreateService, b'{"name":"a","health":{"headers":{"x":1}}}', "/health/headers"),
+        (Promote, b"[]", ""),
+    ],
+)
+def test_a_bad_field_is_pointed_to(kind: type[Any], body: bytes, pointer: str) -> None:
+    with pytest.raises(Problem) as refused:
+        parse(kind, body)
+    assert refused.value.status == 422
+    assert [error.pointer for error in refused.value.errors] == [pointer]
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff", b"nonsense", b'{"full": tru}'])
+def test_what_is_not_json_is_400(body: bytes) -> None:
+    with pytest.raises(Problem) as refused:
+        parse(Promote, body)
+    assert refused.value.status == 400
+
+
+@pytest.mark.parametrize("body", [b"", b"  ", b"{}"])
+def test_no_body_is_an_empty_one(body: bytes) -> None:
+    assert parse(Promote, body) == Promote()
+
+
+def test_a_problem_says_its_status_and_what_to_do() -> None:
+    assert (not_found("service", "x").status, conflict("no").title) == (404, "Conflict")
+    problem = invalid("/url", "is bad")
+    assert (str(problem), problem.detail) == ("/url: is bad", "/url: is bad")
+    assert Problem(429, "", "slow down", retry_after_s=3).title == "Too Many Requests"
+
+
+def test_config_that_is_null_is_a_config_that_is_absent() -> None:
+    body = parse(StartDeployment, b'{"serviceName":"a","toVersion":"v2","fromVersion":null,"config":null}')
+    assert body.rollout() == RolloutSettings()

@@ -1,0 +1,368 @@
+"""How long a slot waits, who counts as silent, and who accepts on which socket."""
+
+import asyncio
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.control.processes import supervisor as module
+from gateway.control.processes.hub import Hub
+from gateway.control.processes.listeners import Listeners
+from gateway.control.processes.slots import Backoff, Silence
+from gateway.control.processes.supervisor import Supervisor
+from gateway.core.routing.service import ServiceSettings
+from gateway.link.channel import Channel, decode_down
+from gateway.link.messages import (
+    PROTOCOL,
+    Accept,
+    Ack,
+    Counts,
+    Drain,
+    Hello,
+    Lend,
+    ListenerName,
+    Quit,
+    Reclaim,
+)
+from gateway.link.snapshot import ServiceSnap, Snapshot
+from gateway.link.spawn import ListenSpec, Spawn
+
+
+def test_the_first_replacement_comes_at_once_and_then_ever_later() -> None:
+    backoff = Backoff()
+    delays = [backoff.after(0.0) for _ in range(10)]
+    assert delays == [0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10, 10]
+
+
+def test_a_worker_that_lived_well_ends_the_backoff() -> None:
+    backoff = Backoff()
+    for _ in range(6):
+        backoff.after(1.0)
+    assert backoff.after(30.0) == 0
+    assert backoff.after(1.0) == 0.1
+
+
+def test_silence_is_counted_in_ticks_and_ends_with_any_word() -> None:
+    silence = Silence()
+    assert silence.tick(5.0) == 0
+    assert [silence.tick(5.0) for _ in range(8)][-1] == 2.0
+    assert silence.tick(5.1) == 0
+
+
+class Process:
+    """A worker as the template and the hub see it."""
+
+    def __init__(self, order: Spawn, link: socket.socket, room: "Room") -> None:
+        self.order = order
+        self.room = room
+        self.received: list[Any] = []
+        self.held: set[ListenerName] = set()
+        self.accepting = False
+        self.channel = Channel(link.dup(), decode_down, self)
+        self.hello()
+
+    def hello(self, *, draining: bool = False) -> None:
+        order = self.order
+        self.channel.send(Hello(PROTOCOL, order.slot, order.incarnation, 1000, 0, draining=draining))
+
+    def on_message(self, message: Any, fds: list[int]) -> None:
+        self.received.append(message)
+        match message:
+            case Snapshot():
+                self.channel.send(Ack(message.number))
+            case Accept():
+                self.accepting = True
+                self.held.update(self.order.listeners)
+            case Lend():
+                self.held.update(message.listeners)
+                for fd in fds:
+                    socket.close(fd)
+            case Reclaim():
+                self.held.difference_update(message.listeners)
+        self.room.changed.set()
+
+    def on_undecodable(self, payload: bytes, reason: str) -> None:
+        raise AssertionError(reason)
+
+    def on_lost(self, reason: str) -> None:
+        self.room.changed.set()
+
+    def die(self, status: int = -9) -> None:
+        self.channel.close()
+        self.room.processes.remove(self)
+        self.room.supervisor.on_exited(self.order.incarnation, 1000, status)
+
+
+class Room:
+    """A supervisor over processes that are none: the template only notes what it is told."""
+
+    def __init__(self, slots: int, path: Path) -> None:
+        self.processes: list[Process] = []
+        self.killed: list[str] = []
+        self.changed = asyncio.Event()
+        self.orders: list[Spawn] = []
+        self.is_forking = True
+        self.error: OSError | None = None
+        self.hub = Hub()
+        service = ServiceSnap(id="s", name="s", stage=0, settings=ServiceSettings())
+        self.hub.whole = lambda: Snapshot(1, True, {"s": service})
+        self.listeners = Listeners([ListenSpec("127.0.0.1:0")], slots)
+        self.listeners.bind()
+        self.now = 0.0
+        template: Any = self
+        self.supervisor = Supervisor(
+            template=template,
+            hub=self.hub,
+            listeners=self.listeners,
+            link_path=path / "control.sock",
+            clock=lambda: self.now,
+        )
+
+    # -- what a template does
+
+    def attach(self, owner: Any) -> None:
+        self.owner = owner
+
+    def spawn(self, order: Spawn, link: socket.socket, sockets: Sequence[socket.socket]) -> None:
+        if self.error is not None:
+            raise self.error
+        assert len(sockets) == len(order.listeners)
+        self.orders.append(order)
+        if self.is_forking:
+            self.processes.append(Process(order, link, self))
+
+    def kill(self, incarnation: str) -> None:
+        self.killed.append(incarnation)
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.channel.close()
+
+    # -- what a test asks
+
+    def of(self, slot: int) -> Process:
+        return next(process for process in reversed(self.processes) if process.order.slot == slot)
+
+    def holders(self, slot: int) -> list[int]:
+        """Return the slots of the workers that accept on the sockets of `slot`."""
+        return sorted(
+            process.order.slot
+            for process in self.processes
+            for name in process.held
+            if name.slot == slot and process.accepting
+        )
+
+    async def until(self, condition: Any) -> None:
+        async with asyncio.timeout(20):
+            while not condition():
+                await asyncio.sleep(0)
+
+    async def serve(self) -> None:
+        self.supervisor.start()
+        await self.supervisor.ready()
+        self.supervisor.open()
+        slots = range(self.listeners.slots)
+        await self.until(lambda: all(self.holders(slot) == [slot] for slot in slots))
+
+    def orphan(self, slot: int, name: str, *, sock: socket.socket | None = None) -> "Orphan":
+        return Orphan(self, slot, name, sock)
+
+
+class Orphan:
+    """A worker of another control."""
+
+    def __init__(self, room: Room, slot: int, name: str, sock: socket.socket | None) -> None:
+        ours, theirs = socket.socketpair()
+        room.hub.add(ours, 0)
+        self.received: list[Any] = []
+        self.channel = Channel(theirs, decode_down, self)
+        sockets = [] if sock is None else [sock]
+        names = tuple(ListenerName("127.0.0.1:0", slot) for _ in sockets)
+        self.channel.send(
+            Hello(PROTOCOL, slot, name, 1, 99, names, accepting=True), [one.fileno() for one in sockets]
+        )
+
+    def on_message(self, message: Any, fds: list[int]) -> None:
+        self.received.append(message)
+
+    def on_undecodable(self, payload: bytes, reason: str) -> None:
+        raise AssertionError(reason)
+
+    def on_lost(self, reason: str) -> None:
+        pass
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+
+
+async def test_workers_get_a_table_before_they_accept(path: Path) -> None:
+    room = Room(2, path)
+    room.supervisor.start()
+    await room.supervisor.ready()
+    assert not any(process.accepting for process in room.processes)
+    room.supervisor.open()
+    await room.until(lambda: all(process.accepting for process in room.processes))
+    assert isinstance(room.processes[0].received[0], Snapshot)
+    room.supervisor.release()
+
+
+async def test_sockets_of_a_dead_worker_are_lent_until_its_successor_accepts(path: Path) -> None:
+    room = Room(3, path)
+    await room.serve()
+    room.of(0).die()
+    room.of(1).die()
+    await room.until(lambda: room.holders(0) == [0] and room.holders(1) == [1] and room.holders(2) == [2])
+    lent = [message for message in room.of(2).received if isinstance(message, Lend)]
+    assert {name.slot for message in lent for name in message.listeners} == {0, 1}
+    assert room.supervisor.restarts["killed"] == 2
+    room.supervisor.release()
+
+
+async def test_lent_sockets_are_spread_over_the_healthy(path: Path) -> None:
+    room = Room(4, path)
+    await room.serve()
+    for process in room.processes[:2]:
+        room.supervisor._backoffs[process.order.slot].after(0.0)  # the next one waits
+    room.of(0).die()
+    room.of(1).die()
+    await room.until(lambda: sorted(room.holders(0) + room.holders(1)) == [2, 3])
+    room.supervisor.release()
+
+
+async def test_a_hung_worker_is_killed_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TICK_S", 0.001)
+    monkeypatch.setattr(
+        module, "SILENCE_S", 0.3
+    )  # ticks enough for the other to be heard, on a busy machine too
+    room = Room(2, path)
+    await room.serve()
+    hung, healthy = room.of(0), room.of(1)
+    while not room.killed:
+        healthy.channel.send(Counts())
+        await asyncio.sleep(0)
+    for _ in range(50):
+        healthy.channel.send(Counts())
+        await asyncio.sleep(0.001)
+    assert room.killed == [hung.order.incarnation]
+    hung.die()
+    assert room.supervisor.restarts == {"exited": 0, "killed": 0, "hung": 1}
+    room.supervisor.release()
+
+
+async def test_a_worker_that_is_never_forked_is_given_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TICK_S", 0.001)
+    monkeypatch.setattr(module, "START_S", 0.01)
+    room = Room(1, path)
+    room.is_forking = False
+    room.supervisor.start()
+    await room.until(lambda: room.supervisor.restarts["hung"] == 1)
+    lost = room.orders[0]
+    room.is_forking = True
+    await room.until(lambda: room.processes)
+    room.killed.clear()
+    room.supervisor.on_forked(lost.incarnation, 1000)  # after all: its slot has another
+    assert room.killed == [lost.incarnation]
+    room.supervisor.release()
+
+
+async def test_a_fork_that_fails_for_want_of_descriptors_is_tried_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FORK_RETRY_S", 0.01)
+    room = Room(1, path)
+    room.error = OSError(24, "Too many open files")
+    room.supervisor.start()
+    assert room.processes == []
+    room.error = None
+    await room.supervisor.ready()
+    room.supervisor.release()
+
+
+async def test_a_worker_that_leaves_by_itself_is_replaced_while_it_drains(path: Path) -> None:
+    room = Room(2, path)
+    await room.serve()
+    leaver = room.of(0)
+    leaver.accepting = False
+    leaver.hello(draining=True)
+    await room.until(lambda: room.of(0) is not leaver and room.holders(0) == [0])
+    leaver.die(0)
+    assert sum(room.supervisor.restarts.values()) == 0
+    assert len(room.processes) == 2
+    room.supervisor.release()
+
+
+async def test_sockets_of_a_worker_whose_link_is_lost_are_lent_until_it_is_back(path: Path) -> None:
+    room = Room(2, path)
+    await room.serve()
+    lost = room.of(0)
+    lost.channel.close()
+    await room.until(lambda: 1 in room.holders(0))
+    ours, theirs = socket.socketpair()
+    room.hub.add(ours, 0)
+    lost.channel = Channel(theirs, decode_down, lost)
+    lost.hello()
+    await room.until(lambda: room.holders(0) == [0])
+    room.supervisor.release()
+
+
+async def test_orphans_drain_only_once_ours_accept(path: Path) -> None:
+    room = Room(1, path)
+    orphan = room.orphan(0, "o")
+    await room.until(lambda: "o" in room.hub.peers)
+    room.supervisor.start()
+    await room.supervisor.ready()
+    assert not any(isinstance(message, Drain) for message in orphan.received)
+    room.supervisor.open()
+    await room.until(lambda: Drain(30.0) in orphan.received)
+    room.supervisor.release()
+    orphan.channel.close()
+
+
+async def test_an_orphan_that_comes_late_brings_a_socket_that_is_served(path: Path) -> None:
+    room = Room(1, path)
+    await room.serve()
+    extra = socket.socket()
+    extra.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    extra.bind(("127.0.0.1", 0))
+    extra.listen()
+    orphan = room.orphan(0, "o", sock=extra)
+    extra.close()
+    await room.until(
+        lambda: room.holders(1) == [0]
+    )  # its slot had a socket: the newcomer gets the next free one
+    await room.until(lambda: Drain(30.0) in orphan.received)
+    room.supervisor.release()
+    orphan.channel.close()
+
+
+async def test_a_start_that_fails_leaves_orphans_serving(path: Path) -> None:
+    room = Room(1, path)
+    orphan = room.orphan(0, "o")
+    await room.until(lambda: "o" in room.hub.peers)
+    room.supervisor.start()
+    await room.supervisor.ready()
+    worker = room.of(0)
+    ended = asyncio.ensure_future(room.supervisor.quit())
+    await room.until(lambda: Quit() in worker.received)
+    worker.die(0)
+    await ended
+    assert not any(isinstance(message, Drain | Quit) for message in orphan.received)
+    orphan.channel.close()
+
+
+async def test_a_stop_drains_everybody_and_waits(path: Path) -> None:
+    room = Room(2, path)
+    await room.serve()
+    stopped = asyncio.ensure_future(room.supervisor.stop(5.0))
+    await room.until(lambda: all(Drain(5.0) in process.received for process in room.processes))
+    assert not stopped.done()
+    assert room.listeners.held == []
+    for process in list(room.processes):
+        process.die(0)
+    await stopped
+    assert sum(room.supervisor.restarts.values()) == 0

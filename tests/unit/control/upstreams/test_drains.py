@@ -1,0 +1,213 @@
+"""Drains of versions: marked first, over when workers say so, and never lost to a restart or a full disk."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.control.upstreams import drains as module
+from gateway.control.upstreams.drains import Drains
+from gateway.errors import StaleEpoch, StoreError
+from gateway.link.messages import EndpointLoad
+from gateway.store.records import VersionRecord
+from tests.unit.control.world import START, FakeHub, World
+
+KEY = "v1|url|address"
+
+
+class Hub(FakeHub):
+    """Workers that report, or do not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reported = True
+        self.forced = 0
+        self.forgotten: list[str] = []
+
+    def drain_state(self, keys: Iterable[str]) -> Mapping[str, EndpointLoad]:
+        if not self.reported:
+            return {}
+        return {key: EndpointLoad(key, self.in_flight, 1, 500, self.forced) for key in keys}
+
+    def forget_endpoints(self, keys: Iterable[str]) -> None:
+        self.forgotten += keys
+
+
+class Room:
+    """A world's drains, with a wall clock moved by hand."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.hub = Hub()
+        self.time = START
+        self.drains = Drains(world.store, world.catalog, self.hub, now=self.now)
+
+    def now(self) -> datetime:
+        return self.time
+
+    @property
+    def record(self) -> VersionRecord:
+        return self.world.catalog.version_record("v1")
+
+    async def stored(self) -> VersionRecord:
+        return {record.id: record for record in await self.world.store.load_versions()}["v1"]
+
+    async def events(self) -> list[tuple[str, dict[str, Any]]]:
+        return [(event.kind, event.data) for event in await self.world.store.events(after=0, limit=100)]
+
+    async def until(self, holds: Any) -> None:
+        async with asyncio.timeout(20):
+            while not holds():
+                await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def room(path: Path) -> AsyncIterator[Room]:
+    world = await World(path).open()
+    made = Room(world)
+    try:
+        yield made
+    finally:
+        await made.drains.stop()
+        await world.close()
+
+
+async def test_a_drain_is_stored_told_and_ends_when_nothing_runs(tmp_path: Path) -> None:
+    async with room(tmp_path) as it:
+        it.hub.in_flight = 2
+        task = it.drains.begin("v1", 60_000)
+        await it.until(lambda: it.hub.drained)
+        assert (await it.stored()).drain_deadline == START + timedelta(seconds=60)
+        assert it.record.weight == 0
+        state = it.drains.state("v1")
+        assert (state.state, state.in_flight, state.streams, state.oldest_ms) == ("draining", 2, 1, 500)
+        assert not state.safe_to_stop
+        assert it.hub.drained == [((KEY,), 60.0)]
+        assert it.world.catalog.published, "workers hear of it before they are given the deadline"
+        it.hub.in_flight = 0
+        await task
+        assert (await it.stored()).drained
+        state = it.drains.state("v1")
+        assert (state.state, state.in_flight, state.safe_to_stop) == ("drained", 0, True)
+        assert [kind for kind, _ in await it.events()] == ["version.draining", "version.drained"]
+        assert it.hub.forgotten == [KEY]
+
+
+async def test_silence_is_not_emptiness(tmp_path: Path) -> None:
+    async with room(tmp_path) as it:
+        it.hub.reported = False
+        task = it.drains.begin("v1", 60_000)
+        await it.until(lambda: it.hub.drained)
+        await asyncio.wait({task}, timeout=3 * module.REPORT_S)
+        assert not task.done()
+        it.hub.reported = True
+        await task
+
+
+async def test_at_the_deadline_it_ends_and_says_what_was_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GRACE_S", 0.05)
+    async with room(tmp_path) as it:
+        it.hub.in_flight, it.hub.forced = 1, 3
+        await it.drains.drain("v1", 0)
+        assert (await it.events())[-1] == ("version.drained", {"forced": 3})
+
+
+async def test_asking_twice_joins_the_drain_under_way(tmp_path: Path) -> None:
+    async with room(tmp_path) as it:
+        it.hub.in_flight = 1
+        task = it.drains.begin("v1", 60_000)
+        assert it.drains.begin("v1", 5_000) is task
+        it.hub.in_flight = 0
+        await asyncio.gather(it.drains.drain("v1", 1), task)
+        assert (await it.stored()).drain_deadline == START + timedelta(seconds=60)
+
+
+async def test_a_version_that_is_called_back_is_not_drained(tmp_path: Path) -> None:
+    async with room(tmp_path) as it:
+        it.hub.in_flight = 1
+        task = it.drains.begin("v1", 60_000)
+        await it.until(lambda: it.hub.drained)
+        it.drains.call_back("v1")
+        await task
+        assert not (await it.stored()).drained
+        assert it.hub.forgotten == [KEY]
+        it.drains.call_back("v1")  # nobody drains: nothing to call back
+
+
+async def test_who_waits_for_a_drain_may_leave_without_ending_it(tmp_path: Path) -> None:
+    async with room(tmp_path) as it:
+        it.hub.in_flight = 1
+        waiter = asyncio.ensure_future(it.drains.drain("v1", 60_000))
+        await it.until(lambda: it.hub.drained)
+        waiter.cancel()
+        await asyncio.gather(waiter, return_exceptions=True)
+        it.hub.in_flight = 0
+        await it.until(lambda: it.record.drained)
+
+
+async def test_a_restart_goes_on_with_the_time_that_is_left(tmp_path: Path) -> None:
+    async with room(tmp_path) as it:
+        it.hub.in_flight = 1
+        it.drains.begin("v1", 60_000)
+        await it.until(lambda: it.hub.drained)
+        await it.drains.stop()
+        assert not (await it.stored()).drained
+        after = Room(it.world)
+        after.time = START + timedelta(seconds=45)
+        after.drains.recover(await it.world.store.load_versions())
+        await after.until(lambda: after.hub.drained)
+        assert after.hub.drained == [((KEY,), 15.0)]
+        await after.until(lambda: after.record.drained)
+        after.drains.recover(await it.world.store.load_versions())
+        assert not after.drains._under_way, "what is drained is not drained again"
+
+
+class Full:
+    """A disk that is full when a drain is to be settled."""
+
+    def __init__(self, world: World, error: StoreError) -> None:
+        self.error: StoreError | None = error
+        self.refused = 0
+        self._transaction = world.store.transaction
+        self._catalog = world.catalog
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        was_draining = self._catalog.version_record("v1").draining
+        async with self._transaction() as tx:
+            yield tx
+            if was_draining and self.error is not None:
+                self.refused += 1
+                raise self.error
+
+
+async def test_a_full_disk_delays_the_end_of_a_drain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards a drain that was over but never said so until the next restart."""
+    monkeypatch.setattr(module, "AGAIN_S", 0.01)
+    async with room(tmp_path) as it:
+        full = Full(it.world, StoreError("gateway.db: disk is full"))
+        monkeypatch.setattr(it.world.store, "transaction", full.transaction)
+        task = it.drains.begin("v1", 60_000)
+        await it.until(lambda: full.refused >= 3)
+        assert not it.record.drained
+        full.error = None
+        await task
+        assert (await it.stored()).drained
+
+
+async def test_a_control_that_was_replaced_leaves_the_drain_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with room(tmp_path) as it:
+        full = Full(it.world, StaleEpoch("gateway.db: epoch 2 has begun"))
+        monkeypatch.setattr(it.world.store, "transaction", full.transaction)
+        with pytest.raises(StaleEpoch):
+            await it.drains.drain("v1", 60_000)
+        assert full.refused == 1
+        full.error = None

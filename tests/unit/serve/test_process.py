@@ -1,0 +1,91 @@
+"""The control process' life cycle, where real processes cannot be made to meet at the right instant."""
+
+import asyncio
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway import config
+from gateway.control.processes.lock import StoreLock
+from gateway.serve import process as serve
+from gateway.serve.wiring import Rooms
+from gateway.store.sqlite import SqliteStore
+
+SUCCESSOR = 4_000_000
+"""A pid."""
+
+
+class _Template:
+    """Forks nobody."""
+
+    def attach(self, owner: Any) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class _Handover:
+    """An upgrade that succeeds; the gateway is told to stop when everything has been handed over."""
+
+    def __init__(self, *, quiesce: Any, **_: Any) -> None:
+        self._quiesce = quiesce
+
+    async def run(self) -> int:
+        await self._quiesce()
+        signal.raise_signal(signal.SIGTERM)
+        await asyncio.sleep(0)  # the handler runs, and what waits for it wakes up
+        await asyncio.sleep(0)
+        return SUCCESSOR
+
+
+async def test_a_stop_during_the_handover_is_passed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the old control would stop what is not its own any more, and the gateway live on."""
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: told.append((pid, number)))
+    monkeypatch.setattr(serve, "Upgrade", _Handover)
+    settings = config.check({"store": {"url": f"sqlite:///{tmp_path / 'gateway.db'}"}})
+    control = serve.Control(settings, lambda: settings, _Template())  # type: ignore[arg-type]
+    control.lock = StoreLock.acquire(tmp_path)
+    control.link, control.admin_socket = socket.socket(socket.AF_UNIX), socket.create_server(("127.0.0.1", 0))
+    control.opened = await Rooms.open(
+        settings, control.hub, control.tally, control, upgrade=control.upgrade, listeners=lambda: ()
+    )
+    control.listen_to_signals()
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(control.serve())
+        group.create_task(control.upgrade())
+    assert serving.result() == 0
+    assert (SUCCESSOR, signal.SIGTERM) in told
+    assert (tmp_path / "gateway.lock").read_text() != "", "the lock is the successor's now"
+
+
+async def test_a_store_is_closed_when_what_stands_on_it_cannot_be_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its threads would keep the process alive for ever."""
+    closed: list[bool] = []
+    close = SqliteStore.close
+
+    async def closing(store: SqliteStore) -> None:
+        closed.append(True)
+        await close(store)
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("cannot be built")
+
+    monkeypatch.setattr(SqliteStore, "close", closing)
+    monkeypatch.setattr("gateway.serve.wiring.Catalog", broken)
+    settings = config.check({"store": {"url": f"sqlite:///{tmp_path / 'gateway.db'}"}})
+    control = serve.Control(settings, lambda: settings, _Template())  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError):
+        await Rooms.open(
+            settings, control.hub, control.tally, control, upgrade=control.upgrade, listeners=lambda: ()
+        )
+    assert closed == [True]

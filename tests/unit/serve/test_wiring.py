@@ -1,0 +1,39 @@
+"""The rooms are wired so that the first table workers serve by is complete."""
+
+from pathlib import Path
+
+from gateway import config
+from gateway.control.processes.hub import Hub
+from gateway.control.tally import Tally
+from gateway.serve.wiring import Rooms
+
+
+class _State:
+    """A process that has just begun."""
+
+    restarts: dict[str, int]
+
+    def __init__(self) -> None:
+        self.restarts = {}
+
+    def unready(self) -> str | None:
+        return "starting"
+
+
+async def _upgrade() -> int:
+    return 0
+
+
+async def test_the_first_table_has_endpoints_for_named_hosts(tmp_path: Path) -> None:
+    version = {"version": "v1", "url": "http://localhost:7200"}
+    service = {"name": "auth", "routes": [{"path": "/"}], "version": [version]}
+    settings = config.check({"store": {"url": f"sqlite:///{tmp_path / 'gateway.db'}"}, "service": [service]})
+    hub = Hub()
+    rooms = await Rooms.open(settings, hub, Tally(), _State(), upgrade=_upgrade, listeners=lambda: ())
+    try:
+        assert hub.whole is not None
+        (told,) = hub.whole().services["auth"].versions
+        assert [endpoint.port for endpoint in told.endpoints] == [7200] * len(told.endpoints)
+        assert told.endpoints
+    finally:
+        await rooms.store.close()
