@@ -106,16 +106,18 @@ def _span(
     scene: Scene, begin: int, end: int, step: int, new: int, old: int, keys: "_Keys | None" = None
 ) -> Span:
     percent = scene.steps[step]
-    stage, share = step + 1, percent * 100
+    generation, share = step + 1, percent * 100
     # No fewer than the errors: those of sticky users come when they come.
     new_answers = max(_answers(scene.per_second * percent / 100, begin, end), new)
     old_answers = max(_answers(scene.per_second * (100 - percent) / 100, begin, end), old)
     window = Window(
         seconds=float(end - begin),
-        old=(Cell(stage, WHOLE - share, old_answers, {"500": old} if old else {}),) if old_answers else (),
-        new=(Cell(stage, share, new_answers, {"500": new} if new else {}),) if new_answers else (),
-        old_keys=tuple([KeyError64(stage, WHOLE - share, key) for key in keys[1]]) if keys else (),
-        new_keys=tuple([KeyError64(stage, share, key) for key in keys[0]]) if keys else (),
+        old=(Cell(generation, WHOLE - share, old_answers, {"500": old} if old else {}),)
+        if old_answers
+        else (),
+        new=(Cell(generation, share, new_answers, {"500": new} if new else {}),) if new_answers else (),
+        old_keys=tuple([KeyError64(generation, WHOLE - share, key) for key in keys[1]]) if keys else (),
+        new_keys=tuple([KeyError64(generation, share, key) for key in keys[0]]) if keys else (),
         percent=percent,
     )
     return Span(end, step, window, Tally(new_answers, new), Tally(old_answers, old), end % MINUTE == 0)
@@ -200,11 +202,11 @@ class _Version:
         if self.trials is not None or self.failures >= FAILURES_TO_OPEN:
             self.open_until, self.trials, self.failures = now + RESET_S, None, 0
 
-    def take(self, stage: int) -> tuple[Cell, ...]:
+    def take(self, generation: int) -> tuple[Cell, ...]:
         """Return the counts since the last call."""
         cells = tuple(
             [
-                Cell(stage, share, answers, {"500": self.errors[share]} if share in self.errors else {})
+                Cell(generation, share, answers, {"500": self.errors[share]} if share in self.errors else {})
                 for share, answers in self.answers.items()
             ]
         )

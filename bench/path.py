@@ -86,7 +86,7 @@ def snapshot(versions: int) -> Snapshot:
     service = ServiceSnap(
         id="bench",
         name="bench",
-        stage=1,
+        generation=1,
         settings=ServiceSettings(routes=(RouteSettings(path="/"),)),
         current="v0",
         versions=tuple(

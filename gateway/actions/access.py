@@ -28,7 +28,7 @@ from gateway.log import get_logger
 from gateway.store.api import Store, Transaction
 from gateway.store.records import AuditEntry, DeploymentRecord, EventRecord, Role, Strategy
 
-log = get_logger(room="actions")
+log = get_logger(component="actions")
 
 ROLES: Final[tuple[Role, ...]] = ("viewer", "operator", "deployer", "admin")
 """Each may do what those before it may."""

@@ -71,7 +71,7 @@ class VersionActions(Desk):
             record = self._new_version(record_id, service, body, actor)
             details.update(url=record.url, weight=record.weight)
             if record.weight:
-                self._next_stage(tx, service)
+                self._next_generation(tx, service)
             tx.put_version(record)
             self._tell(
                 tx, "version.created", actor, record.service_name, record.version, weight=record.weight
@@ -206,7 +206,7 @@ class VersionActions(Desk):
     def _change_weights(
         self, tx: Transaction, actor: Actor, service: ServiceEntry, changed: VersionRecord
     ) -> None:
-        """Put `changed`, whose weight is new, and the service's next stage into `tx`."""
+        """Put `changed`, whose weight is new, and the service's next generation into `tx`."""
         require_role(actor, "deployer", "changing a weight")
         self._refuse_while_open(service.record.name)
         if changed.weight and changed.draining:
@@ -220,15 +220,15 @@ class VersionActions(Desk):
         current = service.record.current_version_id
         if len(carriers) == 1 and carriers[0].is_active:
             current = carriers[0].id
-        self._next_stage(tx, service.record, current_version_id=current)
+        self._next_generation(tx, service.record, current_version_id=current)
         tx.put_version(changed)
         weights = {record.version: record.weight for record in carriers}
         self._tell(tx, "version.weight", actor, changed.service_name, changed.version, weights=weights)
         tx.on_commit(partial(self._catalog.put_version, changed))
 
-    def _next_stage(self, tx: Transaction, service: ServiceRecord, **changes: Any) -> None:
-        """Put the service's row into `tx` as its weights change: counts of two stages are never mixed."""
-        after = replace(service, stage=service.stage + 1, updated_at=self._now(), **changes)
+    def _next_generation(self, tx: Transaction, service: ServiceRecord, **changes: Any) -> None:
+        """Put the service's row into `tx` as its weights change: counts of two are never mixed."""
+        after = replace(service, generation=service.generation + 1, updated_at=self._now(), **changes)
         tx.put_service(after)
         tx.on_commit(partial(self._catalog.put_service, after))
 
@@ -302,9 +302,9 @@ class VersionActions(Desk):
         )
         service = entry.service.record
         if service.current_version_id == marked.id:
-            self._next_stage(tx, service, current_version_id=None)
+            self._next_generation(tx, service, current_version_id=None)
         elif entry.record.weight:
-            self._next_stage(tx, service)
+            self._next_generation(tx, service)
         tx.put_version(marked)
         self._tell(
             tx, "version.draining", actor, marked.service_name, marked.version, deadline=deadline.isoformat()

@@ -17,7 +17,7 @@ from gateway.link.messages import Counts
 MAX_ABSENT: Final = 16
 """Incarnations nobody has heard of since control started, kept apart in case they come back."""
 MAX_JUDGED: Final = 512
-"""(stage, share) pairs kept in a version's base: some dozen rollouts."""
+"""(generation, share) pairs kept in a version's base: some dozen rollouts."""
 MAX_COHORT_ERRORS: Final = 10_000
 """Sticky keys' errors kept for each service until they are taken; further ones are dropped."""
 
@@ -25,7 +25,7 @@ Key = TypeVar("Key")
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 Cell = tuple[str, int, int]
-"""(version id, stage, share in hundredths of a percent)."""
+"""(version id, generation, share in hundredths of a percent)."""
 
 
 class JudgedSum(msgspec.Struct):
@@ -55,7 +55,7 @@ class VersionSum(msgspec.Struct):
     latency: dict[int, int] = {}
     latency_us: int = 0
     judged: dict[tuple[int, int], JudgedSum] = {}
-    """By (stage, share)."""
+    """By (generation, share)."""
     in_flight: int = 0
     streams: int = 0
 
@@ -72,7 +72,7 @@ class VersionSum(msgspec.Struct):
 
     def judge(self, totals: JudgedTotals) -> None:
         """Add one cell of one worker's evidence."""
-        cell = (totals.stage, totals.share)
+        cell = (totals.generation, totals.share)
         if cell not in self.judged:
             self.judged[cell] = JudgedSum()
         self.judged[cell].add(totals)
@@ -221,11 +221,11 @@ class Tally:
         return {version_id: self.version(version_id) for version_id in sorted(ids)}
 
     def judged(self, service: str) -> dict[Cell, JudgedSum]:
-        """Return the judge's evidence for one service: cumulative, by (version id, stage, share)."""
+        """Return the judge's evidence for one service: cumulative, by (version id, generation, share)."""
         cells: dict[Cell, JudgedSum] = {}
         for version_id in self._services.get(service, ()):
-            for (stage, share), judged in self._judged_of(version_id).items():
-                cells[version_id, stage, share] = judged
+            for (generation, share), judged in self._judged_of(version_id).items():
+                cells[version_id, generation, share] = judged
         return cells
 
     def workers(self) -> WorkerSum:
@@ -240,8 +240,8 @@ class Tally:
     # -- cohorts
 
     def take_cohort_errors(self, service: str) -> list[tuple[str, int, int, int, str]]:
-        """Return the sticky keys that met an error since the last call: (version id, stage, share, key hash,
-        kind).
+        """Return the sticky keys that met an error since the last call: (version id, generation, share, key
+        hash, kind).
 
         A key may come more than once, from several workers: whoever judges counts it once a rollout.
         """
@@ -321,9 +321,9 @@ class Tally:
         """Save evidence that the worker has thrown away: it keeps a bounded number of cells, oldest first."""
         if before is None:
             return
-        kept = {(judged.stage, judged.share): judged.answers for judged in now.judged}
+        kept = {(judged.generation, judged.share): judged.answers for judged in now.judged}
         for judged in before.judged:
-            if kept.get((judged.stage, judged.share), -1) < judged.answers:
+            if kept.get((judged.generation, judged.share), -1) < judged.answers:
                 self._base_of(now.version_id).service = now.service
                 self._base_of(now.version_id).version = now.version
                 self._base_of(now.version_id).judge(judged)
@@ -340,7 +340,7 @@ class Tally:
 
 
 def _excess(cells: dict[tuple[int, int], JudgedSum], limit: int) -> Iterator[tuple[int, int]]:
-    """Yield the cells beyond `limit`, those of the oldest stages first."""
+    """Yield the cells beyond `limit`, those of the oldest generations first."""
     yield from sorted(cells)[: max(0, len(cells) - limit)]
 
 

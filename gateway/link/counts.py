@@ -14,7 +14,7 @@ OUTCOMES = (ANSWERED, "connect", "reset", "timeout", "bad_response", "client_gon
 
 
 class JudgedCounts:
-    """First attempts that the split chose, of one version at one (stage, share): the judge's evidence."""
+    """First attempts that the split chose, of one version at one (generation, share): evidence."""
 
     __slots__ = ("answers", "errors", "latency")
 
@@ -29,12 +29,12 @@ class JudgedCounts:
 class _Plain:
     """Plain answers alike in all that is counted by: see `VersionCounts.answer`."""
 
-    __slots__ = ("answers", "buckets", "latency_us", "method", "share", "stage", "status")
+    __slots__ = ("answers", "buckets", "generation", "latency_us", "method", "share", "status")
 
-    def __init__(self, method: str, status: int, stage: int, share: int) -> None:
+    def __init__(self, method: str, status: int, generation: int, share: int) -> None:
         self.method = method
         self.status = status
-        self.stage = stage
+        self.generation = generation
         self.share = share
         self.answers = 0
         self.latency_us = 0
@@ -76,9 +76,9 @@ class VersionCounts:
         self.streams = 0
         """Of those, tunnels and event streams."""
         self.judged: dict[tuple[int, int], JudgedCounts] = {}
-        """(stage, share in hundredths of a percent) -> evidence."""
+        """(generation, share in hundredths of a percent) -> evidence."""
         self.cohort_errors: list[tuple[int, int, int, str]] = []
-        """Sticky services: (stage, share, 64-bit key hash, kind) of errors not yet sent; bounded."""
+        """Sticky services: (generation, share, 64-bit key hash, kind) of errors not yet sent; bounded."""
         self.dirty = True
         self._plain: dict[tuple[str, int, int, int], _Plain] = {}
         """Answers not yet added to the above."""
@@ -99,27 +99,32 @@ class VersionCounts:
         attempts[outcome] = attempts.get(outcome, 0) + 1
         self.dirty = True
 
-    def judge(self, stage: int, share: int, error: str | None, latency_us: int) -> None:
+    def judge(self, generation: int, share: int, error: str | None, latency_us: int) -> None:
         """Count a first attempt that the split sent here.
 
-        stage: the service's when the version was chosen. share: hundredths of a percent of traffic that
+        generation: the service's when the version was chosen. share: hundredths of a percent of traffic that
         version had in this worker then. error: None for a good answer, else its kind.
         """
-        counts = self._judged_of(stage, share)
+        counts = self._judged_of(generation, share)
         counts.answers += 1
         if error is not None:
             counts.errors[error] = counts.errors.get(error, 0) + 1
         counts.latency[bucket_of(latency_us)] += 1
         self.dirty = True
 
-    def answer(self, method: str, status: int, latency_us: int, stage: int, share: int) -> None:
+    def answer(self, method: str, status: int, latency_us: int, generation: int, share: int) -> None:
         """Count what nearly every exchange is: a first attempt, chosen by the split, and well answered.
 
         The same as `request`, `attempt` and `judge` together, at a fraction of the price; `fold` adds it up.
         """
         plain = self._last
-        if plain.status != status or plain.share != share or plain.stage != stage or plain.method != method:
-            plain = self._plain_of(method, status, stage, share)
+        if (
+            plain.status != status
+            or plain.share != share
+            or plain.generation != generation
+            or plain.method != method
+        ):
+            plain = self._plain_of(method, status, generation, share)
         plain.answers += 1
         plain.latency_us += latency_us
         bucket = bucket_of(latency_us)
@@ -130,11 +135,11 @@ class VersionCounts:
     def fold(self) -> None:
         """Add what `answer` has counted to everything else."""
         for key, plain in self._plain.items():
-            method, status, stage, share = key
+            method, status, generation, share = key
             self.requests[method, status] = self.requests.get((method, status), 0) + plain.answers
             self.attempts[ANSWERED] = self.attempts.get(ANSWERED, 0) + plain.answers
             self.latency_us += plain.latency_us
-            judged = self._judged_of(stage, share)
+            judged = self._judged_of(generation, share)
             judged.answers += plain.answers
             for bucket, count in plain.buckets.items():
                 self.latency[bucket] += count
@@ -142,18 +147,18 @@ class VersionCounts:
         self._plain.clear()
         self._last = _Plain("", 0, 0, 0)
 
-    def _plain_of(self, method: str, status: int, stage: int, share: int) -> _Plain:
-        key = (method, status, stage, share)
+    def _plain_of(self, method: str, status: int, generation: int, share: int) -> _Plain:
+        key = (method, status, generation, share)
         plain = self._plain.get(key)
         if plain is None:
-            plain = self._plain[key] = _Plain(method, status, stage, share)
+            plain = self._plain[key] = _Plain(method, status, generation, share)
         self._last = plain
         return plain
 
-    def _judged_of(self, stage: int, share: int) -> JudgedCounts:
-        counts = self.judged.get((stage, share))
+    def _judged_of(self, generation: int, share: int) -> JudgedCounts:
+        counts = self.judged.get((generation, share))
         if counts is None:
-            counts = self.judged[(stage, share)] = JudgedCounts()
+            counts = self.judged[(generation, share)] = JudgedCounts()
             if len(self.judged) > 64:
                 del self.judged[next(iter(self.judged))]
         return counts
@@ -162,7 +167,7 @@ class VersionCounts:
 class JudgedTotals(msgspec.Struct, frozen=True, array_like=True):
     """`JudgedCounts` on the wire. latency: sparse (bucket -> count)."""
 
-    stage: int
+    generation: int
     share: int
     answers: int
     errors: dict[str, int]
@@ -201,8 +206,8 @@ def totals_of(counts: VersionCounts) -> VersionTotals:
         in_flight=counts.in_flight,
         streams=counts.streams,
         judged=[
-            JudgedTotals(stage, share, judged.answers, dict(judged.errors), sparse(judged.latency))
-            for (stage, share), judged in counts.judged.items()
+            JudgedTotals(generation, share, judged.answers, dict(judged.errors), sparse(judged.latency))
+            for (generation, share), judged in counts.judged.items()
         ],
         cohort_errors=cohort_errors,
     )

@@ -69,8 +69,8 @@ class ServiceSnap(msgspec.Struct, frozen=True, omit_defaults=True):
 
     id: str
     name: str
-    stage: int
-    """Rises with every change of weights: counts of different stages are never mixed."""
+    generation: int
+    """Rises with every change of weights: counts of different generations are never mixed."""
     settings: ServiceSettings
     versions: tuple[VersionSnap, ...] = ()
     current: str | None = None

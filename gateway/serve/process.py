@@ -39,7 +39,7 @@ from gateway.serve import loading
 from gateway.serve.wiring import Rooms, proxy_settings
 from gateway.worker.main import run_worker
 
-logger = log.get_logger(room="serve")
+logger = log.get_logger(component="serve")
 
 LINK_NAME: Final = "control.sock"
 RUNTIME_NAME: Final = "gateway.json"

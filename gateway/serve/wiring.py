@@ -32,7 +32,7 @@ from gateway.link.snapshot import ProxySettings
 from gateway.log import get_logger
 from gateway.store.sqlite import SqliteStore
 
-log = get_logger(room="serve")
+log = get_logger(component="serve")
 
 NAMES_S: Final = 5.0
 """How long a start waits for host names: until they are found, the table has no endpoint for them."""

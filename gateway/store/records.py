@@ -34,7 +34,7 @@ class ServiceRecord(Record, frozen=True, kw_only=True):
     current_version_id: str | None = None
     """The stable version: where retries may go last and what a deployment starts from."""
     paused: bool = False
-    stage: int = 0
+    generation: int = 0
     """Rises with every change of weights."""
     created_at: datetime
     updated_at: datetime
@@ -166,11 +166,11 @@ class SmokeRecord(Record, frozen=True, kw_only=True):
 
 
 class WindowRecord(Record, frozen=True, kw_only=True):
-    """What one version of a deployment did during some seconds of one stage, for replay."""
+    """What one version of a deployment did during some seconds of one generation, for replay."""
 
     deployment_id: str
     version_id: str
-    stage: int
+    generation: int
     share: int
     """Hundredths of a percent of the traffic."""
     started_at: datetime

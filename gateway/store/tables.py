@@ -26,6 +26,8 @@ from gateway.store.records import (
 R = TypeVar("R", bound=Record)
 
 _PLAIN: Final = (str, int, float, bool, bytes)
+_COLUMNS: Final = {"generation": "stage"}
+"""Fields whose column has another name: columns are only ever added, never renamed."""
 
 
 def time_text(at: datetime) -> str:
@@ -47,7 +49,8 @@ def _bare(kind: Any) -> Any:
 
 
 class Table(Generic[R]):
-    """One table and the record type it keeps: a column for each field, of the field's name.
+    """One table and the record type it keeps: a column for each field, of the field's name unless
+    `_COLUMNS` says otherwise.
 
     Times are text, booleans 0 and 1, text, numbers and bytes themselves; all else is JSON. A put names
     only the columns of this release, so columns that a newer one added keep what they hold.
@@ -65,7 +68,8 @@ class Table(Generic[R]):
             for name, kind in fields.items()
             if name not in self._times and kind not in _PLAIN and get_origin(kind) is not Literal
         )
-        names = ", ".join(self.columns)
+        self.stored = stored = {field: _COLUMNS.get(field, field) for field in self.columns}
+        names = ", ".join(stored.values())
         slots = ", ".join("?" * len(self.columns))
         self.select = f"SELECT {names} FROM {name}"
         self.insert = f"INSERT INTO {name} ({names}) VALUES ({slots})"
@@ -75,7 +79,7 @@ class Table(Generic[R]):
             )
             numbered = ", ".join(f"?{n + 1}" for n in range(len(self.columns)))
             self.insert = f"INSERT INTO {name} ({names}) SELECT {numbered} WHERE {exists}"
-        sets = ", ".join(f"{column} = excluded.{column}" for column in self.columns if column != key)
+        sets = ", ".join(f"{name} = excluded.{name}" for field, name in stored.items() if field != key)
         self.put = f"{self.insert} ON CONFLICT ({key}) DO UPDATE SET {sets}" if key else self.insert
 
     def row(self, record: R) -> tuple[Any, ...]:

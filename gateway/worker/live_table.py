@@ -130,7 +130,7 @@ class Live:
             snap.name,
             settings=snap.settings,
             versions=tuple(self._build_version(draft, snap, each) for each in snap.versions),
-            stage=snap.stage,
+            generation=snap.generation,
             stable=snap.current,
             rollout=snap.rollout.id if snap.rollout else None,
             new=snap.rollout.new if snap.rollout else None,

@@ -48,7 +48,7 @@ from gateway.worker.live_table import Live
 from gateway.worker.plane import Plane
 from gateway.worker.uplink import Uplink
 
-log = get_logger(room="worker")
+log = get_logger(component="worker")
 
 TICK_S: Final = 0.1
 """How often counts go up; also the heartbeat."""

@@ -70,13 +70,13 @@ class StoreMachine(RuleBasedStateMachine):
         self._loop.close()
         self._folder.cleanup()
 
-    @rule(service=SERVICES, stage=st.integers(0, 9), fails=st.booleans())
-    def put_service(self, service: str, stage: int, fails: bool) -> None:
+    @rule(service=SERVICES, generation=st.integers(0, 9), fails=st.booleans())
+    def put_service(self, service: str, generation: int, fails: bool) -> None:
         record = ServiceRecord(
             id=f"id-{service}",
             name=service,
             settings=ServiceSettings(),
-            stage=stage,
+            generation=generation,
             created_at=START,
             updated_at=self.now(),
         )

@@ -53,7 +53,7 @@ services = st.builds(
 )
 
 
-def snap_of(name: str, stage: int, drawn: tuple[Any, ...]) -> ServiceSnap:
+def snap_of(name: str, generation: int, drawn: tuple[Any, ...]) -> ServiceSnap:
     panic, guarded, given = drawn
     settings = ServiceSettings(
         routes=(RouteSettings(path=f"/{name}"),),
@@ -76,7 +76,7 @@ def snap_of(name: str, stage: int, drawn: tuple[Any, ...]) -> ServiceSnap:
                 ),
             )
         )
-    return ServiceSnap(f"id-{name}", name, stage, settings, tuple(made))
+    return ServiceSnap(f"id-{name}", name, generation, settings, tuple(made))
 
 
 class TableMachine(RuleBasedStateMachine):

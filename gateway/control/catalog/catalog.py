@@ -24,7 +24,7 @@ from gateway.log import get_logger
 from gateway.store.api import Store
 from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord
 
-log = get_logger(room="catalog")
+log = get_logger(component="catalog")
 
 
 class Links(Protocol):

@@ -256,7 +256,7 @@ class ServiceEntry:
         return ServiceSnap(
             id=record.id,
             name=record.name,
-            stage=record.stage,
+            generation=record.generation,
             settings=record.settings,
             versions=tuple(version.snap(now, standby) for version in self.versions.values()),
             current=record.current_version_id,

@@ -37,7 +37,7 @@ from gateway.link.messages import (
 from gateway.link.snapshot import Snapshot
 from gateway.log import get_logger
 
-log = get_logger(room="hub")
+log = get_logger(component="hub")
 
 
 class WorkerInfo(msgspec.Struct, frozen=True):

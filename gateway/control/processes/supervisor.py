@@ -31,7 +31,7 @@ from gateway.link.messages import Hello, Leaving, ListenerName
 from gateway.link.spawn import Spawn
 from gateway.log import get_logger
 
-log = get_logger(room="supervisor")
+log = get_logger(component="supervisor")
 
 SILENCE_S: Final = 2.0
 """A worker that says nothing for so long is hung: it owes a heartbeat every 100 ms."""

@@ -32,7 +32,7 @@ from gateway.link.fds import MAX_FDS, close_all
 from gateway.link.messages import ListenerName
 from gateway.log import get_logger
 
-log = get_logger(room="handover")
+log = get_logger(component="handover")
 
 ENVIRONMENT: Final = "GATEWAY_UPGRADE_FD"
 READY_S: Final = 30.0

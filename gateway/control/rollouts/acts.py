@@ -35,7 +35,7 @@ from gateway.core.settings.smoke import SmokeSettings
 from gateway.log import get_logger
 from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord
 
-log = get_logger(room="rollouts")
+log = get_logger(component="rollouts")
 
 APPLY_TIMEOUT_S: Final = 5.0
 """A worker that has not applied a table by then is being replaced."""
@@ -122,7 +122,7 @@ class Acts:
         for version in (act.old, act.new):
             if not self._catalog.version_record(version).draining:
                 self._drains.call_back(version)
-        stage = self._catalog.service_record(state.service).stage
+        generation = self._catalog.service_record(state.service).generation
         number = await self._publish(state.service)
         late = await self._hub.applied(number, APPLY_TIMEOUT_S)
         if late:
@@ -131,7 +131,7 @@ class Acts:
             decided = record.updated_at.timestamp()
             after_ms = round((self._wall() - decided) * 1000, 1)
             log.info("weights_live", deployment=state.id, percent=act.new_weight, after_ms=after_ms)
-        return WeightsApplied(act.serial, stage)
+        return WeightsApplied(act.serial, generation)
 
     async def _publish(self, service: str) -> int:
         """Send out a service's weights. Returns the table's number.

@@ -49,7 +49,7 @@ from gateway.log import get_logger
 from gateway.store.api import Store, Transaction
 from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord
 
-log = get_logger(room="rollouts")
+log = get_logger(component="rollouts")
 
 TICK_S: Final = 1.0
 BATCH: Final = 10
@@ -273,8 +273,8 @@ class Rollouts:
         if state.phase in JUDGED:
             events.append(Judged(*judge(state.evidence, window, state.plan.rules)))
         events.append(Tick(round(elapsed_s * 1000)))
-        stage = self._catalog.service_record(state.service).stage
-        tx.add_windows(running.windows.rows(at(self._wall()), stage))
+        generation = self._catalog.service_record(state.service).generation
+        tx.add_windows(running.windows.rows(at(self._wall()), generation))
         self._move(tx, running, events, progress=self._progress(running))
 
     def _usability_news(self, state: Rollout) -> list[UsabilityChanged]:
@@ -377,7 +377,7 @@ class Rollouts:
                 case SetWeights(_, old, old_weight, new, new_weight):
                     change(old, weight=old_weight, **(_BACK if old_weight else {}))
                     change(new, weight=new_weight, **(_BACK if new_weight else {}))
-                    service = replace(service, stage=service.stage + 1, updated_at=now)
+                    service = replace(service, generation=service.generation + 1, updated_at=now)
         return list(versions.values()), service if service is not original else None
 
     # acts

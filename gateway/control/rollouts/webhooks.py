@@ -21,7 +21,7 @@ from gateway.errors import GatewayError
 from gateway.http1.fetch import fetch
 from gateway.log import get_logger
 
-log = get_logger(room="webhooks")
+log = get_logger(component="webhooks")
 
 QUESTIONS: Final = ("confirm-start", "during-step", "confirm-promote", "on-rollback")
 BACKOFF_S: Final = (0.5, 2.0, 8.0, 30.0, 120.0)

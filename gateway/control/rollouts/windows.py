@@ -14,7 +14,7 @@ ROW_S: Final = 10.0
 
 
 class JudgedTotal(Protocol):
-    """First attempts of one version at one (stage, share), since counting began."""
+    """First attempts of one version at one (generation, share), since counting began."""
 
     @property
     def answers(self) -> int: ...
@@ -25,15 +25,15 @@ class JudgedTotal(Protocol):
 
 
 Key = tuple[str, int, int]
-"""(version id, stage, share in hundredths of a percent)."""
+"""(version id, generation, share in hundredths of a percent)."""
 Judged = Mapping[Key, JudgedTotal]
 
 
 class OpenRow(msgspec.Struct, frozen=True):
-    """A row being gathered. stage: the service's, when the last one ended."""
+    """A row being gathered. generation: the service's, when the last one ended."""
 
     gathered: Window | None = None
-    stage: int = -1
+    generation: int = -1
 
 
 class Windows:
@@ -45,7 +45,7 @@ class Windows:
         self._new = new
         self._last: dict[Key, Cell] = {}
         self._gathered: Window | None = None
-        self._stage = -1
+        self._generation = -1
 
     def start_from(self, judged: Judged) -> None:
         """Count from here: what was counted before belongs to no window of this rollout."""
@@ -62,8 +62,8 @@ class Windows:
     ) -> Window:
         """Return what came since the last window.
 
-        cohort_errors: (version id, stage, share, key, kind) of users who met an error. usable: (old, new), at
-        the end.
+        cohort_errors: (version id, generation, share, key, kind) of users who met an error. usable: (old, new),
+        at the end.
         """
         cells: dict[str, list[Cell]] = {self._old: [], self._new: []}
         for key, total in judged.items():
@@ -77,9 +77,9 @@ class Windows:
             if cell is not None:
                 cells[key[0]].append(cell)
         met: dict[str, list[KeyError64]] = {self._old: [], self._new: []}
-        for version, stage, share, user, kind in cohort_errors:
+        for version, generation, share, user, kind in cohort_errors:
             if version in met:
-                met[version].append(KeyError64(stage, share, user, kind))
+                met[version].append(KeyError64(generation, share, user, kind))
         window = Window(
             seconds=seconds,
             old=tuple(cells[self._old]),
@@ -96,20 +96,20 @@ class Windows:
     @property
     def open_row(self) -> OpenRow:
         """What was gathered for rows that are not full yet."""
-        return OpenRow(self._gathered, self._stage)
+        return OpenRow(self._gathered, self._generation)
 
     def go_on(self, row: OpenRow) -> None:
         """Gather on where another process was."""
-        self._gathered, self._stage = row.gathered, row.stage
+        self._gathered, self._generation = row.gathered, row.generation
 
-    def rows(self, now: datetime, stage: int) -> list[WindowRecord]:
-        """Return the rows that are full: ten seconds, or less where the weights have changed. stage: the
+    def rows(self, now: datetime, generation: int) -> list[WindowRecord]:
+        """Return the rows that are full: ten seconds, or less where the weights have changed. generation: the
         service's.
         """
         seconds = self._gathered.seconds if self._gathered is not None else 0.0
-        if seconds < ROW_S and stage == self._stage:
+        if seconds < ROW_S and generation == self._generation:
             return []
-        self._stage = stage
+        self._generation = generation
         return self.last_rows(now)
 
     def last_rows(self, now: datetime) -> list[WindowRecord]:
@@ -121,7 +121,7 @@ class Windows:
             WindowRecord(
                 deployment_id=self._deployment_id,
                 version_id=version,
-                stage=cell.stage,
+                generation=cell.generation,
                 share=cell.share,
                 started_at=now - timedelta(seconds=whole.seconds),
                 seconds=whole.seconds,
@@ -141,7 +141,7 @@ def cells_of(judged: Judged, version: str) -> list[Cell]:
 
 def _cell(key: Key, total: JudgedTotal) -> Cell:
     return Cell(
-        stage=key[1],
+        generation=key[1],
         share=key[2],
         answers=total.answers,
         errors=dict(total.errors),
@@ -154,7 +154,7 @@ def _difference(now: Cell, before: Cell | None) -> Cell | None:
     if before is None:
         return now if now.answers else None
     return Cell(
-        stage=now.stage,
+        generation=now.generation,
         share=now.share,
         answers=now.answers - before.answers,
         errors={

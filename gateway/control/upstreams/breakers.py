@@ -26,7 +26,7 @@ from gateway.log import get_logger
 from gateway.store.api import Store, Transaction
 from gateway.store.records import BreakerRecord, EventRecord, VersionRecord
 
-log = get_logger(room="breakers")
+log = get_logger(component="breakers")
 
 TICK_S: Final = 0.1
 COUNTS_S: Final = 1.0

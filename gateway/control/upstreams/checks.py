@@ -21,7 +21,7 @@ from gateway.log import get_logger
 from gateway.store.api import Store
 from gateway.store.records import ServiceRecord, SmokeRecord, VersionRecord
 
-log = get_logger(room="checks")
+log = get_logger(component="checks")
 
 SHUTDOWN_WAITS_S: Final = (0.0, 0.5, 2.0, 5.0)
 SHUTDOWN_TIMEOUT_S: Final = 5.0

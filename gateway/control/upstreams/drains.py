@@ -19,7 +19,7 @@ from gateway.log import get_logger
 from gateway.store.api import Store
 from gateway.store.records import EventRecord, VersionRecord
 
-log = get_logger(room="drains")
+log = get_logger(component="drains")
 
 REPORT_S: Final = 0.1
 """Workers report this often while something drains."""

@@ -24,7 +24,7 @@ from gateway.log import get_logger
 from gateway.store.api import Store, Transaction
 from gateway.store.records import EventRecord, HealthCheckRecord, VersionRecord
 
-log = get_logger(room="probes")
+log = get_logger(component="probes")
 
 CONCURRENT: Final = 64
 FLUSH_S: Final = 1.0

@@ -13,7 +13,7 @@ from gateway.core.settings.targets import ANYWHERE, TargetRules, parse_target
 from gateway.errors import GatewayError
 from gateway.log import get_logger
 
-log = get_logger(room="resolver")
+log = get_logger(component="resolver")
 
 INTERVAL_S: Final = 30.0
 CONCURRENT: Final = 16

@@ -93,8 +93,8 @@ class Evidence(msgspec.Struct, frozen=True):
 
     percent: int = 0
     """The new version's share as the rollout set it."""
-    live_stage: int | None = None
-    """First stage of the current step; None until its weights are acknowledged."""
+    first_generation: int | None = None
+    """First generation of the current step; None until its weights are acknowledged."""
     step_new: Tally = Tally()
     """In this step."""
     step_old: Tally = Tally()
@@ -136,7 +136,7 @@ def begin_step(evidence: Evidence, percent: int) -> Evidence:
     evidence = replace(
         evidence,
         percent=percent,
-        live_stage=None,
+        first_generation=None,
         step_new=Tally(),
         step_old=Tally(),
         recent=(),
@@ -151,9 +151,9 @@ def begin_step(evidence: Evidence, percent: int) -> Evidence:
     return replace(evidence, baseline=before, baseline_rate=min(rate, 0.99))
 
 
-def step_live(evidence: Evidence, stage: int) -> Evidence:
-    """Return the evidence once the weights are live: first attempts of `stage` and later are the step's."""
-    return replace(evidence, live_stage=stage)
+def step_live(evidence: Evidence, generation: int) -> Evidence:
+    """Return the evidence once the weights are in force: attempts of `generation` and later are the step's."""
+    return replace(evidence, first_generation=generation)
 
 
 def forgive(evidence: Evidence) -> Evidence:
@@ -180,7 +180,7 @@ def seeded(cells: Iterable[Cell], rules: Rules) -> Evidence:
 
     cells: its totals by weights, as far as control has them; the newest with enough answers are taken.
     """
-    newest = sorted(cells, key=lambda cell: cell.stage, reverse=True)
+    newest = sorted(cells, key=lambda cell: cell.generation, reverse=True)
     tally = Tally()
     taken: list[Cell] = []
     while newest and tally.answers < BASELINE_ANSWERS:
@@ -217,8 +217,8 @@ def observe(evidence: Evidence, window: Window, rules: Rules) -> Evidence:
         new_keys = [met for met in window.new_keys if rules.is_error(met.kind)]
         old_keys = [met for met in window.old_keys if rules.is_error(met.kind)]
         users, new_falls, old_falls = first_falls(users, new_keys, old_keys)
-        if evidence.in_tail and evidence.live_stage is not None:
-            users, errors = failed_lately(users, new_keys, evidence.live_stage, window.seconds)
+        if evidence.in_tail and evidence.first_generation is not None:
+            users, errors = failed_lately(users, new_keys, evidence.first_generation, window.seconds)
             tail_errors = min(errors, tail_errors)
     comparison = evidence.comparison.times(
         _comparison(evidence, new_falls, old_falls, Tally(new.step_answers, tail_errors)), window.seconds
@@ -273,19 +273,19 @@ class _Side(msgspec.Struct):
 def _side(cells: tuple[Cell, ...], evidence: Evidence, rules: Rules, *, is_new: bool) -> _Side:
     answers = errors = step_answers = step_errors = beside_answers = beside_errors = 0
     falls: Falls = []
-    live, is_alone = evidence.live_stage, evidence.percent == 100
+    live, is_alone = evidence.first_generation, evidence.percent == 100
     for cell in cells:
         failed = _errors(cell, rules) if cell.errors else 0
         answers += cell.answers
         errors += failed
-        if live is not None and cell.stage >= live:
+        if live is not None and cell.generation >= live:
             step_answers += cell.answers
             step_errors += failed
         if is_alone or cell.share < WHOLE:
             beside_answers += cell.answers
             beside_errors += failed
         if failed:
-            falls.append((cell.stage, (cell.share if is_new else WHOLE - cell.share) / WHOLE, failed))
+            falls.append((cell.generation, (cell.share if is_new else WHOLE - cell.share) / WHOLE, failed))
     return _Side(answers, errors, step_answers, step_errors, beside_answers, beside_errors, falls)
 
 
@@ -314,7 +314,7 @@ def _comparison(
 
     in_tail: what the new version did since the tail's weights are live.
     """
-    live = evidence.live_stage
+    live = evidence.first_generation
     if not evidence.in_tail or evidence.baseline is None or live is None:
         return fallen(new_falls, old_falls)
     factors = fallen(

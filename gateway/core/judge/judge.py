@@ -194,7 +194,7 @@ def _latency(evidence: Evidence, rules: Rules) -> str:
 def _lacking(evidence: Evidence, rules: Rules) -> Gate | None:
     """Return what an advance still lacks."""
     step = evidence.step_new
-    if evidence.live_stage is None:
+    if evidence.first_generation is None:
         return "weights"
     if step.answers < rules.min_requests:
         return "requests"

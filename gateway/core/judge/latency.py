@@ -71,7 +71,7 @@ def _timed(cells: tuple[Cell, ...], bound: int, *, is_new: bool) -> tuple[Tally,
         answers += sum(cell.latency.values())
         slow += late
         if late:
-            falls.append((cell.stage, (cell.share if is_new else WHOLE - cell.share) / WHOLE, late))
+            falls.append((cell.generation, (cell.share if is_new else WHOLE - cell.share) / WHOLE, late))
     return Tally(answers, slow), falls
 
 

@@ -25,7 +25,7 @@ class Row(Protocol):
     @property
     def version_id(self) -> str: ...
     @property
-    def stage(self) -> int: ...
+    def generation(self) -> int: ...
     @property
     def share(self) -> int: ...
     @property
@@ -75,7 +75,7 @@ def replay(rules: Rules, windows: Sequence[Window], before: tuple[Chunk, ...] = 
             break  # it was rolled back then, or taken to nothing by hand
         if window.percent != evidence.percent:
             step += 1
-            evidence = step_live(begin_step(evidence, window.percent), _stage(window))
+            evidence = step_live(begin_step(evidence, window.percent), _generation(window))
         evidence, decision = judge(evidence, window, rules)
         if step < 0:
             continue
@@ -94,8 +94,8 @@ def replay(rules: Rules, windows: Sequence[Window], before: tuple[Chunk, ...] = 
     return last
 
 
-def _stage(window: Window) -> int:
-    return max((cell.stage for cell in (*window.old, *window.new)), default=0)
+def _generation(window: Window) -> int:
+    return max((cell.generation for cell in (*window.old, *window.new)), default=0)
 
 
 def windows_of(rows: Iterable[Row], old: str, new: str) -> list[Window]:
@@ -109,12 +109,12 @@ def windows_of(rows: Iterable[Row], old: str, new: str) -> list[Window]:
 
 
 def _percents(rows: list[Row], new: str) -> dict[int, int]:
-    """Return stage -> the new version's share: what most answers of the stage were chosen under."""
+    """Return generation -> the new version's share: what most answers of the generation were chosen under."""
     seen: dict[int, Counter[int]] = {}
     for row in rows:
         share = row.share if row.version_id == new else WHOLE - row.share
-        seen.setdefault(row.stage, Counter())[share] += row.answers
-    return {stage: round(shares.most_common(1)[0][0] / 100) for stage, shares in seen.items()}
+        seen.setdefault(row.generation, Counter())[share] += row.answers
+    return {generation: round(shares.most_common(1)[0][0] / 100) for generation, shares in seen.items()}
 
 
 def _window(rows: list[Row], old: str, new: str, percents: Mapping[int, int]) -> Window:
@@ -122,13 +122,13 @@ def _window(rows: list[Row], old: str, new: str, percents: Mapping[int, int]) ->
         seconds=rows[0].seconds,
         old=tuple(_cell(row) for row in rows if row.version_id == old),
         new=tuple(_cell(row) for row in rows if row.version_id == new),
-        percent=percents[max(row.stage for row in rows)],
+        percent=percents[max(row.generation for row in rows)],
     )
 
 
 def _cell(row: Row) -> Cell:
     return Cell(
-        stage=row.stage,
+        generation=row.generation,
         share=row.share,
         answers=row.answers,
         errors=dict(row.errors),

@@ -49,7 +49,7 @@ class Tally(msgspec.Struct, frozen=True, array_like=True):
 
 
 Falls = list[tuple[int, float, int]]
-"""(stage, share, errors): errors that fell on one version while the new one had that share."""
+"""(generation, share, errors): errors that fell on one version while the new one had that share."""
 
 
 def fallen(new: Falls, old: Falls) -> tuple[float, ...] | None:

@@ -41,8 +41,10 @@ def first_falls(users: Users, new: Met, old: Met) -> tuple[Users, Falls, Falls]:
     if not new and not old:
         return users, [], []
     known = _unpacked(users.hashes)
-    new_falls = [(met.stage, met.share / WHOLE, 1) for met in new if _is_first(met, known, users.mask)]
-    old_falls = [(met.stage, 1 - met.share / WHOLE, 1) for met in old if _is_first(met, known, users.mask)]
+    new_falls = [(met.generation, met.share / WHOLE, 1) for met in new if _is_first(met, known, users.mask)]
+    old_falls = [
+        (met.generation, 1 - met.share / WHOLE, 1) for met in old if _is_first(met, known, users.mask)
+    ]
     if not new_falls and not old_falls:
         return users, [], []
     mask = users.mask
@@ -53,8 +55,8 @@ def first_falls(users: Users, new: Met, old: Met) -> tuple[Users, Falls, Falls]:
     return replace(users, hashes=_packed(known), mask=mask, on_new=on_new), new_falls, old_falls
 
 
-def failed_lately(users: Users, new: Met, live_stage: int, seconds: float) -> tuple[Users, int]:
-    """Return how many of the new version's errors since `live_stage` count as a rate: one a minute of a user.
+def failed_lately(users: Users, new: Met, first_generation: int, seconds: float) -> tuple[Users, int]:
+    """Return how many of the new version's errors since then count as a rate: one a minute of a user.
 
     Where there is no old version to compare users with, their rates are compared; one user who tries again
     and again would pass for many.
@@ -63,7 +65,7 @@ def failed_lately(users: Users, new: Met, live_stage: int, seconds: float) -> tu
     if new:
         known = _unpacked(lately)
         for met in new:
-            if met.stage < live_stage or met.key & _BITS in known:
+            if met.generation < first_generation or met.key & _BITS in known:
                 continue
             if len(known) >= MAX_LATELY:
                 known.clear()

@@ -50,10 +50,10 @@ def quantile_us(buckets: Mapping[int, float], q: float) -> int | None:
 
 
 class Cell(msgspec.Struct, frozen=True, omit_defaults=True):
-    """First attempts of one version that began at one (stage, share), in one window."""
+    """First attempts of one version that began at one (generation, share), in one window."""
 
-    stage: int
-    """The service's stage when the version was chosen; rises with every change of weights."""
+    generation: int
+    """The service's generation when the version was chosen; rises with every change of weights."""
     share: int
     """Hundredths of a percent of the traffic that this version had in force then (0–10000)."""
     answers: int
@@ -67,7 +67,7 @@ class Cell(msgspec.Struct, frozen=True, omit_defaults=True):
 class KeyError64(msgspec.Struct, frozen=True, array_like=True):
     """An error a sticky user met: when, under which share of the version met, and who (a 64-bit hash)."""
 
-    stage: int
+    generation: int
     share: int
     key: int
     kind: str = "500"
@@ -106,10 +106,10 @@ def merge(windows: Iterable[Window]) -> Window:
 
 
 def merge_cells(cells: Iterable[Cell]) -> tuple[Cell, ...]:
-    """Return one cell per (stage, share), in the order first met."""
+    """Return one cell per (generation, share), in the order first met."""
     merged: dict[tuple[int, int], Cell] = {}
     for cell in cells:
-        place = (cell.stage, cell.share)
+        place = (cell.generation, cell.share)
         known = merged.get(place)
         merged[place] = cell if known is None else _sum(known, cell)
     return tuple(merged.values())
@@ -117,7 +117,7 @@ def merge_cells(cells: Iterable[Cell]) -> tuple[Cell, ...]:
 
 def _sum(one: Cell, other: Cell) -> Cell:
     return Cell(
-        stage=one.stage,
+        generation=one.generation,
         share=one.share,
         answers=one.answers + other.answers,
         errors=_added(one.errors, other.errors),

@@ -89,8 +89,8 @@ class WeightsApplied(Fact, frozen=True):
     """Every live worker serves by the weights of `SetWeights(serial)`."""
 
     serial: int
-    stage: int
-    """The service's stage under those weights."""
+    generation: int
+    """The service's generation under those weights."""
 
 
 class Tick(Fact, frozen=True):

@@ -115,7 +115,7 @@ def _weights_applied(change: Change, event: WeightsApplied) -> None:
     state = change.state
     if event.serial != state.serial or state.applied:
         return
-    change.set(applied=True, evidence=step_live(state.evidence, event.stage))
+    change.set(applied=True, evidence=step_live(state.evidence, event.generation))
 
 
 def _tick(change: Change, event: Tick) -> None:

@@ -158,6 +158,7 @@ class Service:
         "_weighted",
         "breaker_on",
         "budget",
+        "generation",
         "id",
         "name",
         "new",
@@ -167,7 +168,6 @@ class Service:
         "rollout",
         "settings",
         "stable",
-        "stage",
         "sticky",
         "versions",
     )
@@ -179,7 +179,7 @@ class Service:
         *,
         settings: ServiceSettings,
         versions: tuple[Version, ...] = (),
-        stage: int = 0,
+        generation: int = 0,
         stable: str | None = None,
         rollout: str | None = None,
         new: str | None = None,
@@ -192,7 +192,7 @@ class Service:
         self.name = name
         self.settings = settings
         self.versions = versions
-        self.stage = stage
+        self.generation = generation
         self.stable = next((each for each in versions if each.id == stable), None)
         """Where a retry may go last."""
         self.rollout = rollout

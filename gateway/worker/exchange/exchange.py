@@ -143,7 +143,7 @@ class Exchange(Endings):
         if version is None:
             self._fall_back(now, policy)
             return
-        self.stage = service.stage
+        self.generation = service.generation
         self.share = version.share
         if not self._attempt(version, now):
             self._fall_back(now, policy)

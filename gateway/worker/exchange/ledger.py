@@ -47,6 +47,7 @@ class Ledger:
         "endpoint",
         "forwarder",
         "gate",
+        "generation",
         "head",
         "is_chosen_by_split",
         "is_stream",
@@ -64,7 +65,6 @@ class Ledger:
         "service",
         "set_cookie",
         "share",
-        "stage",
         "status",
         "table",
         "tried",
@@ -97,7 +97,7 @@ class Ledger:
         self.key: bytes | None = None
         """What identifies the user of a sticky service."""
         self.set_cookie = b""
-        self.stage = 0
+        self.generation = 0
         self.share = 0
         self.is_chosen_by_split = False
         self.attempts = 0
@@ -142,7 +142,7 @@ class Ledger:
                 breaker.settle(now, self.breaker_epoch, kind is None or kind not in service.breaker_on)
         is_evidence = self.is_chosen_by_split and self.attempts == 1
         if kind is None and is_evidence and self.phase == PASSED_ON:
-            version.counts.answer(self.method, self.status, self.answered_us, self.stage, self.share)
+            version.counts.answer(self.method, self.status, self.answered_us, self.generation, self.share)
             return
         self._count(version.counts, service, outcome, kind, is_evidence=is_evidence, now=now)
 
@@ -164,9 +164,9 @@ class Ledger:
         if not is_evidence or outcome in UNJUDGED:
             return
         latency_us = self.answered_us if outcome == ANSWERED else int((now - self.began) * 1e6)
-        counts.judge(self.stage, self.share, kind, latency_us)
+        counts.judge(self.generation, self.share, kind, latency_us)
         if kind is not None and self.key is not None and len(counts.cohort_errors) < MAX_COHORT_ERRORS:
-            counts.cohort_errors.append((self.stage, self.share, service.key_number(self.key), kind))
+            counts.cohort_errors.append((self.generation, self.share, service.key_number(self.key), kind))
 
     def forget(self) -> None:
         """Let go of the request, and of its place at the gate."""

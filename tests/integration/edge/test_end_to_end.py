@@ -55,7 +55,9 @@ class Gateway:
         endpoint = EndpointSnap(key="e", url=url, address="127.0.0.1", port=port)
         version = VersionSnap(id="v1", name="v1", weight=100, active=True, endpoints=(endpoint,))
         checked = ServiceSettings(routes=(RouteSettings(),), **settings)
-        service = ServiceSnap(id="s", name="s", stage=1, settings=checked, versions=(version,), current="v1")
+        service = ServiceSnap(
+            id="s", name="s", generation=1, settings=checked, versions=(version,), current="v1"
+        )
         number = self.plane.live.table.number + 1
         self.plane.live.apply(Snapshot(number=number, whole=True, services={"s": service}, proxy=proxy))
 

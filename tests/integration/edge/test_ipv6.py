@@ -60,7 +60,9 @@ async def gateway(address: str, *, trusted: tuple[str, ...] = (), per_client: in
         endpoint = EndpointSnap(key="e", url=f"http://[::1]:{port}", address="::1", port=port)
         version = VersionSnap(id="v", name="v", weight=100, active=True, endpoints=(endpoint,))
         settings = ServiceSettings(routes=(RouteSettings(host="[::1]"), RouteSettings(host="h")))
-        service = ServiceSnap(id="s", name="s", stage=1, settings=settings, versions=(version,), current="v")
+        service = ServiceSnap(
+            id="s", name="s", generation=1, settings=settings, versions=(version,), current="v"
+        )
         proxy = ProxySettings(trusted_proxies=(trusted,))
         plane.live.apply(Snapshot(number=1, whole=True, services={"s": service}, proxy=proxy))
         sock = socket.create_server((address, 0), family=socket.AF_INET6, dualstack_ipv6=address == "::")

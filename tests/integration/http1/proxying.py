@@ -183,7 +183,7 @@ def service(*versions: VersionSnap, paused: bool = False, name: str = "s", **set
     return ServiceSnap(
         id=name,
         name=name,
-        stage=1,
+        generation=1,
         settings=ServiceSettings(**settings),
         versions=versions,
         current=versions[0].id if versions else None,

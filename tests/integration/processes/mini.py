@@ -86,7 +86,9 @@ class Mini:
         endpoint = EndpointSnap(key=f"v|{url}|{host}", url=url, address=host, port=int(port))
         version = VersionSnap(id="v", name="v1", weight=100, active=True, endpoints=(endpoint,))
         settings = ServiceSettings(routes=(RouteSettings(path="/"),))
-        service = ServiceSnap(id="s", name="s", stage=0, settings=settings, versions=(version,), current="v")
+        service = ServiceSnap(
+            id="s", name="s", generation=0, settings=settings, versions=(version,), current="v"
+        )
         proxy = ProxySettings(orphan_timeout_s=self.args.orphan, drain_s=self.args.drain)
         return Snapshot(self.number, whole, {"s": service}, proxy=proxy, workers=self.args.workers)
 

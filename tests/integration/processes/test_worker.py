@@ -100,7 +100,7 @@ def snapshot(number: int, address: str, *, key: str = "v|u|a", **proxy: Any) -> 
     endpoint = EndpointSnap(key=key, url=f"http://{address}", address=host, port=int(port))
     version = VersionSnap(id="v", name="v1", weight=100, active=True, endpoints=(endpoint,))
     settings = ServiceSettings(routes=(RouteSettings(),))
-    service = ServiceSnap(id="s", name="s", stage=0, settings=settings, versions=(version,), current="v")
+    service = ServiceSnap(id="s", name="s", generation=0, settings=settings, versions=(version,), current="v")
     return Snapshot(number, True, {"s": service}, proxy=ProxySettings(**proxy))
 
 

@@ -367,7 +367,7 @@ async def test_whatif_judges_earlier_rollouts_again(tmp_path: Path) -> None:
             WindowRecord(
                 deployment_id=record.id,
                 version_id=version,
-                stage=1,
+                generation=1,
                 share=share,
                 started_at=START + timedelta(seconds=10 * second),
                 seconds=10,

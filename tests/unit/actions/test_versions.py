@@ -121,9 +121,9 @@ async def test_weight_for_a_later_version_needs_a_deployer(tmp_path: Path) -> No
     async with desk(tmp_path) as made:
         await made.register("v1", actor=OPERATOR)
         assert (await refusal(made.register("v2", actor=OPERATOR, weight=10))).status == 403
-        stage = made.catalog.service_record("auth").stage
+        generation = made.catalog.service_record("auth").generation
         await made.register("v2", actor=ANN, weight=10)
-        assert made.catalog.service_record("auth").stage == stage + 1
+        assert made.catalog.service_record("auth").generation == generation + 1
         assert made.weights() == {"v1": 100, "v2": 10}
 
 
@@ -143,15 +143,15 @@ async def test_a_named_host_is_looked_up_and_gets_its_endpoints(tmp_path: Path) 
 # Changing
 
 
-async def test_a_new_weight_is_a_new_stage_in_one_transaction(tmp_path: Path) -> None:
+async def test_a_new_weight_is_a_new_generation_in_one_transaction(tmp_path: Path) -> None:
     async with desk(tmp_path) as made:
         _, new = await made.two_versions()
-        stage = (await made.actions.get_service("auth")).stage
+        generation = (await made.actions.get_service("auth")).generation
         record = await made.actions.patch_version(ANN, new, patch(weight=25))
         assert (record.weight, record.is_active) == (25, True)
         assert made.weights() == {"v1": 100, "v2": 25}
         (service,) = await made.store.load_services()
-        assert service.stage == stage + 1 == made.links.newest.services["auth"].stage
+        assert service.generation == generation + 1 == made.links.newest.services["auth"].generation
         assert (await made.stored(new)).weight == 25
 
 

@@ -166,7 +166,9 @@ class MortalWorld(World):
                 row.id: (row.weight, row.status, row.is_active, row.draining, row.drained)
                 for row in await self.store.load_versions()
             },
-            "services": [(row.current_version_id, row.stage) for row in await self.store.load_services()],
+            "services": [
+                (row.current_version_id, row.generation) for row in await self.store.load_services()
+            ],
             "windows": {record.id: await self._replayable(record.id) for record in deployments},
             "weights the workers saw": _changes(self.catalog.published),
             "told": self.listeners.told,
@@ -175,10 +177,10 @@ class MortalWorld(World):
         }
 
     async def _replayable(self, deployment: str) -> dict[tuple[str, int, int], tuple[int, int]]:
-        """Return answers and errors kept for replay, by version, stage and share, however rows are cut."""
+        """Return answers and errors kept for replay, by version, generation, share, however cut."""
         found: dict[tuple[str, int, int], tuple[int, int]] = {}
         for row in await self.store.windows(deployment_id=deployment):
-            key = (row.version_id, row.stage, row.share)
+            key = (row.version_id, row.generation, row.share)
             answers, errors = found.get(key, (0, 0))
             found[key] = answers + row.answers, errors + sum(row.errors.values())
         return found

@@ -33,8 +33,8 @@ def counts(*versions: VersionTotals, **changed: Any) -> Counts:
     return Counts(versions=versions, **changed)
 
 
-def cell(answers: int, stage: int = 1, share: int = 1000, **errors: int) -> JudgedTotals:
-    return JudgedTotals(stage, share, answers, errors, {3: answers})
+def cell(answers: int, generation: int = 1, share: int = 1000, **errors: int) -> JudgedTotals:
+    return JudgedTotals(generation, share, answers, errors, {3: answers})
 
 
 def test_totals_of_workers_add_up() -> None:
@@ -108,9 +108,9 @@ def test_a_dump_is_not_touched_by_what_comes_later() -> None:
     assert restored.judged("auth")[V1, 1, 1000].answers == 3
 
 
-def test_evidence_is_kept_apart_by_version_stage_and_share() -> None:
+def test_evidence_is_kept_apart_by_version_generation_and_share() -> None:
     tally = Tally()
-    tally.on_counts(0, "a", counts(totals(judged=[cell(10, reset=1), cell(20, stage=2, share=5000)])))
+    tally.on_counts(0, "a", counts(totals(judged=[cell(10, reset=1), cell(20, generation=2, share=5000)])))
     tally.on_counts(1, "b", counts(totals(judged=[cell(1, reset=1)]), totals(V2, judged=[cell(4)])))
     tally.on_counts(1, "b", counts(totals("id-3", service="other", judged=[cell(99)])))
     found = tally.judged("auth")
@@ -125,9 +125,9 @@ def test_evidence_is_kept_apart_by_version_stage_and_share() -> None:
 
 def test_evidence_a_worker_has_evicted_is_not_lost() -> None:
     tally = Tally()
-    tally.on_counts(0, "a", counts(totals(judged=[cell(10), cell(5, stage=2)])))
-    tally.on_counts(0, "a", counts(totals(judged=[cell(6, stage=2)])))
-    tally.on_counts(0, "a", counts(totals(judged=[cell(6, stage=2), cell(2)])))  # evicted, and made anew
+    tally.on_counts(0, "a", counts(totals(judged=[cell(10), cell(5, generation=2)])))
+    tally.on_counts(0, "a", counts(totals(judged=[cell(6, generation=2)])))
+    tally.on_counts(0, "a", counts(totals(judged=[cell(6, generation=2), cell(2)])))  # evicted, and made anew
     found = tally.judged("auth")
     assert found[V1, 1, 1000].answers == 12
     assert found[V1, 2, 1000].answers == 6

@@ -80,13 +80,13 @@ class FakeWorker:
 
     def __init__(self) -> None:
         self.judged: dict[str, dict[tuple[int, int], tuple[int, int]]] = {}
-        """Version id -> (stage, share) -> (answers, errors)."""
+        """Version id -> (generation, share) -> (answers, errors)."""
 
-    def serve(self, version_id: str, stage: int, share: int, answers: int, errors: int = 0) -> None:
+    def serve(self, version_id: str, generation: int, share: int, answers: int, errors: int = 0) -> None:
         """Answer requests, chosen while the version had that share."""
         cells = self.judged.setdefault(version_id, {})
-        before = cells.get((stage, share), (0, 0))
-        cells[stage, share] = before[0] + answers, before[1] + errors
+        before = cells.get((generation, share), (0, 0))
+        cells[generation, share] = before[0] + answers, before[1] + errors
 
     def report(self, tally: Tally) -> None:
         """Send the totals up, as each 100 ms."""
@@ -102,8 +102,8 @@ class FakeWorker:
                 in_flight=0,
                 streams=0,
                 judged=[
-                    JudgedTotals(stage, share, answers, {"500": errors} if errors else {}, {})
-                    for (stage, share), (answers, errors) in cells.items()
+                    JudgedTotals(generation, share, answers, {"500": errors} if errors else {}, {})
+                    for (generation, share), (answers, errors) in cells.items()
                 ],
             )
             for version_id, cells in self.judged.items()
@@ -113,8 +113,8 @@ class FakeWorker:
     def rewind(self, tally: Tally) -> None:
         """Go back to what `tally` knows: the rest is to happen again."""
         self.judged = {}
-        for (version_id, stage, share), total in tally.judged("auth").items():
-            self.serve(version_id, stage, share, total.answers, sum(total.errors.values()))
+        for (version_id, generation, share), total in tally.judged("auth").items():
+            self.serve(version_id, generation, share, total.answers, sum(total.errors.values()))
 
 
 class FakeChecks:
@@ -251,11 +251,11 @@ class World:
 
     async def second(self, *, answers: int = 0, errors: int = 0) -> None:
         """Let a second pass in which the new version answered so much, at its present share."""
-        stage = self.catalog.services["auth"].stage
+        generation = self.catalog.services["auth"].generation
         weight = self.catalog.versions["v2"].weight
         if answers:
-            self.worker.serve("v2", stage, weight * 100, answers, errors)
-            self.worker.serve("v1", stage, 10_000 - weight * 100, answers * 5)
+            self.worker.serve("v2", generation, weight * 100, answers, errors)
+            self.worker.serve("v1", generation, 10_000 - weight * 100, answers * 5)
             self.worker.report(self.tally)
         self.now += 1
         await self.rollouts.tick()

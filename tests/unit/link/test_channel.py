@@ -55,8 +55,8 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return left, right
 
 
-def service(name: str, stage: int = 0) -> ServiceSnap:
-    return ServiceSnap(id=name, name=name, stage=stage, settings=ServiceSettings())
+def service(name: str, generation: int = 0) -> ServiceSnap:
+    return ServiceSnap(id=name, name=name, generation=generation, settings=ServiceSettings())
 
 
 def frame(message: msgspec.Struct, fds: int = 0) -> bytes:
@@ -117,7 +117,7 @@ async def test_a_slow_reader_gets_waiting_snapshots_merged() -> None:
     left, right = pair()
     sender = Channel(left, decode_up, Owner())
     big = ServiceSettings(fallback=FallbackSettings(status=503, body="x" * 4_000_000))
-    sender.send(Snapshot(1, True, {"big": ServiceSnap(id="big", name="big", stage=0, settings=big)}))
+    sender.send(Snapshot(1, True, {"big": ServiceSnap(id="big", name="big", generation=0, settings=big)}))
     assert sender.backlog == 1
     sender.send(Snapshot(2, False, {"a": service("a", 1)}))
     sender.send(Accept())
@@ -130,7 +130,7 @@ async def test_a_slow_reader_gets_waiting_snapshots_merged() -> None:
     await owner.until(lambda: len(owner.messages) == 3)
     first, second, accept = owner.messages
     assert (first.number, second.number, accept) == (1, 500, Accept())
-    assert second.services["a"].stage == 499
+    assert second.services["a"].generation == 499
     assert second.removed == ("b",)
     sender.close()
     receiver.close()

@@ -27,7 +27,7 @@ def test_totals_hold_everything_that_was_counted() -> None:
     assert totals.attempts == {"answered": 1, "reset": 1}
     assert sum(totals.latency.values()) == 3
     assert totals.latency_us == 100_200
-    assert [(each.stage, each.share, each.answers, each.errors) for each in totals.judged] == [
+    assert [(each.generation, each.share, each.answers, each.errors) for each in totals.judged] == [
         (3, 1000, 2, {"reset": 1}),
         (4, 5000, 1, {"502": 1}),
     ]
@@ -70,28 +70,28 @@ def test_plain_answers_count_as_a_request_an_attempt_and_evidence(
         if answer is None:
             totals_of(short)
             continue
-        method, status, latency_us, stage, share = answer
-        short.answer(method, status, latency_us, stage, share)
+        method, status, latency_us, generation, share = answer
+        short.answer(method, status, latency_us, generation, share)
         long.request(method, status, latency_us)
         long.attempt("answered")
-        long.judge(stage, share, None, latency_us)
+        long.judge(generation, share, None, latency_us)
     one, other = totals_of(short), totals_of(long)
     assert sorted(one.requests) == sorted(other.requests)
     assert (one.attempts, one.latency, one.latency_us) == (other.attempts, other.latency, other.latency_us)
-    assert {(each.stage, each.share): each for each in one.judged} == {
-        (each.stage, each.share): each for each in other.judged
+    assert {(each.generation, each.share): each for each in one.judged} == {
+        (each.generation, each.share): each for each in other.judged
     }
 
 
 def test_evidence_is_bounded_and_the_oldest_goes_first() -> None:
     counts = VersionCounts("auth", "v1", "id-1")
-    for stage in range(100):
-        counts.judge(stage, 1000, None, 100)
-    assert [stage for stage, _ in counts.judged] == list(range(36, 100))
+    for generation in range(100):
+        counts.judge(generation, 1000, None, 100)
+    assert [generation for generation, _ in counts.judged] == list(range(36, 100))
 
 
-def snap(name: str, stage: int) -> ServiceSnap:
-    return ServiceSnap(id=name, name=name, stage=stage, settings=ServiceSettings())
+def snap(name: str, generation: int) -> ServiceSnap:
+    return ServiceSnap(id=name, name=name, generation=generation, settings=ServiceSettings())
 
 
 def test_merged_snapshots_lead_where_the_two_lead() -> None:
@@ -99,7 +99,7 @@ def test_merged_snapshots_lead_where_the_two_lead() -> None:
     second = Snapshot(2, False, {"a": snap("a", 2), "c": snap("c", 2)}, removed=("b",), workers=4)
     merged = first.merged(second)
     assert (merged.number, merged.whole, merged.workers) == (2, False, 4)
-    assert {name: each.stage for name, each in merged.services.items()} == {"a": 2, "c": 2}
+    assert {name: each.generation for name, each in merged.services.items()} == {"a": 2, "c": 2}
     assert merged.removed == ("b",)
 
 

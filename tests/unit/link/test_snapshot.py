@@ -20,8 +20,8 @@ from gateway.link.snapshot import (
 NAMES = "abc"
 
 
-def service(name: str, stage: int = 1) -> ServiceSnap:
-    return ServiceSnap(id=f"id-{name}", name=name, stage=stage, settings=ServiceSettings())
+def service(name: str, generation: int = 1) -> ServiceSnap:
+    return ServiceSnap(id=f"id-{name}", name=name, generation=generation, settings=ServiceSettings())
 
 
 def full_service() -> ServiceSnap:
@@ -38,7 +38,7 @@ def full_service() -> ServiceSnap:
     return ServiceSnap(
         id="id",
         name="auth",
-        stage=9,
+        generation=9,
         settings=ServiceSettings(
             routes=(RouteSettings(host="*.b", path="/x", methods=("GET",)),),
             retry=False,

@@ -54,7 +54,7 @@ async def test_pruning_forgets_by_age_and_never_gives_an_event_id_twice(
                     WindowRecord(
                         deployment_id="d",
                         version_id="v",
-                        stage=1,
+                        generation=1,
                         share=1,
                         started_at=at,
                         seconds=1,

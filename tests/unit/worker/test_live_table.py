@@ -84,7 +84,7 @@ def version(name: str, weight: float = 100, *endpoints: EndpointSnap, **given: A
 
 def service(*versions: VersionSnap, name: str = "auth", **given: Any) -> ServiceSnap:
     given.setdefault("settings", SETTINGS)
-    given.setdefault("stage", 1)
+    given.setdefault("generation", 1)
     return ServiceSnap(f"id-{name}", name, versions=versions, **given)
 
 
@@ -115,11 +115,11 @@ def test_endpoints_pools_and_counts_outlive_a_swap() -> None:
     worker.apply(service(version("v1")), whole=True)
     kept, pool, counts = worker.endpoint(), worker.endpoint().pool, worker.live.counts["v1"]
     kept.in_flight = 3
-    worker.apply(service(version("v1", 90), version("v2", 10), stage=2))
+    worker.apply(service(version("v1", 90), version("v2", 10), generation=2))
     assert worker.endpoint() is kept
     assert worker.endpoint().pool is pool
     assert worker.service().versions[0].counts is counts
-    assert worker.service().stage == 2
+    assert worker.service().generation == 2
     assert worker.open_pools() == ["v1|1", "v2|1"]
 
 

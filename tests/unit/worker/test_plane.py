@@ -10,7 +10,7 @@ def service(name: str, *, paused: bool = False, fallback: str | None = None) -> 
         routes=(RouteSettings(path=f"/{name}"),),
         fallback=FallbackSettings(url=fallback) if fallback else None,
     )
-    return ServiceSnap(id=name, name=name, stage=1, settings=settings, paused=paused)
+    return ServiceSnap(id=name, name=name, generation=1, settings=settings, paused=paused)
 
 
 def swap(plane: Plane, number: int, *services: ServiceSnap, removed: tuple[str, ...] = ()) -> None:

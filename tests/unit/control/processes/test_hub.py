@@ -65,7 +65,7 @@ async def until(condition: Callable[[], Any]) -> None:
 
 
 def snapshot(number: int, *, whole: bool = False) -> Snapshot:
-    service = ServiceSnap(id="s", name="s", stage=number, settings=ServiceSettings())
+    service = ServiceSnap(id="s", name="s", generation=number, settings=ServiceSettings())
     return Snapshot(number, whole, {"s": service})
 
 

@@ -107,7 +107,7 @@ class Room:
         self.is_forking = True
         self.error: OSError | None = None
         self.hub = Hub()
-        service = ServiceSnap(id="s", name="s", stage=0, settings=ServiceSettings())
+        service = ServiceSnap(id="s", name="s", generation=0, settings=ServiceSettings())
         self.hub.whole = lambda: Snapshot(1, True, {"s": service})
         self.listeners = Listeners([ListenSpec("127.0.0.1:0")], slots)
         self.listeners.bind()

@@ -171,12 +171,12 @@ async def go_on(world: MortalWorld, script: Script, state: Rollout) -> bool:
 
 async def second(world: MortalWorld, script: Script) -> None:
     """Let a second of traffic pass, as the weights are."""
-    stage = world.catalog.services["auth"].stage
+    generation = world.catalog.services["auth"].generation
     for version in world.catalog.versions.values():
         answers = script.rate * version.weight // 100
         errors = round(answers * script.errors) if version.id == "v2" else 0
         if answers:
-            world.worker.serve(version.id, stage, version.weight * 100, answers, errors)
+            world.worker.serve(version.id, generation, version.weight * 100, answers, errors)
     world.worker.report(world.tally)
     world.now += 1
     await world.rollouts.tick()

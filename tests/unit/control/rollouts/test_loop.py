@@ -309,7 +309,7 @@ async def test_windows_are_stored_for_replay(tmp_path: Path) -> None:
             await made.second(answers=50)
         rows = await made.store.windows(deployment_id=deployment)
         assert sum(row.answers for row in rows if row.version_id == "v2") > 0
-        assert {row.stage for row in rows} >= {1, 2}
+        assert {row.generation for row in rows} >= {1, 2}
 
 
 async def test_events_and_decisions_name_who_brought_them_about(tmp_path: Path) -> None:
@@ -339,8 +339,8 @@ async def test_requests_served_while_control_was_dead_are_judged(tmp_path: Path)
         deployment = await made.start(**QUICK | {"step_interval": 60_000})
         await made.settle()
         await made.second(answers=50)
-        stage = made.catalog.services["auth"].stage
-        made.worker.serve("v2", stage, 1000, 40, 0)
+        generation = made.catalog.services["auth"].generation
+        made.worker.serve("v2", generation, 1000, 40, 0)
         await made.crash()  # its worker reports before control has read what the last one knew
         await made.settle()
         await made.second(answers=0)

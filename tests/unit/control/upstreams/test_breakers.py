@@ -145,7 +145,9 @@ class Room:
             for key in (KEY, OTHER)
         )
         version = VersionSnap(id="id-1", name="v1", endpoints=endpoints)
-        service = ServiceSnap(id="s", name="auth", stage=0, settings=ServiceSettings(), versions=(version,))
+        service = ServiceSnap(
+            id="s", name="auth", generation=0, settings=ServiceSettings(), versions=(version,)
+        )
         return Snapshot(1, True, {"auth": service})
 
     def word(self, slot: int, key: str = KEY) -> BreakerView:

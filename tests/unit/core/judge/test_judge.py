@@ -31,16 +31,16 @@ class Trial:
     def __init__(self, percent: int = 10, **rules: Any) -> None:
         self.rules = Rules(**rules)
         self.evidence = Evidence()
-        self.stage = 0
+        self.generation = 0
         self.percent = 0
         self.decision: Decision
         self.at(percent)
 
     def at(self, percent: int) -> "Trial":
         """Begin a step."""
-        self.stage += 1
+        self.generation += 1
         self.percent = percent
-        self.evidence = step_live(begin_step(self.evidence, percent), self.stage)
+        self.evidence = step_live(begin_step(self.evidence, percent), self.generation)
         self.decision = decide(self.evidence, self.rules)
         return self
 
@@ -58,8 +58,8 @@ class Trial:
             self.see(
                 Window(
                     seconds=1.0,
-                    old=_cells(self.stage, WHOLE - share, old),
-                    new=_cells(self.stage, share, new),
+                    old=_cells(self.generation, WHOLE - share, old),
+                    new=_cells(self.generation, share, new),
                     percent=self.percent,
                     **window,
                 )
@@ -77,9 +77,9 @@ class Trial:
         return self.decision.verdict, self.decision.gate
 
 
-def _cells(stage: int, share: int, counts: tuple[int, int]) -> tuple[Cell, ...]:
+def _cells(generation: int, share: int, counts: tuple[int, int]) -> tuple[Cell, ...]:
     answers, errors = counts
-    return (Cell(stage, share, answers, {"500": errors} if errors else {}),) if answers else ()
+    return (Cell(generation, share, answers, {"500": errors} if errors else {}),) if answers else ()
 
 
 def test_before_the_weights_are_live_nothing_advances() -> None:
@@ -113,7 +113,7 @@ def test_requests_are_counted_anew_in_each_step_and_the_statistic_is_not() -> No
 
 def test_answers_chosen_under_earlier_weights_are_not_the_steps() -> None:
     trial = Trial().at(50)
-    trial.see(Window(seconds=1.0, new=(Cell(trial.stage - 1, 1000, 40),)))
+    trial.see(Window(seconds=1.0, new=(Cell(trial.generation - 1, 1000, 40),)))
     assert trial.decision.new_answers == 0
     assert trial.evidence.new.answers == 40
 
@@ -402,8 +402,8 @@ def test_latency_is_not_judged_unless_asked_for() -> None:
 
 def _met(trial: Trial, users: list[int], *, on_new: bool) -> Window:
     share = trial.percent * 100 if on_new else WHOLE - trial.percent * 100
-    keys = tuple(KeyError64(trial.stage, share, user) for user in users)
-    cells = (Cell(trial.stage, share, len(users) + 1, {"500": len(users)}),)
+    keys = tuple(KeyError64(trial.generation, share, user) for user in users)
+    cells = (Cell(trial.generation, share, len(users) + 1, {"500": len(users)}),)
     if on_new:
         return Window(seconds=1.0, new=cells, new_keys=keys)
     return Window(seconds=1.0, old=cells, old_keys=keys)
@@ -420,8 +420,10 @@ def test_a_sticky_users_first_error_stands_for_all_of_that_users() -> None:
 def test_an_error_that_does_not_count_spends_no_users_first() -> None:
     trial = Trial(sticky=True)
     for user in range(20):
-        met = KeyError64(trial.stage, 1000, user, "404")
-        trial.see(Window(seconds=1.0, new=(Cell(trial.stage, 1000, 3, {"404": 3}),), new_keys=(met,) * 3))
+        met = KeyError64(trial.generation, 1000, user, "404")
+        trial.see(
+            Window(seconds=1.0, new=(Cell(trial.generation, 1000, 3, {"404": 3}),), new_keys=(met,) * 3)
+        )
     assert trial.evidence.users.on_new == 0
     for user in range(20):
         trial.see(_met(trial, [user], on_new=True))
@@ -442,8 +444,8 @@ def test_a_user_who_tries_again_and_again_at_full_traffic_passes_for_no_rate() -
     trial = Trial(sticky=True).feed(new=(1, 0), old=(9, 0), seconds=100).at(100)
     loop = Window(
         seconds=1.0,
-        new=(Cell(trial.stage, WHOLE, 13, {"500": 3}),),
-        new_keys=(KeyError64(trial.stage, WHOLE, 7),) * 3,
+        new=(Cell(trial.generation, WHOLE, 13, {"500": 3}),),
+        new_keys=(KeyError64(trial.generation, WHOLE, 7),) * 3,
         percent=100,
     )
     for _ in range(300):
@@ -454,8 +456,8 @@ def test_a_user_who_tries_again_and_again_at_full_traffic_passes_for_no_rate() -
 def test_many_users_failing_at_full_traffic_abort() -> None:
     trial = Trial(sticky=True).feed(new=(1, 0), old=(9, 0), seconds=100).at(100)
     for user in range(300):
-        key = KeyError64(trial.stage, WHOLE, user % 100)
-        trial.see(Window(seconds=1.0, new=(Cell(trial.stage, WHOLE, 10, {"500": 1}),), new_keys=(key,)))
+        key = KeyError64(trial.generation, WHOLE, user % 100)
+        trial.see(Window(seconds=1.0, new=(Cell(trial.generation, WHOLE, 10, {"500": 1}),), new_keys=(key,)))
         if trial.decision.verdict == "abort":
             break
     assert trial.decision.verdict == "abort"
@@ -464,8 +466,8 @@ def test_many_users_failing_at_full_traffic_abort() -> None:
 def test_users_who_failed_lately_are_remembered_within_bounds() -> None:
     trial = Trial(sticky=True).feed(new=(1, 0), old=(9, 0), seconds=100).at(100)
     for second in range(59):
-        keys = tuple(KeyError64(trial.stage, WHOLE, 20 * second + user) for user in range(20))
-        trial.see(Window(seconds=1.0, new=(Cell(trial.stage, WHOLE, 999, {"500": 20}),), new_keys=keys))
+        keys = tuple(KeyError64(trial.generation, WHOLE, 20 * second + user) for user in range(20))
+        trial.see(Window(seconds=1.0, new=(Cell(trial.generation, WHOLE, 999, {"500": 20}),), new_keys=keys))
         assert 0 < len(trial.evidence.users.lately) <= 8 * MAX_LATELY
 
 

@@ -13,7 +13,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     version_id: str
-    stage: int
+    generation: int
     share: int
     started_at: datetime
     seconds: float = 10.0
@@ -80,11 +80,11 @@ def test_nothing_stored_is_nothing_to_say() -> None:
 
 def test_rows_become_the_windows_they_came_from() -> None:
     rows = [
-        Row(version_id="old", stage=4, share=9000, started_at=START, answers=90, errors={"500": 1}),
-        Row(version_id="new", stage=4, share=1000, started_at=START, answers=10, latency={3: 10}),
-        Row(version_id="new", stage=4, share=10000, started_at=START, answers=2),
-        Row(version_id="new", stage=5, share=5000, started_at=START + timedelta(seconds=10), answers=50),
-        Row(version_id="old", stage=5, share=5000, started_at=START + timedelta(seconds=10), answers=50),
+        Row(version_id="old", generation=4, share=9000, started_at=START, answers=90, errors={"500": 1}),
+        Row(version_id="new", generation=4, share=1000, started_at=START, answers=10, latency={3: 10}),
+        Row(version_id="new", generation=4, share=10000, started_at=START, answers=2),
+        Row(version_id="new", generation=5, share=5000, started_at=START + timedelta(seconds=10), answers=50),
+        Row(version_id="old", generation=5, share=5000, started_at=START + timedelta(seconds=10), answers=50),
     ]
     windows = windows_of(rows, "old", "new")
     assert [(each.percent, len(each.old), len(each.new)) for each in windows] == [(10, 1, 2), (50, 1, 1)]
@@ -92,6 +92,6 @@ def test_rows_become_the_windows_they_came_from() -> None:
     assert windows[0].new[0].latency == {3: 10}
 
 
-def test_a_stage_the_new_version_sat_out_is_known_by_the_old_ones_share() -> None:
-    rows = [Row(version_id="old", stage=2, share=WHOLE, started_at=START, answers=5)]
+def test_a_generation_the_new_version_sat_out_is_known_by_the_old_ones_share() -> None:
+    rows = [Row(version_id="old", generation=2, share=WHOLE, started_at=START, answers=5)]
     assert windows_of(rows, "old", "new")[0].percent == 0
