@@ -62,8 +62,8 @@ class Windows:
     ) -> Window:
         """Return what came since the last window.
 
-        cohort_errors: (version id, generation, share, key, kind) of users who met an error. usable: (old, new),
-        at the end.
+        cohort_errors: (version id, generation, share, key, kind) of users who met an error. usable: (old,
+        new), at the end.
         """
         cells: dict[str, list[Cell]] = {self._old: [], self._new: []}
         for key, total in judged.items():

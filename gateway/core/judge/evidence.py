@@ -152,7 +152,7 @@ def begin_step(evidence: Evidence, percent: int) -> Evidence:
 
 
 def step_live(evidence: Evidence, generation: int) -> Evidence:
-    """Return the evidence once the weights are in force: attempts of `generation` and later are the step's."""
+    """Return the evidence once the weights are in force: those of `generation` and later are the step's."""
     return replace(evidence, first_generation=generation)
 
 
