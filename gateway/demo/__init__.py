@@ -4,6 +4,9 @@ This room is a user of the gateway like any other: it starts processes and calls
 nothing of the gateway's inside.
 """
 
-from gateway.demo.story import main
 
-__all__ = ["main"]
+def main(*, hold: bool = False) -> int:
+    """Play the demo. Returns the exit code: 0 if both canaries ended as they should."""
+    from gateway.demo import story
+
+    return story.main(hold=hold)

@@ -1,8 +1,17 @@
-"""A steady load on the demo's gateway: a few keep-alive connections, a constant rate, everything counted."""
+"""A steady load: a few keep-alive connections, a constant rate, everything counted.
 
+`python -m gateway.demo.load http://127.0.0.1:4200/path --rate 100` sends until it is stopped, and then says
+what was answered.
+"""
+
+import argparse
 import asyncio
+import contextlib
+import signal
+import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
 
 from gateway.errors import GatewayError
 
@@ -69,3 +78,41 @@ class Load:
         self.versions[version] += 1
         self.on_answer(status, version)
         return fields.get("connection", "").lower() != "close"
+
+    def summary(self) -> str:
+        """Say what was answered, in one line a kind."""
+        lines = [f"{self.statuses.total() + self.broken} requests"]
+        lines += [f"  status {status}: {count}" for status, count in sorted(self.statuses.items())]
+        lines += [f"  from {version}: {count}" for version, count in sorted(self.versions.items())]
+        return "\n".join([*lines, f"  without a whole answer: {self.broken}"])
+
+
+async def _run(load: Load) -> None:
+    """Send until SIGTERM or SIGINT."""
+    loop = asyncio.get_running_loop()
+    sending = loop.create_task(load.run(), name="load")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, sending.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await sending
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Send a load until stopped; returns the exit code: 1 if a request had no whole answer."""
+    parser = argparse.ArgumentParser(prog="gateway.demo.load", description=__doc__)
+    parser.add_argument("url", help="http only")
+    parser.add_argument("--rate", type=float, default=100.0, help="requests a second")
+    parser.add_argument("--connections", type=int, default=8)
+    options = parser.parse_args(argv)
+    parts = urlsplit(options.url)
+    if parts.scheme != "http" or not parts.hostname or options.rate <= 0 or options.connections < 1:
+        parser.error(f"cannot send to {options.url!r} at this rate")
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    load = Load(parts.hostname, parts.port or 80, target, rate=options.rate, connections=options.connections)
+    asyncio.run(_run(load))
+    print(load.summary(), flush=True)
+    return 1 if load.broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The README names every setting with its default, every metric and every call of the admin API."""
+"""Each room's README names every setting with its default, every metric and every call of the admin API."""
 
 import re
 import types
@@ -18,12 +18,18 @@ from tests.unit.exposed import exposed
 
 ROOT: Final = Path(__file__).parents[2]
 README: Final = (ROOT / "README.md").read_text("utf-8")
-ROWS: Final = {
-    cells[0].strip("`"): cells[1:]
-    for line in README.splitlines()
-    if line.startswith("| `") and (cells := [cell.strip() for cell in line.strip("|").split("|")])
-}
-"""First cell of every table row that opens with a code word -> its other cells."""
+ROOMS: Final = ("config/README.md", "gateway/README.md", "gateway/admin/README.md", "bench/README.md")
+
+
+def rows_of(name: str) -> dict[str, list[str]]:
+    """Return first cell of every table row that opens with a code word -> its other cells."""
+    lines = (ROOT / name).read_text("utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")]
+    return {cells[0].strip("`"): cells[1:] for cells in rows}
+
+
+CONFIG_ROWS: Final = rows_of("config/README.md")
+API_ROWS: Final = rows_of("gateway/admin/README.md")
 
 
 def settings(kind: type[msgspec.Struct], path: str = "") -> Iterator[tuple[str, object]]:
@@ -77,29 +83,41 @@ ROLLOUT_SETTINGS: Final = {
 }
 
 
-@pytest.mark.parametrize(("path", "default"), [*(SETTINGS | ROLLOUT_SETTINGS).items()], ids=label)
-def test_setting_is_described_with_its_default(path: str, default: object) -> None:
-    assert path in ROWS, f"no table row opens with `{path}`"
-    assert ROWS[path][0] == as_written(default)
-    assert ROWS[path][1], "no meaning"
+@pytest.mark.parametrize(
+    ("rows", "path", "default"),
+    [
+        *((CONFIG_ROWS, path, default) for path, default in SETTINGS.items()),
+        *((API_ROWS, path, default) for path, default in ROLLOUT_SETTINGS.items()),
+    ],
+    ids=label,
+)
+def test_setting_is_described_with_its_default(
+    rows: dict[str, list[str]], path: str, default: object
+) -> None:
+    assert path in rows, f"no table row opens with `{path}`"
+    assert rows[path][0] == as_written(default)
+    assert rows[path][1], "no meaning"
 
 
-def test_every_described_setting_exists() -> None:
-    tables = {path.partition(".")[0] for path in SETTINGS | ROLLOUT_SETTINGS}
-    described = {name for name in ROWS if "." in name and name.partition(".")[0] in tables}
-    assert not described - SETTINGS.keys() - ROLLOUT_SETTINGS.keys()
+@pytest.mark.parametrize(
+    ("rows", "existing"), [(CONFIG_ROWS, SETTINGS), (API_ROWS, ROLLOUT_SETTINGS)], ids=["config", "api"]
+)
+def test_every_described_setting_exists(rows: dict[str, list[str]], existing: dict[str, object]) -> None:
+    tables = {path.partition(".")[0] for path in existing}
+    described = {name for name in rows if "." in name and name.partition(".")[0] in tables}
+    assert described == existing.keys() - {name for name in existing if "." not in name}
 
 
 def test_every_metric_is_described_with_its_labels() -> None:
     for sample, labels in exposed().items():
         name = re.sub(r"_(bucket|count|sum)$", "", sample) if "duration" in sample else sample
-        assert name in ROWS or name.startswith("gateway_control_process_"), name
-        if name in ROWS:
-            assert set(re.findall(r"\w+", ROWS[name][0])) == labels - {"le"}, name
+        assert name in API_ROWS or name.startswith("gateway_control_process_"), name
+        if name in API_ROWS:
+            assert set(re.findall(r"\w+", API_ROWS[name][0])) == labels - {"le"}, name
 
 
 def test_every_described_metric_is_exposed() -> None:
-    described = {name for name in ROWS if name.startswith("gateway_")}
+    described = {name for name in API_ROWS if name.startswith("gateway_")}
     assert (
         described <= {re.sub(r"_(bucket|count|sum)$", "", sample) for sample in exposed()} | exposed().keys()
     )
@@ -108,17 +126,57 @@ def test_every_described_metric_is_exposed() -> None:
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
 def test_call_of_the_admin_api_is_described_with_its_role(route: Route) -> None:
     call = f"{route.method} {route.path.replace('{', ':').replace('}', '')}"
-    assert call in ROWS
-    assert ROWS[call][1].startswith(route.role)
+    assert call in API_ROWS
+    assert API_ROWS[call][1].startswith(route.role)
 
 
 def test_every_described_call_exists() -> None:
-    described = {name.replace(":id", "{id}").replace(":name", "{name}") for name in ROWS if is_call(name)}
+    described = {re.sub(r":(\w+)", r"{\1}", name) for name in API_ROWS if is_call(name)}
     assert described == {f"{route.method} {route.path}" for route in ROUTES}
 
 
 def is_call(text: str) -> bool:
     return text.partition(" ")[0] in {route.method for route in ROUTES}
+
+
+def test_every_alert_has_its_place_in_the_runbook() -> None:
+    alerts = set(re.findall(r"- alert: (\w+)", (ROOT / "config/alerts.yml").read_text("utf-8")))
+    assert alerts == {name for name in CONFIG_ROWS if re.fullmatch(r"Gateway[A-Z]\w+", name)}
+
+
+def test_every_folder_of_the_package_has_its_place_among_the_rooms() -> None:
+    rooms = {name.rstrip("/") for name in rows_of("gateway/README.md") if name.endswith("/")}
+    package = ROOT / "gateway"
+    folders = {str(each.parent.relative_to(package)) for each in package.rglob("*.py")} - {"."}
+    assert rooms == folders
+
+
+def test_a_stranger_reads_the_readme_in_five_minutes() -> None:
+    assert len(README.encode()) <= 15_000
+
+
+def test_the_changelog_keeps_its_order() -> None:
+    kinds = re.findall(r"^\*\*(\w+)\*\*$", README.partition("## Changelog")[2], re.MULTILINE)
+    assert kinds == ["Security", "Removed", "Added", "Changed", "Fixed"]
+
+
+@pytest.mark.parametrize("name", ["README.md", *ROOMS])
+def test_links_lead_to_something(name: str) -> None:
+    text = (ROOT / name).read_text("utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        file, _, anchor = target.partition("#")
+        if file.startswith("http"):
+            continue
+        place = (ROOT / name).parent / file if file else ROOT / name
+        assert place.exists(), target
+        if anchor:
+            assert anchor in anchors(place.read_text("utf-8")), target
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors GitHub gives a document's headings."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
 
 
 def test_each_command_is_one_line_that_makes_its_own_environment() -> None:

@@ -1,4 +1,4 @@
-"""The curl lines about rollouts that the README shows do what it says they do."""
+"""The calls about rollouts that the admin API's README shows do what it says they do."""
 
 import json
 import re
@@ -13,12 +13,15 @@ from tests.integration.rollouts.stage import ROOT, Release, Stage, staged
 pytestmark = pytest.mark.timeout(180)
 
 SECTION: Final = (
-    (ROOT / "README.md").read_text("utf-8").partition("### Rollout settings")[2].partition("\n## ")[0]
+    (ROOT / "gateway/admin/README.md")
+    .read_text("utf-8")
+    .partition("## Rollout settings")[2]
+    .partition("\n### ")[0]
 )
 
 
 class Line(NamedTuple):
-    """What a curl line sends. path: below the admin API's base, `$ROLLOUT` as it stands."""
+    """What a line sends. path: below the admin API's base, `$ROLLOUT` as it stands."""
 
     method: str
     path: str
@@ -26,21 +29,21 @@ class Line(NamedTuple):
 
 
 def lines() -> Iterator[Line]:
-    """Yield the section's curl lines."""
+    """Yield the section's lines."""
     for block in re.findall(r"^```sh\n(.*?)^```", SECTION, re.MULTILINE | re.DOTALL):
-        for text in re.split(r"^(?=curl )", block, flags=re.MULTILINE)[1:]:
+        for text in re.split(r"^(?=call )", block, flags=re.MULTILINE)[1:]:
             yield line(shlex.split(text, comments=True))
 
 
 def line(words: list[str]) -> Line:
     """Read one line as curl does. A word it does not know is an error."""
-    assert words[:4] == ["curl", "-s", "-H", "$TOKEN"], words
-    rest, method, path, body = words[4:], "", "", None
+    assert words[0] == "call", words
+    rest, method, path, body = words[1:], "", "", None
     while rest:
         match rest:
             case ["-X", method, *rest]:
                 pass
-            case ["--json", text, *rest]:
+            case ["-d", text, *rest]:
                 body = json.loads(text)
             case [url, *rest] if url.startswith("$API/"):
                 path = url.removeprefix("$API/")
