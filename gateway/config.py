@@ -6,9 +6,8 @@ structs are camelCase in the admin API.
 
 import ipaddress
 import os
-import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -17,6 +16,7 @@ from msgspec import Meta
 
 from gateway.core.routing.service import Name, ServiceSettings
 from gateway.core.settings.base import Settings
+from gateway.core.settings.faults import camel, fault_of, snake
 from gateway.core.settings.limits import Limits, Millis, Timeouts
 from gateway.core.settings.secrets import hidden
 from gateway.core.settings.targets import Listener, TargetRules, parse_target, parse_url
@@ -210,12 +210,13 @@ def apply_environment(tree: dict[str, Any], environ: Mapping[str, str]) -> None:
 
 def check(tree: Mapping[str, Any]) -> Config:
     """Return the tree as checked structs. Raises ConfigError with the first bad key's path."""
-    camel = _camel(tree, "")
-    _switch_off(camel.get("service"))
+    tree = _camel(tree, "")
+    _switch_off(tree.get("service"))
     try:
-        config = msgspec.convert(camel, Config)
+        config = msgspec.convert(tree, Config)
     except msgspec.ValidationError as exc:
-        raise _named(str(exc)) from exc
+        fault = fault_of(exc)
+        raise ConfigError(_path_of(fault.steps), fault.reason) from exc
     _check_gateway(config)
     for index, service in enumerate(config.service):
         _check_service(f"service[{index}]", service)
@@ -356,33 +357,16 @@ def _camel(value: Any, path: str) -> Any:
         where = f"{path}.{key}" if path else key
         if key != key.lower():
             raise ConfigError(where, "unknown key")
-        out[_camel_key(key)] = inner if key in FREE_FORM else _camel(inner, where)
+        out[camel(key)] = inner if key in FREE_FORM else _camel(inner, where)
     return out
 
 
-def _camel_key(key: str) -> str:
-    head, *rest = key.split("_")
-    return head + "".join(part[:1].upper() + part[1:] for part in rest)
-
-
-def _snake_path(path: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z0-9])|(?<=[0-9])(?=[A-Z])", "_", path).lower()
-
-
-_UNKNOWN = re.compile(r"Object contains unknown field `([^`]*)`(?: - at `\$\.?([^`]*)`)?$")
-_MISSING = re.compile(r"Object missing required field `([^`]*)`(?: - at `\$\.?([^`]*)`)?$")
-_OTHER = re.compile(r"(.*?)(?: - at `\$\.?([^`]*)`)?$", re.DOTALL)
-
-
-def _named(message: str) -> ConfigError:
-    """Turn msgspec's message into a path in the file's own spelling and a reason."""
-    for pattern, reason in ((_UNKNOWN, "unknown key"), (_MISSING, "is required")):
-        if match := pattern.match(message):
-            key, where = _snake_path(match[1]), _snake_path(match[2] or "")
-            return ConfigError(f"{where}.{key}" if where else key, reason)
-    match = _OTHER.match(message)
-    assert match is not None
-    return ConfigError(_snake_path(match[2] or ""), match[1])
+def _path_of(steps: Iterable[str]) -> str:
+    """Return a path as the file spells it: `service[0].health.unhealthy_threshold`."""
+    path = ""
+    for step in steps:
+        path += f"[{step}]" if step.isdecimal() else f".{snake(step)}"
+    return path.removeprefix(".")
 
 
 def _by_name(tree: Any) -> Any:
@@ -394,6 +378,6 @@ def _flat(tree: Any, path: str = "") -> dict[str, Any]:
     if isinstance(tree, Mapping) and tree:
         flat: dict[str, Any] = {}
         for key, inner in tree.items():
-            flat.update(_flat(inner, f"{path}.{_snake_path(key)}" if path else _snake_path(key)))
+            flat.update(_flat(inner, f"{path}.{snake(key)}" if path else snake(key)))
         return flat
     return {path: tree}

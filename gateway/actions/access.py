@@ -7,10 +7,11 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from gateway.actions.problems import Problem, invalid, not_found, stale
+from gateway.actions.problems import Problem, conflict, invalid, not_found, stale
 from gateway.control.catalog.catalog import Catalog
 from gateway.control.catalog.entries import ServiceEntry, VersionEntry
 from gateway.control.processes.hub import WorkerInfo
+from gateway.control.rollouts.rows import FreezeState
 from gateway.control.tally import VersionSum
 from gateway.control.upstreams.breakers import BreakerFacts
 from gateway.control.upstreams.drains import DrainState
@@ -56,7 +57,10 @@ class Rollouts(Protocol):
         self, tx: Transaction, record: DeploymentRecord, plan: Plan, actor: str
     ) -> DeploymentRecord: ...
     def order(self, tx: Transaction, deployment_id: str, event: Event) -> DeploymentRecord: ...
-    def freeze(self, tx: Transaction, *, frozen: bool) -> None: ...
+    async def closed(self, service: str, timeout_s: float) -> bool: ...
+    def freeze(self, tx: Transaction, freeze_state: FreezeState) -> None: ...
+    @property
+    def freeze_state(self) -> FreezeState: ...
 
 
 class Drains(Protocol):
@@ -86,16 +90,7 @@ class Hub(Protocol):
     def workers(self) -> list[WorkerInfo]: ...
 
 
-class FreezeState(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether starts are refused and advances held; since when, by whom and why."""
-
-    frozen: bool = False
-    reason: str = ""
-    actor: str | None = None
-    at: datetime | None = None
-
-
-class Desk:
+class Access:
     """What all actions share: the rooms they work with, the audit of every change, how things are found."""
 
     def __init__(
@@ -123,33 +118,26 @@ class Desk:
         listeners: the gateway's own, as bound. breaker: what is known of an endpoint's breaker, by key.
         allowed_targets: networks urls may lead to; none: all. drain_ms: how long a drain may take.
         """
-        self._store = store
-        self._catalog = catalog
-        self._hub = hub
-        self._rollouts = rollouts
-        self._drains = drains
-        self._checks = checks
-        self._tally = tally
-        self._resolve = resolve
-        self._upgrade = upgrade
-        self._listeners = listeners
-        self._breaker = breaker
-        self._allowed_targets = allowed_targets
-        self._drain_ms = drain_ms
-        self._release = release
-        self._now = now
-
-    # -- the freeze
-
-    async def get_freeze(self) -> FreezeState:
-        """Return whether changes are frozen."""
-        stored = await self._store.meta("freeze")
-        return msgspec.json.decode(stored, type=FreezeState) if stored is not None else FreezeState()
+        self.store = store
+        self.catalog = catalog
+        self.hub = hub
+        self.rollouts = rollouts
+        self.drains = drains
+        self.checks = checks
+        self.tally = tally
+        self.resolve = resolve
+        self.upgrade = upgrade
+        self.listeners = listeners
+        self.breaker = breaker
+        self.allowed_targets = allowed_targets
+        self.drain_ms = drain_ms
+        self.release = release
+        self.now = now
 
     # -- changes
 
     @asynccontextmanager
-    async def _change(
+    async def change(
         self, actor: Actor, action: str, resource_id: str, details: dict[str, Any] | None = None
     ) -> AsyncIterator[Transaction]:
         """Open a transaction for a change, whose audit row it also holds; if refused, the refusal is audited.
@@ -157,13 +145,13 @@ class Desk:
         action: `NOUN.VERB`. details: may be filled until the block ends. Look at the catalog inside the
         block: no other writer changes it meanwhile.
         """
-        told = details if details is not None else {}
-        async with self._refusals(actor, action, resource_id, told), self._store.transaction() as tx:
+        noted = details if details is not None else {}
+        async with self.refusals(actor, action, resource_id, noted), self.store.transaction() as tx:
             yield tx
-            tx.add_audit(self._entry(actor, action, resource_id, told))
+            tx.add_audit(self._entry(actor, action, resource_id, noted))
 
     @asynccontextmanager
-    async def _refusals(
+    async def refusals(
         self, actor: Actor, action: str, resource_id: str, details: dict[str, Any] | None = None
     ) -> AsyncIterator[None]:
         """Audit it if the block refuses a change: for what is checked before its transaction can begin."""
@@ -179,7 +167,7 @@ class Desk:
     ) -> None:
         """Audit a refusal in a transaction of its own; a store that fails must not hide the reason."""
         try:
-            async with self._store.transaction() as tx:
+            async with self.store.transaction() as tx:
                 tx.add_audit(self._entry(actor, action, resource_id, details, allowed=False))
         except GatewayError as exc:
             log.error("refusal_not_audited", action=action, actor=actor.name, error=str(exc))
@@ -188,7 +176,7 @@ class Desk:
         self, actor: Actor, action: str, resource_id: str, details: dict[str, Any], *, allowed: bool = True
     ) -> AuditEntry:
         return AuditEntry(
-            at=self._now(),
+            at=self.now(),
             actor=actor.name,
             action=action,
             resource=action.partition(".")[0],
@@ -199,7 +187,7 @@ class Desk:
             user_agent=actor.user_agent,
         )
 
-    def _tell(
+    def add_event(
         self,
         tx: Transaction,
         kind: str,
@@ -211,36 +199,42 @@ class Desk:
         """Add an event."""
         tx.add_event(
             EventRecord(
-                at=self._now(), kind=kind, service=service, version=version, actor=actor.name, data=data
+                at=self.now(), kind=kind, service=service, version=version, actor=actor.name, data=data
             )
         )
 
     # -- finding
 
-    def _service(self, name: str) -> ServiceEntry:
+    def service(self, name: str) -> ServiceEntry:
         """Return a service. Raises Problem 404."""
-        entry = self._catalog.services.get(name)
+        entry = self.catalog.services.get(name)
         if entry is None:
             raise not_found("service", name)
         return entry
 
-    def _version(self, version_id: str) -> VersionEntry:
+    def version(self, version_id: str) -> VersionEntry:
         """Return a version. Raises Problem 404."""
         try:
-            return self._catalog.version(version_id)
+            return self.catalog.version(version_id)
         except KeyError:
             raise not_found("version", version_id) from None
 
     # -- rules many actions share
 
-    async def _supersede(self, tx: Transaction, service: str) -> None:
+    async def supersede(self, tx: Transaction, service: str) -> None:
         """Let ended deployments of a service that still tidy up leave its versions alone from now on."""
-        for record in (await self._store.deployments(service=service, limit=RECENT)).items:
-            state = self._rollouts.state_of(record.id)
+        for record in (await self.store.deployments(service=service, limit=RECENT)).items:
+            state = self.rollouts.state_of(record.id)
             if state is not None and not state.is_open:
-                self._rollouts.order(tx, record.id, Superseded())
+                self.rollouts.order(tx, record.id, Superseded())
 
-    def _refuse_stand_in(self, settings: object, under: str = "") -> None:
+    def refuse_while_open(self, service: str) -> None:
+        """While a deployment is open its two versions share all the traffic. Raises Problem 409."""
+        deployment = self.rollouts.open_for(service)
+        if deployment is not None:
+            raise conflict(f"deployment {deployment.id} is open and owns the service's weights")
+
+    def refuse_stand_in(self, settings: object, under: str = "") -> None:
         """Refuse settings that were read, edited and sent back with what stands for a secret (422).
 
         under: JSON pointer of where they stand in the body.
@@ -248,15 +242,15 @@ class Desk:
         if at := stand_in(msgspec.to_builtins(settings)):
             raise invalid(under + at, "is what stands for a secret: send the secret itself")
 
-    def _check_url(self, pointer: str, url: str, *, is_target: bool = True, is_hook: bool = False) -> None:
+    def check_url(self, pointer: str, url: str, *, is_target: bool = True, is_hook: bool = False) -> None:
         """Refuse a url the gateway must not call (422).
 
         is_target: a version's own, without a path. is_hook: a webhook's, which may leave the allowed targets.
         """
-        allowed = () if is_hook else self._allowed_targets
+        allowed = () if is_hook else self.allowed_targets
         try:
             (parse_target if is_target else parse_url)(url)
-            check_target(url, allowed=allowed, own=self._listeners())
+            check_target(url, allowed=allowed, own=self.listeners())
         except ConfigError as exc:
             raise invalid(pointer, exc.reason) from exc
 

@@ -4,12 +4,24 @@ A method is called after authentication and the role check. It applies every oth
 the change with its audit row, and returns records; what it refuses it raises as a Problem, audited too.
 """
 
-from gateway.actions.deployments import DeploymentActions
-from gateway.actions.gateway import GatewayActions
-from gateway.actions.reports import ReportActions
-from gateway.actions.services import ServiceActions
-from gateway.actions.whatif import WhatIfActions
+from gateway.actions.access import Access
+from gateway.actions.deployments import Deployments
+from gateway.actions.gateway import Gateway
+from gateway.actions.reports import Reports
+from gateway.actions.services import Services
+from gateway.actions.tokens import Tokens
+from gateway.actions.versions import Versions
+from gateway.actions.whatif import WhatIfs
 
 
-class Actions(ServiceActions, DeploymentActions, ReportActions, WhatIfActions, GatewayActions):
+class Actions:
     """Everything operators may do."""
+
+    def __init__(self, access: Access) -> None:
+        self.services = Services(access)
+        self.versions = Versions(access, self.services)
+        self.deployments = Deployments(access)
+        self.reports = Reports(access)
+        self.whatif = WhatIfs(access)
+        self.gateway = Gateway(access)
+        self.tokens = Tokens(access)

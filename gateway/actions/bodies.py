@@ -1,16 +1,16 @@
 """What operators send, checked: one struct per request body, and how a body becomes one."""
 
-import re
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from gateway.actions.problems import Problem, invalid, malformed
+from gateway.actions.problems import invalid, malformed
 from gateway.core.rollout.plan import Percent as StepPercent
 from gateway.core.rollout.plan import RolloutSettings, StepSettings
 from gateway.core.routing.service import Name, RouteSettings, ServiceSettings
 from gateway.core.settings.base import Settings
+from gateway.core.settings.faults import camel, fault_of
 from gateway.core.settings.limits import Millis, PositiveMillis
 from gateway.core.settings.smoke import SmokeSettings
 from gateway.store.records import Role, Strategy, VersionStatus
@@ -108,7 +108,7 @@ class StartDeployment(RolloutFields, frozen=True, kw_only=True):
         """Return the settings, wherever they stood. Raises Problem 422 for one that is given twice."""
         beside, inside = self.given(), self.config.given() if self.config is not None else {}
         for name in beside.keys() & inside.keys():
-            raise invalid(f"/{json_name(name)}", "is given here and in config")
+            raise invalid(f"/{camel(name)}", "is given here and in config")
         return RolloutSettings(**beside, **inside)
 
 
@@ -161,11 +161,6 @@ class WhatIf(Settings):
     """Only this earlier rollout; None: all whose windows are still stored."""
 
 
-_MESSAGE: Final = re.compile(r"^(?P<what>.*?)(?: - at `(?P<where>[^`]*)`)?$", re.DOTALL)
-_STEP: Final = re.compile(r"\.(\w+)|\[(\d+)\]")
-"""A step of msgspec's path; a key of a dictionary, which it writes as `[...]`, is left out."""
-
-
 def parse(kind: type[T], body: bytes) -> T:
     """Return `body` (JSON; empty is `{}`) as a `kind`. Raises Problem 400, or 422 with a pointer."""
     return checked(kind, parse_json(body))
@@ -179,25 +174,10 @@ def parse_json(body: bytes) -> Any:
         raise malformed(f"the body is not JSON: {exc}") from exc
 
 
-def json_name(name: str) -> str:
-    """Return a field's name as JSON has it: camelCase."""
-    first, *rest = name.split("_")
-    return first + "".join(word.capitalize() for word in rest)
-
-
 def checked(kind: type[T], value: object, *, under: str = "") -> T:
     """Return plain `value` as a `kind`. under: JSON pointer of `value` in its body. Raises Problem 422."""
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as exc:
-        raise _invalid(exc, under) from exc
-
-
-def _invalid(exc: msgspec.ValidationError, under: str) -> Problem:
-    match = _MESSAGE.match(str(exc))
-    what, where = (match["what"], match["where"] or "$") if match else (str(exc), "$")
-    named = re.search(r"(?:missing required|unknown) field `([^`]+)`", what)
-    steps = [name or index for name, index in _STEP.findall(where)]
-    if named:
-        steps.append(named[1])
-    return invalid(under + "".join(f"/{step}" for step in steps), what)
+        fault = fault_of(exc)
+        raise invalid(under + "".join(f"/{step}" for step in fault.steps), fault.reason) from exc

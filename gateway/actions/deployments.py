@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.actions.access import RECENT, Actor, Desk, planned, require_match
+from gateway.actions.access import RECENT, Access, Actor, planned, require_match
 from gateway.actions.bodies import Explain, Promote, StartDeployment, Traffic
 from gateway.actions.problems import Problem, conflict, not_found
 from gateway.control.catalog.entries import ServiceEntry, VersionEntry
@@ -31,22 +31,24 @@ MAKE_WAY_S: Final = 10.0
 """How long a start waits for the rollout it replaces to move its traffic back."""
 REVERT_S: Final = 0.5
 """How long the answer to a roll back waits to say that it is done."""
-LOOK_S: Final = 0.02
 
 
-class DeploymentActions(Desk):
+class Deployments:
     """Everything about deployments."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
 
     # -- looking
 
-    async def get_deployment(self, deployment_id: str) -> DeploymentRecord:
+    async def get(self, deployment_id: str) -> DeploymentRecord:
         """Return a deployment."""
-        record = await self._store.deployment(deployment_id)
+        record = await self._access.store.deployment(deployment_id)
         if record is None:
             raise not_found("deployment", deployment_id)
         return record
 
-    async def list_deployments(
+    async def list_all(
         self,
         service_name: str | None = None,
         *,
@@ -55,31 +57,33 @@ class DeploymentActions(Desk):
         limit: int = 50,
     ) -> Page[DeploymentRecord]:
         """Return deployments, newest first."""
-        return await self._store.deployments(service=service_name, status=status, cursor=cursor, limit=limit)
+        return await self._access.store.deployments(
+            service=service_name, status=status, cursor=cursor, limit=limit
+        )
 
     async def decisions(
         self, deployment_id: str, *, cursor: str | None = None, limit: int = 100
     ) -> Page[DecisionRecord]:
         """Return a deployment's verdicts and moves, newest first."""
-        await self.get_deployment(deployment_id)
-        return await self._store.decisions(deployment_id, cursor=cursor, limit=limit)
+        await self.get(deployment_id)
+        return await self._access.store.decisions(deployment_id, cursor=cursor, limit=limit)
 
-    async def deployment_events(
+    async def events(
         self, deployment_id: str, *, after: int | None = None, limit: int = 100
     ) -> list[EventRecord]:
         """Return what happened to a deployment, oldest first. after: an event's id; None: from its start."""
-        await self.get_deployment(deployment_id)
-        return await self._store.events(after=after or 0, limit=limit, deployment_id=deployment_id)
+        await self.get(deployment_id)
+        return await self._access.store.events(after=after or 0, limit=limit, deployment_id=deployment_id)
 
     # -- starting
 
-    async def start_deployment(
+    async def start(
         self, actor: Actor, body: StartDeployment, *, idempotency_key: str | None = None
     ) -> DeploymentRecord:
         """Open a deployment. The same key and the same body again return the deployment they opened."""
-        async with self._refusals(actor, "deployment.start", "", {"service": body.service_name}):
+        async with self._access.refusals(actor, "deployment.start", "", {"service": body.service_name}):
             settings = body.rollout()
-            self._refuse_stand_in(settings, "" if body.given() else "/config")
+            self._access.refuse_stand_in(settings, "" if body.given() else "/config")
             earlier = await self._opened_by(idempotency_key, body, settings)
         if earlier is not None:
             return earlier
@@ -104,27 +108,27 @@ class DeploymentActions(Desk):
         if reason:
             details["reason"] = reason
         deployment_id = str(uuid.uuid4())
-        async with self._change(actor, action, deployment_id, details) as tx:
+        async with self._access.change(actor, action, deployment_id, details) as tx:
             earlier = await self._opened_by(key, body, settings)
             if earlier is not None:
                 details["replayed"] = earlier.id  # the same request came twice at the same time
                 return earlier
-            service = self._service(body.service_name)
-            await self._refuse_while_frozen()
+            service = self._access.service(body.service_name)
+            self._refuse_while_frozen()
             self._refuse_second(service)
             new = self._named(service, body.to_version)
             old = self._origin(service, body, new)
             under = "" if is_flat else "/config"
             resolved = planned(service.record.settings, body.strategy, settings, under=under)
-            await self._supersede(tx, service.record.name)
+            await self._access.supersede(tx, service.record.name)
             record = self._new_record(deployment_id, service, old, new, body.strategy, settings, actor, key)
-            return self._rollouts.begin(tx, record, resolved, actor.name)
+            return self._access.rollouts.begin(tx, record, resolved, actor.name)
 
     async def _opened_by(
         self, key: str | None, body: StartDeployment, settings: RolloutSettings
     ) -> DeploymentRecord | None:
         """Return the deployment this Idempotency-Key has opened. Raises Problem 422 if `body` differs."""
-        earlier = await self._store.deployment_by_key(key) if key is not None else None
+        earlier = await self._access.store.deployment_by_key(key) if key is not None else None
         return _replayed(earlier, body, settings) if earlier is not None else None
 
     def _new_record(
@@ -138,7 +142,7 @@ class DeploymentActions(Desk):
         actor: Actor,
         key: str | None,
     ) -> DeploymentRecord:
-        now = self._now()
+        now = self._access.now()
         return DeploymentRecord(
             id=deployment_id,
             service_name=service.record.name,
@@ -177,14 +181,14 @@ class DeploymentActions(Desk):
             raise conflict(f"version {old.record.version!r} has no weight, so there is nothing to move")
         return old
 
-    async def _refuse_while_frozen(self) -> None:
-        freeze = await self.get_freeze()
+    def _refuse_while_frozen(self) -> None:
+        freeze = self._access.rollouts.freeze_state
         if freeze.frozen:
             why = f" ({freeze.reason})" if freeze.reason else ""
             raise conflict(f"changes are frozen by {freeze.actor}{why}: no deployment may start")
 
     def _refuse_second(self, service: ServiceEntry) -> None:
-        deployment = self._rollouts.open_for(service.record.name)
+        deployment = self._access.rollouts.open_for(service.record.name)
         if deployment is not None:
             raise conflict(
                 f"deployment {deployment.id} of this service is open already: "
@@ -193,30 +197,27 @@ class DeploymentActions(Desk):
 
     async def _find_current(self, service_name: str) -> None:
         """Probe what has weight if the service has no current version: it may have come a moment ago."""
-        service = self._catalog.services.get(service_name)
+        service = self._access.catalog.services.get(service_name)
         if service is None or service.record.current_version_id is not None:
             return
         carriers = [each.record.id for each in service.versions.values() if each.record.weight]
-        await asyncio.gather(*map(self._checks.probe, carriers))
+        await asyncio.gather(*map(self._access.checks.probe, carriers))
 
     async def _make_way(self, actor: Actor, body: StartDeployment) -> None:
         """Roll an open deployment back, if the service wants newer ones to replace it, and see it closed.
 
         The roll back has to be known to every worker before the next rollout may own the weights.
         """
-        service = self._catalog.services.get(body.service_name)
-        deployment = self._rollouts.open_for(body.service_name)
+        service = self._access.catalog.services.get(body.service_name)
+        deployment = self._access.rollouts.open_for(body.service_name)
         if service is None or deployment is None or service.record.settings.on_new_version != "restart":
             return
         why = f"replaced by a deployment of {body.to_version}"
-        async with self._change(actor, "deployment.rollback", deployment.id, {"reason": why}) as tx:
+        async with self._access.change(actor, "deployment.rollback", deployment.id, {"reason": why}) as tx:
             self._named(service, body.to_version)
-            await self._refuse_while_frozen()
-            self._rollouts.order(tx, deployment.id, Rollback(actor.name, why))
-        for _ in range(round(MAKE_WAY_S / LOOK_S)):
-            if self._rollouts.open_for(body.service_name) is None:
-                return
-            await asyncio.sleep(LOOK_S)
+            self._refuse_while_frozen()
+            self._access.rollouts.order(tx, deployment.id, Rollback(actor.name, why))
+        await self._access.rollouts.closed(body.service_name, MAKE_WAY_S)
 
     # -- steering
 
@@ -271,11 +272,8 @@ class DeploymentActions(Desk):
 
         They do within milliseconds; a slow one is not waited for, and the answer then says `rolling`.
         """
-        for _ in range(round(REVERT_S / LOOK_S)):
-            if self._rollouts.open_for(record.service_name) is None:
-                break
-            await asyncio.sleep(LOOK_S)
-        return await self.get_deployment(record.id)
+        await self._access.rollouts.closed(record.service_name, REVERT_S)
+        return await self.get(record.id)
 
     async def _explained(
         self,
@@ -299,25 +297,25 @@ class DeploymentActions(Desk):
         if_match: str | None = None,
     ) -> DeploymentRecord:
         """Have an order carried out. Raises Problem 404 or 412, IllegalTransition (409)."""
-        async with self._change(actor, action, deployment_id, details) as tx:
-            record = await self.get_deployment(deployment_id)
+        async with self._access.change(actor, action, deployment_id, details) as tx:
+            record = await self.get(deployment_id)
             details["service"] = record.service_name
             require_match(if_match, record)
-            if self._rollouts.state_of(deployment_id) is None:
+            if self._access.rollouts.state_of(deployment_id) is None:
                 raise conflict(refusal_once_ended(record.status, order))
-            return self._rollouts.order(tx, deployment_id, order)
+            return self._access.rollouts.order(tx, deployment_id, order)
 
     # -- undo
 
     async def undo(self, actor: Actor, service_name: str, body: Explain) -> DeploymentRecord:
         """Take back the last release: roll it back if it is open, else start one to the version before."""
-        deployment = self._rollouts.open_for(service_name)
+        deployment = self._access.rollouts.open_for(service_name)
         if deployment is not None:
             order = Undo(actor.name, body.reason)
             undone = await self._explained(actor, "service.undo", deployment.id, order, body)
             return await self._reverted(undone)
-        async with self._refusals(actor, "service.undo", service_name):
-            before = await self._version_before(self._service(service_name))
+        async with self._access.refusals(actor, "service.undo", service_name):
+            before = await self._version_before(self._access.service(service_name))
         back = StartDeployment(service_name=service_name, to_version=before, strategy="immediate")
         return await self._start(actor, "service.undo", back, back.rollout(), None, reason=body.reason)
 
@@ -327,8 +325,9 @@ class DeploymentActions(Desk):
         Raises Problem 409 if none did, or if another release is rolled back since: whoever asks twice, or
         together with somebody else, does not mean the release before.
         """
+        store, name = self._access.store, service.record.name
         current = service.record.current_version_id
-        done = await self._store.deployments(service=service.record.name, status="completed", limit=RECENT)
+        done = await store.deployments(service=name, status="completed", limit=RECENT)
         before = next(
             (
                 str(record.from_version_id)
@@ -339,7 +338,7 @@ class DeploymentActions(Desk):
         )
         if before is None:
             raise conflict("there is no earlier version to go back to")
-        newest = (await self._store.deployments(service=service.record.name, limit=1)).items[0]
+        newest = (await store.deployments(service=name, limit=1)).items[0]
         if newest.status == "rolled_back" and newest.to_version_id != before:
             raise conflict(
                 f"the last release, {newest.to_version}, is rolled back already; "

@@ -5,15 +5,14 @@ import os
 import msgspec
 from msgspec.structs import replace
 
-from gateway.actions.access import Actor, Desk, FreezeState
-from gateway.actions.bodies import CreateToken, Freeze
-from gateway.actions.problems import conflict, not_found
-from gateway.actions.tokens import new_token, record_of
+from gateway.actions.access import Access, Actor
+from gateway.actions.bodies import Freeze
+from gateway.control.rollouts.rows import FreezeState
 from gateway.store.api import Page
-from gateway.store.records import AuditRecord, EventRecord, TokenRecord
+from gateway.store.records import AuditRecord, EventRecord
 
 
-class WorkerSeen(msgspec.Struct, frozen=True):
+class WorkerSeen(msgspec.Struct, frozen=True, rename="camel"):
     """One worker. applied: number of the snapshot it serves by."""
 
     slot: int
@@ -31,25 +30,29 @@ class GatewayInfo(msgspec.Struct, frozen=True, kw_only=True):
     frozen: bool
 
 
-class GatewayActions(Desk):
+class Gateway:
     """Everything about the gateway itself."""
 
-    async def gateway_info(self) -> GatewayInfo:
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    async def info(self) -> GatewayInfo:
         """Return the process in charge and its workers."""
+        workers = self._access.hub.workers()
         return GatewayInfo(
             pid=os.getpid(),
-            epoch=self._store.epoch,
-            release=self._release,
-            workers=[WorkerSeen(worker.slot, worker.pid, worker.applied) for worker in self._hub.workers()],
-            frozen=(await self.get_freeze()).frozen,
+            epoch=self._access.store.epoch,
+            release=self._access.release,
+            workers=[WorkerSeen(worker.slot, worker.pid, worker.applied) for worker in workers],
+            frozen=self._access.rollouts.freeze_state.frozen,
         )
 
     async def upgrade(self, actor: Actor) -> GatewayInfo:
         """Hand over to a control started from the code now on disk. Returns what is known of it."""
-        info = await self.gateway_info()
-        async with self._change(actor, "gateway.upgrade", "", {"from": info.pid}):
+        info = await self.info()
+        async with self._access.change(actor, "gateway.upgrade", "", {"from": info.pid}):
             pass
-        return replace(info, pid=await self._upgrade(), epoch=info.epoch + 1)
+        return replace(info, pid=await self._access.upgrade(), epoch=info.epoch + 1)
 
     # -- what happened
 
@@ -58,10 +61,10 @@ class GatewayActions(Desk):
     ) -> list[EventRecord]:
         """Return events, oldest first. after: an event's id; None: the newest `limit` of all."""
         if after is None:
-            after = max(0, await self._store.last_event_id() - limit)
-        return await self._store.events(after=after, limit=limit, service=service)
+            after = max(0, await self._access.store.last_event_id() - limit)
+        return await self._access.store.events(after=after, limit=limit, service=service)
 
-    async def list_audit(
+    async def audit(
         self,
         *,
         cursor: str | None = None,
@@ -70,51 +73,20 @@ class GatewayActions(Desk):
         action: str | None = None,
     ) -> Page[AuditRecord]:
         """Return the audit trail, newest first."""
-        return await self._store.audit(cursor=cursor, limit=limit, actor=actor, action=action)
+        return await self._access.store.audit(cursor=cursor, limit=limit, actor=actor, action=action)
 
     # -- freeze
 
+    async def get_freeze(self) -> FreezeState:
+        """Return whether changes are frozen."""
+        return self._access.rollouts.freeze_state
+
     async def put_freeze(self, actor: Actor, body: Freeze) -> FreezeState:
         """Refuse starts and hold advances, or allow them again. Rollbacks always work."""
-        state = FreezeState(frozen=body.frozen, reason=body.reason, actor=actor.name, at=self._now())
+        state = FreezeState(frozen=body.frozen, reason=body.reason, actor=actor.name, at=self._access.now())
         details = {"frozen": body.frozen, "reason": body.reason}
-        async with self._change(actor, "freeze.put", "", details) as tx:
-            self._rollouts.freeze(tx, frozen=body.frozen)
-            tx.set_meta("freeze", msgspec.json.encode(state))
+        async with self._access.change(actor, "freeze.put", "", details) as tx:
+            self._access.rollouts.freeze(tx, state)
             kind = "gateway.frozen" if body.frozen else "gateway.thawed"
-            self._tell(tx, kind, actor, reason=body.reason)
+            self._access.add_event(tx, kind, actor, reason=body.reason)
         return state
-
-    # -- tokens
-
-    async def list_tokens(self) -> Page[TokenRecord]:
-        """Return every token, revoked ones too; never the secret."""
-        return Page(await self._store.tokens())
-
-    async def create_token(self, actor: Actor, body: CreateToken) -> tuple[TokenRecord, str]:
-        """Make a token. Returns its record and, this once, the token."""
-        token = new_token()
-        record = record_of(token, name=body.name, role=body.role, created_by=actor.name, now=self._now())
-        details = {"name": body.name, "role": body.role}
-        async with self._change(actor, "token.create", record.id, details) as tx:
-            live = [each for each in await self._store.tokens() if each.revoked_at is None]
-            if any(each.name == body.name for each in live):
-                raise conflict(
-                    f"a token named {body.name!r} exists: the audit trail tells people apart by it"
-                )
-            tx.put_token(record)
-        return record, token
-
-    async def revoke_token(self, actor: Actor, token_id: str) -> None:
-        """Revoke a token, at once; revoking it again changes nothing."""
-        async with self._change(actor, "token.revoke", token_id) as tx:
-            tokens = {record.id: record for record in await self._store.tokens()}
-            record = tokens.get(token_id)
-            if record is None:
-                raise not_found("token", token_id)
-            if record.revoked_at is not None:
-                return
-            admins = [each for each in tokens.values() if each.role == "admin" and each.revoked_at is None]
-            if admins == [record]:
-                raise conflict("it is the last admin token; make another one first")
-            tx.put_token(replace(record, revoked_at=self._now()))

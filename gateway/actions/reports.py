@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.actions.access import Desk
+from gateway.actions.access import Access
 from gateway.control.catalog.entries import EndpointEntry, VersionEntry
 from gateway.core.judge.window import bucket_upper_us
 from gateway.store.records import CircuitState, HealthCheckRecord, HealthStatus
@@ -98,18 +98,21 @@ class ServiceStats(Report, frozen=True, kw_only=True):
     versions: list[VersionStats]
 
 
-class ReportActions(Desk):
+class Reports:
     """Everything that is only looked at."""
 
-    async def service_health(self, name: str) -> ServiceHealth:
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    async def health(self, name: str) -> ServiceHealth:
         """Return a service's versions with endpoints, breakers and newest probes."""
-        versions = self._service(name).versions.values()
+        versions = self._access.service(name).versions.values()
         return ServiceHealth(
             service_name=name, versions=[await self._version_health(version) for version in list(versions)]
         )
 
     async def _version_health(self, entry: VersionEntry) -> VersionHealth:
-        checks = await self._store.health(entry.record.id, limit=CHECKS)
+        checks = await self._access.store.health(entry.record.id, limit=CHECKS)
         record = entry.record
         return VersionHealth(
             version_id=record.id,
@@ -122,7 +125,7 @@ class ReportActions(Desk):
         )
 
     def _endpoint(self, endpoint: EndpointEntry) -> EndpointReport:
-        breaker = self._breaker(endpoint.key)
+        breaker = self._access.breaker(endpoint.key)
         return EndpointReport(
             key=endpoint.key,
             url=endpoint.url,
@@ -138,13 +141,15 @@ class ReportActions(Desk):
 
     async def stats(self, name: str) -> ServiceStats:
         """Return what was counted of a service's versions."""
-        versions = self._service(name).versions.values()
+        versions = self._access.service(name).versions.values()
         return ServiceStats(
-            service_name=name, at=self._now(), versions=[self._version_stats(version) for version in versions]
+            service_name=name,
+            at=self._access.now(),
+            versions=[self._version_stats(version) for version in versions],
         )
 
     def _version_stats(self, entry: VersionEntry) -> VersionStats:
-        counted = self._tally.version(entry.record.id)
+        counted = self._access.tally.version(entry.record.id)
         by_status: dict[str, int] = {}
         for (_, status), count in counted.requests.items():
             by_status[str(status)] = by_status.get(str(status), 0) + count

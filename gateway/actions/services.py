@@ -1,102 +1,124 @@
 """What operators may do with services: declare, show, change, hold, delete."""
 
+import uuid
 from functools import partial
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
-from gateway.actions.access import Actor, require_match
+from gateway.actions.access import Access, Actor, require_match
 from gateway.actions.bodies import CreateService, Explain, checked
 from gateway.actions.problems import conflict, invalid
-from gateway.actions.versions import VersionActions
 from gateway.control.catalog.declared import route_conflict
 from gateway.control.catalog.entries import ServiceEntry, context_of
 from gateway.core.routing.service import ServiceSettings
 from gateway.core.settings.secrets import hidden
 from gateway.errors import ConfigError
-from gateway.store.api import Page
+from gateway.store.api import Page, Transaction
 from gateway.store.records import ServiceRecord
 
 
-class ServiceActions(VersionActions):
+class Services:
     """Everything about services."""
 
-    async def list_services(self) -> Page[ServiceRecord]:
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    async def list_all(self) -> Page[ServiceRecord]:
         """Return every service."""
-        return Page([self._catalog.services[name].record for name in sorted(self._catalog.services)])
+        return Page(
+            [self._access.catalog.services[name].record for name in sorted(self._access.catalog.services)]
+        )
 
-    async def get_service(self, name: str) -> ServiceRecord:
+    async def get(self, name: str) -> ServiceRecord:
         """Return a service."""
-        return self._service(name).record
+        return self._access.service(name).record
 
-    async def create_service(self, actor: Actor, body: CreateService) -> ServiceRecord:
+    async def create(self, actor: Actor, body: CreateService) -> ServiceRecord:
         """Make a service; its versions come next."""
         settings = ServiceSettings(
             **{name: getattr(body, name) for name in ServiceSettings.__struct_fields__}
         )
-        async with self._change(actor, "service.create", body.name) as tx:
-            if body.name in self._catalog.services:
+        async with self._access.change(actor, "service.create", body.name) as tx:
+            if body.name in self._access.catalog.services:
                 raise conflict(f"service {body.name!r} exists already")
             self._check_settings(settings)
-            record = self._new_service(tx, actor, body.name, settings)
-        self._catalog.publish([record.name])
+            record = self.add(tx, actor, body.name, settings)
+        self._access.catalog.publish([record.name])
         return record
 
-    async def patch_service(
+    def add(self, tx: Transaction, actor: Actor, name: str, settings: ServiceSettings) -> ServiceRecord:
+        """Put a new service into `tx`. Raises Problem 409 if one of its routes is taken."""
+        others = {each: entry.record.settings for each, entry in self._access.catalog.services.items()}
+        if problem := route_conflict({**others, name: settings}):
+            raise conflict(problem)
+        aside = self._access.catalog.set_aside_id(name)
+        if aside is not None:
+            tx.delete_service(aside)  # the file dropped it, and its name is wanted again
+        now = self._access.now()
+        record = ServiceRecord(
+            id=str(uuid.uuid4()), name=name, settings=settings, created_at=now, updated_at=now
+        )
+        tx.put_service(record)
+        self._access.add_event(tx, "service.created", actor, name)
+        tx.on_commit(partial(self._access.catalog.put_service, record))
+        return record
+
+    async def patch(
         self, actor: Actor, name: str, patch: dict[str, Any], *, if_match: str | None = None
     ) -> ServiceRecord:
         """Change settings by a JSON merge patch (RFC 7396): null takes a setting back to its default."""
-        async with self._change(actor, "service.patch", name, {"patch": hidden(patch)}) as tx:
+        async with self._access.change(actor, "service.patch", name, {"patch": hidden(patch)}) as tx:
             entry = self._editable(name)
             require_match(if_match, entry.record)
             settings = checked(ServiceSettings, merged(msgspec.to_builtins(entry.record.settings), patch))
             self._check_settings(settings)
-            others = {each: other.record.settings for each, other in self._catalog.services.items()}
+            others = {each: other.record.settings for each, other in self._access.catalog.services.items()}
             if problem := route_conflict({**others, name: settings}):
                 raise conflict(problem)
-            record = replace(entry.record, settings=settings, updated_at=self._now())
+            record = replace(entry.record, settings=settings, updated_at=self._access.now())
             tx.put_service(record)
-            self._tell(tx, "service.changed", actor, name, fields=sorted(patch))
-            tx.on_commit(partial(self._catalog.put_service, record))
-        self._catalog.publish([name])
+            self._access.add_event(tx, "service.changed", actor, name, fields=sorted(patch))
+            tx.on_commit(partial(self._access.catalog.put_service, record))
+        self._access.catalog.publish([name])
         return record
 
-    async def delete_service(self, actor: Actor, name: str, *, if_match: str | None = None) -> None:
+    async def delete(self, actor: Actor, name: str, *, if_match: str | None = None) -> None:
         """Delete a service with its versions; the history of its deployments stays."""
-        async with self._change(actor, "service.delete", name) as tx:
+        async with self._access.change(actor, "service.delete", name) as tx:
             entry = self._editable(name)
             require_match(if_match, entry.record)
-            self._refuse_while_open(name)
-            await self._supersede(tx, name)
+            self._access.refuse_while_open(name)
+            await self._access.supersede(tx, name)
             tx.delete_service(entry.record.id)
-            self._tell(tx, "service.deleted", actor, name)
-            tx.on_commit(partial(self._catalog.drop_service, name))
-        self._tally.forget(list(entry.versions))
-        self._catalog.publish([name])
+            self._access.add_event(tx, "service.deleted", actor, name)
+            tx.on_commit(partial(self._access.catalog.drop_service, name))
+        self._access.tally.forget(list(entry.versions))
+        self._access.catalog.publish([name])
 
-    async def pause_service(self, actor: Actor, name: str, body: Explain) -> ServiceRecord:
+    async def pause(self, actor: Actor, name: str, body: Explain) -> ServiceRecord:
         """Hold new requests for a while (maintenance)."""
         return await self._set_paused(actor, name, body, paused=True)
 
-    async def resume_service(self, actor: Actor, name: str, body: Explain) -> ServiceRecord:
+    async def resume(self, actor: Actor, name: str, body: Explain) -> ServiceRecord:
         """Let held requests go on, in order."""
         return await self._set_paused(actor, name, body, paused=False)
 
     async def _set_paused(self, actor: Actor, name: str, body: Explain, *, paused: bool) -> ServiceRecord:
         verb = "pause" if paused else "resume"
         details = {"reason": body.reason} if body.reason else {}
-        async with self._change(actor, f"service.{verb}", name, details) as tx:
-            record = replace(self._service(name).record, paused=paused, updated_at=self._now())
+        async with self._access.change(actor, f"service.{verb}", name, details) as tx:
+            record = replace(self._access.service(name).record, paused=paused, updated_at=self._access.now())
             tx.put_service(record)
-            self._tell(tx, f"service.{verb}d", actor, name, reason=body.reason)
-            tx.on_commit(partial(self._catalog.put_service, record))
-        self._catalog.publish([name])
+            self._access.add_event(tx, f"service.{verb}d", actor, name, reason=body.reason)
+            tx.on_commit(partial(self._access.catalog.put_service, record))
+        self._access.catalog.publish([name])
         return record
 
     def _editable(self, name: str) -> ServiceEntry:
         """Return a service that may be changed here. Raises Problem 404, or 409 if the file declares it."""
-        entry = self._service(name)
+        entry = self._access.service(name)
         if entry.record.source == "file":
             raise conflict(f"service {name!r} is declared in the configuration file; change it there")
         return entry
@@ -105,11 +127,11 @@ class ServiceActions(VersionActions):
         """Refuse urls that lead nowhere good, and TLS files that cannot be used. Raises Problem 422."""
         if not settings.routes:
             raise invalid("/routes", "at least one route is needed")
-        self._refuse_stand_in(settings)
+        self._access.refuse_stand_in(settings)
         if settings.fallback is not None and settings.fallback.url is not None:
-            self._check_url("/fallback/url", settings.fallback.url, is_target=False)
+            self._access.check_url("/fallback/url", settings.fallback.url, is_target=False)
         for index, hook in enumerate(settings.webhooks):
-            self._check_url(f"/webhooks/{index}/url", hook.url, is_target=False, is_hook=True)
+            self._access.check_url(f"/webhooks/{index}/url", hook.url, is_target=False, is_hook=True)
         try:
             context_of(settings.tls)
         except ConfigError as exc:

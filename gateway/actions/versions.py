@@ -11,10 +11,11 @@ import msgspec
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from gateway.actions.access import Actor, Desk, require_match, require_role
+from gateway.actions.access import Access, Actor, require_match, require_role
 from gateway.actions.bodies import CreateVersion, DrainVersion, PatchVersion, TestVersion
 from gateway.actions.problems import conflict, invalid, not_found
-from gateway.control.catalog.declared import route_conflict
+from gateway.actions.reports import Report
+from gateway.actions.services import Services
 from gateway.control.catalog.entries import ServiceEntry, VersionEntry
 from gateway.control.upstreams.drains import DrainState
 from gateway.control.upstreams.probes import ProbeResult
@@ -30,7 +31,7 @@ RESOLVE_S: Final = 2.0
 """How long registering a version waits for its host's name; probes begin whenever it is known."""
 
 
-class TestReport(msgspec.Struct, frozen=True, kw_only=True):
+class TestReport(Report, frozen=True, kw_only=True):
     """A probe and the smoke tests of a version. response_time: of the probe, milliseconds."""
 
     __test__ = False  # a report, whatever pytest makes of its name
@@ -40,32 +41,37 @@ class TestReport(msgspec.Struct, frozen=True, kw_only=True):
     tests: list[SmokeTest]
 
 
-class VersionActions(Desk):
+class Versions:
     """Everything about versions."""
 
-    async def list_versions(self, service_name: str | None = None) -> Page[VersionRecord]:
+    def __init__(self, access: Access, services: Services) -> None:
+        """services: which make a version's service if it is unknown."""
+        self._access = access
+        self._services = services
+
+    async def list_all(self, service_name: str | None = None) -> Page[VersionRecord]:
         """Return all versions, or those of one service: none of a service there is not."""
-        services = self._catalog.services
+        services = self._access.catalog.services
         entries = [entry for name, entry in services.items() if service_name in (None, name)]
         return Page([self._shown(version) for entry in entries for version in entry.versions.values()])
 
-    async def get_version(self, version_id: str) -> VersionRecord:
+    async def get(self, version_id: str) -> VersionRecord:
         """Return a version."""
-        return self._shown(self._version(version_id))
+        return self._shown(self._access.version(version_id))
 
     def _shown(self, entry: VersionEntry) -> VersionRecord:
         """Return a version's row with what only memory knows: its breakers, and failures in a row."""
-        record = self._catalog.version_record(entry.record.id)
-        failures = max((self._breaker(key).failures for key in entry.endpoints), default=0)
+        record = self._access.catalog.version_record(entry.record.id)
+        failures = max((self._access.breaker(key).failures for key in entry.endpoints), default=0)
         return replace(record, failure_count=failures)
 
     # -- registering
 
-    async def create_version(self, actor: Actor, body: CreateVersion) -> VersionRecord:
+    async def create(self, actor: Actor, body: CreateVersion) -> VersionRecord:
         """Register a version, and its service if it is unknown and routes come along."""
         details: dict[str, Any] = {"service": body.service_name, "version": body.version}
         record_id = str(uuid.uuid4())
-        async with self._change(actor, "version.create", record_id, details) as tx:
+        async with self._access.change(actor, "version.create", record_id, details) as tx:
             self._check_urls(body)
             service = self._service_for(tx, actor, body)
             record = self._new_version(record_id, service, body, actor)
@@ -73,22 +79,22 @@ class VersionActions(Desk):
             if record.weight:
                 self._next_generation(tx, service)
             tx.put_version(record)
-            self._tell(
+            self._access.add_event(
                 tx, "version.created", actor, record.service_name, record.version, weight=record.weight
             )
-            tx.on_commit(partial(self._catalog.put_version, record))
+            tx.on_commit(partial(self._access.catalog.put_version, record))
         await self._look_up(record)
-        self._catalog.publish([record.service_name])
-        return self._shown(self._version(record.id))
+        self._access.catalog.publish([record.service_name])
+        return self._shown(self._access.version(record.id))
 
     def _service_for(self, tx: Transaction, actor: Actor, body: CreateVersion) -> ServiceRecord:
         """Return the service a new version belongs to, made from the body's routes if need be."""
-        known = self._catalog.services.get(body.service_name)
+        known = self._access.catalog.services.get(body.service_name)
         if known is None:
             if not body.routes:
                 raise not_found("service", body.service_name)
             settings = ServiceSettings(routes=body.routes)
-            return self._new_service(tx, actor, body.service_name, settings)
+            return self._services.add(tx, actor, body.service_name, settings)
         if body.routes and body.routes != known.record.settings.routes:
             raise conflict(
                 f"service {body.service_name!r} exists and has other routes; PATCH services changes them"
@@ -97,37 +103,18 @@ class VersionActions(Desk):
             raise conflict(f"service {body.service_name!r} already has a version {body.version!r}")
         return known.record
 
-    def _new_service(
-        self, tx: Transaction, actor: Actor, name: str, settings: ServiceSettings
-    ) -> ServiceRecord:
-        """Put a new service into `tx`. Raises Problem 409 if one of its routes is taken."""
-        others = {each: entry.record.settings for each, entry in self._catalog.services.items()}
-        if problem := route_conflict({**others, name: settings}):
-            raise conflict(problem)
-        aside = self._catalog.set_aside_id(name)
-        if aside is not None:
-            tx.delete_service(aside)  # the file dropped it, and its name is wanted again
-        now = self._now()
-        record = ServiceRecord(
-            id=str(uuid.uuid4()), name=name, settings=settings, created_at=now, updated_at=now
-        )
-        tx.put_service(record)
-        self._tell(tx, "service.created", actor, name)
-        tx.on_commit(partial(self._catalog.put_service, record))
-        return record
-
     def _new_version(
         self, record_id: str, service: ServiceRecord, body: CreateVersion, actor: Actor
     ) -> VersionRecord:
-        entry = self._catalog.services.get(service.name)
+        entry = self._access.catalog.services.get(service.name)
         is_first = entry is None or not entry.versions
         weight = body.weight if body.weight is not None else 100 if is_first else 0
         if weight and not is_first:
             require_role(actor, "deployer", "giving a version weight")
-            self._refuse_while_open(service.name)
+            self._access.refuse_while_open(service.name)
         if body.status == "deprecated":
             raise invalid("/status", "a new version cannot be deprecated")
-        now = self._now()
+        now = self._access.now()
         return VersionRecord(
             id=record_id,
             service_id=service.id,
@@ -144,16 +131,16 @@ class VersionActions(Desk):
         )
 
     def _check_urls(self, body: CreateVersion) -> None:
-        self._check_url("/url", body.url)
+        self._access.check_url("/url", body.url)
         self._check_replicas(body.url, body.replicas)
         if body.shutdown_url is not None:
-            self._check_url("/shutdownUrl", body.shutdown_url, is_target=False)
-        self._refuse_stand_in(body)
+            self._access.check_url("/shutdownUrl", body.shutdown_url, is_target=False)
+        self._access.refuse_stand_in(body)
 
     def _check_replicas(self, url: str, replicas: Iterable[str]) -> None:
         seen = {url}
         for index, replica in enumerate(replicas):
-            self._check_url(f"/replicas/{index}", replica)
+            self._access.check_url(f"/replicas/{index}", replica)
             if replica in seen:
                 raise invalid(f"/replicas/{index}", f"{replica!r} is named twice")
             seen.add(replica)
@@ -164,13 +151,13 @@ class VersionActions(Desk):
         try:
             async with asyncio.timeout(RESOLVE_S):
                 for url in named:
-                    await self._resolve(record.id, url)
+                    await self._access.resolve(record.id, url)
         except TimeoutError:
             pass
 
     # -- changing
 
-    async def patch_version(
+    async def patch(
         self, actor: Actor, version_id: str, body: PatchVersion, *, if_match: str | None = None
     ) -> VersionRecord:
         """Change a version's weight, replicas, label, shutdown url or tests."""
@@ -178,27 +165,27 @@ class VersionActions(Desk):
             name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not UNSET
         }
         details = hidden(msgspec.to_builtins(changes))
-        async with self._change(actor, "version.patch", version_id, details) as tx:
-            entry = self._version(version_id)
+        async with self._access.change(actor, "version.patch", version_id, details) as tx:
+            entry = self._access.version(version_id)
             require_match(if_match, entry.record)
             self._check_patch(entry, body)
-            record = replace(entry.record, updated_at=self._now(), **changes)
+            record = replace(entry.record, updated_at=self._access.now(), **changes)
             if record.weight != entry.record.weight:
                 self._change_weights(tx, actor, entry.service, record)
             else:
                 tx.put_version(record)
-                tx.on_commit(partial(self._catalog.put_version, record))
+                tx.on_commit(partial(self._access.catalog.put_version, record))
         await self._look_up(record)
-        self._catalog.publish([record.service_name])
-        return self._shown(self._version(version_id))
+        self._access.catalog.publish([record.service_name])
+        return self._shown(self._access.version(version_id))
 
     def _check_patch(self, entry: VersionEntry, body: PatchVersion) -> None:
         record = entry.record
-        self._refuse_stand_in(body)
+        self._access.refuse_stand_in(body)
         if body.replicas is not UNSET:
             self._check_replicas(record.url, body.replicas)
         if isinstance(body.shutdown_url, str):
-            self._check_url("/shutdownUrl", body.shutdown_url, is_target=False)
+            self._access.check_url("/shutdownUrl", body.shutdown_url, is_target=False)
         weight = record.weight if body.weight is UNSET else body.weight
         if body.status == "deprecated" and weight:
             raise conflict("a version with weight cannot be deprecated")
@@ -208,7 +195,7 @@ class VersionActions(Desk):
     ) -> None:
         """Put `changed`, whose weight is new, and the service's next generation into `tx`."""
         require_role(actor, "deployer", "changing a weight")
-        self._refuse_while_open(service.record.name)
+        self._access.refuse_while_open(service.record.name)
         if changed.weight and changed.draining:
             raise conflict("the version has been drained; a deployment (or undo) brings it back")
         records = [
@@ -223,63 +210,60 @@ class VersionActions(Desk):
         self._next_generation(tx, service.record, current_version_id=current)
         tx.put_version(changed)
         weights = {record.version: record.weight for record in carriers}
-        self._tell(tx, "version.weight", actor, changed.service_name, changed.version, weights=weights)
-        tx.on_commit(partial(self._catalog.put_version, changed))
+        self._access.add_event(
+            tx, "version.weight", actor, changed.service_name, changed.version, weights=weights
+        )
+        tx.on_commit(partial(self._access.catalog.put_version, changed))
 
     def _next_generation(self, tx: Transaction, service: ServiceRecord, **changes: Any) -> None:
         """Put the service's row into `tx` as its weights change: counts of two are never mixed."""
-        after = replace(service, generation=service.generation + 1, updated_at=self._now(), **changes)
+        after = replace(service, generation=service.generation + 1, updated_at=self._access.now(), **changes)
         tx.put_service(after)
-        tx.on_commit(partial(self._catalog.put_service, after))
-
-    def _refuse_while_open(self, service: str) -> None:
-        """While a deployment is open its two versions share all the traffic. Raises Problem 409."""
-        deployment = self._rollouts.open_for(service)
-        if deployment is not None:
-            raise conflict(f"deployment {deployment.id} is open and owns the service's weights")
+        tx.on_commit(partial(self._access.catalog.put_service, after))
 
     # -- testing
 
-    async def test_version(self, actor: Actor, version_id: str, body: TestVersion) -> TestReport:
+    async def test(self, actor: Actor, version_id: str, body: TestVersion) -> TestReport:
         """Probe a version now and run smoke tests: the body's, else its own, else its service's."""
-        async with self._refusals(actor, "version.test", version_id):
-            entry = self._version(version_id)
-            self._refuse_stand_in(body)
+        async with self._access.refusals(actor, "version.test", version_id):
+            entry = self._access.version(version_id)
+            self._access.refuse_stand_in(body)
         probe, smoke = await asyncio.gather(
-            self._checks.probe(version_id), self._checks.smoke_report(version_id, body.smoke_tests)
+            self._access.checks.probe(version_id),
+            self._access.checks.smoke_report(version_id, body.smoke_tests),
         )
         report = TestReport(
             is_healthy=probe.is_healthy and smoke.is_healthy,
             response_time=probe.response_time_ms,
             tests=[*_failed_probe(entry, probe), *smoke.tests],
         )
-        async with self._change(actor, "version.test", version_id, {"isHealthy": report.is_healthy}):
-            self._version(version_id)
+        async with self._access.change(actor, "version.test", version_id, {"isHealthy": report.is_healthy}):
+            self._access.version(version_id)
         return report
 
     # -- draining and deleting
 
-    async def drain_version(self, actor: Actor, version_id: str, body: DrainVersion) -> DrainState:
+    async def drain(self, actor: Actor, version_id: str, body: DrainVersion) -> DrainState:
         """Send a version nothing new; what runs there may finish. Asking again changes nothing."""
-        timeout_ms = self._drain_ms if body.timeout is None else body.timeout
-        async with self._change(actor, "version.drain", version_id, {"timeout": timeout_ms}) as tx:
-            entry = self._version(version_id)
+        timeout_ms = self._access.drain_ms if body.timeout is None else body.timeout
+        async with self._access.change(actor, "version.drain", version_id, {"timeout": timeout_ms}) as tx:
+            entry = self._access.version(version_id)
             if not entry.record.draining:
                 self._check_drain(actor, entry)
                 self._mark_draining(tx, actor, entry, timeout_ms)
-        if not self._version(version_id).record.drained:
-            self._drains.begin(version_id, timeout_ms)
-        return self._drains.state(version_id)
+        if not self._access.version(version_id).record.drained:
+            self._access.drains.begin(version_id, timeout_ms)
+        return self._access.drains.state(version_id)
 
     async def drain_state(self, version_id: str) -> DrainState:
         """Return what still runs at a version."""
-        return self._drains.state(self._version(version_id).record.id)
+        return self._access.drains.state(self._access.version(version_id).record.id)
 
     def _check_drain(self, actor: Actor, entry: VersionEntry) -> None:
         service, record = entry.service, entry.record
         if record.weight:
             require_role(actor, "deployer", "draining a version that has weight")
-        deployment = self._rollouts.open_for(service.record.name)
+        deployment = self._access.rollouts.open_for(service.record.name)
         if deployment is not None and record.id in (deployment.from_version_id, deployment.to_version_id):
             raise conflict(f"deployment {deployment.id} is open and uses this version")
         rest = [each for each in service.versions.values() if each is not entry and each.record.weight]
@@ -288,7 +272,7 @@ class VersionActions(Desk):
 
     def _mark_draining(self, tx: Transaction, actor: Actor, entry: VersionEntry, timeout_ms: int) -> None:
         """Put the version's drain into `tx`: no weight from now on, and a deadline that outlives us."""
-        now = self._now()
+        now = self._access.now()
         deadline = now + timedelta(milliseconds=timeout_ms)
         marked = replace(
             entry.record,
@@ -306,29 +290,29 @@ class VersionActions(Desk):
         elif entry.record.weight:
             self._next_generation(tx, service)
         tx.put_version(marked)
-        self._tell(
+        self._access.add_event(
             tx, "version.draining", actor, marked.service_name, marked.version, deadline=deadline.isoformat()
         )
-        tx.on_commit(partial(self._catalog.put_version, marked))
+        tx.on_commit(partial(self._access.catalog.put_version, marked))
 
-    async def delete_version(self, actor: Actor, version_id: str, *, if_match: str | None = None) -> None:
+    async def delete(self, actor: Actor, version_id: str, *, if_match: str | None = None) -> None:
         """Delete a drained version; its deployments' history stays."""
         details: dict[str, Any] = {}
-        async with self._change(actor, "version.delete", version_id, details) as tx:
-            entry = self._version(version_id)
+        async with self._access.change(actor, "version.delete", version_id, details) as tx:
+            entry = self._access.version(version_id)
             record = entry.record
             details.update(service=record.service_name, version=record.version)
             require_match(if_match, record)
-            deployment = self._rollouts.open_for(record.service_name)
+            deployment = self._access.rollouts.open_for(record.service_name)
             if deployment is not None and record.id in (deployment.from_version_id, deployment.to_version_id):
                 raise conflict(f"deployment {deployment.id} is open and uses this version")
             if not record.drained:
                 raise conflict("the version is not drained; drain it first")
             tx.delete_version(version_id)
-            self._tell(tx, "version.deleted", actor, record.service_name, record.version)
-            tx.on_commit(partial(self._catalog.drop_version, version_id))
-        self._tally.forget([version_id])
-        self._catalog.publish([record.service_name])
+            self._access.add_event(tx, "version.deleted", actor, record.service_name, record.version)
+            tx.on_commit(partial(self._access.catalog.drop_version, version_id))
+        self._access.tally.forget([version_id])
+        self._access.catalog.publish([record.service_name])
 
 
 def _failed_probe(entry: VersionEntry, probe: ProbeResult) -> list[SmokeTest]:

@@ -2,11 +2,10 @@
 
 from typing import Final
 
-import msgspec
-
-from gateway.actions.access import Desk, planned
+from gateway.actions.access import Access, planned
 from gateway.actions.bodies import WhatIf
 from gateway.actions.problems import not_found
+from gateway.actions.reports import Report
 from gateway.control.rollouts.rows import decoded
 from gateway.core.judge.replay import replay, windows_of
 from gateway.core.rollout.plan import Plan, RolloutSettings
@@ -16,7 +15,7 @@ REPLAYED: Final = 50
 """The newest rollouts of a service that are judged again."""
 
 
-class Replayed(msgspec.Struct, frozen=True, kw_only=True):
+class Replayed(Report, frozen=True, kw_only=True):
     """What the proposed settings would have done to one earlier rollout."""
 
     deployment_id: str
@@ -31,18 +30,21 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class Replays(msgspec.Struct, frozen=True, kw_only=True):
+class Replays(Report, frozen=True, kw_only=True):
     """Earlier rollouts judged again, newest first; those without stored windows are left out."""
 
     items: list[Replayed]
 
 
-class WhatIfActions(Desk):
+class WhatIfs:
     """Everything about rollouts that did not happen."""
 
-    async def whatif(self, body: WhatIf) -> Replays:
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    async def replay(self, body: WhatIf) -> Replays:
         """Judge earlier rollouts of a service, or one of them, again under other settings."""
-        service = self._service(body.service_name)
+        service = self._access.service(body.service_name)
         settings = RolloutSettings(**body.config.given())
         proposed = planned(service.record.settings, body.strategy, settings)
         found = [await self._replay(record, proposed) for record in await self._earlier(body)]
@@ -50,14 +52,14 @@ class WhatIfActions(Desk):
 
     async def _earlier(self, body: WhatIf) -> list[DeploymentRecord]:
         if body.deployment_id is None:
-            return (await self._store.deployments(service=body.service_name, limit=REPLAYED)).items
-        record = await self._store.deployment(body.deployment_id)
+            return (await self._access.store.deployments(service=body.service_name, limit=REPLAYED)).items
+        record = await self._access.store.deployment(body.deployment_id)
         if record is None or record.service_name != body.service_name:
             raise not_found(f"deployment of service {body.service_name!r}", body.deployment_id)
         return [record]
 
     async def _replay(self, record: DeploymentRecord, proposed: Plan) -> Replayed | None:
-        rows = await self._store.windows(deployment_id=record.id)
+        rows = await self._access.store.windows(deployment_id=record.id)
         windows = windows_of(rows, record.from_version_id or "", record.to_version_id)
         before = decoded(record).evidence.before if record.state else ()
         outcome = replay(proposed.rules, windows, before)

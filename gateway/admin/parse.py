@@ -9,6 +9,7 @@ import msgspec
 from gateway.actions import bodies
 from gateway.actions.problems import FieldError, Problem, malformed
 from gateway.core.settings.base import Settings
+from gateway.core.settings.faults import fault_of
 
 T = TypeVar("T")
 
@@ -49,13 +50,7 @@ def decode_query(query: str, kind: type[T]) -> T:
     try:
         return msgspec.convert(pairs, kind, strict=False)
     except msgspec.ValidationError as exc:
-        raise _bad_parameter(str(exc)) from exc
-
-
-def _bad_parameter(message: str) -> Problem:
-    """Return the 422 for msgspec's message about a flat struct: ``Expected `int` - at `$.limit` ``."""
-    what, _, where = message.partition(" - at `$.")
-    name = where.rstrip("`")
-    if not name:
-        what, name = "unknown parameter", what.partition("`")[2].partition("`")[0]
-    return Problem(422, "Unprocessable Content", f"?{name}: {what}", [FieldError(f"?{name}", what)])
+        fault = fault_of(exc)
+        name = "?" + "".join(fault.steps[:1])
+        error = FieldError(name, fault.reason)
+        raise Problem(422, "Unprocessable Content", f"{name}: {fault.reason}", [error]) from exc

@@ -9,6 +9,8 @@ from urllib.parse import unquote
 from gateway.actions import bodies
 from gateway.actions.problems import Problem
 from gateway.actions.reports import ServiceHealth, ServiceStats
+from gateway.actions.versions import TestReport
+from gateway.actions.whatif import Replays
 from gateway.admin.call import Route
 from gateway.admin.calls import deployments, gateway, services, versions
 from gateway.admin.queries import (
@@ -24,17 +26,15 @@ from gateway.admin.schemas import (
     CreatedTokenView,
     DecisionView,
     DeploymentView,
-    DrainView,
     EventView,
-    FreezeView,
     GatewayView,
     Listing,
     ServiceView,
-    TestReportView,
     TokenView,
     VersionView,
-    WhatIfView,
 )
+from gateway.control.rollouts.rows import FreezeState
+from gateway.control.upstreams.drains import DrainState
 
 EVENTS: Final = Route(
     "GET", "events", "viewer", "event.list", gateway.events,
@@ -66,15 +66,15 @@ ROUTES: Final = (
     ),
     Route(
         "POST", "deployment/versions/{id}/test", "operator", "version.test", versions.test,
-        "Probe a version now and run smoke tests", TestReportView, bodies.TestVersion,
+        "Probe a version now and run smoke tests", TestReport, bodies.TestVersion,
     ),
     Route(
         "POST", "deployment/versions/{id}/drain", "operator", "version.drain", versions.drain,
-        "Send a version nothing new; one with weight needs deployer", DrainView, bodies.DrainVersion,
+        "Send a version nothing new; one with weight needs deployer", DrainState, bodies.DrainVersion,
     ),
     Route(
         "GET", "deployment/versions/{id}/drain", "viewer", "version.drain_state", versions.drain_state,
-        "Show what still runs at a version", DrainView,
+        "Show what still runs at a version", DrainState,
     ),
     # deployments
     Route(
@@ -84,7 +84,7 @@ ROUTES: Final = (
     ),
     Route(
         "POST", "deployment/whatif", "viewer", "deployment.whatif", deployments.whatif,
-        "Replay earlier rollouts under other settings", WhatIfView, bodies.WhatIf,
+        "Replay earlier rollouts under other settings", Replays, bodies.WhatIf,
     ),
     Route(
         "GET", "deployment", "viewer", "deployment.list", deployments.list_all,
@@ -189,12 +189,12 @@ ROUTES: Final = (
     ),
     Route(
         "GET", "freeze", "viewer", "freeze.get", gateway.get_freeze,
-        "Say whether starts are refused", FreezeView,
+        "Say whether starts are refused", FreezeState,
     ),
     Route(
         "PUT", "freeze", "admin", "freeze.put", gateway.put_freeze,
         "Refuse starts and hold advances, or allow them again; rollbacks always work",
-        FreezeView, bodies.Freeze,
+        FreezeState, bodies.Freeze,
     ),
 )  # fmt: skip
 

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from gateway.actions.gateway import WorkerSeen
 from gateway.core.judge.judge import Decision
 from gateway.core.routing.service import ServiceSettings
 from gateway.core.settings.smoke import SmokeSettings
@@ -167,39 +168,6 @@ class EventView(View, frozen=True, kw_only=True):
     data: dict[str, Any]
 
 
-class SmokeTestView(View, frozen=True, kw_only=True):
-    """One request of a smoke test, and how it went."""
-
-    method: str
-    path: str
-    expected_status: int
-    status: int | None
-    ok: bool
-    duration_ms: int
-    error: str | None = None
-
-
-class TestReportView(View, frozen=True, kw_only=True):
-    """A probe and the smoke tests. responseTime: milliseconds."""
-
-    __test__ = False  # an answer, whatever pytest makes of its name
-
-    is_healthy: bool
-    response_time: int
-    tests: list[SmokeTestView]
-
-
-class DrainView(View, frozen=True, kw_only=True):
-    """What still runs at a version. safeToStop: nothing runs and nothing new will."""
-
-    state: str
-    in_flight: int
-    streams: int
-    oldest_ms: int
-    deadline: datetime | None
-    safe_to_stop: bool
-
-
 class AuditView(View, frozen=True, kw_only=True):
     """One row of the audit chain: `hash` covers every other field, `prevHash` included."""
 
@@ -236,14 +204,6 @@ class CreatedTokenView(TokenView, frozen=True, kw_only=True):
     token: str
 
 
-class WorkerView(View, frozen=True, kw_only=True):
-    """One worker. applied: number of the snapshot it serves by."""
-
-    slot: int
-    pid: int
-    applied: int
-
-
 class YouView(View, frozen=True, kw_only=True):
     """Whoever asks, by their token."""
 
@@ -257,33 +217,6 @@ class GatewayView(View, frozen=True, kw_only=True):
     pid: int
     epoch: int
     release: str
-    workers: list[WorkerView]
+    workers: list[WorkerSeen]
     frozen: bool
     you: YouView
-
-
-class FreezeView(View, frozen=True, kw_only=True):
-    """Whether starts are refused and advances held. Rollbacks never are."""
-
-    frozen: bool
-    reason: str = ""
-    actor: str | None = None
-    at: datetime | None = None
-
-
-class ReplayView(View, frozen=True, kw_only=True):
-    """What the proposed settings would have done to one earlier rollout."""
-
-    deployment_id: str
-    status: str
-    """How it ended in truth."""
-    verdict: str
-    step: int
-    after_ms: int
-    reason: str
-
-
-class WhatIfView(View, frozen=True, kw_only=True):
-    """Earlier rollouts, replayed."""
-
-    items: list[ReplayView]

@@ -54,11 +54,11 @@ class EventFeed:
         return await self._store.last_event_id()
 
     async def stream(
-        self, after: int, service: str | None, is_welcome: Callable[[], Awaitable[bool]]
+        self, after: int, service: str | None, is_valid: Callable[[], Awaitable[bool]]
     ) -> AsyncIterator[bytes]:
         """Yield the stream's bytes from the event after id `after` on.
 
-        is_welcome: asked at every heartbeat, however much happens, whether the client's token still holds;
+        is_valid: asked at every heartbeat, however much happens, whether the client's token still holds;
         the stream ends when not.
         """
         woken, clock = asyncio.Event(), asyncio.get_running_loop().time
@@ -69,7 +69,7 @@ class EventFeed:
             yield f"retry: {RETRY_MS}\n\n".encode()
             while not self.is_closed:
                 if clock() >= next_beat:
-                    if not await is_welcome():
+                    if not await is_valid():
                         return
                     next_beat = clock() + self._heartbeat_s
                     yield b": still here\n\n"

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from gateway import __version__
+from gateway.actions.access import Access
 from gateway.actions.actions import Actions
 from gateway.admin.auth import Authenticator
 from gateway.admin.server import AdminServer, ProcessState
@@ -66,7 +67,7 @@ class Rooms:
         acts = Acts(self.catalog, hub, self.checks, self.drains, self.webhooks)
         self.rollouts = Rollouts(store, self.catalog, tally, acts)
         self.resolver = Resolver(self.catalog, rules=rules)
-        self.actions = Actions(
+        access = Access(
             store=store,
             catalog=self.catalog,
             hub=hub,
@@ -82,6 +83,7 @@ class Rooms:
             drain_ms=settings.shutdown.drain,
             release=__version__,
         )
+        self.actions = Actions(access)
         self.admin = AdminServer(
             actions=self.actions,
             auth=Authenticator(store, failed_logins=settings.rate_limit.failed_logins_per_15_minutes),

@@ -2,21 +2,21 @@
 
 from gateway.admin import views
 from gateway.admin.call import Call, Reply, created, listing, page, tagged
-from gateway.admin.schemas import DecisionView, EventView, WhatIfView, view
+from gateway.admin.schemas import DecisionView, EventView, view
 from gateway.store.records import DeploymentRecord
 
 
 async def start(call: Call) -> Reply:
     """Start a rollout."""
     key = call.fields.get("idempotency-key")
-    record = await call.actions.start_deployment(call.actor, call.body, idempotency_key=key)
+    record = await call.actions.deployments.start(call.actor, call.body, idempotency_key=key)
     return created(f"deployment/{record.id}", _shown(record))
 
 
 async def list_all(call: Call) -> Reply:
     """List rollouts, newest first."""
     query = call.query
-    found = await call.actions.list_deployments(
+    found = await call.actions.deployments.list_all(
         query.service_name, status=query.status, cursor=query.after, limit=query.limit
     )
     return listing([views.deployment(record) for record in found.items], found.next)
@@ -24,57 +24,65 @@ async def list_all(call: Call) -> Reply:
 
 async def get(call: Call) -> Reply:
     """Show a rollout."""
-    return _shown(await call.actions.get_deployment(call.id))
+    return _shown(await call.actions.deployments.get(call.id))
 
 
 async def set_traffic(call: Call) -> Reply:
     """Set the new version's share."""
-    record = await call.actions.set_traffic(call.actor, call.id, call.body, if_match=call.if_match)
+    record = await call.actions.deployments.set_traffic(
+        call.actor, call.id, call.body, if_match=call.if_match
+    )
     return _shown(record)
 
 
 async def promote(call: Call) -> Reply:
     """Take the next step, or all traffic."""
-    record = await call.actions.promote(call.actor, call.id, call.body, if_match=call.if_match)
+    record = await call.actions.deployments.promote(call.actor, call.id, call.body, if_match=call.if_match)
     return _shown(record)
 
 
 async def pause(call: Call) -> Reply:
     """Hold a rollout."""
-    return _shown(await call.actions.pause(call.actor, call.id, call.body))
+    return _shown(await call.actions.deployments.pause(call.actor, call.id, call.body))
 
 
 async def resume(call: Call) -> Reply:
     """Let a rollout go on."""
-    return _shown(await call.actions.resume(call.actor, call.id, call.body, if_match=call.if_match))
+    return _shown(
+        await call.actions.deployments.resume(call.actor, call.id, call.body, if_match=call.if_match)
+    )
 
 
 async def complete(call: Call) -> Reply:
     """End a rollout at 100 %."""
-    return _shown(await call.actions.complete(call.actor, call.id, call.body, if_match=call.if_match))
+    return _shown(
+        await call.actions.deployments.complete(call.actor, call.id, call.body, if_match=call.if_match)
+    )
 
 
 async def rollback(call: Call) -> Reply:
     """Move all traffic back."""
-    return _shown(await call.actions.rollback(call.actor, call.id, call.body))
+    return _shown(await call.actions.deployments.rollback(call.actor, call.id, call.body))
 
 
 async def decisions(call: Call) -> Reply:
     """List verdicts and moves, newest first."""
     query = call.query
-    return page(DecisionView, await call.actions.decisions(call.id, cursor=query.after, limit=query.limit))
+    return page(
+        DecisionView, await call.actions.deployments.decisions(call.id, cursor=query.after, limit=query.limit)
+    )
 
 
 async def events(call: Call) -> Reply:
     """List what happened to a rollout, oldest first."""
     query = call.query
-    found = await call.actions.deployment_events(call.id, after=query.after, limit=query.limit)
+    found = await call.actions.deployments.events(call.id, after=query.after, limit=query.limit)
     return listing([view(EventView, record) for record in found])
 
 
 async def whatif(call: Call) -> Reply:
     """Replay earlier rollouts under other settings."""
-    return Reply(value=view(WhatIfView, await call.actions.whatif(call.body)))
+    return Reply(value=await call.actions.whatif.replay(call.body))
 
 
 def _shown(record: DeploymentRecord) -> Reply:

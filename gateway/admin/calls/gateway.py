@@ -5,7 +5,6 @@ from gateway.admin.schemas import (
     AuditView,
     CreatedTokenView,
     EventView,
-    FreezeView,
     GatewayView,
     TokenView,
     YouView,
@@ -16,26 +15,28 @@ from gateway.admin.schemas import (
 async def events(call: Call) -> Reply:
     """List events, oldest first; as a stream this call never comes here."""
     query = call.query
-    found = await call.actions.events(after=query.after, limit=query.limit, service=query.service_name)
+    found = await call.actions.gateway.events(
+        after=query.after, limit=query.limit, service=query.service_name
+    )
     return listing([view(EventView, record) for record in found])
 
 
 async def info(call: Call) -> Reply:
     """Show the control process in charge."""
     you = YouView(name=call.actor.name, role=call.actor.role)
-    return Reply(value=view(GatewayView, await call.actions.gateway_info(), you=you))
+    return Reply(value=view(GatewayView, await call.actions.gateway.info(), you=you))
 
 
 async def upgrade(call: Call) -> Reply:
     """Replace the running release."""
     you = YouView(name=call.actor.name, role=call.actor.role)
-    return Reply(value=view(GatewayView, await call.actions.upgrade(call.actor), you=you))
+    return Reply(value=view(GatewayView, await call.actions.gateway.upgrade(call.actor), you=you))
 
 
 async def audit(call: Call) -> Reply:
     """List the audit trail, newest first."""
     query = call.query
-    found = await call.actions.list_audit(
+    found = await call.actions.gateway.audit(
         cursor=query.after, limit=query.limit, actor=query.actor, action=query.action
     )
     return page(AuditView, found)
@@ -43,27 +44,27 @@ async def audit(call: Call) -> Reply:
 
 async def list_tokens(call: Call) -> Reply:
     """List tokens."""
-    found = await call.actions.list_tokens()
+    found = await call.actions.tokens.list_all()
     return part(TokenView, found.items, call.query, lambda each: (each.created_at.isoformat(), each.id))
 
 
 async def create_token(call: Call) -> Reply:
     """Make a token."""
-    record, token = await call.actions.create_token(call.actor, call.body)
+    record, token = await call.actions.tokens.create(call.actor, call.body)
     return created(f"tokens/{record.id}", Reply(value=view(CreatedTokenView, record, token=token)))
 
 
 async def revoke_token(call: Call) -> Reply:
     """Revoke a token."""
-    await call.actions.revoke_token(call.actor, call.id)
+    await call.actions.tokens.revoke(call.actor, call.id)
     return Reply()
 
 
 async def get_freeze(call: Call) -> Reply:
     """Show the freeze."""
-    return Reply(value=view(FreezeView, await call.actions.get_freeze()))
+    return Reply(value=await call.actions.gateway.get_freeze())
 
 
 async def put_freeze(call: Call) -> Reply:
     """Set the freeze."""
-    return Reply(value=view(FreezeView, await call.actions.put_freeze(call.actor, call.body)))
+    return Reply(value=await call.actions.gateway.put_freeze(call.actor, call.body))

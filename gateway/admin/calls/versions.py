@@ -4,7 +4,7 @@ from msgspec import convert, to_builtins
 from msgspec.structs import replace
 
 from gateway.admin.call import Call, Reply, created, part, tagged
-from gateway.admin.schemas import DrainView, TestReportView, VersionView, view
+from gateway.admin.schemas import VersionView, view
 from gateway.core.settings.secrets import hidden
 from gateway.core.settings.smoke import SmokeSettings
 from gateway.store.records import VersionRecord
@@ -12,45 +12,45 @@ from gateway.store.records import VersionRecord
 
 async def create(call: Call) -> Reply:
     """Register a version."""
-    record = await call.actions.create_version(call.actor, call.body)
+    record = await call.actions.versions.create(call.actor, call.body)
     return created(f"deployment/versions/{record.id}", _shown(record))
 
 
 async def list_all(call: Call) -> Reply:
     """List versions."""
-    found = await call.actions.list_versions(call.query.service_name)
+    found = await call.actions.versions.list_all(call.query.service_name)
     return part(VersionView, map(_without_secrets, found.items), call.query, _place)
 
 
 async def get(call: Call) -> Reply:
     """Show a version."""
-    return _shown(await call.actions.get_version(call.id))
+    return _shown(await call.actions.versions.get(call.id))
 
 
 async def patch(call: Call) -> Reply:
     """Change a version."""
-    return _shown(await call.actions.patch_version(call.actor, call.id, call.body, if_match=call.if_match))
+    return _shown(await call.actions.versions.patch(call.actor, call.id, call.body, if_match=call.if_match))
 
 
 async def delete(call: Call) -> Reply:
     """Delete a drained version."""
-    await call.actions.delete_version(call.actor, call.id, if_match=call.if_match)
+    await call.actions.versions.delete(call.actor, call.id, if_match=call.if_match)
     return Reply()
 
 
 async def test(call: Call) -> Reply:
     """Probe a version now and run its smoke tests."""
-    return Reply(value=view(TestReportView, await call.actions.test_version(call.actor, call.id, call.body)))
+    return Reply(value=await call.actions.versions.test(call.actor, call.id, call.body))
 
 
 async def drain(call: Call) -> Reply:
     """Take a version out."""
-    return Reply(value=view(DrainView, await call.actions.drain_version(call.actor, call.id, call.body)))
+    return Reply(value=await call.actions.versions.drain(call.actor, call.id, call.body))
 
 
 async def drain_state(call: Call) -> Reply:
     """Show what still runs at a version."""
-    return Reply(value=view(DrainView, await call.actions.drain_state(call.id)))
+    return Reply(value=await call.actions.versions.drain_state(call.id))
 
 
 def _place(record: VersionRecord) -> tuple[str, ...]:

@@ -17,6 +17,8 @@ from gateway.control.rollouts.acts import Acts, CatalogView
 from gateway.control.rollouts.commit_queue import Facts
 from gateway.control.rollouts.notices import Notices
 from gateway.control.rollouts.rows import (
+    FREEZE,
+    FreezeState,
     Progress,
     at,
     decision_row,
@@ -88,6 +90,8 @@ class Running:
         self.acts: dict[str, asyncio.Task[None]] = {}
         """By what is done: an act itself may hold smoke tests, which cannot be hashed."""
         self.windows = Windows(state.id, state.old, state.new)
+        self.closed = asyncio.Event()
+        """Set once it is not open any more."""
 
     @property
     def is_done(self) -> bool:
@@ -121,7 +125,7 @@ class Rollouts:
         self._facts: Facts[Running] = Facts(store, lambda tx, running, fact: self._move(tx, running, [fact]))
         self._ticking = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._frozen = False
+        self.freeze_state = FreezeState()
         self._stopping = False
         self._ticks = 0
         self._last_tick: float | None = None
@@ -131,7 +135,7 @@ class Rollouts:
     @property
     def frozen(self) -> bool:
         """Whether advances and starts are held."""
-        return self._frozen
+        return self.freeze_state.frozen
 
     def open_for(self, service: str) -> DeploymentRecord | None:
         """Return the service's open deployment, if there is one."""
@@ -141,6 +145,18 @@ class Rollouts:
     def open_states(self) -> list[tuple[DeploymentRecord, Rollout]]:
         """Return every open deployment with its state."""
         return [(running.record, running.state) for running in self._open.values()]
+
+    async def closed(self, service: str, timeout_s: float) -> bool:
+        """Wait until the service's open deployment is open no more. Returns whether it came to that."""
+        running = self._open.get(service)
+        if running is None:
+            return True
+        try:
+            async with asyncio.timeout(timeout_s):
+                await running.closed.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def state_of(self, deployment_id: str) -> Rollout | None:
         """Return the machine's state while this process still works on the deployment."""
@@ -157,7 +173,7 @@ class Rollouts:
             old=record.from_version_id,
             new=record.to_version_id,
             plan=plan,
-            frozen=self._frozen,
+            frozen=self.frozen,
             evidence=seeded(cells_of(judged, record.from_version_id), plan.rules),
         )
         running = Running(record, state)
@@ -172,16 +188,13 @@ class Rollouts:
         running = self._running[deployment_id]
         return self._move(tx, running, [*self._usability_news(running.state), event])
 
-    def freeze(self, tx: Transaction, *, frozen: bool) -> None:
+    def freeze(self, tx: Transaction, freeze_state: FreezeState) -> None:
         """Hold or release every rollout's advance inside the caller's transaction."""
-        tx.set_meta("frozen", b"1" if frozen else b"0")
+        tx.set_meta(FREEZE, msgspec.json.encode(freeze_state))
         for running in list(self._running.values()):
             if running.state.is_open:
-                self._move(tx, running, [FreezeOn() if frozen else FreezeOff()])
-        tx.on_commit(lambda: self._set_frozen(frozen=frozen))
-
-    def _set_frozen(self, *, frozen: bool) -> None:
-        self._frozen = frozen
+                self._move(tx, running, [FreezeOn() if freeze_state.frozen else FreezeOff()])
+        tx.on_commit(lambda: setattr(self, "freeze_state", freeze_state))
 
     # the loop
 
@@ -195,7 +208,8 @@ class Rollouts:
         self._running.clear()
         self._open.clear()
         await self._notices.recover()
-        self._frozen = (await self._store.meta("frozen")) == b"1"
+        stored = await self._store.meta(FREEZE)
+        self.freeze_state = msgspec.json.decode(stored, type=FreezeState) if stored else FreezeState()
         for record in await _unfinished(self._store):
             self._take_up(record)
 
@@ -352,6 +366,7 @@ class Rollouts:
             self._open[state.service] = running
         elif self._open.get(state.service) is running:
             del self._open[state.service]
+            running.closed.set()
 
     def _changes(
         self, state: Rollout, commands: Iterable[Command], wall: float

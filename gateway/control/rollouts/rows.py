@@ -1,6 +1,7 @@
 """A rollout's state as rows of the store, and back."""
 
 from datetime import UTC, datetime
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
@@ -16,6 +17,19 @@ from gateway.store.records import DecisionRecord, DeploymentRecord, EventRecord
 def at(wall: float) -> datetime:
     """Return wall-clock seconds as the store's time."""
     return datetime.fromtimestamp(wall, UTC)
+
+
+FREEZE: Final = "freeze"
+"""Under this name a FreezeState is stored, as JSON."""
+
+
+class FreezeState(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Whether starts are refused and advances held (rollbacks never are); since when, by whom and why."""
+
+    frozen: bool = False
+    reason: str = ""
+    actor: str | None = None
+    at: datetime | None = None
 
 
 def decoded(record: DeploymentRecord) -> Rollout:

@@ -18,13 +18,13 @@ from gateway.errors import GatewayError, UpstreamError
 from gateway.http1.fetch import fetch
 
 
-class SmokeTest(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
+class SmokeTest(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """What one test found."""
 
     method: str
     path: str
     expected_status: int
-    status: int | None = msgspec.field(default=None)
+    status: int | None = None
     ok: bool
     duration_ms: int
     error: str | None = None

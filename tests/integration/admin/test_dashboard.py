@@ -87,18 +87,18 @@ def furnish(bench: Bench) -> None:
         EventRecord(id=1, at=AT, kind="deployment.step", service="auth", data={"text": HOSTILE})
     ]
     bench.actions.answers |= {
-        "list_services": Page([service]),
-        "list_versions": Page(versions),
-        "list_deployments": Page([rollout, ended]),
-        "stats": ServiceStats(
+        "services.list_all": Page([service]),
+        "versions.list_all": Page(versions),
+        "deployments.list_all": Page([rollout, ended]),
+        "reports.stats": ServiceStats(
             service_name="auth", at=datetime.now(UTC), versions=[stats(one) for one in versions]
         ),
-        "events": bench.store.event_records,
-        "gateway_info": SimpleNamespace(pid=1, epoch=3, release="0.1", workers=[], frozen=False),
-        "list_audit": Page(
+        "gateway.events": bench.store.event_records,
+        "gateway.info": SimpleNamespace(pid=1, epoch=3, release="0.1", workers=[], frozen=False),
+        "gateway.audit": Page(
             [AuditRecord(id=1, at=AT, actor="alice", action="login", resource="token", prev_hash="", hash="")]
         ),
-        "rollback": msgspec.structs.replace(rollout, status="rolled_back"),
+        "deployments.rollback": msgspec.structs.replace(rollout, status="rolled_back"),
     }
 
 
@@ -183,7 +183,7 @@ if CHROMIUM.exists():
             async with tab.expect_response(f"**{BASE}/deployment/dep-1/rollback"):
                 await tab.click("#confirm-yes")
             [(_, (actor, deployment_id, body), _)] = [
-                call for call in bench.actions.calls if call[0] == "rollback"
+                call for call in bench.actions.calls if call[0] == "deployments.rollback"
             ]
             assert (actor.name, deployment_id, body.reason) == ("deployer", "dep-1", "errors at login")
 

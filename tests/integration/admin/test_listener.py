@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 from gateway.admin.call import BASE
 from gateway.admin.sse import EventFeed
@@ -124,7 +125,7 @@ async def test_a_change_runs_to_its_end_when_its_client_hangs_up() -> None:
         await may_end.wait()
         ended.set()
 
-    bench.actions.rollback = rollback  # type: ignore[attr-defined]
+    bench.actions.deployments = SimpleNamespace(rollback=rollback)  # type: ignore[attr-defined]
     async with listening(bench) as port, asyncio.timeout(20):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(ask("POST", f"{BASE}/deployment/dep-1/rollback", f"Authorization: Bearer {token}"))
@@ -138,7 +139,7 @@ async def test_a_change_runs_to_its_end_when_its_client_hangs_up() -> None:
 async def test_one_connection_serves_several_calls() -> None:
     bench = Bench()
     token = bench.token("viewer")
-    bench.actions.answers["list_services"] = Page([])
+    bench.actions.answers["services.list_all"] = Page([])
     async with listening(bench) as port:
         one = ask("GET", f"{BASE}/services", f"Authorization: Bearer {token}").replace(
             b"Connection: close\r\n", b""

@@ -23,7 +23,7 @@ from gateway.actions.problems import Problem
 from gateway.core.rollout.plan import RolloutSettings
 from gateway.errors import IllegalTransition
 from gateway.store.records import WindowRecord
-from tests.unit.control.desk import ANN, ROOT, START, desk
+from tests.unit.control.console import ANN, ROOT, START, console
 
 
 async def refusal(work: Any) -> Problem:
@@ -55,14 +55,14 @@ def test_config_is_taken_flat_nested_and_mixed_but_not_twice() -> None:
 
 
 async def test_a_start_opens_a_deployment_with_all_it_needs(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         old, new = await made.two_versions()
         record = await made.start(steps=[10, 100], stepInterval=60_000)
         assert (record.from_version, record.to_version, record.created_by) == ("v1", "v2", "ann")
         assert (record.from_version_id, record.to_version_id) == (old, new)
         assert record.config["steps"] == [10, 100]
         await made.settle()
-        record = await made.actions.get_deployment(record.id)
+        record = await made.actions.deployments.get(record.id)
         assert (record.status, record.traffic_percent) == ("rolling", 10)
         assert made.weights() == {"v1": 90, "v2": 10}
         snap = made.links.newest.services["auth"]
@@ -75,7 +75,7 @@ async def test_a_start_opens_a_deployment_with_all_it_needs(tmp_path: Path) -> N
 
 async def test_a_service_made_a_moment_ago_may_start_a_deployment(tmp_path: Path) -> None:
     """Its first version becomes the current one by a probe, which a script does not wait for."""
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         old, new = await made.register("v1"), await made.register("v2")
         made.checks.before_probe = made.pass_probe
         record = await made.start()
@@ -84,7 +84,7 @@ async def test_a_service_made_a_moment_ago_may_start_a_deployment(tmp_path: Path
 
 
 async def test_without_a_version_that_has_passed_there_is_none_to_start_from(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await made.register("v1")
         await made.register("v2")
         problem = await refusal(made.start())
@@ -110,9 +110,9 @@ async def test_without_a_version_that_has_passed_there_is_none_to_start_from(tmp
 async def test_a_bad_start_is_refused_and_opens_nothing(
     tmp_path: Path, body: dict[str, Any], status: int, pointer: str | None
 ) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await made.two_versions()
-        problem = await refusal(made.actions.start_deployment(ANN, start(**body)))
+        problem = await refusal(made.actions.deployments.start(ANN, start(**body)))
         assert problem.status == status
         assert [error.pointer for error in problem.errors] == ([pointer] if pointer else [])
         assert await made.store.open_deployments() == []
@@ -120,24 +120,24 @@ async def test_a_bad_start_is_refused_and_opens_nothing(
 
 
 async def test_all_the_weight_must_be_on_the_old_version(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await made.two_versions()
         third = await made.register("v3")
-        await made.actions.patch_version(ANN, third.id, PatchVersion(weight=30))
+        await made.actions.versions.patch(ANN, third.id, PatchVersion(weight=30))
         problem = await refusal(made.start())
         assert problem.status == 409
         assert "v3 has 30" in problem.detail
 
 
 async def test_a_service_without_a_current_version_has_nothing_to_move(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await made.register("v1")
         await made.register("v2")
         assert (await refusal(made.start())).status == 409
 
 
 async def test_one_open_deployment_for_each_service(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await made.two_versions()
         await made.register("v3")
         first = await made.start()
@@ -147,21 +147,21 @@ async def test_one_open_deployment_for_each_service(tmp_path: Path) -> None:
 
 
 async def test_a_newer_start_replaces_an_open_one_if_the_service_says_so(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await made.two_versions()
         await made.register("v3")
-        await made.actions.patch_service(ANN, "auth", {"onNewVersion": "restart"})
+        await made.actions.services.patch(ANN, "auth", {"onNewVersion": "restart"})
         first = await made.start()
         await made.settle()
         second = await made.start("v3")
         await made.settle()
-        assert (await made.actions.get_deployment(first.id)).status == "rolled_back"
-        assert (await made.actions.get_deployment(second.id)).status == "rolling"
+        assert (await made.actions.deployments.get(first.id)).status == "rolled_back"
+        assert (await made.actions.deployments.get(second.id)).status == "rolling"
         assert made.weights() == {"v1": 90, "v2": 0, "v3": 10}
 
 
 async def test_the_same_key_and_body_start_once(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await made.two_versions()
         first = await made.start(key="k", steps=[10, 100])
         assert (await made.start(key="k", steps=[10, 100])).id == first.id
@@ -171,7 +171,7 @@ async def test_the_same_key_and_body_start_once(tmp_path: Path) -> None:
 
 
 async def test_the_same_start_twice_at_once_opens_one(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await made.two_versions()
         async with asyncio.TaskGroup() as group:
             starts = [group.create_task(made.start(key="k")) for _ in range(3)]
@@ -179,16 +179,16 @@ async def test_the_same_start_twice_at_once_opens_one(tmp_path: Path) -> None:
 
 
 async def test_a_freeze_refuses_starts_and_never_a_rollback(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await made.two_versions()
         record = await made.start()
         await made.settle()
-        frozen = await made.actions.put_freeze(ROOT, Freeze(frozen=True, reason="launch day"))
+        frozen = await made.actions.gateway.put_freeze(ROOT, Freeze(frozen=True, reason="launch day"))
         assert (frozen.frozen, frozen.reason, frozen.actor) == (True, "launch day", "root")
-        assert (await made.actions.get_freeze()).frozen
+        assert (await made.actions.gateway.get_freeze()).frozen
         with pytest.raises(IllegalTransition):
-            await made.actions.promote(ANN, record.id, Promote())
-        await made.actions.rollback(ANN, record.id, Explain())
+            await made.actions.deployments.promote(ANN, record.id, Promote())
+        await made.actions.deployments.rollback(ANN, record.id, Explain())
         await made.settle()
         assert made.weights() == {"v1": 100, "v2": 0}
         refused = await refusal(made.start())
@@ -196,31 +196,31 @@ async def test_a_freeze_refuses_starts_and_never_a_rollback(tmp_path: Path) -> N
             409,
             "changes are frozen by root (launch day): no deployment may start",
         )
-        await made.actions.put_freeze(ROOT, Freeze(frozen=False))
+        await made.actions.gateway.put_freeze(ROOT, Freeze(frozen=False))
         await made.start()
 
 
 async def test_orders_move_the_deployment_and_are_audited(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await made.two_versions()
         record = await made.start()
         await made.settle()
-        await made.actions.pause(ANN, record.id, Explain(reason="lunch"))
-        assert (await made.actions.get_deployment(record.id)).status == "paused"
-        await made.actions.resume(ANN, record.id, Explain())
-        await made.actions.set_traffic(ANN, record.id, Traffic(percent=30))
+        await made.actions.deployments.pause(ANN, record.id, Explain(reason="lunch"))
+        assert (await made.actions.deployments.get(record.id)).status == "paused"
+        await made.actions.deployments.resume(ANN, record.id, Explain())
+        await made.actions.deployments.set_traffic(ANN, record.id, Traffic(percent=30))
         await made.settle()
         assert made.weights() == {"v1": 70, "v2": 30}
-        await made.actions.promote(ANN, record.id, Promote())
+        await made.actions.deployments.promote(ANN, record.id, Promote())
         await made.settle()
         assert made.weights() == {"v1": 50, "v2": 50}
         with pytest.raises(IllegalTransition):
-            await made.actions.complete(ANN, record.id, Explain())
-        await made.actions.promote(ANN, record.id, Promote(full=True))
+            await made.actions.deployments.complete(ANN, record.id, Explain())
+        await made.actions.deployments.promote(ANN, record.id, Promote(full=True))
         await made.settle()
-        await made.actions.complete(ANN, record.id, Explain())
+        await made.actions.deployments.complete(ANN, record.id, Explain())
         await made.settle()
-        assert (await made.actions.get_deployment(record.id)).status == "completed"
+        assert (await made.actions.deployments.get(record.id)).status == "completed"
         rows = [
             (row.action, row.allowed) for row in reversed(await made.audit()) if "deployment" in row.action
         ]
@@ -234,80 +234,80 @@ async def test_orders_move_the_deployment_and_are_audited(tmp_path: Path) -> Non
             ("deployment.promote", True),
             ("deployment.complete", True),
         ]
-        decisions = await made.actions.decisions(record.id)
+        decisions = await made.actions.deployments.decisions(record.id)
         assert any(decision.actor == "ann" for decision in decisions.items)
-        assert await made.actions.deployment_events(record.id)
+        assert await made.actions.deployments.events(record.id)
 
 
 async def test_an_order_for_a_deployment_that_has_changed_is_refused(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await made.two_versions()
         record = await made.start()
-        seen = etag(await made.actions.get_deployment(record.id))
+        seen = etag(await made.actions.deployments.get(record.id))
         await made.settle()
-        problem = await refusal(made.actions.promote(ANN, record.id, Promote(), if_match=seen))
+        problem = await refusal(made.actions.deployments.promote(ANN, record.id, Promote(), if_match=seen))
         assert problem.status == 412
 
 
 async def test_an_ended_deployment_takes_no_orders(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await made.two_versions()
         record = await made.start()
         await made.settle()
-        ended = await made.actions.rollback(ANN, record.id, Explain(reason="no"))
+        ended = await made.actions.deployments.rollback(ANN, record.id, Explain(reason="no"))
         assert (ended.status, ended.traffic_percent) == ("rolled_back", 0), "the answer says how it ended"
         await made.settle()
         with pytest.raises((Problem, IllegalTransition)) as refused:
-            await made.actions.promote(ANN, record.id, Promote())
+            await made.actions.deployments.promote(ANN, record.id, Promote())
         assert refused.value.status == 409
-        assert (await refusal(made.actions.promote(ANN, "none", Promote()))).status == 404
+        assert (await refusal(made.actions.deployments.promote(ANN, "none", Promote()))).status == 404
 
 
 async def test_undo_rolls_an_open_deployment_back(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await made.two_versions()
         record = await made.start()
         await made.settle()
-        undone = await made.actions.undo(ANN, "auth", Explain(reason="support called"))
+        undone = await made.actions.deployments.undo(ANN, "auth", Explain(reason="support called"))
         assert undone.id == record.id
         assert undone.error_message == "Rolled back by ann: support called"
         await made.settle()
-        assert (await made.actions.get_deployment(record.id)).status == "rolled_back"
+        assert (await made.actions.deployments.get(record.id)).status == "rolled_back"
 
 
 async def test_undo_of_a_completed_release_is_a_new_one_back(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         old, new = await made.two_versions()
         record = await made.start(strategy="immediate")
         await made.settle()
-        await made.actions.complete(ANN, record.id, Explain())
+        await made.actions.deployments.complete(ANN, record.id, Explain())
         await made.settle()
-        assert (await made.actions.get_service("auth")).current_version_id == new
-        assert (await made.actions.get_version(old)).status == "deprecated"
-        back = await made.actions.undo(ANN, "auth", Explain(reason="support called"))
+        assert (await made.actions.services.get("auth")).current_version_id == new
+        assert (await made.actions.versions.get(old)).status == "deprecated"
+        back = await made.actions.deployments.undo(ANN, "auth", Explain(reason="support called"))
         assert (await made.audit())[0].details["reason"] == "support called"
         assert (back.from_version, back.to_version, back.strategy) == ("v2", "v1", "immediate")
         await made.settle()
         assert made.weights() == {"v1": 100, "v2": 0}
-        restored = await made.actions.get_version(old)
+        restored = await made.actions.versions.get(old)
         assert (restored.draining, restored.drained, restored.is_active) == (False, False, True)
 
 
 async def test_a_second_undo_does_not_take_back_the_release_before(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await made.two_versions()
         first = await made.start()
         await made.settle()
-        await made.actions.promote(ANN, first.id, Promote(full=True))
+        await made.actions.deployments.promote(ANN, first.id, Promote(full=True))
         await made.settle()
-        await made.actions.complete(ANN, first.id, Explain())
+        await made.actions.deployments.complete(ANN, first.id, Explain())
         await made.settle()
         await made.pass_probe((await made.register("v3")).id)
         await made.start(to="v3")
         await made.settle()
-        await made.actions.undo(ANN, "auth", Explain())
+        await made.actions.deployments.undo(ANN, "auth", Explain())
         await made.settle()
-        again = await refusal(made.actions.undo(ANN, "auth", Explain()))
+        again = await refusal(made.actions.deployments.undo(ANN, "auth", Explain()))
         assert (again.status, again.detail) == (
             409,
             "the last release, v3, is rolled back already; to go back further, start a deployment of v1",
@@ -316,50 +316,50 @@ async def test_a_second_undo_does_not_take_back_the_release_before(tmp_path: Pat
 
 
 async def test_without_an_earlier_release_there_is_nothing_to_undo(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await made.two_versions()
-        assert (await refusal(made.actions.undo(ANN, "auth", Explain()))).status == 409
-        assert (await refusal(made.actions.undo(ANN, "none", Explain()))).status == 404
+        assert (await refusal(made.actions.deployments.undo(ANN, "auth", Explain()))).status == 409
+        assert (await refusal(made.actions.deployments.undo(ANN, "none", Explain()))).status == 404
         assert [(row.action, row.allowed) for row in (await made.audit())[:2]] == [
             ("service.undo", False)
         ] * 2
 
 
 async def test_a_version_that_was_rolled_back_may_be_tried_again(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await made.two_versions()
         made.links.in_flight = 1  # its drain takes its time
         first = await made.start()
-        while (await made.actions.get_deployment(first.id)).status in ("pending", "testing"):
+        while (await made.actions.deployments.get(first.id)).status in ("pending", "testing"):
             await made.settle_once()
-        await made.actions.rollback(ANN, first.id, Explain())
+        await made.actions.deployments.rollback(ANN, first.id, Explain())
         while made.rollouts.open_for("auth") is not None:
             await made.settle_once()
         second = await made.start()
-        while (await made.actions.get_deployment(second.id)).traffic_percent != 10:
+        while (await made.actions.deployments.get(second.id)).traffic_percent != 10:
             await made.settle_once()
         assert made.weights() == {"v1": 90, "v2": 10}
         made.links.in_flight = 0
 
 
 async def test_deployments_are_listed_newest_first(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await made.two_versions()
         ids = []
         for _ in range(3):
             record = await made.start()
             await made.settle()
-            await made.actions.rollback(ANN, record.id, Explain())
+            await made.actions.deployments.rollback(ANN, record.id, Explain())
             await made.settle()
             ids.append(record.id)
-        page = await made.actions.list_deployments("auth", limit=2)
+        page = await made.actions.deployments.list_all("auth", limit=2)
         assert [record.id for record in page.items] == [ids[2], ids[1]]
-        rest = await made.actions.list_deployments("auth", limit=2, cursor=page.next)
+        rest = await made.actions.deployments.list_all("auth", limit=2, cursor=page.next)
         assert ([record.id for record in rest.items], rest.next) == ([ids[0]], None)
 
 
 async def test_whatif_judges_earlier_rollouts_again(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         old, new = await made.two_versions()
         record = await made.start()
         await made.settle()
@@ -383,13 +383,13 @@ async def test_whatif_judges_earlier_rollouts_again(tmp_path: Path) -> None:
         def body(**config: Any) -> WhatIf:
             return msgspec.convert({"serviceName": "auth", "config": config}, WhatIf)
 
-        strict = (await made.actions.whatif(body(errorThreshold=1))).items[0]
+        strict = (await made.actions.whatif.replay(body(errorThreshold=1))).items[0]
         assert (strict.deployment_id, strict.status, strict.verdict) == (record.id, "rolling", "abort")
         assert strict.after_ms < 120_000
         assert strict.reason
-        kinder = (await made.actions.whatif(body(errors=["connect"]))).items[0]
+        kinder = (await made.actions.whatif.replay(body(errors=["connect"]))).items[0]
         assert kinder.verdict != "abort"
-        problem = await refusal(made.actions.whatif(body(steps=[50, 10])))
+        problem = await refusal(made.actions.whatif.replay(body(steps=[50, 10])))
         assert (problem.status, problem.errors[0].pointer) == (422, "/config/steps/1")
         missing = msgspec.convert({"serviceName": "auth", "deploymentId": "none"}, WhatIf)
-        assert (await refusal(made.actions.whatif(missing))).status == 404
+        assert (await refusal(made.actions.whatif.replay(missing))).status == 404

@@ -16,7 +16,7 @@ from gateway.link.counts import VersionTotals
 from gateway.link.messages import Counts
 from gateway.link.snapshot import BreakerView
 from gateway.store.records import HealthCheckRecord
-from tests.unit.control.desk import ANN, ROOT, START, desk
+from tests.unit.control.console import ANN, ROOT, START, console
 
 
 async def refusal(work: Any) -> Problem:
@@ -26,14 +26,14 @@ async def refusal(work: Any) -> Problem:
 
 
 async def test_a_service_is_made_and_told_of(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         record = await made.service("mail", slowStart=7)
         assert (record.source, record.settings.slow_start) == ("api", 7)
         assert made.links.newest.services["mail"].settings.slow_start == 7
         assert await made.store.load_services() == [record]
-        assert [each.name for each in (await made.actions.list_services()).items] == ["mail"]
+        assert [each.name for each in (await made.actions.services.list_all()).items] == ["mail"]
         assert (await refusal(made.service("mail"))).status == 409
-        assert (await refusal(made.actions.get_service("none"))).status == 404
+        assert (await refusal(made.actions.services.get("none"))).status == 404
 
 
 @pytest.mark.parametrize(
@@ -49,10 +49,10 @@ async def test_a_service_is_made_and_told_of(tmp_path: Path) -> None:
 async def test_settings_that_cannot_work_are_refused(
     tmp_path: Path, body: dict[str, Any], status: int, pointer: str | None
 ) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await made.service("taken")
         await made.service("other")
-        for work in (made.service("mail", **body), made.actions.patch_service(ROOT, "other", body)):
+        for work in (made.service("mail", **body), made.actions.services.patch(ROOT, "other", body)):
             problem = await refusal(work)
             assert problem.status == status
             assert [error.pointer for error in problem.errors] == ([pointer] if pointer else [])
@@ -60,9 +60,9 @@ async def test_settings_that_cannot_work_are_refused(
 
 
 async def test_a_patch_merges_and_null_restores_the_default(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await made.service("mail", slowStart=7, health={"interval": 500, "timeout": 100})
-        record = await made.actions.patch_service(
+        record = await made.actions.services.patch(
             ROOT, "mail", {"slowStart": None, "health": {"timeout": 200}}
         )
         assert record.settings.slow_start == 10_000
@@ -70,30 +70,30 @@ async def test_a_patch_merges_and_null_restores_the_default(tmp_path: Path) -> N
         assert not isinstance(health, bool)
         assert (health.interval, health.timeout) == (500, 200)
         assert made.links.newest.services["mail"].settings == record.settings
-        problem = await refusal(made.actions.patch_service(ROOT, "mail", {"health": {"interval": "x"}}))
+        problem = await refusal(made.actions.services.patch(ROOT, "mail", {"health": {"interval": "x"}}))
         assert (problem.status, problem.errors[0].pointer) == (422, "/health/interval")
 
 
 async def test_a_webhook_secret_is_not_in_the_audit(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await made.service("mail")
         hook = {"url": "http://127.0.0.1:1/x", "secret": "hunter2"}
-        await made.actions.patch_service(ROOT, "mail", {"webhooks": [hook]})
-        await made.actions.patch_service(ROOT, "mail", {"health": {"headers": {"X-Key": "hunter2"}}})
+        await made.actions.services.patch(ROOT, "mail", {"webhooks": [hook]})
+        await made.actions.services.patch(ROOT, "mail", {"health": {"headers": {"X-Key": "hunter2"}}})
         slack = {"url": "http://127.0.0.1:1/hunter2", "format": "slack"}
-        await made.actions.patch_service(ROOT, "mail", {"webhooks": [slack]})
+        await made.actions.services.patch(ROOT, "mail", {"webhooks": [slack]})
         assert "hunter2" not in str(await made.audit())
 
 
 async def test_what_stands_for_a_secret_does_not_become_one(tmp_path: Path) -> None:
     """Guards a webhook's signature from settings that were read, edited and sent back."""
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await made.service("mail")
         hook = {"url": "http://127.0.0.1:1/x", "secret": "…"}
-        problem = await refusal(made.actions.patch_service(ROOT, "mail", {"webhooks": [hook]}))
+        problem = await refusal(made.actions.services.patch(ROOT, "mail", {"webhooks": [hook]}))
         assert (problem.status, problem.errors[0].pointer) == (422, "/webhooks/0/secret")
         headers = {"health": {"headers": {"X-Key": "…"}}}
-        problem = await refusal(made.actions.patch_service(ROOT, "mail", headers))
+        problem = await refusal(made.actions.services.patch(ROOT, "mail", headers))
         assert (problem.status, problem.errors[0].pointer) == (422, "/health/headers/X-Key")
 
 
@@ -114,13 +114,13 @@ def test_merge_patch_does_what_rfc_7396_says(target: Any, patch: Any, result: An
 
 
 async def test_a_paused_service_is_told_of_and_stays_paused_over_a_restart(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await made.service("mail")
-        assert (await made.actions.pause_service(ANN, "mail", Explain(reason="database"))).paused
+        assert (await made.actions.services.pause(ANN, "mail", Explain(reason="database"))).paused
         assert made.links.newest.services["mail"].paused
         (stored,) = await made.store.load_services()
         assert stored.paused
-        assert not (await made.actions.resume_service(ANN, "mail", Explain())).paused
+        assert not (await made.actions.services.resume(ANN, "mail", Explain())).paused
         assert [event.kind for event in await made.store.events()][-2:] == [
             "service.paused",
             "service.resumed",
@@ -128,26 +128,26 @@ async def test_a_paused_service_is_told_of_and_stays_paused_over_a_restart(tmp_p
 
 
 async def test_a_deleted_service_is_gone_with_its_versions(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await made.two_versions()
         deployment = await made.start()
-        assert (await refusal(made.actions.delete_service(ROOT, "auth"))).status == 409
+        assert (await refusal(made.actions.services.delete(ROOT, "auth"))).status == 409
         await made.settle()
         made.links.in_flight = 1  # the drain of the new version goes on
-        await made.actions.rollback(ANN, deployment.id, Explain())
+        await made.actions.deployments.rollback(ANN, deployment.id, Explain())
         while made.rollouts.open_for("auth") is not None:
             await made.settle_once()
         assert made.rollouts.state_of(deployment.id) is not None
-        await made.actions.delete_service(ROOT, "auth")
+        await made.actions.services.delete(ROOT, "auth")
         state = made.rollouts.state_of(deployment.id)
         assert state is None or state.cleaned
         assert made.links.newest.removed == ("auth",)
         assert await made.store.load_versions() == []
-        assert (await made.actions.list_deployments("auth")).items[0].id == deployment.id
+        assert (await made.actions.deployments.list_all("auth")).items[0].id == deployment.id
 
 
 async def test_health_shows_endpoints_breakers_and_probes(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         old, _ = await made.two_versions()
         (key,) = made.catalog.endpoint_keys(old)
         made.catalog.set_breaker(key, BreakerView(1, "OPEN", 0, 2.5))
@@ -157,7 +157,7 @@ async def test_health_shows_endpoints_breakers_and_probes(tmp_path: Path) -> Non
         )
         async with made.store.transaction() as tx:
             tx.add_health([probe])
-        health = await made.actions.service_health("auth")
+        health = await made.actions.reports.health("auth")
         assert [version.version for version in health.versions] == ["v1", "v2"]
         first = health.versions[0]
         assert (first.circuit_state, [check.id for check in first.checks]) == ("OPEN", ["h"])
@@ -165,11 +165,11 @@ async def test_health_shows_endpoints_breakers_and_probes(tmp_path: Path) -> Non
         assert (endpoint.key, endpoint.circuit_state, endpoint.failure_count) == (key, "OPEN", 5)
         assert endpoint.last_failure_time == START
         assert endpoint.next_attempt_time == START + timedelta(seconds=2.5)
-        assert (await made.actions.get_version(old)).failure_count == 5
+        assert (await made.actions.versions.get(old)).failure_count == 5
 
 
 async def test_stats_add_up_what_was_counted(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         old, _ = await made.two_versions()
         totals = VersionTotals(
             service="auth",
@@ -184,7 +184,7 @@ async def test_stats_add_up_what_was_counted(tmp_path: Path) -> None:
             judged=[],
         )
         made.tally.on_counts(0, "incarnation", Counts(versions=(totals,)))
-        stats = (await made.actions.stats("auth")).versions[0]
+        stats = (await made.actions.reports.stats("auth")).versions[0]
         assert (stats.requests, stats.total, stats.errors) == ({"200": 95, "503": 5}, 100, 5)
         assert (stats.in_flight, stats.streams) == (3, 1)
         assert stats.p50_ms is not None

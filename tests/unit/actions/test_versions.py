@@ -11,7 +11,7 @@ from gateway.actions.bodies import DrainVersion, PatchVersion, TestVersion
 from gateway.actions.problems import Problem
 from gateway.core.settings.smoke import SmokeEndpoint, SmokeSettings
 from gateway.link.snapshot import BreakerView
-from tests.unit.control.desk import ANN, OPERATOR, Desk, desk
+from tests.unit.control.console import ANN, OPERATOR, Console, console
 
 
 def patch(**fields: Any) -> PatchVersion:
@@ -25,30 +25,30 @@ async def refusal(work: Any) -> Problem:
 
 
 async def test_the_first_version_gets_all_weight_and_begins_with_its_first_probe(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         record = await made.register("v1")
         assert (record.weight, record.status, record.is_active) == (100, "testing", False)
         assert not made.catalog.is_usable(record.id)
         await made.pass_probe(record.id)
-        record = await made.actions.get_version(record.id)
+        record = await made.actions.versions.get(record.id)
         assert (record.is_active, record.status) == (True, "production")
         assert made.catalog.is_usable(record.id)
-        assert (await made.actions.get_service("auth")).current_version_id == record.id
+        assert (await made.actions.services.get("auth")).current_version_id == record.id
         (snap,) = made.links.newest.services["auth"].versions
         assert (snap.active, snap.weight) == (True, 100)
 
 
 async def test_later_versions_get_no_weight_and_wait(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         old, new = await made.two_versions()
         assert made.weights() == {"v1": 100, "v2": 0}
-        record = await made.actions.get_version(new)
+        record = await made.actions.versions.get(new)
         assert (record.is_active, record.status, record.health_status) == (False, "testing", "healthy")
-        assert (await made.actions.get_service("auth")).current_version_id == old
+        assert (await made.actions.services.get("auth")).current_version_id == old
 
 
 async def test_a_version_is_stored_audited_and_told_of(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         record = await made.register(
             "v1", replicas=["http://127.0.0.1:7300"], shutdownUrl="http://127.0.0.1:7200/stop"
         )
@@ -90,7 +90,7 @@ async def test_a_version_is_stored_audited_and_told_of(tmp_path: Path) -> None:
 async def test_a_bad_registration_is_refused_audited_and_changes_nothing(
     tmp_path: Path, body: dict[str, Any], status: int, pointer: str | None
 ) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         problem = await refusal(made.register("v1", **body))
         assert problem.status == status
         assert [error.pointer for error in problem.errors] == ([pointer] if pointer else [])
@@ -101,13 +101,13 @@ async def test_a_bad_registration_is_refused_audited_and_changes_nothing(
 
 
 async def test_credentials_of_a_refused_url_are_not_in_the_audit(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await refusal(made.register("v1", url="http://user:hunter2@127.0.0.1:bad"))
         assert "hunter2" not in str(await made.audit())
 
 
 async def test_a_name_is_taken_once_and_routes_of_others_are_refused(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await made.register("v1")
         assert (await refusal(made.register("v1"))).status == 409
         problem = await refusal(made.register("v1", service="other", routes=[{"path": "/auth"}]))
@@ -118,7 +118,7 @@ async def test_a_name_is_taken_once_and_routes_of_others_are_refused(tmp_path: P
 
 
 async def test_weight_for_a_later_version_needs_a_deployer(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await made.register("v1", actor=OPERATOR)
         assert (await refusal(made.register("v2", actor=OPERATOR, weight=10))).status == 403
         generation = made.catalog.service_record("auth").generation
@@ -128,7 +128,7 @@ async def test_weight_for_a_later_version_needs_a_deployer(tmp_path: Path) -> No
 
 
 async def test_a_named_host_is_looked_up_and_gets_its_endpoints(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         made.addresses["http://auth.test:7200"] = ("10.0.0.1", "10.0.0.2")
         record = await made.register("v1", url="http://auth.test:7200")
         keys = made.catalog.endpoint_keys(record.id)
@@ -144,10 +144,10 @@ async def test_a_named_host_is_looked_up_and_gets_its_endpoints(tmp_path: Path) 
 
 
 async def test_a_new_weight_is_a_new_generation_in_one_transaction(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         _, new = await made.two_versions()
-        generation = (await made.actions.get_service("auth")).generation
-        record = await made.actions.patch_version(ANN, new, patch(weight=25))
+        generation = (await made.actions.services.get("auth")).generation
+        record = await made.actions.versions.patch(ANN, new, patch(weight=25))
         assert (record.weight, record.is_active) == (25, True)
         assert made.weights() == {"v1": 100, "v2": 25}
         (service,) = await made.store.load_services()
@@ -156,61 +156,61 @@ async def test_a_new_weight_is_a_new_generation_in_one_transaction(tmp_path: Pat
 
 
 async def test_the_version_left_alone_with_weight_becomes_current(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         old, new = await made.two_versions()
-        await made.actions.patch_version(ANN, new, patch(weight=100))
-        assert (await made.actions.get_service("auth")).current_version_id == old
-        await made.actions.patch_version(ANN, old, patch(weight=0))
-        assert (await made.actions.get_service("auth")).current_version_id == new
+        await made.actions.versions.patch(ANN, new, patch(weight=100))
+        assert (await made.actions.services.get("auth")).current_version_id == old
+        await made.actions.versions.patch(ANN, old, patch(weight=0))
+        assert (await made.actions.services.get("auth")).current_version_id == new
 
 
 async def test_some_version_must_keep_weight(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         old, _ = await made.two_versions()
-        assert (await refusal(made.actions.patch_version(ANN, old, patch(weight=0)))).status == 409
+        assert (await refusal(made.actions.versions.patch(ANN, old, patch(weight=0)))).status == 409
 
 
 async def test_weights_belong_to_an_open_deployment(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         old, new = await made.two_versions()
         deployment = await made.start()
         for version in (old, new):
-            problem = await refusal(made.actions.patch_version(ANN, version, patch(weight=50)))
+            problem = await refusal(made.actions.versions.patch(ANN, version, patch(weight=50)))
             assert problem.status == 409
             assert deployment.id in problem.detail
-        await made.actions.patch_version(OPERATOR, new, patch(shutdownUrl="http://127.0.0.1:1/x"))
+        await made.actions.versions.patch(OPERATOR, new, patch(shutdownUrl="http://127.0.0.1:1/x"))
         assert (await refusal(made.register("v3", weight=5))).status == 409
 
 
 async def test_a_change_of_what_has_changed_is_refused(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         _, new = await made.two_versions()
-        seen = etag(await made.actions.get_version(new))
-        await made.actions.patch_version(ANN, new, patch(weight=5), if_match=seen)
-        problem = await refusal(made.actions.patch_version(ANN, new, patch(weight=6), if_match=seen))
+        seen = etag(await made.actions.versions.get(new))
+        await made.actions.versions.patch(ANN, new, patch(weight=5), if_match=seen)
+        problem = await refusal(made.actions.versions.patch(ANN, new, patch(weight=6), if_match=seen))
         assert problem.status == 412
-        await made.actions.patch_version(ANN, new, patch(weight=6), if_match="*")
-        latest = etag(await made.actions.get_version(new))
-        await made.actions.patch_version(ANN, new, patch(weight=7), if_match=f'"x", {latest}')
+        await made.actions.versions.patch(ANN, new, patch(weight=6), if_match="*")
+        latest = etag(await made.actions.versions.get(new))
+        await made.actions.versions.patch(ANN, new, patch(weight=7), if_match=f'"x", {latest}')
 
 
 async def test_an_operator_may_not_change_a_weight(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         _, new = await made.two_versions()
-        assert (await refusal(made.actions.patch_version(OPERATOR, new, patch(weight=5)))).status == 403
+        assert (await refusal(made.actions.versions.patch(OPERATOR, new, patch(weight=5)))).status == 403
         row = (await made.audit())[0]
         assert (row.actor, row.allowed, row.details["weight"]) == ("oli", False, 5)
 
 
 async def test_new_replicas_are_endpoints_that_have_to_pass_first(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         old, _ = await made.two_versions()
         before = made.catalog.endpoint_keys(old)
-        await made.actions.patch_version(ANN, old, patch(replicas=["http://127.0.0.1:9"]))
+        await made.actions.versions.patch(ANN, old, patch(replicas=["http://127.0.0.1:9"]))
         endpoints = list(made.catalog.version(old).endpoints.values())
         assert endpoints[0].key == before[0]
         assert [endpoint.is_healthy for endpoint in endpoints] == [True, False]
-        await made.actions.patch_version(ANN, old, patch(replicas=[]))
+        await made.actions.versions.patch(ANN, old, patch(replicas=[]))
         assert made.catalog.endpoint_keys(old) == before
 
 
@@ -218,102 +218,102 @@ async def test_new_replicas_are_endpoints_that_have_to_pass_first(tmp_path: Path
 
 
 async def test_a_test_says_what_was_asked_and_how_it_went(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         record = await made.register("v1")
         tests = SmokeSettings(endpoints=(SmokeEndpoint(path="/mine"),))
-        report = await made.actions.test_version(ANN, record.id, TestVersion(smoke_tests=tests))
+        report = await made.actions.versions.test(ANN, record.id, TestVersion(smoke_tests=tests))
         assert (report.is_healthy, report.response_time, len(report.tests)) == (True, 3, 1)
         assert made.checks.tested == [tests]
         made.checks.probe_error = "status 503"
-        report = await made.actions.test_version(ANN, record.id, TestVersion())
+        report = await made.actions.versions.test(ANN, record.id, TestVersion())
         assert not report.is_healthy
         assert report.tests[0].error == "health check: status 503"
         made.checks.probe_error, made.checks.smoke_ok = None, False
-        assert not (await made.actions.test_version(ANN, record.id, TestVersion())).is_healthy
+        assert not (await made.actions.versions.test(ANN, record.id, TestVersion())).is_healthy
 
 
 async def test_what_does_not_exist_is_404(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         for work in (
-            made.actions.get_version("x"),
-            made.actions.patch_version(ANN, "x", patch(weight=1)),
-            made.actions.delete_version(ANN, "x"),
-            made.actions.test_version(ANN, "x", TestVersion()),
-            made.actions.drain_version(ANN, "x", DrainVersion()),
-            made.actions.drain_state("x"),
+            made.actions.versions.get("x"),
+            made.actions.versions.patch(ANN, "x", patch(weight=1)),
+            made.actions.versions.delete(ANN, "x"),
+            made.actions.versions.test(ANN, "x", TestVersion()),
+            made.actions.versions.drain(ANN, "x", DrainVersion()),
+            made.actions.versions.drain_state("x"),
         ):
             assert (await refusal(work)).status == 404
 
 
 async def test_a_filter_that_nothing_passes_leaves_an_empty_list(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await made.two_versions()
-        assert (await made.actions.list_versions("x")).items == []
-        assert (await made.actions.list_deployments(service_name="x")).items == []
+        assert (await made.actions.versions.list_all("x")).items == []
+        assert (await made.actions.deployments.list_all(service_name="x")).items == []
 
 
 # Draining and deleting
 
 
-async def drained(made: Desk, version_id: str) -> None:
-    await made.actions.drain_version(ANN, version_id, DrainVersion(timeout=1000))
+async def drained(made: Console, version_id: str) -> None:
+    await made.actions.versions.drain(ANN, version_id, DrainVersion(timeout=1000))
     await made.drains.drain(version_id, 0)
 
 
 async def test_the_last_usable_version_is_not_drained(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         old, new = await made.two_versions()
-        assert (await refusal(made.actions.drain_version(ANN, old, DrainVersion()))).status == 409
-        await made.actions.patch_version(ANN, new, patch(weight=50))
+        assert (await refusal(made.actions.versions.drain(ANN, old, DrainVersion()))).status == 409
+        await made.actions.versions.patch(ANN, new, patch(weight=50))
         key = made.catalog.endpoint_keys(new)[0]
         made.catalog.set_breaker(key, BreakerView(1, "OPEN"))
-        assert (await refusal(made.actions.drain_version(ANN, old, DrainVersion()))).status == 409
+        assert (await refusal(made.actions.versions.drain(ANN, old, DrainVersion()))).status == 409
         made.catalog.set_breaker(key, BreakerView(2, "CLOSED"))
-        assert (await refusal(made.actions.drain_version(OPERATOR, old, DrainVersion()))).status == 403
-        state = await made.actions.drain_version(ANN, old, DrainVersion(timeout=1000))
+        assert (await refusal(made.actions.versions.drain(OPERATOR, old, DrainVersion()))).status == 403
+        state = await made.actions.versions.drain(ANN, old, DrainVersion(timeout=1000))
         assert state.state == "draining"
         assert made.weights() == {"v1": 0, "v2": 50}
-        assert (await made.actions.get_service("auth")).current_version_id == new
+        assert (await made.actions.services.get("auth")).current_version_id == new
 
 
 async def test_a_drain_waits_for_what_runs_and_then_says_so(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         _, new = await made.two_versions()
         made.links.in_flight = 2
-        state = await made.actions.drain_version(OPERATOR, new, DrainVersion(timeout=60_000))
+        state = await made.actions.versions.drain(OPERATOR, new, DrainVersion(timeout=60_000))
         assert (state.state, state.in_flight, state.safe_to_stop) == ("draining", 2, False)
-        assert (await refusal(made.actions.delete_version(ANN, new))).status == 409
+        assert (await refusal(made.actions.versions.delete(ANN, new))).status == 409
         made.links.in_flight = 0
         await made.drains.drain(new, 0)
-        state = await made.actions.drain_state(new)
+        state = await made.actions.versions.drain_state(new)
         assert (state.state, state.in_flight, state.safe_to_stop) == ("drained", 0, True)
-        again = await made.actions.drain_version(OPERATOR, new, DrainVersion())
+        again = await made.actions.versions.drain(OPERATOR, new, DrainVersion())
         assert again.state == "drained"
         assert (await made.stored(new)).drained
 
 
 async def test_a_drained_version_can_be_deleted_and_is_gone(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         _, new = await made.two_versions()
         await drained(made, new)
-        await made.actions.delete_version(ANN, new)
-        assert (await refusal(made.actions.get_version(new))).status == 404
+        await made.actions.versions.delete(ANN, new)
+        assert (await refusal(made.actions.versions.get(new))).status == 404
         assert [version.version for version in await made.store.load_versions()] == ["v1"]
         assert made.weights() == {"v1": 100}
         await made.register("v2")
 
 
 async def test_a_version_of_an_open_deployment_is_neither_drained_nor_deleted(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         old, new = await made.two_versions()
         await made.start()
         for version in (old, new):
-            assert (await refusal(made.actions.drain_version(ANN, version, DrainVersion()))).status == 409
-            assert (await refusal(made.actions.delete_version(ANN, version))).status == 409
+            assert (await refusal(made.actions.versions.drain(ANN, version, DrainVersion()))).status == 409
+            assert (await refusal(made.actions.versions.delete(ANN, version))).status == 409
 
 
 async def test_a_drained_version_gets_no_weight_by_hand(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         _, new = await made.two_versions()
         await drained(made, new)
-        assert (await refusal(made.actions.patch_version(ANN, new, patch(weight=5)))).status == 409
+        assert (await refusal(made.actions.versions.patch(ANN, new, patch(weight=5)))).status == 409

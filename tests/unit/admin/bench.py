@@ -68,10 +68,23 @@ class FakeActions:
         self.answers: dict[str, Any] = {}
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
+    def __getattr__(self, noun: str) -> "FakeNoun":
+        return FakeNoun(self, noun)
+
+
+class FakeNoun:
+    """The actions of one noun: `versions`, `tokens`."""
+
+    def __init__(self, actions: FakeActions, noun: str) -> None:
+        self._actions = actions
+        self._noun = noun
+
+    def __getattr__(self, verb: str) -> Callable[..., Any]:
+        name = f"{self._noun}.{verb}"
+
         async def action(*args: Any, **kwargs: Any) -> Any:
-            self.calls.append((name, args, kwargs))
-            answer = self.answers[name]
+            self._actions.calls.append((name, args, kwargs))
+            answer = self._actions.answers[name]
             if isinstance(answer, Exception):
                 raise answer
             return answer

@@ -31,7 +31,7 @@ def problem(response: Any) -> dict[str, Any]:
 async def test_a_version_is_registered_and_shown_where_location_says(
     bench: Bench, version: VersionRecord
 ) -> None:
-    bench.actions.answers["create_version"] = version
+    bench.actions.answers["versions.create"] = version
     body = b'{"serviceName": "auth", "version": "v1.1", "url": "http://127.0.0.1:7201"}'
     response = await bench.ask("POST", f"{BASE}/deployment/versions", role="operator", body=body)
     assert response.status == 201
@@ -46,12 +46,12 @@ async def test_a_version_is_registered_and_shown_where_location_says(
         "2026-01-02T03:04:05Z",
     )
     [(name, (actor, sent), _)] = bench.actions.calls
-    assert (name, actor.role, sent.service_name) == ("create_version", "operator", "auth")
+    assert (name, actor.role, sent.service_name) == ("versions.create", "operator", "auth")
 
 
 async def test_a_list_comes_in_pieces(bench: Bench, version: VersionRecord) -> None:
     second = msgspec.structs.replace(version, id="ver-2")
-    bench.actions.answers["list_versions"] = Page([version, second])
+    bench.actions.answers["versions.list_all"] = Page([version, second])
     cursor: str | None = ""
     seen = []
     while cursor is not None:
@@ -65,7 +65,7 @@ async def test_a_list_comes_in_pieces(bench: Bench, version: VersionRecord) -> N
 
 @pytest.mark.parametrize("cursor", ["x", "1", "WyJ4", "bnVsbA", "WzFd", "%C3%A9"])
 async def test_what_is_no_cursor_is_refused(bench: Bench, version: VersionRecord, cursor: str) -> None:
-    bench.actions.answers["list_versions"] = Page([version])
+    bench.actions.answers["versions.list_all"] = Page([version])
     answer = await bench.ask("GET", f"{BASE}/deployment/versions", query=f"after={cursor}")
     assert answer.status == 422
 
@@ -75,11 +75,11 @@ async def test_a_list_that_changes_between_two_pieces_skips_and_doubles_nothing(
     bench: Bench, version: VersionRecord, change: str
 ) -> None:
     first, second, third, fourth = (msgspec.structs.replace(version, id=f"ver-{n}") for n in range(2, 6))
-    bench.actions.answers["list_versions"] = Page([third, first, second])
+    bench.actions.answers["versions.list_all"] = Page([third, first, second])
     path = f"{BASE}/deployment/versions"
     piece = json.loads((await bench.ask("GET", path, query="limit=2")).body)
     assert [item["id"] for item in piece["items"]] == [first.id, second.id]
-    bench.actions.answers["list_versions"] = Page(
+    bench.actions.answers["versions.list_all"] = Page(
         {
             "the first goes": [second, third],
             "one comes before": [version, first, second, third],
@@ -97,8 +97,8 @@ async def test_what_signs_webhooks_is_never_shown(bench: Bench, service: Service
     health = HealthSettings(headers={"X-Key": "s3cret"})
     settings = msgspec.structs.replace(service.settings, webhooks=(hook,), health=health)
     record = msgspec.structs.replace(service, settings=settings)
-    bench.actions.answers["get_service"] = record
-    bench.actions.answers["list_services"] = Page([record])
+    bench.actions.answers["services.get"] = record
+    bench.actions.answers["services.list_all"] = Page([record])
     for path in ("services/auth", "services"):
         response = await bench.ask("GET", f"{BASE}/{path}", role="admin")
         assert b"s3cret" not in response.body
@@ -125,7 +125,7 @@ async def test_no_call_answers_without_a_token_or_to_a_lower_role(bench: Bench, 
 
 
 async def test_a_wrong_token_is_401_then_429_and_a_right_one_still_works(bench: Bench) -> None:
-    bench.actions.answers["list_services"] = Page([])
+    bench.actions.answers["services.list_all"] = Page([])
     for _ in range(3):
         response = await bench.ask("GET", f"{BASE}/services", token="gw_wrong")
         assert response.status == 401
@@ -164,7 +164,7 @@ async def test_a_role_too_low_says_so_however_often_and_costs_the_others_nothing
     bench: Bench, deployment: DeploymentRecord
 ) -> None:
     """Two tokens share an address: what one may not do never uses up the other's allowance, or turns 429."""
-    bench.actions.answers |= {"start_deployment": deployment}
+    bench.actions.answers |= {"deployments.start": deployment}
     body = b'{"serviceName": "auth", "toVersion": "v1.1"}'
     for _ in range(20):
         response = await bench.ask("POST", f"{BASE}/deployment/start", role="operator", body=body)
@@ -193,7 +193,7 @@ async def test_options_names_the_methods(bench: Bench) -> None:
 
 
 async def test_head_is_served_by_get(bench: Bench, service: ServiceRecord) -> None:
-    bench.actions.answers["get_service"] = service
+    bench.actions.answers["services.get"] = service
     assert (await bench.ask("HEAD", f"{BASE}/services/auth", role="viewer")).status == 200
 
 
@@ -218,16 +218,16 @@ async def test_a_bad_body_never_reaches_the_action(
 
 
 async def test_an_actions_problem_is_the_answer(bench: Bench) -> None:
-    bench.actions.answers["promote"] = conflict("auth has no open deployment")
+    bench.actions.answers["deployments.promote"] = conflict("auth has no open deployment")
     response = await bench.ask("POST", f"{BASE}/deployment/dep-1/promote")
     assert response.status == 409
     assert problem(response)["detail"] == "auth has no open deployment"
-    bench.actions.answers["promote"] = IllegalTransition("not while pending")
+    bench.actions.answers["deployments.promote"] = IllegalTransition("not while pending")
     assert (await bench.ask("POST", f"{BASE}/deployment/dep-1/promote")).status == 409
 
 
 async def test_starts_are_limited_and_rollbacks_are_not(bench: Bench, deployment: DeploymentRecord) -> None:
-    bench.actions.answers |= {"start_deployment": deployment, "rollback": deployment}
+    bench.actions.answers |= {"deployments.start": deployment, "deployments.rollback": deployment}
     body = b'{"serviceName": "auth", "toVersion": "v1.1"}'
     for expected in (201, 201, 429):
         response = await bench.ask("POST", f"{BASE}/deployment/start", role="deployer", body=body)
@@ -239,7 +239,7 @@ async def test_starts_are_limited_and_rollbacks_are_not(bench: Bench, deployment
 
 
 async def test_the_idempotency_key_is_handed_on(bench: Bench, deployment: DeploymentRecord) -> None:
-    bench.actions.answers["start_deployment"] = deployment
+    bench.actions.answers["deployments.start"] = deployment
     body = b'{"serviceName": "auth", "toVersion": "v1.1"}'
     await bench.ask("POST", f"{BASE}/deployment/start", body=body, idempotency_key="k-1")
     assert bench.actions.calls[0][2] == {"idempotency_key": "k-1"}
@@ -248,7 +248,7 @@ async def test_the_idempotency_key_is_handed_on(bench: Bench, deployment: Deploy
 async def test_if_match_is_handed_on_and_a_known_etag_saves_the_body(
     bench: Bench, version: VersionRecord
 ) -> None:
-    bench.actions.answers |= {"patch_version": version, "get_version": version}
+    bench.actions.answers |= {"versions.patch": version, "versions.get": version}
     path = f"{BASE}/deployment/versions/ver-1"
     tag = dict((await bench.ask("GET", path)).fields)["ETag"]
     await bench.ask("PATCH", path, body=b'{"weight": 5}', if_match=tag)
@@ -279,7 +279,7 @@ async def test_an_unknown_path_outside_the_base_is_404(bench: Bench) -> None:
 
 
 async def test_every_answer_is_kept_out_of_caches(bench: Bench) -> None:
-    bench.actions.answers["list_services"] = Page([])
+    bench.actions.answers["services.list_all"] = Page([])
     for response in (await bench.ask("GET", f"{BASE}/services"), await bench.ask("GET", BASE, role=None)):
         assert dict(response.fields)["Cache-Control"] == "no-store"
         assert dict(response.fields)["X-Content-Type-Options"] == "nosniff"
@@ -288,12 +288,12 @@ async def test_every_answer_is_kept_out_of_caches(bench: Bench) -> None:
 async def test_changes_wait_while_another_process_takes_over(
     bench: Bench, deployment: DeploymentRecord
 ) -> None:
-    bench.actions.answers |= {"rollback": deployment, "get_deployment": deployment}
+    bench.actions.answers |= {"deployments.rollback": deployment, "deployments.get": deployment}
     bench.server.hold_changes(held=True)
     response = await bench.ask("POST", f"{BASE}/deployment/dep-1/rollback")
     assert (response.status, dict(response.fields)["Retry-After"]) == (503, "1")
     assert (await bench.ask("GET", f"{BASE}/deployment/dep-1")).status == 200
     bench.server.hold_changes(held=False)
-    bench.actions.answers["rollback"] = StaleEpoch("epoch 4 has begun")
+    bench.actions.answers["deployments.rollback"] = StaleEpoch("epoch 4 has begun")
     response = await bench.ask("POST", f"{BASE}/deployment/dep-1/rollback")
     assert (response.status, dict(response.fields)["Retry-After"]) == (503, "1")

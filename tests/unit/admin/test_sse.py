@@ -146,6 +146,6 @@ async def test_too_many_streams_are_refused(bench: Bench) -> None:
 
 
 async def test_events_as_json_are_a_list(bench: Bench) -> None:
-    bench.actions.answers["events"] = [event(1)]
+    bench.actions.answers["gateway.events"] = [event(1)]
     response = await bench.ask("GET", f"{BASE}/events", role="viewer", accept="application/json")
     assert [item["id"] for item in json.loads(response.body)["items"]] == [1]

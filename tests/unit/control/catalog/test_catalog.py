@@ -15,7 +15,7 @@ from gateway.core.routing.service import RouteSettings, ServiceSettings
 from gateway.errors import ConfigError, StoreError
 from gateway.link.snapshot import BreakerView, ProxySettings, ServiceSnap
 from tests.conftest import Authority
-from tests.unit.control.desk import ANN, ROOT, Desk, desk
+from tests.unit.control.console import ANN, ROOT, Console, console
 
 PROXY = ProxySettings(trusted_proxies=(("10.0.0.0/8",),))
 
@@ -29,7 +29,7 @@ V1 = {"version": "v1", "url": "http://127.0.0.1:7200", "weight": 100}
 V2 = {"version": "v2", "url": "http://127.0.0.1:7201"}
 
 
-def versions(made: Desk, service: str = "auth") -> dict[str, Any]:
+def versions(made: Console, service: str = "auth") -> dict[str, Any]:
     entries = made.catalog.services[service].versions.values()
     return {entry.record.version: entry for entry in entries}
 
@@ -44,8 +44,8 @@ def ageless(service: ServiceSnap) -> ServiceSnap:
     return replace(service, versions=tuple(told))
 
 
-async def reopened(made: Desk) -> Desk:
-    """Return the desk of the next control process, on the same store."""
+async def reopened(made: Console) -> Console:
+    """Return the console of the next control process, on the same store."""
     await made.close()
     made.links = type(made.links)()
     return await made.open()
@@ -55,7 +55,7 @@ async def reopened(made: Desk) -> Desk:
 
 
 async def test_what_the_file_declares_is_made_and_stored(tmp_path: Path) -> None:
-    async with desk(tmp_path, [declared(version=[V1, V2])]) as made:
+    async with console(tmp_path, [declared(version=[V1, V2])]) as made:
         assert {name: entry.record.weight for name, entry in versions(made).items()} == {"v1": 100, "v2": 0}
         (service,) = await made.store.load_services()
         assert (service.name, service.source) == ("auth", "file")
@@ -66,7 +66,7 @@ async def test_what_the_file_declares_is_made_and_stored(tmp_path: Path) -> None
 
 async def test_a_version_that_is_being_rolled_out_is_not_taken_for_the_current_one(tmp_path: Path) -> None:
     """The old version has never answered, the new one has some of the traffic: its rollout decides."""
-    async with desk(tmp_path, [declared(version=[V1, V2])]) as made:
+    async with console(tmp_path, [declared(version=[V1, V2])]) as made:
         await made.pass_probe(versions(made)["v2"].record.id)
         await made.start(fromVersion="v1")
         await made.settle()
@@ -76,12 +76,12 @@ async def test_a_version_that_is_being_rolled_out_is_not_taken_for_the_current_o
 
 
 async def test_a_single_version_without_a_weight_gets_all_of_it(tmp_path: Path) -> None:
-    async with desk(tmp_path, [declared(version=[V2])]) as made:
+    async with console(tmp_path, [declared(version=[V2])]) as made:
         assert versions(made)["v2"].record.weight == 100
 
 
 async def test_the_file_names_versions_only_while_the_store_has_none(tmp_path: Path) -> None:
-    async with desk(tmp_path, [declared(version=[V1])]) as made:
+    async with console(tmp_path, [declared(version=[V1])]) as made:
         ids = {entry.record.id for entry in versions(made).values()}
         made.declared = [declared(version=[V1, V2], slowStart=5)]
         await reopened(made)
@@ -90,7 +90,7 @@ async def test_the_file_names_versions_only_while_the_store_has_none(tmp_path: P
 
 
 async def test_a_service_the_file_drops_is_kept_but_not_served(tmp_path: Path) -> None:
-    async with desk(tmp_path, [declared(version=[V1])]) as made:
+    async with console(tmp_path, [declared(version=[V1])]) as made:
         made.declared = []
         await reopened(made)
         assert not made.catalog.services
@@ -101,7 +101,7 @@ async def test_a_service_the_file_drops_is_kept_but_not_served(tmp_path: Path) -
 
 
 async def test_the_name_of_a_dropped_service_can_be_used_again(tmp_path: Path) -> None:
-    async with desk(tmp_path, [declared(version=[V1])]) as made:
+    async with console(tmp_path, [declared(version=[V1])]) as made:
         made.declared = []
         await reopened(made)
         await made.service("auth")
@@ -110,7 +110,7 @@ async def test_the_name_of_a_dropped_service_can_be_used_again(tmp_path: Path) -
 
 
 async def test_a_dropped_service_with_an_open_deployment_is_served_on(tmp_path: Path) -> None:
-    async with desk(tmp_path, [declared(version=[V1, V2])]) as made:
+    async with console(tmp_path, [declared(version=[V1, V2])]) as made:
         for entry in versions(made).values():
             await made.pass_probe(entry.record.id)
         await made.start()
@@ -120,7 +120,7 @@ async def test_a_dropped_service_with_an_open_deployment_is_served_on(tmp_path: 
 
 
 async def test_a_reload_is_all_or_nothing(tmp_path: Path) -> None:
-    async with desk(tmp_path, [declared(version=[V1])]) as made:
+    async with console(tmp_path, [declared(version=[V1])]) as made:
         await made.service("mail")
         sent = len(made.links.tables)
         with pytest.raises(ConfigError, match=r"'mail'.*'news'|'news'.*'mail'"):
@@ -135,7 +135,7 @@ async def test_a_reload_is_all_or_nothing(tmp_path: Path) -> None:
 
 
 async def test_tls_files_that_cannot_be_used_are_refused_before_anything_follows(tmp_path: Path) -> None:
-    async with desk(tmp_path, [declared(version=[V1])]) as made:
+    async with console(tmp_path, [declared(version=[V1])]) as made:
         bad = declared(tls={"ca": "/nowhere/ca.pem"})
         with pytest.raises(ConfigError, match=r"service 'auth': tls.*/nowhere/ca\.pem"):
             await made.catalog.reload(made.store, [bad], PROXY)
@@ -143,7 +143,7 @@ async def test_tls_files_that_cannot_be_used_are_refused_before_anything_follows
 
 
 async def test_a_reload_keeps_what_endpoints_have_learned(tmp_path: Path) -> None:
-    async with desk(tmp_path, [declared(version=[V1])]) as made:
+    async with console(tmp_path, [declared(version=[V1])]) as made:
         version = versions(made)["v1"]
         await made.pass_probe(version.record.id)
         (key,) = version.endpoints
@@ -155,7 +155,7 @@ async def test_a_reload_keeps_what_endpoints_have_learned(tmp_path: Path) -> Non
 
 async def test_a_reload_reads_the_files_of_upstreams_again(tmp_path: Path, authority: Authority) -> None:
     service = declared(version=[V1], tls={"ca": str(authority.ca)})
-    async with desk(tmp_path / "store", [service]) as made:
+    async with console(tmp_path / "store", [service]) as made:
         version = versions(made)["v1"].record.id
         first = made.catalog.tls_of(version)
         await made.catalog.reload(made.store, [service], PROXY)
@@ -163,7 +163,7 @@ async def test_a_reload_reads_the_files_of_upstreams_again(tmp_path: Path, autho
 
 
 async def test_a_reload_that_drops_a_service_with_an_open_deployment_is_refused(tmp_path: Path) -> None:
-    async with desk(tmp_path, [declared(version=[V1, V2])]) as made:
+    async with console(tmp_path, [declared(version=[V1, V2])]) as made:
         for entry in versions(made).values():
             await made.pass_probe(entry.record.id)
         await made.start()
@@ -172,28 +172,28 @@ async def test_a_reload_that_drops_a_service_with_an_open_deployment_is_refused(
 
 
 async def test_a_declared_service_is_read_only_but_for_versions_and_weights(tmp_path: Path) -> None:
-    async with desk(tmp_path, [declared(version=[V1])]) as made:
+    async with console(tmp_path, [declared(version=[V1])]) as made:
         for work in (
-            made.actions.patch_service(ROOT, "auth", {"slowStart": 1}),
-            made.actions.delete_service(ROOT, "auth"),
+            made.actions.services.patch(ROOT, "auth", {"slowStart": 1}),
+            made.actions.services.delete(ROOT, "auth"),
             made.service("auth"),
         ):
             with pytest.raises(Problem) as refused:
                 await work
             assert refused.value.status == 409
         record = await made.register("v2")
-        await made.actions.patch_version(ANN, record.id, PatchVersion(weight=10))
+        await made.actions.versions.patch(ANN, record.id, PatchVersion(weight=10))
         assert made.weights() == {"v1": 100, "v2": 10}
-        assert (await made.actions.pause_service(ANN, "auth", Explain())).paused
+        assert (await made.actions.services.pause(ANN, "auth", Explain())).paused
 
 
 # A restart
 
 
 async def test_everything_is_rebuilt_from_the_store(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         old, new = await made.two_versions()
-        await made.actions.patch_version(ANN, new, PatchVersion(weight=30))
+        await made.actions.versions.patch(ANN, new, PatchVersion(weight=30))
         before = made.catalog.whole()
         await reopened(made)
         after = made.catalog.whole()
@@ -203,7 +203,7 @@ async def test_everything_is_rebuilt_from_the_store(tmp_path: Path) -> None:
 
 
 async def test_stored_health_stands_until_the_first_probe(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         old, _ = await made.two_versions()
         await reopened(made)
         assert made.catalog.health_of(old) is Health.HEALTHY
@@ -213,7 +213,7 @@ async def test_stored_health_stands_until_the_first_probe(tmp_path: Path) -> Non
 
 
 async def test_the_first_table_knows_the_open_deployment(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         old, new = await made.two_versions()
         record = await made.start()
         await made.settle()
@@ -228,7 +228,7 @@ async def test_the_first_table_knows_the_open_deployment(tmp_path: Path) -> None
 
 
 async def test_a_row_that_does_not_load_stops_the_start(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await made.register("v1")
         async with made.store.transaction() as tx:
             await tx.execute("UPDATE gateway_service_version SET status = 'nonsense'")
@@ -240,12 +240,12 @@ async def test_a_row_that_does_not_load_stops_the_start(tmp_path: Path) -> None:
 
 
 async def test_tables_are_numbered_and_name_what_is_gone(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await made.service("mail")
         await made.service("news")
         first = made.catalog.publish(["mail"])
         assert list(made.links.newest.services) == ["mail"]
-        await made.actions.delete_service(ROOT, "mail")
+        await made.actions.services.delete(ROOT, "mail")
         table = made.links.newest
         assert table.number > first
         assert (dict(table.services), table.removed, table.whole) == ({}, ("mail",), False)
@@ -261,7 +261,7 @@ async def test_tables_are_numbered_and_name_what_is_gone(tmp_path: Path) -> None
 
 
 async def test_a_recovered_endpoint_is_new_again(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         old, _ = await made.two_versions()
         endpoint = next(iter(made.catalog.version(old).endpoints.values()))
         assert endpoint.snap(100.0).available_for_s >= 50
@@ -275,7 +275,7 @@ async def test_a_recovered_endpoint_is_new_again(tmp_path: Path) -> None:
 
 
 async def test_a_drained_version_shows_no_endpoints(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         _, new = await made.two_versions()
         await made.drains.drain(new, 0)
         made.catalog.publish(["auth"])
@@ -288,7 +288,7 @@ async def test_a_drained_version_shows_no_endpoints(tmp_path: Path) -> None:
 
 
 async def test_usable_is_active_healthy_not_draining_and_some_breaker_not_open(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         old, new = await made.two_versions()
         assert made.catalog.is_usable(old)
         assert not made.catalog.is_usable(new)
@@ -304,11 +304,11 @@ async def test_usable_is_active_healthy_not_draining_and_some_breaker_not_open(t
 
 
 async def test_a_service_without_health_checks_takes_its_versions_for_healthy(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         await made.service("mail", health=False)
         record = await made.register("v1", service="mail")
         assert made.catalog.is_usable(record.id)
-        assert (await made.actions.get_version(record.id)).is_active
+        assert (await made.actions.versions.get(record.id)).is_active
         assert list(made.catalog.to_probe()) == []
         assert made.catalog.endpoints_of(record.id) == []
 
@@ -317,7 +317,7 @@ async def test_a_service_without_health_checks_takes_its_versions_for_healthy(tm
 
 
 async def test_addresses_come_and_go_and_keep_their_endpoints(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         url = "http://auth.test"
         record = await made.register("v1", url=url)
         assert made.catalog.named_urls() == [(record.id, url)]
@@ -335,7 +335,7 @@ async def test_addresses_come_and_go_and_keep_their_endpoints(tmp_path: Path) ->
 
 
 async def test_an_address_that_is_added_later_has_to_pass_first(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         url = "http://auth.test"
         made.addresses[url] = ("10.0.0.1",)
         record = await made.register("v1", url=url)
@@ -350,7 +350,7 @@ async def test_an_address_that_is_added_later_has_to_pass_first(tmp_path: Path) 
 
 
 async def test_observers_hear_of_changes(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+    async with console(tmp_path) as made:
         heard: list[tuple[str, str, str | None]] = []
         made.catalog.subscribe(
             lambda kind, service, version: heard.append((kind, service, version and version.version))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gateway.control.rollouts.rows import FreezeState
 from gateway.control.rollouts.webhooks import Message, Webhooks
 from gateway.core.rollout.events import Complete, Pause, PromoteFull, Resume, Rollback, Superseded
 from gateway.core.rollout.moves import MAX_TICK_MS
@@ -255,14 +256,14 @@ async def test_freeze_holds_the_step_and_survives_a_restart(tmp_path: Path) -> N
         await made.start(**QUICK)
         await made.settle()
         async with made.store.transaction() as tx:
-            made.rollouts.freeze(tx, frozen=True)
+            made.rollouts.freeze(tx, FreezeState(frozen=True))
         for _ in range(5):
             await made.second(answers=50)
         assert made.weights() == (90, 10)
         await made.crash()
         assert made.rollouts.frozen
         async with made.store.transaction() as tx:
-            made.rollouts.freeze(tx, frozen=False)
+            made.rollouts.freeze(tx, FreezeState())
         for _ in range(5):
             await made.second(answers=50)
         assert made.weights()[1] >= 50

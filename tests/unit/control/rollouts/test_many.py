@@ -8,34 +8,34 @@ from pathlib import Path
 import pytest
 
 from gateway.control.rollouts import loop as module
-from tests.unit.control.desk import Desk, desk
+from tests.unit.control.console import Console, console
 
 SERVICES = ("auth", "cart", "shop")
 
 
 @asynccontextmanager
-async def many(path: Path) -> AsyncIterator[Desk]:
-    """Open a desk with several services of two versions."""
-    async with desk(path) as made:
+async def many(path: Path) -> AsyncIterator[Console]:
+    """Open a console with several services of two versions."""
+    async with console(path) as made:
         for name in SERVICES:
             for version in ("v1", "v2"):
                 await made.pass_probe((await made.register(version, service=name)).id)
         yield made
 
 
-async def start_all(made: Desk) -> list[str]:
+async def start_all(made: Console) -> list[str]:
     """Start a rollout of each service; return their ids."""
     return [(await made.start(serviceName=name)).id for name in SERVICES]
 
 
-async def is_rolling(made: Desk, deployment: str) -> bool:
-    return (await made.actions.get_deployment(deployment)).status == "rolling"
+async def is_rolling(made: Console, deployment: str) -> bool:
+    return (await made.actions.deployments.get(deployment)).status == "rolling"
 
 
 class Transactions:
     """Counts those that are opened from now on."""
 
-    def __init__(self, made: Desk, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, made: Console, patch: pytest.MonkeyPatch) -> None:
         self.opened = 0
         opens = made.store.transaction
 
@@ -54,11 +54,11 @@ async def test_they_tick_by_batches_and_none_is_left_out(
         ids = await start_all(made)
         await made.settle()
         await made.rollouts.tick()
-        before = [(await made.actions.get_deployment(each)).updated_at for each in ids]
+        before = [(await made.actions.deployments.get(each)).updated_at for each in ids]
         transactions = Transactions(made, monkeypatch)
         await made.rollouts.tick()
         assert transactions.opened == 2
-        after = [(await made.actions.get_deployment(each)).updated_at for each in ids]
+        after = [(await made.actions.deployments.get(each)).updated_at for each in ids]
         assert all(was < now for was, now in zip(before, after, strict=True))
 
 

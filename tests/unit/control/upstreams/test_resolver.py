@@ -9,7 +9,7 @@ import pytest
 
 from gateway.control.upstreams.resolver import Resolver
 from gateway.core.settings.targets import ANYWHERE, Listener, TargetRules
-from tests.unit.control.desk import Desk, desk
+from tests.unit.control.console import Console, console
 
 URL = "http://auth.internal:7200"
 
@@ -30,8 +30,8 @@ class Names:
 
 
 class Room:
-    def __init__(self, made: Desk, rules: TargetRules) -> None:
-        self.desk = made
+    def __init__(self, made: Console, rules: TargetRules) -> None:
+        self.console = made
         self.names = Names()
         self.changed: list[str] = []
         self.resolver = Resolver(
@@ -40,13 +40,13 @@ class Room:
 
     def addresses(self) -> list[str]:
         """Return what workers were last told of the version's endpoints."""
-        (version,) = self.desk.links.newest.services["auth"].versions
+        (version,) = self.console.links.newest.services["auth"].versions
         return [endpoint.address for endpoint in version.endpoints]
 
 
 @asynccontextmanager
 async def room(path: Path, url: str = URL, rules: TargetRules = ANYWHERE) -> AsyncIterator[Room]:
-    async with desk(path) as made:
+    async with console(path) as made:
         await made.register("v1", url=url)
         yield Room(made, rules)
 
@@ -57,7 +57,7 @@ async def test_each_address_of_a_name_is_an_endpoint(tmp_path: Path) -> None:
         await it.resolver.resolve_all()
         assert it.names.asked == [("auth.internal", 7200)]
         assert it.addresses() == ["10.0.0.1", "10.0.0.2"]
-        (version,) = it.desk.links.newest.services["auth"].versions
+        (version,) = it.console.links.newest.services["auth"].versions
         assert {(each.url, each.port) for each in version.endpoints} == {(URL, 7200)}
         assert len(it.changed) == 1
 
@@ -67,12 +67,12 @@ async def test_addresses_come_and_go_and_those_that_stay_keep_their_state(tmp_pa
         it.names.addresses["auth.internal"] = ["10.0.0.1", "10.0.0.2"]
         await it.resolver.resolve_all()
         version_id = it.changed[0]
-        await it.desk.pass_probe(version_id)
-        kept = it.desk.catalog.version(version_id).endpoints[f"{version_id}|{URL}|10.0.0.2"]
+        await it.console.pass_probe(version_id)
+        kept = it.console.catalog.version(version_id).endpoints[f"{version_id}|{URL}|10.0.0.2"]
         it.names.addresses["auth.internal"] = ["10.0.0.2", "10.0.0.3"]
         await it.resolver.resolve_all()
         assert it.addresses() == ["10.0.0.2", "10.0.0.3"]
-        endpoints = it.desk.catalog.version(version_id).endpoints
+        endpoints = it.console.catalog.version(version_id).endpoints
         assert endpoints[kept.key] is kept
         healthy = {each.address: each.is_healthy for each in endpoints.values()}
         assert healthy == {"10.0.0.2": True, "10.0.0.3": False}, "a new address has to pass a probe first"
@@ -82,9 +82,9 @@ async def test_the_same_addresses_are_no_news(tmp_path: Path) -> None:
     async with room(tmp_path) as it:
         it.names.addresses["auth.internal"] = ["10.0.0.1"]
         await it.resolver.resolve_all()
-        tables = len(it.desk.links.tables)
+        tables = len(it.console.links.tables)
         await it.resolver.resolve_all()
-        assert len(it.desk.links.tables) == tables
+        assert len(it.console.links.tables) == tables
         assert len(it.changed) == 1
 
 

@@ -1,4 +1,4 @@
-"""An operator's desk in small: real store, catalog, rollouts and drains; fakes for workers and upstreams."""
+"""An operator's calls in small: real store, catalog, rollouts and drains; fakes for workers and upstreams."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.actions.access import Actor
+from gateway.actions.access import Access, Actor
 from gateway.actions.actions import Actions
 from gateway.actions.bodies import CreateService, CreateVersion, StartDeployment
 from gateway.control.catalog.catalog import Catalog
@@ -54,7 +54,7 @@ class Links(FakeHub):
         return self.tables[-1]
 
 
-class DeskChecks(FakeChecks):
+class ConsoleChecks(FakeChecks):
     """Probes and smoke tests that end as told."""
 
     def __init__(self) -> None:
@@ -82,13 +82,13 @@ class DeskChecks(FakeChecks):
         return SmokeReport(self.smoke_ok, 2, (test,))
 
 
-class Desk:
+class Console:
     """Everything an operator's call goes through, built as a control process builds it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.links = Links()
-        self.checks = DeskChecks()
+        self.checks = ConsoleChecks()
         self.tally = Tally()
         self.time = START
         self.addresses: dict[str, tuple[str, ...]] = {}
@@ -98,7 +98,7 @@ class Desk:
         self.upgraded = 0
         self.declared: Sequence[Any] = ()
 
-    async def open(self) -> "Desk":
+    async def open(self) -> "Console":
         self.store = await SqliteStore.open(f"sqlite:///{self.path / 'gateway.db'}", now=START)
         self.catalog = Catalog(self.links, workers=2, clock=lambda: 50.0, now=self.now)
         await self.catalog.load(self.store, self.declared)
@@ -107,7 +107,7 @@ class Desk:
         self.rollouts = Rollouts(self.store, self.catalog, _Counts(), acts)
         await self.rollouts.recover()
         self.catalog.follow(self.rollouts)
-        self.actions = Actions(
+        access = Access(
             store=self.store,
             catalog=self.catalog,
             hub=self.links,
@@ -122,6 +122,7 @@ class Desk:
             release="1.2.3",
             now=self.now,
         )
+        self.actions = Actions(access)
         return self
 
     async def close(self) -> None:
@@ -156,7 +157,7 @@ class Desk:
         }
         if service not in self.catalog.services:
             body.setdefault("routes", [{"path": f"/{service}"}])
-        return await self.actions.create_version(actor, msgspec.convert(body, CreateVersion))
+        return await self.actions.versions.create(actor, msgspec.convert(body, CreateVersion))
 
     async def pass_probe(self, version_id: str) -> None:
         """Let every endpoint of a version pass a probe, and the store hear of it as the probes tell it."""
@@ -179,7 +180,7 @@ class Desk:
     async def start(self, to: str = "v2", *, key: str | None = None, **more: Any) -> DeploymentRecord:
         """Start a deployment of `auth`."""
         body = {"serviceName": "auth", "toVersion": to, **more}
-        return await self.actions.start_deployment(
+        return await self.actions.deployments.start(
             ANN, msgspec.convert(body, StartDeployment), idempotency_key=key
         )
 
@@ -199,7 +200,7 @@ class Desk:
     async def service(self, name: str, **more: Any) -> ServiceRecord:
         """Make a service."""
         body = {"name": name, "routes": [{"path": f"/{name}"}], **more}
-        return await self.actions.create_service(ROOT, msgspec.convert(body, CreateService))
+        return await self.actions.services.create(ROOT, msgspec.convert(body, CreateService))
 
     async def audit(self) -> list[AuditRecord]:
         """Return the audit trail, newest first."""
@@ -234,9 +235,9 @@ class _Counts:
 
 
 @asynccontextmanager
-async def desk(path: Path, declared: Sequence[Any] = ()) -> AsyncIterator[Desk]:
-    """Open a desk and close it in the end."""
-    made = Desk(path)
+async def console(path: Path, declared: Sequence[Any] = ()) -> AsyncIterator[Console]:
+    """Open a console and close it in the end."""
+    made = Console(path)
     made.declared = declared
     await made.open()
     try:

@@ -1,0 +1,41 @@
+"""What msgspec says is wrong with a value, taken apart; and field names in their two spellings."""
+
+import re
+from typing import Final, NamedTuple
+
+import msgspec
+
+_MESSAGE: Final = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<where>[^`]*)`)?$", re.DOTALL)
+_STEP: Final = re.compile(r"\.(\w+)|\[(\d+)\]")
+"""A step of msgspec's path; a key of a dictionary, which it writes as `[...]`, is left out."""
+_NAMED: Final = re.compile(r"(missing required|unknown) field `([^`]*)`")
+
+
+class Fault(NamedTuple):
+    """One thing that is wrong. steps: where, from the outside in, list indexes in digits."""
+
+    steps: tuple[str, ...]
+    reason: str
+
+
+def fault_of(exc: msgspec.ValidationError) -> Fault:
+    """Return where a value does not fit its type, and why: of several the first."""
+    match = _MESSAGE.match(str(exc))
+    assert match is not None, "the pattern takes any text"
+    steps = [name or index for name, index in _STEP.findall(match["where"] or "")]
+    reason = match["what"]
+    if named := _NAMED.search(reason):
+        steps.append(named[2])
+        reason = "is required" if named[1] == "missing required" else "unknown key"
+    return Fault(tuple(steps), reason)
+
+
+def camel(name: str) -> str:
+    """Return a field's name as JSON has it: camelCase."""
+    first, *rest = name.split("_")
+    return first + "".join(word[:1].upper() + word[1:] for word in rest)
+
+
+def snake(name: str) -> str:
+    """Return a field's name, or a path of them, as the configuration file has it: snake_case."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z0-9])|(?<=[0-9])(?=[A-Z])", "_", name).lower()
