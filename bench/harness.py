@@ -176,10 +176,10 @@ class World:
     def runtime(self) -> dict[str, Any]:
         """Return what the running gateway says of itself beside its store; empty if none does."""
         try:
-            told: dict[str, Any] = json.loads((self.folder / "gateway.json").read_text())
+            runtime: dict[str, Any] = json.loads((self.folder / "gateway.json").read_text())
         except (OSError, ValueError):
             return {}
-        return told
+        return runtime
 
     @property
     def control(self) -> ServerProcess:

@@ -153,10 +153,6 @@ class NoEndpoint(Refused):
     """No version of the service is usable."""
 
 
-class BreakerOpen(Refused):
-    """Every breaker that could let the attempt through is open."""
-
-
 class PoolFull(Refused):
     """The service's concurrency limit and its queue are both full."""
 

@@ -13,7 +13,7 @@ from gateway.control.catalog.entries import ServiceEntry, VersionEntry
 from gateway.control.processes.hub import WorkerInfo
 from gateway.control.rollouts.rows import FreezeState
 from gateway.control.tally import VersionSum
-from gateway.control.upstreams.breakers import BreakerFacts
+from gateway.control.upstreams.breakers import BreakerStatus
 from gateway.control.upstreams.drains import DrainState
 from gateway.control.upstreams.probes import ProbeResult
 from gateway.control.upstreams.smoke import SmokeReport
@@ -106,7 +106,7 @@ class Access:
         resolve: Callable[[str, str], Awaitable[None]],
         upgrade: Callable[[], Awaitable[int]],
         listeners: Callable[[], Sequence[Listener]] = lambda: (),
-        breaker: Callable[[str], BreakerFacts] = lambda key: BreakerFacts(),
+        breaker: Callable[[str], BreakerStatus] = lambda key: BreakerStatus(),
         allowed_targets: Sequence[str] = (),
         drain_ms: int = 30_000,
         release: str = "",

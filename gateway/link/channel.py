@@ -40,7 +40,7 @@ decode_down: Final[Callable[[bytes], Down]] = msgspec.msgpack.Decoder(Down).deco
 
 
 class ChannelOwner(Protocol[Received_contra]):
-    """Who is told what a channel receives. Called from the loop, never after `on_lost`."""
+    """Who takes what a channel receives. Called from the loop, never after `on_lost`."""
 
     def on_message(self, message: Received_contra, fds: list[int]) -> None:
         """A message came; its descriptors are the owner's to close."""

@@ -1,4 +1,4 @@
-"""What a worker is born with: told to the template process, which forks it."""
+"""What a worker is born with: the order to the template process, which forks it."""
 
 import msgspec
 

@@ -1,4 +1,4 @@
-"""The control process: builds every room, starts them in order, stops them in reverse.
+"""The control process: builds every component, starts them in order, stops them in reverse.
 
 Order of a start: configuration → template (forked before any loop) → lock → link → orphans' sockets →
 listeners → store → catalog → workers with a table → epoch → rollouts, drains → admin listener → workers
@@ -7,10 +7,8 @@ the store again once the epoch is its own.
 """
 
 import asyncio
-import json
 import os
 import signal
-import socket
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -23,38 +21,34 @@ from gateway import __version__, config, log
 from gateway.admin.auth import ensure_bootstrap_token
 from gateway.config import Config
 from gateway.control.processes.hub import Hub
-from gateway.control.processes.listeners import AddressTaken, Listeners, bound, bound_address
-from gateway.control.processes.lock import StoreLock
+from gateway.control.processes.listeners import Listeners
 from gateway.control.processes.sdnotify import Notifier
+from gateway.control.processes.succession import Succession
 from gateway.control.processes.supervisor import Supervisor
 from gateway.control.processes.template import Template
-from gateway.control.processes.upgrade import Succession, Upgrade
+from gateway.control.processes.upgrade import Upgrade
 from gateway.control.rollouts.loop import load_counts
 from gateway.control.tally import Tally
 from gateway.core.settings.targets import Listener
-from gateway.errors import GatewayError, StaleEpoch, StoreError
-from gateway.link import channel as link
+from gateway.errors import GatewayError
 from gateway.net.listener import raise_descriptor_limit
 from gateway.serve import loading
-from gateway.serve.wiring import Rooms, proxy_settings
+from gateway.serve.background import Background
+from gateway.serve.handles import LINK_NAME, Handles
+from gateway.serve.runtime_file import RUNTIME_NAME, remove_runtime, write_runtime
+from gateway.serve.wiring import Components, proxy_settings
 from gateway.worker.main import run_worker
 
 logger = log.get_logger(component="serve")
 
-LINK_NAME: Final = "control.sock"
-RUNTIME_NAME: Final = "gateway.json"
-"""Where a running gateway says its pid and the addresses it is bound to, beside the store."""
 TOKEN_NAME: Final = "admin.token"  # noqa: S105  # a file's name
 HELD_BACK: Final = (signal.SIGHUP, signal.SIGUSR2)
 """Would end a process that does not handle them yet: they wait until it does."""
-HOUSEKEEPING_S: Final = 3600.0
-HOUSEKEEPING_AGAIN_S: Final = 60.0
-"""After a failure: a full disk is what pruning is for."""
 ADMIN_CLOSE_S: Final = 2.0
 
 
 def main(config_path: str | None = None, overrides: Mapping[str, Any] | None = None) -> int:
-    """Run the gateway until it is told to stop. Returns the exit code; raises ConfigError first of all."""
+    """Run the gateway until it is to stop. Returns the exit code; raises ConfigError first of all."""
     log.configure()
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
 
@@ -77,14 +71,14 @@ async def _run(
         if succession is not None:
             succession.failed(str(exc) or type(exc).__name__)
         await control.abandon()
-        if isinstance(exc, asyncio.CancelledError) and control.is_told_to_stop:
+        if isinstance(exc, asyncio.CancelledError) and control.is_stopping:
             return 0
         raise
     return await control.serve()
 
 
 class Control:
-    """Every room of the control process, wired together."""
+    """The life of one control process: start, serve, reload, upgrade, stop."""
 
     def __init__(self, settings: Config, reload: Callable[[], Config], template: Template) -> None:
         self.settings = settings
@@ -114,15 +108,12 @@ class Control:
         self.hub.events.counts = lambda peer, counts: self.tally.on_counts(
             peer.slot, peer.incarnation, counts
         )
-        self.lock: StoreLock | None = None
-        self.link: socket.socket | None = None
-        self.admin_socket: socket.socket | None = None
-        self.opened: Rooms | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._loops: list[asyncio.Task[None]] = []
+        self.handles = Handles(self.folder, settings.admin.address)
+        self.opened: Components | None = None
+        self.background = Background(self.notifier, self._on_broken)
         self._unready: str | None = "starting"
         self._starting: asyncio.Task[Any] | None = None
-        """What a signal to stop cancels, as long as nobody has let go of anything for our sake."""
+        """What a signal to stop cancels, as long as nobody has given anything up for our sake."""
         self._is_serving = asyncio.Event()
         self._is_alone = asyncio.Event()
         """Set unless everything is being handed over: from the last word of our loops to the successor's."""
@@ -153,43 +144,42 @@ class Control:
         self._starting = None
 
     async def _begin(self) -> None:
-        self.lock = StoreLock.acquire(self.folder)
-        self._open_link(link.listen(self.folder / LINK_NAME))
-        if self.lock.was_abandoned:
-            self._starting = None  # told to stop, we must be there to end the orphans
-        await self.supervisor.gather_orphans(expected=self.lock.was_abandoned)
+        self.handles.acquire()
+        self.hub.open(self.handles.link)
+        was_abandoned = self.handles.lock.was_abandoned
+        if was_abandoned:
+            self._starting = None  # a stop must find us there, to end the orphans
+        await self.supervisor.gather_orphans(expected=was_abandoned)
         self.listeners.adopt_activated(os.environ)
         self.listeners.bind()
-        self.admin_socket = _admin_socket(self.settings)
-        await self._open_rooms()
+        self.handles.bind_admin()
+        await self._open_components()
         self.supervisor.start()
         await self.supervisor.ready()
-        await self.rooms.store.raise_epoch()
+        await self.components.store.raise_epoch()
 
     async def _succeed(self, succession: Succession) -> None:
         for name, fd in await succession.listeners():
             self.listeners.adopt(name, fd)
         self.listeners.bind()
-        await self._open_rooms()
+        await self._open_components()
         self.supervisor.start()
         await self.supervisor.ready()
         handed = await succession.commit(__version__)
-        self._starting = None  # the old one is leaving: told to stop, we must be there to do it
+        self._starting = None  # the old one is leaving: a stop must find us there
         if handed is None:
-            self.lock = StoreLock.acquire(self.folder)
-            self._open_link(link.listen(self.folder / LINK_NAME))
-            self.admin_socket = _admin_socket(self.settings)
+            self.handles.acquire()
+            self.handles.bind_admin()
         else:
-            self.lock = handed.lock
-            self._open_link(handed.link)
-            self.admin_socket = next(iter(handed.admin.values()), None) or _admin_socket(self.settings)
-        epoch = await self.rooms.store.raise_epoch()
-        await self.rooms.catalog.load(self.rooms.store, self.settings.service)
-        self.rooms.catalog.publish_all()
+            self.handles.inherit(handed)
+        self.hub.open(self.handles.link)
+        epoch = await self.components.store.raise_epoch()
+        await self.components.catalog.load(self.components.store, self.settings.service)
+        self.components.catalog.publish_all()
         succession.taken(epoch)
 
-    async def _open_rooms(self) -> None:
-        self.opened = await Rooms.open(
+    async def _open_components(self) -> None:
+        self.opened = await Components.open(
             self.settings,
             self.hub,
             self.tally,
@@ -200,23 +190,23 @@ class Control:
 
     async def _take_charge(self) -> None:
         """The store is ours: go on with everything it says is under way, and let the workers accept."""
-        rooms = self.rooms
-        await load_counts(rooms.store, self.tally)
-        await ensure_bootstrap_token(rooms.store, self.folder / TOKEN_NAME, datetime.now(UTC))
-        await rooms.take_up()
-        assert self.admin_socket is not None
-        await rooms.admin.start(self.admin_socket.dup())
+        components = self.components
+        await load_counts(components.store, self.tally)
+        await ensure_bootstrap_token(components.store, self.folder / TOKEN_NAME, datetime.now(UTC))
+        await components.resume()
+        await components.admin.start(self.handles.admin.dup())
         self.supervisor.open()  # last of what can fail: until here a former control's workers serve on
-        self._start_loops()
+        self.background.start_loops(components)
         self._unready = None
-        self._write_runtime()
+        listen, admin = self.listeners.addresses(), self.handles.admin_address
+        write_runtime(self.folder, listen=listen, admin=admin)
         self.notifier.ready()
-        logger.info("serving", pid=os.getpid(), listen=self.listeners.addresses(), admin=self.admin_address)
+        logger.info("serving", pid=os.getpid(), listen=listen, admin=admin)
 
     # -- running
 
     async def serve(self) -> int:
-        """Run until told to stop, or until a successor is in charge. Returns the exit code."""
+        """Run until a signal to stop, or until a successor is in charge. Returns the exit code."""
         self._is_serving.set()
         why = await self._ended
         await self._is_alone.wait()
@@ -241,7 +231,7 @@ class Control:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
 
     @property
-    def is_told_to_stop(self) -> bool:
+    def is_stopping(self) -> bool:
         """Whether a signal to stop has come."""
         return self._ended.done() and self._ended.result() == "stop"
 
@@ -250,66 +240,20 @@ class Control:
             await self._is_serving.wait()
             await work()
 
-        self._spawn(wait_and_work(), name)
-
-    def _start_loops(self) -> None:
-        rooms = self.rooms
-        self._loops = [
-            self._spawn(rooms.rollouts.run(), "rollouts"),
-            self._spawn(rooms.probes.run(), "probes"),
-            self._spawn(rooms.breakers.run(), "breakers"),
-            self._spawn(rooms.resolver.run(), "resolver"),
-            self._spawn(self._housekeeping(), "housekeeping"),
-        ]
-        if self.notifier.watchdog_s is not None:
-            self._loops.append(self._spawn(self._watchdog(self.notifier.watchdog_s), "watchdog"))
+        self.background.spawn(wait_and_work(), name)
 
     async def _stop_loops(self) -> None:
         """End the loops and commit the last tick."""
-        for task in self._loops:
-            task.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
-        self._loops = []
-        await self.rooms.let_go()
+        await self.background.stop_loops()
+        await self.components.suspend()
 
-    async def _housekeeping(self) -> None:
-        while True:
-            try:
-                pruned = await self.rooms.store.prune(datetime.now(UTC))
-                report = await self.rooms.store.verify_audit()
-            except StaleEpoch:
-                raise
-            except StoreError as exc:
-                logger.error("housekeeping_failed", error=str(exc), next_in_s=HOUSEKEEPING_AGAIN_S)
-                await asyncio.sleep(HOUSEKEEPING_AGAIN_S)
-                continue
-            logger.info("audit_head", ok=report.ok, count=report.count, head=report.head_hash, pruned=pruned)
-            await asyncio.sleep(HOUSEKEEPING_S)
-
-    async def _watchdog(self, interval_s: float) -> None:
-        while True:
-            self.notifier.watchdog()
-            await asyncio.sleep(interval_s)
-
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._on_task_end)
-        return task
-
-    def _on_task_end(self, task: asyncio.Task[None]) -> None:
-        """A loop that breaks takes the process with it: the next control starts afresh."""
-        self._tasks.discard(task)
-        if task.cancelled() or task.exception() is None:
-            return
-        logger.error("task_broke", task=task.get_name(), error=repr(task.exception()))
-        if task in self._loops and not self._ended.done():
+    def _on_broken(self) -> None:
+        if not self._ended.done():
             self._ended.set_result("broken")
 
     def _on_template_gone(self) -> None:
         logger.error("template_gone", consequence="no worker can be replaced; the next control takes over")
-        if not self._ended.done():
-            self._ended.set_result("broken")
+        self._on_broken()
 
     # -- reloading
 
@@ -319,7 +263,7 @@ class Control:
         try:
             new = self._reload()
             loading.refuse_unreloadable(self.settings, new)
-            await self.rooms.catalog.reload(self.rooms.store, new.service, proxy_settings(new))
+            await self.components.catalog.reload(self.components.store, new.service, proxy_settings(new))
         except GatewayError as exc:
             logger.error("reload_refused", error=str(exc))
         else:
@@ -334,14 +278,12 @@ class Control:
 
         Raises UpgradeFailed with the reason; this one goes on.
         """
-        assert self.lock is not None
-        assert self.link is not None
-        assert self.admin_socket is not None
+        handles = self.handles
         upgrade = Upgrade(
-            lock=self.lock,
+            lock=handles.lock,
             held=lambda: self.listeners.held,
-            link=self.link,
-            admin={self.admin_address: self.admin_socket},
+            link=handles.link,
+            admin={handles.admin_address: handles.admin},
             quiesce=self._quiesce,
             resume=self._resume,
             is_in_charge=self._is_in_charge,
@@ -364,21 +306,20 @@ class Control:
 
     async def _quiesce(self) -> None:
         self._is_alone.clear()
-        self.rooms.admin.hold_changes(held=True)
+        self.components.admin.hold_changes(held=True)
         self.hub.pause()
         await self._stop_loops()
 
     async def _resume(self) -> None:
-        assert self.link is not None
-        self.hub.open(self.link)
-        await self.rooms.take_up()
-        self._start_loops()
-        self.rooms.admin.hold_changes(held=False)
+        self.hub.open(self.handles.link)
+        await self.components.resume()
+        self.background.start_loops(self.components)
+        self.components.admin.hold_changes(held=False)
 
     async def _is_in_charge(self) -> bool:
-        return await self.rooms.store.is_current()
+        return await self.components.store.is_current()
 
-    # -- ending
+    # -- stopping
 
     def _on_stop(self) -> None:
         if not self._ended.done():
@@ -389,7 +330,7 @@ class Control:
             self._pass_stop_on(self._successor)
         elif self._ended.result() == "stop":
             self._hurried.set()
-            self._spawn(self.supervisor.quit(), "quit")
+            self.background.spawn(self.supervisor.quit(), "quit")
 
     def _pass_stop_on(self, successor: int) -> None:
         """All is the successor's own by now, and so is the stop: the gateway must not live on in it."""
@@ -404,14 +345,11 @@ class Control:
         logger.info("stopping", delay_ms=self.settings.shutdown.delay, drain_ms=self.settings.shutdown.drain)
         await self._delay(self.settings.shutdown.delay / 1000)
         await self.supervisor.stop(self.settings.shutdown.drain / 1000)
-        await self.rooms.admin.close(ADMIN_CLOSE_S)
-        await self.rooms.webhooks.close()
-        await self.rooms.store.close()
-        for name in (LINK_NAME, RUNTIME_NAME):
-            (self.folder / name).unlink(missing_ok=True)
-        self._close_sockets()
-        assert self.lock is not None
-        self.lock.release()
+        await self.components.admin.close(ADMIN_CLOSE_S)
+        await self.components.webhooks.close()
+        await self.components.store.close()
+        remove_runtime(self.folder)
+        self.handles.release()
         logger.info("stopped")
 
     async def _delay(self, seconds: float) -> None:
@@ -423,12 +361,10 @@ class Control:
     async def _leave(self) -> None:
         """Answer what was asked of us and go, but leave the workers: they serve on, for our successor."""
         self.supervisor.release()  # first: until they meet our successor, they serve by our last table
-        await self.rooms.admin.close(ADMIN_CLOSE_S)
-        await self.rooms.webhooks.close()
-        await self.rooms.store.close()
-        self._close_sockets()
-        assert self.lock is not None
-        self.lock.drop()
+        await self.components.admin.close(ADMIN_CLOSE_S)
+        await self.components.webhooks.close()
+        await self.components.store.close()
+        self.handles.drop()
         logger.info("left", pid=os.getpid())
 
     async def abandon(self) -> None:
@@ -436,50 +372,14 @@ class Control:
         await self.supervisor.quit()
         if self.opened is not None:
             await self.opened.store.close()
-        self._close_sockets()
-        if self.lock is not None:
-            self.lock.drop()
-
-    def _close_sockets(self) -> None:
-        for sock in (self.link, self.admin_socket):
-            if sock is not None:
-                sock.close()
-
-    # -- small things
+        self.handles.drop()
 
     @property
-    def rooms(self) -> Rooms:
+    def components(self) -> Components:
         """Return what stands on the store."""
         assert self.opened is not None, "the store is opened before anything asks for it"
         return self.opened
 
-    @property
-    def admin_address(self) -> str:
-        """Return `host:port` as bound."""
-        assert self.admin_socket is not None
-        return bound_address(self.admin_socket)
-
     def _own_listeners(self) -> list[Listener]:
         """Return where this gateway itself listens: no version may lead there."""
-        return [Listener.of(each) for each in (*self.listeners.addresses(), self.admin_address)]
-
-    def _open_link(self, listener: socket.socket) -> None:
-        self.link = listener
-        self.hub.open(listener)
-
-    def _write_runtime(self) -> None:
-        """Say where this gateway is, for scripts and for people who configured port 0."""
-        told = {"pid": os.getpid(), "listen": self.listeners.addresses(), "admin": self.admin_address}
-        draft = self.folder / f"{RUNTIME_NAME}.new"
-        draft.write_text(json.dumps(told) + "\n", "utf-8")
-        draft.replace(self.folder / RUNTIME_NAME)
-
-
-def _admin_socket(settings: Config) -> socket.socket:
-    """Bind the admin address. Raises ConfigError naming it."""
-    try:
-        sock = bound(settings.admin.address, reuse_port=False)
-    except OSError as exc:
-        raise AddressTaken("admin.address", f"{settings.admin.address}: {exc.strerror or exc}") from exc
-    sock.listen(128)
-    return sock
+        return [Listener.of(each) for each in (*self.listeners.addresses(), self.handles.admin_address)]

@@ -1,6 +1,6 @@
-"""The rooms of the control process that stand on the store, built and wired together.
+"""The components of the control process that stand on the store, built and wired together.
 
-Composition only: what each room needs is named here once, and nothing is decided.
+Composition only: what each needs is named here once, and nothing is decided.
 """
 
 import asyncio
@@ -16,7 +16,8 @@ from gateway.admin.auth import Authenticator
 from gateway.admin.server import AdminServer, ProcessState
 from gateway.config import Config
 from gateway.control.catalog.catalog import Catalog
-from gateway.control.processes.hub import Hub, Peer
+from gateway.control.processes.hub import Hub
+from gateway.control.processes.peer import Peer
 from gateway.control.rollouts.acts import Acts
 from gateway.control.rollouts.loop import Rollouts
 from gateway.control.rollouts.webhooks import Webhooks
@@ -39,7 +40,7 @@ NAMES_S: Final = 5.0
 """How long a start waits for host names: until they are found, the table has no endpoint for them."""
 
 
-class Rooms:
+class Components:
     """Store, catalog, and everything that reads or writes them."""
 
     def __init__(
@@ -78,7 +79,7 @@ class Rooms:
             resolve=self.resolver.resolve,
             upgrade=upgrade,
             listeners=listeners,
-            breaker=self.breakers.facts,
+            breaker=self.breakers.status,
             allowed_targets=settings.admin.allowed_targets,
             drain_ms=settings.shutdown.drain,
             release=__version__,
@@ -105,38 +106,38 @@ class Rooms:
         *,
         upgrade: Callable[[], Awaitable[int]],
         listeners: Callable[[], Sequence[Listener]],
-    ) -> "Rooms":
+    ) -> "Components":
         """Open the store and build what serves from it: the first table is ready when this returns."""
         store = await SqliteStore.open(settings.store.url, now=datetime.now(UTC))
         try:
-            rooms = cls(settings, store, hub, tally, state, upgrade=upgrade, listeners=listeners)
-            await rooms.catalog.load(store, settings.service)
+            components = cls(settings, store, hub, tally, state, upgrade=upgrade, listeners=listeners)
+            await components.catalog.load(store, settings.service)
             with suppress(TimeoutError):
                 async with asyncio.timeout(NAMES_S):
-                    await rooms.resolver.resolve_all()
+                    await components.resolver.resolve_all()
         except BaseException:
             await store.close()
             raise
-        return rooms
+        return components
 
-    async def take_up(self) -> None:
+    async def resume(self) -> None:
         """Go on with everything the store says is under way."""
         await self.breakers.recover()
         await self.rollouts.recover()
         self.catalog.follow(self.rollouts)
         self.drains.recover(await self.store.load_versions())
 
-    async def let_go(self) -> None:
-        """End what is under way here and store the last of it; `take_up` goes on with it, here or elsewhere.
+    async def suspend(self) -> None:
+        """End what is under way here and store the last of it; `resume` goes on with it, here or elsewhere.
 
         A store that takes nothing any more does not hold this up: it is as if control had been killed.
         """
         await self.drains.stop()
-        for last in (self.rollouts.stop(), self.probes.flush(), self.breakers.flush(counts=True)):
+        for storing in (self.rollouts.stop(), self.probes.flush(), self.breakers.flush(counts=True)):
             try:
-                await last
+                await storing
             except StoreError as exc:
-                log.error("last_words_not_stored", error=str(exc))
+                log.error("last_state_not_stored", error=str(exc))
 
     def _on_breaker_report(self, peer: Peer, report: BreakerReport) -> None:
         """Requests fail at an endpoint, or go well again: the breaker's business, and a reason to probe."""

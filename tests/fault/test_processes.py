@@ -5,22 +5,12 @@ import re
 import signal
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.integration.processes.harness import Gateway, Load, Upstream, is_alive, wait_until
+from tests.integration.processes.harness import Gateway, Load, is_alive, wait_until
 
 REQUESTS = 2000
-
-
-@pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[Gateway]:
-    upstream = Upstream()
-    running = Gateway(tmp_path, upstream.address)
-    yield running
-    running.close()
-    upstream.close()
 
 
 @pytest.fixture
@@ -216,7 +206,7 @@ def test_upgrades_cost_nothing(gateway: Gateway, load: Load) -> None:
     gateway.wait(lambda status: status["answered"] == load.answered, "nothing counted twice or lost")
 
 
-@pytest.mark.parametrize(("point", "reason"), [("ready", "told to fail"), ("commit", "ended with 7")])
+@pytest.mark.parametrize(("point", "reason"), [("ready", "made to fail"), ("commit", "ended with 7")])
 def test_an_upgrade_that_fails_leaves_the_old_control_in_charge(
     gateway: Gateway, point: str, reason: str
 ) -> None:

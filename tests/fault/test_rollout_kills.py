@@ -6,16 +6,14 @@ GATEWAY_KILLS sets how many kills each story gets (2 by default), GATEWAY_SEED r
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from bench.client import Lost
 from bench.harness import SETTLED, World
-from bench.load import KEPT, Load, LoadSettings
+from bench.load import KEPT, LoadSettings
+from tests.fault.under_load import kill_and_start, under_load
 
 KILLS: Final = int(os.environ.get("GATEWAY_KILLS", "2"))
 SEED: Final = int(os.environ.get("GATEWAY_SEED", "0")) or random.SystemRandom().randrange(1, 1_000_000)
@@ -24,34 +22,8 @@ CANARY: Final[dict[str, Any]] = {"steps": [10, 50, 100], "stepInterval": 1_000 *
 pytestmark = pytest.mark.timeout(120 + 20 * KILLS)
 
 
-@asynccontextmanager
-async def load_on(world: World, *, allowed: frozenset[str] = frozenset()) -> AsyncIterator[None]:
-    """Load the gateway while the block runs. allowed: what the service itself may answer wrongly."""
-    load = Load(LoadSettings(port=world.port, rate=150.0, connections=8, cycle=(KEPT,)))
-    enough = asyncio.Event()
-    running = asyncio.ensure_future(load.run(1, until=enough))
-    try:
-        yield
-    finally:
-        enough.set()
-        report = await running
-    lost = {kind: count for kind, count in report.lost.items() if kind not in allowed}
-    assert lost == {}, report.examples
-
-
-async def kill_and_start(world: World) -> None:
-    """`kill -9` control, and start the next."""
-    await world.kill_control()
-    world.start_gateway()
-    await world.until(lambda: serves(world), "the next control to answer", 60)
-
-
-async def serves(world: World) -> bool:
-    try:
-        await world.info()
-    except (Lost, RuntimeError):
-        return False
-    return True
+def light(world: World) -> LoadSettings:
+    return LoadSettings(port=world.port, rate=150.0, connections=8, cycle=(KEPT,))
 
 
 async def kill_until_over(world: World, deployment: str, chance: random.Random) -> str:
@@ -73,7 +45,7 @@ async def test_good_canary_completes_however_often_control_is_killed(tmp_path: P
     chance = random.Random(SEED)
     async with World(tmp_path) as world:
         await world.add_version("v1.1")
-        async with load_on(world):
+        async with under_load(light(world)):
             deployment = await world.start("v1.1", **CANARY)
             ended = await kill_until_over(world, deployment, chance)
         assert ended == "completed", f"seed {SEED}"
@@ -84,7 +56,7 @@ async def test_bad_canary_is_rolled_back_however_often_control_is_killed(tmp_pat
     chance = random.Random(SEED + 1)
     async with World(tmp_path) as world:
         await world.add_version("v1.1", "--error-rate", "0.3", "--seed", "1")
-        async with load_on(world, allowed=frozenset({"500"})):
+        async with under_load(light(world), allowed=frozenset({"500"})):
             deployment = await world.start("v1.1", **CANARY | {"stepInterval": 20_000})
             ended = await kill_until_over(world, deployment, chance)
         assert ended == "rolled_back", f"seed {SEED}"
@@ -92,11 +64,11 @@ async def test_bad_canary_is_rolled_back_however_often_control_is_killed(tmp_pat
 
 
 async def test_control_killed_at_the_very_end_finishes_it(tmp_path: Path) -> None:
-    """The old version drains, is told to stop, and is told so again at most under the same key."""
+    """The old version drains, is asked to stop, and is asked again at most under the same key."""
     chance = random.Random(SEED + 2)
     async with World(tmp_path) as world:
         await world.add_version("v1.1")
-        async with load_on(world):
+        async with under_load(light(world)):
             deployment = await world.start("v1.1", "immediate", bakeTime=60_000, drainTimeout=3_000)
             await world.until(lambda: is_live(world, deployment), "all traffic on the new version")
             await world.api("POST", f"deployment/{deployment}/complete", {})
@@ -111,7 +83,7 @@ async def test_control_killed_while_it_rolls_back_rolls_back(tmp_path: Path) -> 
     chance = random.Random(SEED + 3)
     async with World(tmp_path) as world:
         await world.add_version("v1.1")
-        async with load_on(world):
+        async with under_load(light(world)):
             deployment = await world.start("v1.1", "blue-green", bakeTime=60_000)
             await world.until(lambda: is_live(world, deployment), "all traffic on the new version")
             ordered = asyncio.ensure_future(world.ask("POST", f"deployment/{deployment}/rollback", {}))

@@ -11,9 +11,9 @@ from typing import Any, Final
 import pytest
 
 from bench.client import Lost
-from bench.faults import in_charge_after
 from bench.harness import ADMIN, World
 from bench.load import Load, LoadSettings
+from tests.fault.under_load import under_load, upgrade
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -68,19 +68,6 @@ async def following(world: World) -> AsyncIterator[Follower]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-@asynccontextmanager
-async def traffic(world: World) -> AsyncIterator[Load]:
-    """Load the gateway with all kinds of requests; nothing may be lost."""
-    load, over = Load(LoadSettings(port=world.port, rate=RATE)), asyncio.Event()
-    running = asyncio.ensure_future(load.run(1, until=over))
-    try:
-        yield load
-    finally:
-        over.set()
-        report = await running
-    assert report.lost == {}, report.examples
-
-
 async def share_of_next(load: Load, requests: int) -> float:
     """Return the new version's percentage of the next answers."""
     before = load.versions.copy()
@@ -90,16 +77,10 @@ async def share_of_next(load: Load, requests: int) -> float:
     return 100 * served["v1.1"] / served.total()
 
 
-async def upgrade(world: World) -> None:
-    before = (await world.info())["pid"]
-    await world.api("POST", "gateway/upgrade")
-    await world.until(partial(in_charge_after, world, before), "a new control process")
-
-
 async def test_a_canary_goes_on_over_upgrades_with_the_right_shares(tmp_path: Path) -> None:
     async with World(tmp_path) as world:
         await world.add_version("v1.1")
-        async with following(world) as follower, traffic(world) as load:
+        async with following(world) as follower, under_load(LoadSettings(port=world.port, rate=RATE)) as load:
             rollout = await world.start_rolling("v1.1", **CONFIG)
             for step, percent in enumerate((20, 60)):
                 await world.until(partial(is_at, world, rollout, percent), f"{percent} %")

@@ -1,6 +1,6 @@
 """The control end of every link: snapshots out, acknowledgements, counts and reports in.
 
-A worker is told the newest table and nothing is waited for here; who wants to know that all have it asks
+A worker is sent the newest table and nothing is waited for here; who wants to know that all have it asks
 `applied`. What a HELLO means (our worker, or an orphan of a dead control) is the supervisor's to say: it sits
 in `on_hello`.
 """
@@ -8,30 +8,23 @@ in `on_hello`.
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from socket import socket
 
 import msgspec
 
-from gateway.control.processes.listeners import Held, names_of
+from gateway.control.processes.peer import Peer
 from gateway.link import channel as link
-from gateway.link.channel import Channel, decode_up
 from gateway.link.fds import close_all
 from gateway.link.messages import (
     PROTOCOL,
-    Accept,
     Ack,
     BreakerReport,
     Counts,
-    Drain,
-    DrainEndpoints,
     DrainReport,
     EndpointLoad,
     Hello,
     Leaving,
-    Lend,
-    Quit,
-    Reclaim,
     Up,
 )
 from gateway.link.snapshot import Snapshot
@@ -66,87 +59,6 @@ class HubEvents:
         """Its link ended; it may still run."""
 
 
-class Peer:
-    """One link to one worker. Nameless until its HELLO."""
-
-    def __init__(self, sock: socket, pid: int, hub: "Hub") -> None:
-        self.pid = pid
-        self.slot = -1
-        self.incarnation = ""
-        self.applied = 0
-        """The last of our snapshots it acknowledged; what it applied under another control does not count."""
-        self.sent = 0
-        """Number of the newest snapshot sent."""
-        self.refused = 0
-        """Number of the snapshot it could not apply; 0: none."""
-        self.is_greeted = False
-        self.draining = False
-        self.accepting = False
-        self.heard_at = time.monotonic()
-        self.apply_us = 0
-        self.loads: dict[str, EndpointLoad] = {}
-        """By endpoint key: what its last report said still runs there."""
-        self._hub = hub
-        self._channel: Channel[Up] = Channel(sock, decode_up, self)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the link stands."""
-        return self._channel.is_open
-
-    def accept(self) -> None:
-        """Let the worker accept on the sockets it holds."""
-        self.accepting = True
-        self._channel.send(Accept())
-
-    def lend(self, held: Sequence[Held]) -> None:
-        """Let the worker accept on these too."""
-        self._channel.send(Lend(names_of(held)), [one.sock.fileno() for one in held])
-
-    def reclaim(self, held: Iterable[Held]) -> None:
-        """Take lent sockets back."""
-        self._channel.send(Reclaim(names_of(held)))
-
-    def drain(self, deadline_s: float, delay_s: float = 0.0) -> None:
-        """Let the worker finish what it has, and leave."""
-        self.draining = True
-        self._channel.send(Drain(deadline_s, delay_s))
-
-    def quit(self) -> None:
-        """Let the worker leave at once."""
-        self.draining = True
-        self._channel.send(Quit())
-
-    def drain_endpoints(self, keys: Sequence[str], deadline_s: float) -> None:
-        """Set the deadline of endpoints that a snapshot marked draining."""
-        self._channel.send(DrainEndpoints(tuple(keys), deadline_s))
-
-    def snapshot(self, snapshot: Snapshot) -> None:
-        """Send a table; merged into one that still waits."""
-        self.sent = snapshot.number
-        self._channel.send(snapshot)
-
-    def close(self) -> None:
-        """End the link; the worker, if it lives, comes back as an orphan does."""
-        self._channel.close()
-
-    # -- ChannelOwner
-
-    def on_message(self, message: Up, fds: list[int]) -> None:
-        """Hand what came to the hub."""
-        self.heard_at = time.monotonic()
-        self._hub.received(self, message, fds)
-
-    def on_undecodable(self, payload: bytes, reason: str) -> None:
-        """Another release's worker said something we do not know: it is still alive."""
-        self.heard_at = time.monotonic()
-        log.warning("link_message_unknown", slot=self.slot, pid=self.pid, reason=reason)
-
-    def on_lost(self, reason: str) -> None:
-        """The link ended."""
-        self._hub.lost(self, reason)
-
-
 class Hub:
     """All links of this control process."""
 
@@ -164,7 +76,7 @@ class Hub:
         self._listener: socket | None = None
         self._progress = asyncio.Event()
         self._drains: dict[str, float] = {}
-        """Endpoint key -> monotonic deadline, told to workers that come later too."""
+        """Endpoint key -> monotonic deadline, sent to workers that come later too."""
 
     # -- links
 
@@ -263,7 +175,7 @@ class Hub:
                 peer.snapshot(self.personal(self.whole(), peer.incarnation))
 
     async def applied(self, number: int, timeout_s: float) -> list[int]:
-        """Wait until every live worker serves by snapshot `number` or a newer one.
+        """Wait until every running worker serves by snapshot `number` or a newer one.
 
         Returns the slots that do not after `timeout_s` seconds. A worker that dies meanwhile is not waited
         for: its successor starts with the newest table.
@@ -303,7 +215,7 @@ class Hub:
             peer.drain_endpoints(chosen, deadline_s)
 
     def forget_endpoints(self, keys: Iterable[str]) -> None:
-        """The endpoints are gone or in use again: no drain of theirs is told to new workers."""
+        """The endpoints are gone or in use again: no drain of theirs is sent to new workers."""
         for key in keys:
             self._drains.pop(key, None)
             for peer in self.peers.values():
@@ -312,7 +224,7 @@ class Hub:
     def drain_state(self, keys: Iterable[str]) -> dict[str, EndpointLoad]:
         """Return what still runs at each draining endpoint, over all workers.
 
-        An endpoint some live worker has not reported on yet is absent: nothing is known of it.
+        An endpoint some worker has not reported on yet is absent: nothing is known of it.
         """
         found = {key: self._load_of(key) for key in keys}
         return {key: load for key, load in found.items() if load is not None}

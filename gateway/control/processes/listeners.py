@@ -63,10 +63,6 @@ class Listeners:
         """Return the sockets of `slot`."""
         return [held for held in self.held if held.name.slot == slot]
 
-    def occupied_slots(self) -> list[int]:
-        """Return every slot that has a socket, adopted ones beyond `slots` too."""
-        return sorted({held.name.slot for held in self.held})
-
     def addresses(self) -> list[str]:
         """Return where the proxy listens, one `host:port` as bound for each listen table."""
         return [
@@ -117,7 +113,7 @@ class Listeners:
         for index, listen in enumerate(self.listens):
             self._bind_slots(index, listen)
 
-    def bar(self) -> bool:
+    def stop_handshakes(self) -> bool:
         """Have the kernel drop new clients' first packets at the sockets we bound; handshakes go on.
 
         After a moment nobody is under way to the queues any more, and a socket whose queue has been taken can
@@ -125,8 +121,8 @@ class Listeners:
         Returns whether there is a reason to wait that moment.
         """
         ours = [one.sock for one in self.held if one.sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)]
-        barred = list(map(drop_first_packets, ours))
-        return any(barred)
+        stopped = list(map(drop_first_packets, ours))
+        return any(stopped)
 
     def close(self) -> None:
         """Close every socket: only when control ends for good, or gives them to its successor."""

@@ -1,6 +1,4 @@
-"""One control process a store: an flock on `gateway.lock` beside it, that goes from hand to hand at an
-upgrade.
-"""
+"""One control process a store: an flock on `gateway.lock` beside it, passed on at an upgrade."""
 
 import fcntl
 import os

@@ -1,6 +1,4 @@
-"""What systemd is told (sd_notify(3)): a datagram of lines to the socket it names. Nothing without
-systemd.
-"""
+"""Notices to systemd (sd_notify(3)): a datagram of lines to the socket it names. Nothing without systemd."""
 
 import os
 import socket
@@ -9,7 +7,7 @@ from collections.abc import Mapping
 
 
 class Notifier:
-    """The service manager's ear, if there is one."""
+    """The service manager's socket, if there is one."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         name = environ.get("NOTIFY_SOCKET", "")

@@ -3,7 +3,7 @@
 import uuid
 from typing import Final
 
-from gateway.control.processes.hub import Peer
+from gateway.control.processes.peer import Peer
 from gateway.link.messages import ListenerName
 
 TICK_S: Final = 0.25

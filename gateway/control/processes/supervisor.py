@@ -21,13 +21,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from gateway.control.processes.hub import Hub, Peer
-from gateway.control.processes.listeners import Held, Listeners, names_of
+from gateway.control.processes.hub import Hub
+from gateway.control.processes.listeners import Listeners, names_of
+from gateway.control.processes.peer import Peer
+from gateway.control.processes.placement import Placement
 from gateway.control.processes.slots import TICK_S, Backoff, Worker
 from gateway.control.processes.template import Template
 from gateway.errors import GatewayError
 from gateway.link.fds import close_all
-from gateway.link.messages import Hello, Leaving, ListenerName
+from gateway.link.messages import Hello, Leaving
 from gateway.link.spawn import Spawn
 from gateway.log import get_logger
 
@@ -87,8 +89,7 @@ class Supervisor:
         self._current: dict[int, str] = {}
         """Slot -> the incarnation that is its worker now; leavers are not."""
         self._orphans: dict[str, Peer] = {}
-        self._holders: dict[ListenerName, str] = {}
-        """Which incarnation accepts on each socket, as far as control arranged it."""
+        self._placement = Placement(listeners, hub)
         self._backoffs = [Backoff() for _ in range(listeners.slots)]
         self._timers: set[asyncio.TimerHandle] = set()
         self._tick: asyncio.TimerHandle | None = None
@@ -157,7 +158,7 @@ class Supervisor:
     async def stop(self, deadline_s: float) -> None:
         """Stop accepting, let the workers finish for up to `deadline_s` seconds, and end them all."""
         self._begin_stop()
-        if self.listeners.bar():
+        if self.listeners.stop_handshakes():
             await asyncio.sleep(HANDSHAKES_S)
         self.listeners.close()
         for peer in list(self.hub.peers.values()):
@@ -191,7 +192,7 @@ class Supervisor:
         self.release()
 
     def release(self) -> None:
-        """Let go of everything without touching a worker: they are another control's from now on."""
+        """Give everything up without touching a worker: they are another control's from now on."""
         self._begin_stop()
         self.template.close()
         self.hub.close()
@@ -248,7 +249,7 @@ class Supervisor:
         )
 
     def _ready(self) -> list[Worker]:
-        """Return the workers that serve, or could, and can be told so."""
+        """Return the workers that serve, or could, and whose link stands."""
         chosen = [self._workers[incarnation] for incarnation in self._current.values()]
         return [worker for worker in chosen if worker.is_ready and worker.is_heard and not worker.is_doomed]
 
@@ -257,14 +258,14 @@ class Supervisor:
         if self._is_stopping or self._current.get(worker.slot) != worker.incarnation:
             return
         del self._current[worker.slot]
-        self._drop_holder(worker.incarnation)
+        self._placement.drop(worker.incarnation)
         log.info("worker_leaving", slot=worker.slot, pid=worker.pid)
         self._spawn(worker.slot)
         self._arrange()
 
     def _lose(self, worker: Worker, status: int) -> None:
         """A worker's process ended."""
-        self._drop_holder(worker.incarnation)
+        self._placement.drop(worker.incarnation)
         self.on_ended(worker.incarnation)
         if self._current.get(worker.slot) != worker.incarnation:
             return
@@ -298,43 +299,10 @@ class Supervisor:
         timer = asyncio.get_running_loop().call_later(delay_s, run)
         self._timers.add(timer)
 
-    # -- who accepts on which socket
-
     def _arrange(self) -> None:
-        """Have every socket accepted on: by its slot's worker, else by the healthy one that holds fewest."""
-        if not self._is_open or self._is_stopping:
-            return
-        healthy = {worker.slot: worker for worker in self._ready()}
-        if not healthy:
-            return
-        for worker in healthy.values():
-            if not worker.link.accepting:
-                worker.link.accept()
-        for held in self.listeners.held:
-            wanted = healthy.get(held.name.slot) or self._borrower(held, list(healthy.values()))
-            self._give(held, wanted)
-
-    def _borrower(self, held: Held, healthy: list[Worker]) -> Worker:
-        holders = list(self._holders.values())
-        for worker in healthy:
-            if self._holders.get(held.name) == worker.incarnation:
-                return worker
-        return min(healthy, key=lambda worker: (holders.count(worker.incarnation), worker.slot))
-
-    def _give(self, held: Held, worker: Worker) -> None:
-        holder = self._holders.get(held.name)
-        if holder == worker.incarnation:
-            return
-        self._holders[held.name] = worker.incarnation
-        if held.name not in worker.born_with:
-            worker.link.lend([held])
-        if holder is not None and (previous := self.hub.peers.get(holder)) is not None:
-            previous.reclaim([held])
-        if worker.slot != held.name.slot:
-            log.info("socket_lent", socket=held.name.address, of_slot=held.name.slot, to_slot=worker.slot)
-
-    def _drop_holder(self, incarnation: str) -> None:
-        self._holders = {name: holder for name, holder in self._holders.items() if holder != incarnation}
+        """Have every socket accepted on, once workers may accept at all."""
+        if self._is_open and not self._is_stopping:
+            self._placement.arrange({worker.slot: worker for worker in self._ready()})
 
     # -- the link's events
 
@@ -384,7 +352,7 @@ class Supervisor:
         self.on_absent(peer.incarnation)
         if self._orphans.pop(peer.incarnation, None) is not None:
             log.info("orphan_gone", slot=peer.slot, pid=peer.pid, reason=reason)
-        self._drop_holder(peer.incarnation)
+        self._placement.drop(peer.incarnation)
         self._arrange()
         self._changed.set()
 

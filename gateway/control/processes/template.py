@@ -63,7 +63,7 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 
 
 class TemplateOwner(Protocol):
-    """Who is told what becomes of the workers."""
+    """Who hears what becomes of the workers."""
 
     def on_forked(self, incarnation: str, pid: int) -> None:
         """The worker runs."""

@@ -1,15 +1,17 @@
-"""The gateway's own upgrade: a new control starts beside the old one, and takes everything over at one
-point.
+"""The gateway's own upgrade: a new control starts beside the old one, and takes everything over at one point.
 
-Old (`Upgrade.run`)                              New (`Succession`) start the new one from the code now on
-disk Offer: copies of all listening sockets      →  load, fork a template, start idle workers ←  Ready,
-within 30 s stop the loops and admin writes, commit the last tick, accept no more links Commit: lock, link
-and admin sockets        →  raise the store's epoch ←  Taken: the new one is in charge tell systemd, end
-workers accept; the old ones come by HELLO, and drain
+1. Old (`Upgrade.run`): starts the new one from the code now on disk, and sends Offer: copies of all listening
+   sockets.
+2. New (`Succession`): loads, forks a template, starts idle workers, and says Ready within 30 s.
+3. Old: stops its loops and admin writes, commits its last tick, accepts no more links, and sends Commit: the
+   lock, the link's and the admin listener.
+4. New: raises the store's epoch, and says Taken: it is in charge.
+5. Old: names the new one to systemd, and ends.
+6. New: lets its workers accept. The old ones come to it by HELLO, and drain.
 
-Until the epoch is raised the old one can go on as if nothing had been: it still holds all it gave copies
-of. A new one whose predecessor dies before Commit (`commit` returns None) takes the lock itself, as after
-any crash.
+Until the epoch is raised the old one can go on as if nothing had been: it still holds all it gave copies of.
+A new one whose predecessor dies before Commit (`commit` returns None) takes the lock itself, as after any
+crash.
 """
 
 import asyncio
@@ -17,31 +19,32 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Final, Generic, TypeVar
+from typing import ClassVar, Final
 
-import msgspec
-
+from gateway.control.processes.conversation import (
+    ENVIRONMENT,
+    Commit,
+    Conversation,
+    Failed,
+    FromNew,
+    Offer,
+    Ready,
+    Taken,
+    decode_new,
+)
 from gateway.control.processes.listeners import Held, names_of
 from gateway.control.processes.lock import StoreLock
 from gateway.errors import GatewayError, LinkError
-from gateway.link.channel import Channel
 from gateway.link.fds import MAX_FDS, close_all
-from gateway.link.messages import ListenerName
 from gateway.log import get_logger
 
-log = get_logger(component="handover")
+log = get_logger(component="upgrade")
 
-ENVIRONMENT: Final = "GATEWAY_UPGRADE_FD"
 READY_S: Final = 30.0
 TAKE_S: Final = 10.0
 """From Commit to Taken: one store transaction. The gateway takes no admin write meanwhile."""
-
-
-GONE_S: Final = 5.0
-"""How long a process that has closed its end may take to be gone, and its lock with it."""
 MEANT_FOR_US: Final = ("LISTEN_", "WATCHDOG_PID")
 """Variables of systemd that hold for one process. Without the pid the watchdog is its successor's, too."""
 CONTAINER_INITS: Final = frozenset({"tini", "docker-init", "dumb-init", "catatonit"})
@@ -53,89 +56,6 @@ class UpgradeFailed(GatewayError):
 
     status = 503
     title = "Upgrade Failed"
-
-
-class Offer(msgspec.Struct, frozen=True, tag="offer", tag_field="t"):
-    """Copies of listening sockets, which travel with it. `more`: another offer follows."""
-
-    listeners: tuple[ListenerName, ...]
-    more: bool = False
-
-
-class Ready(msgspec.Struct, frozen=True, tag="ready", tag_field="t"):
-    """The new control has loaded, and its workers have a table."""
-
-    pid: int
-    release: str = ""
-
-
-class Commit(msgspec.Struct, frozen=True, tag="commit", tag_field="t"):
-    """The old control writes no more. The lock, the link's listener and the admin listeners travel with
-    it.
-    """
-
-    admin: tuple[str, ...] = ()
-    """Address of each admin listener, in order."""
-
-
-class Taken(msgspec.Struct, frozen=True, tag="taken", tag_field="t"):
-    """The new control has raised the epoch."""
-
-    epoch: int
-
-
-class Failed(msgspec.Struct, frozen=True, tag="failed", tag_field="t"):
-    """The new control gives up."""
-
-    reason: str
-
-
-FromOld = Offer | Commit
-FromNew = Ready | Taken | Failed
-_decode_old: Final[Callable[[bytes], FromOld]] = msgspec.msgpack.Decoder(FromOld).decode
-_decode_new: Final[Callable[[bytes], FromNew]] = msgspec.msgpack.Decoder(FromNew).decode
-
-Word = TypeVar("Word")
-
-
-class Conversation(Generic[Word]):
-    """A channel that is read by awaiting."""
-
-    def __init__(self, sock: socket.socket, decode: Callable[[bytes], Word]) -> None:
-        self._received: asyncio.Queue[tuple[Word, list[int]] | None] = asyncio.Queue()
-        self._channel: Channel[Word] = Channel(sock, decode, self)
-
-    def send(self, word: msgspec.Struct, fds: Sequence[int] = ()) -> None:
-        """Send one word."""
-        self._channel.send(word, fds)
-
-    async def receive(self) -> tuple[Word, list[int]]:
-        """Return the next word and its descriptors. Raises LinkError once the other end is gone."""
-        received = await self._received.get()
-        if received is None:
-            self._received.put_nowait(None)
-            raise LinkError("the other control is gone")
-        return received
-
-    def receive_nowait(self) -> tuple[Word, list[int]] | None:
-        """Return a word that has already come; None if none has."""
-        return None if self._received.empty() else self._received.get_nowait()
-
-    def close(self) -> None:
-        """End it."""
-        self._channel.close()
-
-    def on_message(self, message: Word, fds: list[int]) -> None:
-        """Keep it for `receive`."""
-        self._received.put_nowait((message, fds))
-
-    def on_undecodable(self, payload: bytes, reason: str) -> None:
-        """The other release says something we do not know: that is for it to notice, by our silence."""
-        log.warning("handover_word_unknown", reason=reason)
-
-    def on_lost(self, reason: str) -> None:
-        """The other control is gone."""
-        self._received.put_nowait(None)
 
 
 class Upgrade:
@@ -161,7 +81,7 @@ class Upgrade:
 
         held: the listening sockets. quiesce: stop the loops, admin writes and taking links, commit the
         last tick. resume: undo that. is_in_charge: whether the store's epoch is still ours. is_wanted:
-        asked when the new one is ready: a gateway told to stop meanwhile must not live on in its
+        asked when the new one is ready: a gateway that is to stop meanwhile must not live on in its
         successor. command: what starts a new control; empty: what started this one.
         """
         self._lock = lock
@@ -184,7 +104,7 @@ class Upgrade:
             raise UpgradeFailed("an upgrade is already under way")
         Upgrade.is_running = True
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        conversation: Conversation[FromNew] = Conversation(ours, _decode_new)
+        conversation: Conversation[FromNew] = Conversation(ours, decode_new)
         try:
             process = self._start(theirs)
             return await self._lead(conversation, process)
@@ -207,7 +127,7 @@ class Upgrade:
             self._offer(conversation)
             await self._expect(Ready, conversation, process, READY_S)
             if not self._is_wanted():
-                raise UpgradeFailed("the gateway was told to stop meanwhile")
+                raise UpgradeFailed("the gateway is to stop")
         except BaseException:
             await _end(process)
             raise
@@ -273,20 +193,6 @@ def _is_containers_own() -> bool:
     return os.getppid() == 1 and init in CONTAINER_INITS
 
 
-async def _receive(conversation: Conversation[FromNew], timeout_s: float) -> tuple[FromNew, list[int]]:
-    """Return the next word. Raises LinkError, and TimeoutError unless it came while this process was
-    asleep.
-    """
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await conversation.receive()
-    except TimeoutError:
-        received = conversation.receive_nowait()
-        if received is None:
-            raise
-        return received
-
-
 async def _end(process: "subprocess.Popen[bytes]") -> int:
     """Give the process a moment to end, else kill it; returns its exit code."""
     try:
@@ -294,93 +200,3 @@ async def _end(process: "subprocess.Popen[bytes]") -> int:
     except subprocess.TimeoutExpired:
         process.kill()
         return await asyncio.to_thread(process.wait)
-
-
-class Handed(msgspec.Struct, frozen=True):
-    """What the old control gave at Commit."""
-
-    lock: Any
-    """A `StoreLock`."""
-    link: Any
-    """The listening socket of the link."""
-    admin: dict[str, Any]
-    """Admin listening sockets by address."""
-
-
-class Succession:
-    """The new control's side."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._predecessor = os.getppid()
-        self._conversation: Conversation[FromOld] | None = None
-
-    @classmethod
-    def from_environ(cls, environ: MutableMapping[str, str]) -> "Succession | None":
-        """Return the conversation that an old control began by starting us; None if none did."""
-        fd = environ.pop(ENVIRONMENT, None)
-        if fd is None:
-            return None
-        os.set_inheritable(int(fd), False)
-        return cls(socket.socket(fileno=int(fd)))
-
-    async def listeners(self) -> list[tuple[ListenerName, int]]:
-        """Return the old control's listening sockets: names and descriptors, ours to keep or close.
-
-        Raises LinkError if it is gone.
-        """
-        self._conversation = Conversation(self._sock, _decode_old)
-        found: list[tuple[ListenerName, int]] = []
-        more = True
-        while more:
-            word, fds = await self._conversation.receive()
-            if not isinstance(word, Offer):
-                raise LinkError(f"{type(word).__name__} came where Offer was due")
-            found.extend(zip(word.listeners, fds, strict=True))
-            more = word.more
-        return found
-
-    async def commit(self, release: str = "") -> Handed | None:
-        """Say that we are ready, and wait until the old control lets go. None: it died; take the lock
-        ourselves.
-        """
-        conversation = self._conversation
-        assert conversation is not None, "ask for the listeners first"
-        conversation.send(Ready(os.getpid(), release))
-        try:
-            word, fds = await conversation.receive()
-        except LinkError:
-            await self._predecessor_gone()
-            return None
-        if not isinstance(word, Commit):
-            close_all(fds)
-            raise LinkError(f"{type(word).__name__} came where Commit was due")
-        lock, link, *admin = fds
-        return Handed(
-            lock=StoreLock.inherit(lock),
-            link=socket.socket(fileno=link),
-            admin={address: socket.socket(fileno=fd) for address, fd in zip(word.admin, admin, strict=True)},
-        )
-
-    async def _predecessor_gone(self) -> None:
-        """Wait until the process that started us is gone: only then has it let go of the lock."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(GONE_S):
-                while os.getppid() == self._predecessor:  # noqa: ASYNC110 - no event tells of it
-                    await asyncio.sleep(0.01)
-
-    def taken(self, epoch: int) -> None:
-        """The epoch is raised: we are in charge."""
-        self._say(Taken(epoch))
-
-    def failed(self, reason: str) -> None:
-        """We give up; the old control goes on, and says why."""
-        self._say(Failed(reason))
-
-    def _say(self, word: Taken | Failed) -> None:
-        if self._conversation is None:
-            with suppress(RuntimeError):  # no loop runs yet: our end tells the same
-                self._conversation = Conversation(self._sock, _decode_old)
-        if self._conversation is not None:
-            self._conversation.send(word)
-            self._conversation.close()

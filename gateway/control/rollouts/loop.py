@@ -142,10 +142,6 @@ class Rollouts:
         running = self._open.get(service)
         return running.record if running is not None else None
 
-    def open_states(self) -> list[tuple[DeploymentRecord, Rollout]]:
-        """Return every open deployment with its state."""
-        return [(running.record, running.state) for running in self._open.values()]
-
     async def closed(self, service: str, timeout_s: float) -> bool:
         """Wait until the service's open deployment is open no more. Returns whether it came to that."""
         running = self._open.get(service)

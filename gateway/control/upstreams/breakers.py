@@ -11,20 +11,24 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import msgspec
 from msgspec.structs import replace
 
-from gateway.control.processes.hub import Hub, Peer
+from gateway.control.processes.hub import Hub
+from gateway.control.processes.peer import Peer
+from gateway.control.upstreams.breaker_rows import merged_of, record_of, unix
+from gateway.control.upstreams.breaker_words import with_words
 from gateway.core.resilience.breaker import BreakerSettings, BreakerState, compile_breaker
 from gateway.core.resilience.merged_breaker import MergedBreaker
+from gateway.core.routing.service import ServiceSettings
 from gateway.errors import StaleEpoch, StoreError
 from gateway.link.messages import BreakerReport
-from gateway.link.snapshot import BreakerView, EndpointSnap, ServiceSnap, Snapshot, VersionSnap
+from gateway.link.snapshot import BreakerView, Snapshot
 from gateway.log import get_logger
 from gateway.store.api import Store, Transaction
-from gateway.store.records import BreakerRecord, EventRecord, VersionRecord
+from gateway.store.records import EventRecord, VersionRecord
 
 log = get_logger(component="breakers")
 
@@ -38,14 +42,35 @@ KINDS: Final = {
 }
 
 
+class _ServiceRecord(Protocol):
+    @property
+    def settings(self) -> ServiceSettings: ...
+
+
+class _VersionView(Protocol):
+    @property
+    def record(self) -> VersionRecord: ...
+
+    @property
+    def endpoints(self) -> Mapping[str, object]:
+        """By key."""
+
+
+class _ServiceView(Protocol):
+    @property
+    def record(self) -> _ServiceRecord: ...
+
+    @property
+    def versions(self) -> Mapping[str, _VersionView]:
+        """By id."""
+
+
 class BreakerCatalog(Protocol):
     """What breakers need of the catalog."""
 
     @property
-    def services(self) -> Mapping[str, Any]:
-        """Service entries by name: `record.settings.breaker`, `versions[id].record.version`,
-        `.endpoints[key]`.
-        """
+    def services(self) -> Mapping[str, _ServiceView]:
+        """By name."""
 
     def version_record(self, version_id: str) -> VersionRecord: ...
     def put_version(self, record: VersionRecord) -> None: ...
@@ -57,19 +82,8 @@ class BreakerCatalog(Protocol):
         """Send these services to the workers."""
 
 
-class Stored(msgspec.Struct, frozen=True):
-    """A breaker in the store. Times are Unix seconds."""
-
-    state: BreakerState
-    epoch: int
-    open_until: float = 0.0
-    """When trial calls begin."""
-    failures: int = 0
-    last_failure_at: float | None = None
-
-
-class BreakerFacts(msgspec.Struct, frozen=True):
-    """What people are told of an endpoint's breaker besides its state."""
+class BreakerStatus(msgspec.Struct, frozen=True):
+    """What is shown of an endpoint's breaker besides its state."""
 
     failures: int = 0
     """In a row, over all workers; while it is not closed, those that opened it."""
@@ -88,7 +102,7 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Breakers:
-    """Every endpoint's merged breaker that has anything to tell."""
+    """The merged breaker of every endpoint that has failed lately."""
 
     def __init__(
         self,
@@ -108,13 +122,13 @@ class Breakers:
         self._clock = clock
         self._wall = wall
         self._merged: dict[str, MergedBreaker] = {}
-        self._told: dict[str, BreakerState] = {}
+        self._published: dict[str, BreakerState] = {}
         """State of each as last published: what is not, is an event."""
         self._names: dict[str, str] = {}
         """Version id -> the service it was last found in."""
-        self._voices: dict[str, int] = {}
-        """A worker's incarnation -> the number it is heard by: a successor in its slot gets another."""
-        self._last_voice = -1
+        self._worker_ids: dict[str, int] = {}
+        """A worker's incarnation -> its number in merged breakers: a successor in its slot gets another."""
+        self._last_worker_id = -1
         self._unpublished: set[str] = set()
         """Names of services."""
         self._unstored: set[str] = set()
@@ -126,39 +140,26 @@ class Breakers:
         self._is_failing = False
 
     async def recover(self) -> None:
-        """Go on from what the store says, and tell the workers."""
+        """Go on from what the store says, and publish it."""
         for record in await self._store.breakers():
             place = self._place_of(record.key)
             if place is None:
                 continue
-            stored = msgspec.json.decode(record.state, type=Stored)
-            self._merged[record.key] = merged = self._recovered(stored, place.settings)
-            self._told[record.key] = merged.state
+            merged = merged_of(record, place.settings, now=self._clock(), wall=self._wall())
+            self._merged[record.key] = merged
+            self._published[record.key] = merged.state
             self._catalog.set_breaker(record.key, self._view(merged))
             self._unpublished.add(place.service)
         if self._unpublished:
             self._publish()
 
-    def _recovered(self, stored: Stored, settings: BreakerSettings) -> MergedBreaker:
-        now, wall = self._clock(), self._wall()
-        left_s = min(max(stored.open_until - wall, 0.0), settings.reset_timeout / 1000)
-        failed_at = stored.last_failure_at
-        return MergedBreaker(
-            settings,
-            state=stored.state,
-            epoch=stored.epoch,
-            open_until=now + left_s,
-            failures=stored.failures,
-            last_failure_at=None if failed_at is None else now - max(wall - failed_at, 0.0),
-        )
-
-    def facts(self, key: str) -> BreakerFacts:
+    def status(self, key: str) -> BreakerStatus:
         """Return an endpoint's failures, the last one's time, and when it is tried again."""
         merged = self._merged.get(key)
         if merged is None:
-            return BreakerFacts()
+            return BreakerStatus()
         is_open = merged.state is BreakerState.OPEN
-        return BreakerFacts(
+        return BreakerStatus(
             merged.failures,
             self._utc(merged.last_failure_at) if merged.last_failure_at is not None else None,
             self._utc(merged.open_until) if is_open else None,
@@ -175,40 +176,41 @@ class Breakers:
         if merged is None:
             merged = self._merged[report.key] = MergedBreaker(place.settings)
         merged.reconfigure(place.settings)
-        voice = self._voice(peer.incarnation)
+        worker_id = self._worker_id(peer.incarnation)
         before = merged.failures, merged.last_failure_at
-        if merged.report(self._clock(), voice, epoch=report.epoch, kind=report.kind, count=report.count):
+        if merged.report(self._clock(), worker_id, epoch=report.epoch, kind=report.kind, count=report.count):
             self._moved(report.key, merged, place)
         elif before != (merged.failures, merged.last_failure_at):
             self._counted.add(report.key)
 
-    def _voice(self, incarnation: str) -> int:
-        voice = self._voices.get(incarnation)
-        if voice is None:
-            self._last_voice += 1
-            voice = self._voices[incarnation] = self._last_voice
-        return voice
+    def _worker_id(self, incarnation: str) -> int:
+        worker_id = self._worker_ids.get(incarnation)
+        if worker_id is None:
+            self._last_worker_id += 1
+            worker_id = self._worker_ids[incarnation] = self._last_worker_id
+        return worker_id
 
     def personal(self, snapshot: Snapshot, incarnation: str) -> Snapshot:
         """Return `snapshot` as one worker gets it: with its own trial calls, and times as of now."""
-        restless = {key for key, merged in self._merged.items() if merged.state is not BreakerState.CLOSED}
-        if not restless:
-            return snapshot
-        voice = self._voice(incarnation)
-        services = {
-            name: self._for_worker(service, voice, restless) for name, service in snapshot.services.items()
+        now, worker_id = self._clock(), self._worker_id(incarnation)
+        words = {
+            key: merged.word(now, worker_id)
+            for key, merged in self._merged.items()
+            if merged.state is not BreakerState.CLOSED
         }
-        return replace(snapshot, services=services)
+        return with_words(snapshot, words)
 
     def tick(self) -> None:
         """Let time pass: begin trial calls, share out those nobody used, forget endpoints that are gone."""
         now = self._clock()
         workers = self._hub.workers()
         present = {worker.incarnation for worker in workers}
-        self._voices = {name: voice for name, voice in self._voices.items() if name in present}
+        self._worker_ids = {
+            name: worker_id for name, worker_id in self._worker_ids.items() if name in present
+        }
         # A leaving worker finishes the trial calls it has begun, and gets no more.
-        leaving = [self._voice(worker.incarnation) for worker in workers if worker.draining]
-        staying = [self._voice(worker.incarnation) for worker in workers if not worker.draining]
+        leaving = [self._worker_id(worker.incarnation) for worker in workers if worker.draining]
+        staying = [self._worker_id(worker.incarnation) for worker in workers if not worker.draining]
         for key, merged in list(self._merged.items()):
             place = self._place_of(key)
             if place is None:
@@ -260,7 +262,7 @@ class Breakers:
 
     def _write(self, tx: Transaction, keys: set[str], events: Sequence[EventRecord]) -> None:
         for key in sorted(keys & self._merged.keys()):
-            tx.put_breaker(self._record(key))
+            tx.put_breaker(record_of(key, self._merged[key], now=self._clock(), wall=self._wall()))
         tx.delete_breakers(keys - self._merged.keys())
         for event in events:
             tx.add_event(event)
@@ -280,43 +282,22 @@ class Breakers:
             return  # deleted meanwhile
         name = self._service_of(version_id)
         keys = self._catalog.services[name].versions[version_id].endpoints if name is not None else ()
-        failures = max((self.facts(key).failures for key in keys), default=0)
+        failures = max((self.status(key).failures for key in keys), default=0)
         record = replace(record, failure_count=failures)
         tx.put_version(record)
         tx.on_commit(partial(self._catalog.put_version, record))
 
-    def _record(self, key: str) -> BreakerRecord:
-        merged = self._merged[key]
-        failed_at = merged.last_failure_at
-        stored = Stored(
-            state=merged.state,
-            epoch=merged.epoch,
-            open_until=max(self._unix(merged.open_until), self._wall()),
-            failures=merged.failures,
-            last_failure_at=None if failed_at is None else self._unix(failed_at),
-        )
-        return BreakerRecord(
-            key=key,
-            version_id=key.partition("|")[0],
-            state=msgspec.json.encode(stored),
-            updated_at=self._utc(self._clock()),
-        )
-
-    def _unix(self, at: float) -> float:
-        """Return monotonic seconds as Unix seconds."""
-        return self._wall() + at - self._clock()
-
     def _utc(self, at: float) -> datetime:
-        return datetime.fromtimestamp(self._unix(at), UTC)
+        return datetime.fromtimestamp(unix(at, now=self._clock(), wall=self._wall()), UTC)
 
     # -- moves
 
     def _moved(self, key: str, merged: MergedBreaker, place: Place) -> None:
-        """Tell the catalog and the workers; note what is to be stored."""
+        """Have the catalog and the workers know; note what is to be stored."""
         self._catalog.set_breaker(key, self._view(merged))
         self._unstored.add(key)
-        if self._told.get(key, BreakerState.CLOSED) is not merged.state:
-            self._told[key] = merged.state
+        if self._published.get(key, BreakerState.CLOSED) is not merged.state:
+            self._published[key] = merged.state
             self._note(key, merged, place)
         if not self._unpublished:
             asyncio.get_running_loop().call_soon(self._publish)
@@ -341,7 +322,7 @@ class Breakers:
 
     def _forget(self, key: str) -> None:
         del self._merged[key]
-        self._told.pop(key, None)
+        self._published.pop(key, None)
         self._counted.discard(key)
         self._unstored.add(key)
         version_id = key.partition("|")[0]
@@ -350,30 +331,9 @@ class Breakers:
             self._catalog.set_breaker(key, BreakerView())
 
     def _view(self, merged: MergedBreaker) -> BreakerView:
-        """Return what all workers alike are told."""
+        """Return what goes to all workers alike."""
         open_for_s = max(merged.open_until - self._clock(), 0.0) if merged.state is BreakerState.OPEN else 0.0
         return BreakerView(merged.epoch, merged.state.value, 0, open_for_s)
-
-    # -- one worker's words
-
-    def _for_worker(self, service: ServiceSnap, voice: int, restless: set[str]) -> ServiceSnap:
-        keys = {endpoint.key for version in service.versions for endpoint in version.endpoints}
-        if not keys & restless:
-            return service
-        versions = tuple(self._version_for(version, voice, restless) for version in service.versions)
-        return replace(service, versions=versions)
-
-    def _version_for(self, version: VersionSnap, voice: int, restless: set[str]) -> VersionSnap:
-        endpoints = tuple(
-            self._endpoint_for(endpoint, voice) if endpoint.key in restless else endpoint
-            for endpoint in version.endpoints
-        )
-        return replace(version, endpoints=endpoints)
-
-    def _endpoint_for(self, endpoint: EndpointSnap, voice: int) -> EndpointSnap:
-        word = self._merged[endpoint.key].word(self._clock(), voice)
-        view = BreakerView(word.epoch, word.state.value, word.grant, word.open_for_s)
-        return replace(endpoint, breaker=view)
 
     def _place_of(self, key: str) -> Place | None:
         """Return where the endpoint stands; None if it is gone, or its service has no breaker."""

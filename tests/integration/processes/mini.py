@@ -16,9 +16,10 @@ from typing import Any
 from gateway.control.processes.hub import Hub
 from gateway.control.processes.listeners import Listeners
 from gateway.control.processes.lock import StoreLock
+from gateway.control.processes.succession import Succession
 from gateway.control.processes.supervisor import Supervisor
 from gateway.control.processes.template import Template
-from gateway.control.processes.upgrade import Succession, Upgrade, UpgradeFailed
+from gateway.control.processes.upgrade import Upgrade, UpgradeFailed
 from gateway.control.tally import Tally
 from gateway.core.routing.service import RouteSettings, ServiceSettings
 from gateway.errors import GatewayError
@@ -119,7 +120,7 @@ class Mini:
         self.supervisor.start()
         await self.supervisor.ready()
         if os.environ.get("MINI_FAIL") == "ready":
-            raise GatewayError("told to fail")
+            raise GatewayError("made to fail")
         handed = await succession.commit()
         if os.environ.get("MINI_FAIL") == "commit":
             os._exit(7)

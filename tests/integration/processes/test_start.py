@@ -54,7 +54,7 @@ async def test_signals_for_a_gateway_that_serves_wait_until_it_does(world: World
     assert await world.serves()
 
 
-async def test_a_start_that_is_told_to_stop_ends_in_order(world: World) -> None:
+async def test_a_start_that_is_to_stop_ends_in_order(world: World) -> None:
     control = world.launch()
     await world.until(lambda: (world.folder / "gateway.lock").exists(), "the start")
     control.process.send_signal(signal.SIGTERM)
@@ -62,7 +62,7 @@ async def test_a_start_that_is_told_to_stop_ends_in_order(world: World) -> None:
     await world.until(lambda: not processes_naming(str(world.config)), "every process to end")
 
 
-async def test_a_start_that_finds_orphans_and_is_told_to_stop_ends_them(world: World) -> None:
+async def test_a_start_that_finds_orphans_and_is_to_stop_ends_them(world: World) -> None:
     world.start_anywhere()
     (worker,) = await world.worker_pids()
     await world.kill_control()

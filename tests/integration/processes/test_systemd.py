@@ -28,7 +28,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 class Manager:
-    """Holds the gateway's port, and hears what it is told."""
+    """Holds the gateway's port, and hears what it is notified of."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -56,13 +56,13 @@ class Manager:
         self.world.controls.append(server)
         return server
 
-    async def told(self) -> list[str]:
+    async def notices(self) -> list[str]:
         """Return the lines of the next datagram."""
         return (await asyncio.to_thread(self.ear.recv, 4096)).decode().split("\n")
 
     async def hears(self, line: str) -> None:
         """Return once a datagram has this line."""
-        while line not in await self.told():
+        while line not in await self.notices():
             continue
 
     def forget(self) -> None:
@@ -90,17 +90,17 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
 
 async def test_the_manager_is_told_of_every_turn(manager: Manager) -> None:
     first = manager.start()
-    assert await manager.told() == ["READY=1", f"MAINPID={first.process.pid}"]
+    assert await manager.notices() == ["READY=1", f"MAINPID={first.process.pid}"]
     await manager.world.until(manager.world.serves, "the first answer")
 
     first.process.send_signal(signal.SIGHUP)
-    reloading, since = await manager.told()
+    reloading, since = await manager.notices()
     assert reloading == "RELOADING=1"
     assert int(since.removeprefix("MONOTONIC_USEC=")) > 0
-    assert (await manager.told())[0] == "READY=1"
+    assert (await manager.notices())[0] == "READY=1"
 
     first.process.send_signal(signal.SIGUSR2)
-    said = [await manager.told(), await manager.told()]
+    said = [await manager.notices(), await manager.notices()]
     successor = manager.world.runtime()["pid"]
     assert successor != first.process.pid
     assert sorted(said) == [[f"MAINPID={successor}"], ["READY=1", f"MAINPID={successor}"]]
@@ -108,7 +108,7 @@ async def test_the_manager_is_told_of_every_turn(manager: Manager) -> None:
     assert await manager.world.serves()
 
     os.kill(successor, signal.SIGTERM)
-    assert await manager.told() == ["STOPPING=1"]
+    assert await manager.notices() == ["STOPPING=1"]
     await manager.world.until(lambda: gone(successor), "the end")
 
 

@@ -10,7 +10,7 @@ from gateway.actions.bodies import Explain
 from gateway.actions.problems import Problem
 from gateway.actions.reports import quantile_ms
 from gateway.actions.services import merged
-from gateway.control.upstreams.breakers import BreakerFacts
+from gateway.control.upstreams.breakers import BreakerStatus
 from gateway.core.judge.window import bucket_of
 from gateway.link.counts import VersionTotals
 from gateway.link.messages import Counts
@@ -151,7 +151,7 @@ async def test_health_shows_endpoints_breakers_and_probes(tmp_path: Path) -> Non
         old, _ = await made.two_versions()
         (key,) = made.catalog.endpoint_keys(old)
         made.catalog.set_breaker(key, BreakerView(1, "OPEN", 0, 2.5))
-        made.breakers[key] = BreakerFacts(5, START, START + timedelta(seconds=2.5))
+        made.breakers[key] = BreakerStatus(5, START, START + timedelta(seconds=2.5))
         probe = HealthCheckRecord(
             id="h", version_id=old, endpoint=key, is_healthy=True, response_time=3, checked_at=START
         )

@@ -18,7 +18,7 @@ from gateway.control.rollouts.acts import Acts
 from gateway.control.rollouts.loop import Rollouts
 from gateway.control.rollouts.webhooks import Webhooks
 from gateway.control.tally import Part, Tally
-from gateway.control.upstreams.breakers import BreakerFacts
+from gateway.control.upstreams.breakers import BreakerStatus
 from gateway.control.upstreams.drains import Drains
 from gateway.control.upstreams.probes import ProbeResult
 from gateway.control.upstreams.smoke import SmokeReport, SmokeTest
@@ -94,7 +94,7 @@ class Console:
         self.addresses: dict[str, tuple[str, ...]] = {}
         """Url -> what its host resolves to."""
         self.looked_up: list[str] = []
-        self.breakers: dict[str, BreakerFacts] = {}
+        self.breakers: dict[str, BreakerStatus] = {}
         self.upgraded = 0
         self.declared: Sequence[Any] = ()
 
@@ -118,7 +118,7 @@ class Console:
             resolve=self._resolve,
             upgrade=self._upgrade,
             listeners=lambda: [Listener("127.0.0.1", 4201)],
-            breaker=lambda key: self.breakers.get(key, BreakerFacts()),
+            breaker=lambda key: self.breakers.get(key, BreakerStatus()),
             release="1.2.3",
             now=self.now,
         )

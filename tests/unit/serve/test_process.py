@@ -3,20 +3,22 @@
 import asyncio
 import os
 import signal
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway import config
-from gateway.control.processes.lock import StoreLock
 from gateway.serve import process as serve
-from gateway.serve.wiring import Rooms
+from gateway.serve.wiring import Components
 from gateway.store.sqlite import SqliteStore
 
 SUCCESSOR = 4_000_000
 """A pid."""
+
+
+def settings_in(folder: Path) -> dict[str, Any]:
+    return {"store": {"url": f"sqlite:///{folder / 'gateway.db'}"}, "admin": {"address": "127.0.0.1:0"}}
 
 
 class _Template:
@@ -29,8 +31,8 @@ class _Template:
         pass
 
 
-class _Handover:
-    """An upgrade that succeeds; the gateway is told to stop when everything has been handed over."""
+class _Upgrade:
+    """An upgrade that succeeds; a signal to stop comes when everything has been handed over."""
 
     def __init__(self, *, quiesce: Any, **_: Any) -> None:
         self._quiesce = quiesce
@@ -46,15 +48,15 @@ class _Handover:
 async def test_a_stop_during_the_handover_is_passed_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise the old control would stop what is not its own any more, and the gateway live on."""
-    told: list[tuple[int, int]] = []
-    monkeypatch.setattr(os, "kill", lambda pid, number: told.append((pid, number)))
-    monkeypatch.setattr(serve, "Upgrade", _Handover)
-    settings = config.check({"store": {"url": f"sqlite:///{tmp_path / 'gateway.db'}"}})
+    """Otherwise the old control would stop what is not its own any more, and the gateway go on."""
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
+    monkeypatch.setattr(serve, "Upgrade", _Upgrade)
+    settings = config.check(settings_in(tmp_path))
     control = serve.Control(settings, lambda: settings, _Template())  # type: ignore[arg-type]
-    control.lock = StoreLock.acquire(tmp_path)
-    control.link, control.admin_socket = socket.socket(socket.AF_UNIX), socket.create_server(("127.0.0.1", 0))
-    control.opened = await Rooms.open(
+    control.handles.acquire()
+    control.handles.bind_admin()
+    control.opened = await Components.open(
         settings, control.hub, control.tally, control, upgrade=control.upgrade, listeners=lambda: ()
     )
     control.listen_to_signals()
@@ -62,7 +64,7 @@ async def test_a_stop_during_the_handover_is_passed_on(
         serving = group.create_task(control.serve())
         group.create_task(control.upgrade())
     assert serving.result() == 0
-    assert (SUCCESSOR, signal.SIGTERM) in told
+    assert (SUCCESSOR, signal.SIGTERM) in sent
     assert (tmp_path / "gateway.lock").read_text() != "", "the lock is the successor's now"
 
 
@@ -82,10 +84,10 @@ async def test_a_store_is_closed_when_what_stands_on_it_cannot_be_built(
 
     monkeypatch.setattr(SqliteStore, "close", closing)
     monkeypatch.setattr("gateway.serve.wiring.Catalog", broken)
-    settings = config.check({"store": {"url": f"sqlite:///{tmp_path / 'gateway.db'}"}})
+    settings = config.check(settings_in(tmp_path))
     control = serve.Control(settings, lambda: settings, _Template())  # type: ignore[arg-type]
     with pytest.raises(RuntimeError):
-        await Rooms.open(
+        await Components.open(
             settings, control.hub, control.tally, control, upgrade=control.upgrade, listeners=lambda: ()
         )
     assert closed == [True]

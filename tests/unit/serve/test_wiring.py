@@ -1,11 +1,11 @@
-"""The rooms are wired so that the first table workers serve by is complete."""
+"""The components are wired so that the first table workers serve by is complete."""
 
 from pathlib import Path
 
 from gateway import config
 from gateway.control.processes.hub import Hub
 from gateway.control.tally import Tally
-from gateway.serve.wiring import Rooms
+from gateway.serve.wiring import Components
 
 
 class _State:
@@ -29,11 +29,13 @@ async def test_the_first_table_has_endpoints_for_named_hosts(tmp_path: Path) -> 
     service = {"name": "auth", "routes": [{"path": "/"}], "version": [version]}
     settings = config.check({"store": {"url": f"sqlite:///{tmp_path / 'gateway.db'}"}, "service": [service]})
     hub = Hub()
-    rooms = await Rooms.open(settings, hub, Tally(), _State(), upgrade=_upgrade, listeners=lambda: ())
+    components = await Components.open(
+        settings, hub, Tally(), _State(), upgrade=_upgrade, listeners=lambda: ()
+    )
     try:
         assert hub.whole is not None
-        (told,) = hub.whole().services["auth"].versions
-        assert [endpoint.port for endpoint in told.endpoints] == [7200] * len(told.endpoints)
-        assert told.endpoints
+        (version,) = hub.whole().services["auth"].versions
+        assert [endpoint.port for endpoint in version.endpoints] == [7200] * len(version.endpoints)
+        assert version.endpoints
     finally:
-        await rooms.store.close()
+        await components.store.close()

@@ -6,7 +6,8 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from gateway.control.processes.hub import Hub, Peer
+from gateway.control.processes.hub import Hub
+from gateway.control.processes.peer import Peer
 from gateway.core.routing.service import ServiceSettings
 from gateway.link.channel import Channel, decode_down
 from gateway.link.messages import (

@@ -138,7 +138,7 @@ def test_barred_sockets_keep_who_waits_and_take_nobody_new(made: list[Listeners]
     sock = listeners.held[0].sock
     address = sock.getsockname()
     with socket.create_connection(address) as waiting, socket.socket() as late:
-        assert listeners.bar()
+        assert listeners.stop_handshakes()
         late.settimeout(0.2)
         with pytest.raises(TimeoutError):
             late.connect(address)
@@ -154,6 +154,6 @@ def test_a_socket_the_manager_keeps_is_not_barred() -> None:
         listeners = Listeners([ListenSpec("{}:{}".format(*sock.getsockname()))], 1)
         listeners.adopt(ListenerName("", 0), os.dup(sock.fileno()))
         assert len(listeners.held) == 1
-        assert not listeners.bar()
+        assert not listeners.stop_handshakes()
         socket.create_connection(sock.getsockname(), timeout=30).close()
         listeners.close()

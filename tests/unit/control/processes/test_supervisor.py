@@ -97,7 +97,7 @@ class Process:
 
 
 class Room:
-    """A supervisor over processes that are none: the template only notes what it is told."""
+    """A supervisor over processes that are none: the template only notes its orders."""
 
     def __init__(self, slots: int, path: Path) -> None:
         self.processes: list[Process] = []

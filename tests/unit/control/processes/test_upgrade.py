@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 
-from gateway.control.processes import upgrade as handover
+from gateway.control.processes import upgrade as module
+from gateway.control.processes.conversation import ENVIRONMENT, Commit, Conversation, Offer, decode_new
 from gateway.control.processes.listeners import Listeners
 from gateway.control.processes.lock import StoreLock
-from gateway.control.processes.upgrade import ENVIRONMENT, Commit, Succession, Upgrade, UpgradeFailed
+from gateway.control.processes.succession import Succession
+from gateway.control.processes.upgrade import Upgrade, UpgradeFailed
 from gateway.errors import LinkError
 from gateway.link.spawn import ListenSpec
 
 SUCCESSOR = """
 import asyncio, os, sys
-from gateway.control.processes.upgrade import Succession
+from gateway.control.processes.succession import Succession
 async def main():
     succession = Succession.from_environ(os.environ)
     listeners = await succession.listeners()
@@ -95,7 +97,7 @@ async def test_a_successor_that_does_not_start_is_named(tmp_path: Path) -> None:
     assert room.said == []
 
 
-async def test_a_successor_that_ends_early_is_told_by_its_exit_code(tmp_path: Path) -> None:
+async def test_a_successor_that_ends_early_is_known_by_its_exit_code(tmp_path: Path) -> None:
     room = Room(tmp_path, sys.executable, "-c", "raise SystemExit(3)")
     assert "ended with 3" in await room.fail()
     assert room.said == []
@@ -109,7 +111,7 @@ async def test_a_successors_own_reason_is_passed_on(tmp_path: Path) -> None:
 async def test_a_successor_that_is_never_ready_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handover, "READY_S", 0.05)
+    monkeypatch.setattr(module, "READY_S", 0.05)
     room = Room(tmp_path, sys.executable, "-c", "import sys; sys.stdin.read(); import signal; signal.pause()")
     assert "not ready after 0.05 s" in await room.fail()
 
@@ -129,10 +131,10 @@ async def test_a_successor_that_took_the_epoch_is_believed_unheard(tmp_path: Pat
     room.close()
 
 
-async def test_a_gateway_told_to_stop_meanwhile_does_not_live_on(tmp_path: Path) -> None:
+async def test_a_gateway_that_is_to_stop_meanwhile_does_not_live_on(tmp_path: Path) -> None:
     room = Room(tmp_path, *successor(TAKES))
     room.is_wanted = False
-    assert "told to stop" in await room.fail()
+    assert "is to stop" in await room.fail()
     assert room.said == []
 
 
@@ -173,8 +175,8 @@ async def test_a_successor_whose_predecessor_died_takes_the_lock_itself(
     succession = Succession.from_environ(environ)
     assert succession is not None
     assert environ == {}
-    old: handover.Conversation[Any] = handover.Conversation(ours, handover._decode_new)
-    old.send(handover.Offer(()))
+    old: Conversation[Any] = Conversation(ours, decode_new)
+    old.send(Offer(()))
     assert await succession.listeners() == []
     asyncio.get_running_loop().call_soon(old.close)
     asyncio.get_running_loop().call_later(0.05, monkeypatch.setattr, os, "getppid", lambda: 1)
@@ -184,7 +186,7 @@ async def test_a_successor_whose_predecessor_died_takes_the_lock_itself(
 
 async def test_a_word_out_of_turn_is_an_error() -> None:
     ours, theirs = socket.socketpair()
-    old: handover.Conversation[Any] = handover.Conversation(ours, handover._decode_new)
+    old: Conversation[Any] = Conversation(ours, decode_new)
     old.send(Commit())
     with pytest.raises(LinkError, match="Commit came where Offer was due"):
         await Succession(theirs).listeners()

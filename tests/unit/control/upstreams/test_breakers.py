@@ -12,7 +12,8 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.control.processes.hub import WorkerInfo
-from gateway.control.upstreams.breakers import Breakers, Stored
+from gateway.control.upstreams.breaker_rows import Stored
+from gateway.control.upstreams.breakers import Breakers
 from gateway.core.resilience.breaker import BreakerSettings, BreakerState
 from gateway.core.resilience.merged_breaker import FRESH_S
 from gateway.core.routing.service import ServiceSettings
@@ -169,7 +170,7 @@ async def test_failures_of_several_workers_add_up() -> None:
     room = Room()
     await room.say(0, "failures", 2)
     assert room.catalog.published == []
-    assert room.breakers.facts(KEY).failures == 2
+    assert room.breakers.status(KEY).failures == 2
     await room.say(1, "failures", 2)
     assert room.catalog.views[KEY].state == "OPEN"
 
@@ -221,7 +222,7 @@ async def test_a_replaced_workers_failures_are_not_its_successors() -> None:
     await room.say(0, "failures", 2)
     room.incarnations[0] = "d"
     room.pass_time(0.1)
-    assert room.breakers.facts(KEY).failures == 0
+    assert room.breakers.status(KEY).failures == 0
     await room.say(0, "failures", 2)
     assert room.catalog.views == {}
 
@@ -270,11 +271,11 @@ async def test_failures_and_their_times_survive_a_restart() -> None:
     after = Room(room.store)
     after.now, after.wall = 5.0, room.wall
     await after.breakers.recover()
-    facts = after.breakers.facts(KEY)
-    assert facts.failures == 3
-    assert facts.last_failure_at == failed_at
-    assert facts.next_attempt_at is not None
-    assert (facts.next_attempt_at - failed_at).total_seconds() == 1.0
+    status = after.breakers.status(KEY)
+    assert status.failures == 3
+    assert status.last_failure_at == failed_at
+    assert status.next_attempt_at is not None
+    assert (status.next_attempt_at - failed_at).total_seconds() == 1.0
 
 
 async def test_failures_short_of_opening_are_stored_now_and_then() -> None:
@@ -289,9 +290,9 @@ async def test_failures_short_of_opening_are_stored_now_and_then() -> None:
     after = Room(room.store)
     after.wall = room.wall
     await after.breakers.recover()
-    assert after.breakers.facts(KEY).failures == 1
+    assert after.breakers.status(KEY).failures == 1
     after.pass_time(FRESH_S)
-    assert after.breakers.facts(KEY).failures == 0
+    assert after.breakers.status(KEY).failures == 0
 
 
 async def test_failures_before_a_restart_open_nothing_after_it() -> None:
@@ -303,7 +304,7 @@ async def test_failures_before_a_restart_open_nothing_after_it() -> None:
     after.wall = room.wall
     await after.breakers.recover()
     await after.say(0, "failures", 2)
-    assert after.breakers.facts(KEY).failures == 2
+    assert after.breakers.status(KEY).failures == 2
     assert after.catalog.views[KEY].state == "CLOSED"
 
 
@@ -363,7 +364,7 @@ async def test_an_endpoint_that_is_gone_takes_its_row_along() -> None:
     await room.breakers.flush()
     assert room.store.rows == {}
     await room.say(0, "opened", 3)
-    assert room.breakers.facts(KEY).failures == 0
+    assert room.breakers.status(KEY).failures == 0
 
 
 async def test_a_breaker_that_is_switched_off_is_closed() -> None:

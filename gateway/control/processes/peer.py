@@ -1,0 +1,105 @@
+"""Control's end of one worker's link: what it acknowledged, and everything control may say to it."""
+
+import time
+from collections.abc import Iterable, Sequence
+from socket import socket
+from typing import Protocol
+
+from gateway.control.processes.listeners import Held, names_of
+from gateway.link.channel import Channel, decode_up
+from gateway.link.messages import Accept, Drain, DrainEndpoints, EndpointLoad, Lend, Quit, Reclaim, Up
+from gateway.link.snapshot import Snapshot
+from gateway.log import get_logger
+
+log = get_logger(component="hub")
+
+
+class PeerOwner(Protocol):
+    """Who takes in what a worker says."""
+
+    def received(self, peer: "Peer", message: Up, fds: list[int]) -> None:
+        """A message came; its descriptors are the owner's to close."""
+
+    def lost(self, peer: "Peer", reason: str) -> None:
+        """The link ended; the worker may still run."""
+
+
+class Peer:
+    """One link to one worker. Nameless until its HELLO."""
+
+    def __init__(self, sock: socket, pid: int, owner: PeerOwner) -> None:
+        self.pid = pid
+        self.slot = -1
+        self.incarnation = ""
+        self.applied = 0
+        """The last of our snapshots it acknowledged; what it applied under another control does not count."""
+        self.sent = 0
+        """Number of the newest snapshot sent."""
+        self.refused = 0
+        """Number of the snapshot it could not apply; 0: none."""
+        self.is_greeted = False
+        self.draining = False
+        self.accepting = False
+        self.heard_at = time.monotonic()
+        self.apply_us = 0
+        self.loads: dict[str, EndpointLoad] = {}
+        """By endpoint key: what its last report said still runs there."""
+        self._owner = owner
+        self._channel: Channel[Up] = Channel(sock, decode_up, self)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the link stands."""
+        return self._channel.is_open
+
+    def accept(self) -> None:
+        """Let the worker accept on the sockets it holds."""
+        self.accepting = True
+        self._channel.send(Accept())
+
+    def lend(self, held: Sequence[Held]) -> None:
+        """Let the worker accept on these too."""
+        self._channel.send(Lend(names_of(held)), [one.sock.fileno() for one in held])
+
+    def reclaim(self, held: Iterable[Held]) -> None:
+        """Take lent sockets back."""
+        self._channel.send(Reclaim(names_of(held)))
+
+    def drain(self, deadline_s: float, delay_s: float = 0.0) -> None:
+        """Let the worker finish what it has, and leave."""
+        self.draining = True
+        self._channel.send(Drain(deadline_s, delay_s))
+
+    def quit(self) -> None:
+        """Let the worker leave at once."""
+        self.draining = True
+        self._channel.send(Quit())
+
+    def drain_endpoints(self, keys: Sequence[str], deadline_s: float) -> None:
+        """Set the deadline of endpoints that a snapshot marked draining."""
+        self._channel.send(DrainEndpoints(tuple(keys), deadline_s))
+
+    def snapshot(self, snapshot: Snapshot) -> None:
+        """Send a table; merged into one that still waits."""
+        self.sent = snapshot.number
+        self._channel.send(snapshot)
+
+    def close(self) -> None:
+        """End the link; the worker, if it lives, comes back as an orphan does."""
+        self._channel.close()
+
+    # -- ChannelOwner
+
+    def on_message(self, message: Up, fds: list[int]) -> None:
+        """Hand what came to the hub."""
+        self.heard_at = time.monotonic()
+        self._owner.received(self, message, fds)
+
+    def on_undecodable(self, payload: bytes, reason: str) -> None:
+        """Another release's worker said something we do not know: it is still alive."""
+        self.heard_at = time.monotonic()
+        log.warning("link_message_unknown", slot=self.slot, pid=self.pid, reason=reason)
+
+    def on_lost(self, reason: str) -> None:
+        """The link ended."""
+        self._owner.lost(self, reason)

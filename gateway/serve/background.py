@@ -1,0 +1,88 @@
+"""What runs beside the admin listener: the components' loops, housekeeping, systemd's watchdog."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from gateway import log
+from gateway.control.processes.sdnotify import Notifier
+from gateway.errors import StaleEpoch, StoreError
+from gateway.serve.wiring import Components
+from gateway.store.api import Store
+
+logger = log.get_logger(component="serve")
+
+HOUSEKEEPING_S: Final = 3600.0
+HOUSEKEEPING_AGAIN_S: Final = 60.0
+"""After a failure: a full disk is what pruning is for."""
+
+
+class Background:
+    """The owner of every task that the control process runs."""
+
+    def __init__(self, notifier: Notifier, on_broken: Callable[[], None]) -> None:
+        """on_broken: a loop ended that never should; the next control starts afresh."""
+        self._notifier = notifier
+        self._on_broken = on_broken
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loops: list[asyncio.Task[None]] = []
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run `work`; its failure is logged."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_end)
+        return task
+
+    def start_loops(self, components: Components) -> None:
+        """Run what goes on as long as this control is in charge."""
+        self._loops = [
+            self.spawn(components.rollouts.run(), "rollouts"),
+            self.spawn(components.probes.run(), "probes"),
+            self.spawn(components.breakers.run(), "breakers"),
+            self.spawn(components.resolver.run(), "resolver"),
+            self.spawn(keep_house(components.store), "housekeeping"),
+        ]
+        if self._notifier.watchdog_s is not None:
+            self._loops.append(
+                self.spawn(feed_watchdog(self._notifier, self._notifier.watchdog_s), "watchdog")
+            )
+
+    async def stop_loops(self) -> None:
+        """End them; returns when they have."""
+        for task in self._loops:
+            task.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        self._loops = []
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or task.exception() is None:
+            return
+        logger.error("task_broke", task=task.get_name(), error=repr(task.exception()))
+        if task in self._loops:
+            self._on_broken()
+
+
+async def keep_house(store: Store) -> None:
+    """Prune the store and verify its audit chain, hourly. Raises StaleEpoch: another control is in charge."""
+    while True:
+        try:
+            pruned = await store.prune(datetime.now(UTC))
+            report = await store.verify_audit()
+        except StaleEpoch:
+            raise
+        except StoreError as exc:
+            logger.error("housekeeping_failed", error=str(exc), next_in_s=HOUSEKEEPING_AGAIN_S)
+            await asyncio.sleep(HOUSEKEEPING_AGAIN_S)
+            continue
+        logger.info("audit_head", ok=report.ok, count=report.count, head=report.head_hash, pruned=pruned)
+        await asyncio.sleep(HOUSEKEEPING_S)
+
+
+async def feed_watchdog(notifier: Notifier, interval_s: float) -> None:
+    """Show systemd that the loop still turns."""
+    while True:
+        notifier.watchdog()
+        await asyncio.sleep(interval_s)
