@@ -31,7 +31,14 @@ class IllegalTransition(GatewayError):
 
 
 class StoreError(GatewayError):
-    """The store cannot be opened, read or written."""
+    """The store cannot be opened, read or written now. Its words name files: they are for the log."""
+
+    status = 503
+    title = "Service Unavailable"
+
+
+class StoreBusy(StoreError):
+    """Too many changes wait for the store, or one has waited too long."""
 
 
 class StaleEpoch(StoreError):

@@ -145,8 +145,11 @@ class Tally:
     def __init__(self) -> None:
         self.loop_lag_us: dict[int, int] = {}
         """By slot: how late its last heartbeat was, microseconds."""
-        self.has_ended = False
-        """Whether a worker ended, or left, since the last dump: its totals are nowhere else."""
+        self._endings = 0
+        """How often a worker ended, or left."""
+        self._dumped_endings = 0
+        """How many of them the last dump holds, and the last one that was stored."""
+        self._stored_endings = 0
         self._base: dict[str, VersionSum] = {}
         self._base_workers = WorkerSum()
         self._live: dict[str, _Live] = {}
@@ -157,6 +160,11 @@ class Tally:
         self._cohort_errors: dict[str, list[tuple[str, int, int, int, str]]] = {}
         self._serial = 0
         """Of what was stored last."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether a worker ended, or left, since the last stored dump: its totals are nowhere else."""
+        return self._endings > self._stored_endings
 
     # -- reports
 
@@ -177,7 +185,7 @@ class Tally:
     def on_absent(self, incarnation: str) -> None:
         """Its link ended: its gauges no longer count, its totals do, and it may come back."""
         self._present.pop(incarnation, None)
-        self.has_ended = True
+        self._endings += 1
 
     def on_ended(self, incarnation: str) -> None:
         """Its process is gone for good."""
@@ -185,7 +193,7 @@ class Tally:
         live = self._live.pop(incarnation, None)
         if live is None:
             return
-        self.has_ended = True
+        self._endings += 1
         self._base_workers.add(live.counts)
         for totals in live.versions.values():
             self._base_of(totals.version_id).add(totals)
@@ -257,10 +265,14 @@ class Tally:
     # -- over a restart of control
 
     def dump(self) -> bytes:
-        """Return everything, to be stored now and then, and soon if `has_ended`."""
-        self.has_ended = False
+        """Return everything, to be stored now and then, and soon if `has_ended`; then say `dump_stored`."""
+        self._dumped_endings = self._endings
         self._serial += 1
         return _encode(_State(self._base, self._base_workers, self._live, self._serial))
+
+    def dump_stored(self) -> None:
+        """The last dump is committed."""
+        self._stored_endings = self._dumped_endings
 
     def part(self, service: str) -> Part:
         """Return what was counted about one service. It is to be encoded at once: it changes with us."""

@@ -11,7 +11,7 @@ from typing import Any, Final, Self, TypeVar
 
 import aiosqlite
 
-from gateway.errors import StaleEpoch, StoreError
+from gateway.errors import StaleEpoch, StoreBusy, StoreError
 from gateway.store import prune as pruning
 from gateway.store.audit import GENESIS, Tail, verify
 from gateway.store.faults import named
@@ -23,8 +23,16 @@ from gateway.store.transaction import PUT_META, Counters, SqliteTransaction
 
 T = TypeVar("T")
 
-BUSY_TIMEOUT_S: Final = 5.0
-"""Two processes write only during the moments of an upgrade."""
+OPENING_S: Final = 5.0
+"""How long opening waits for another process's write: there are two only in the moments of an upgrade."""
+BUSY_S: Final = 2.0
+"""The same for every later transaction."""
+QUEUE_S: Final = 2.5
+"""How long a transaction waits for its turn. Together with BUSY_S: less than five seconds to an answer."""
+MAX_WAITING: Final = 128
+"""Transactions that may wait for their turn."""
+COMMIT: Final = "commit"
+"""Under this name each commit leaves its own mark: an error of COMMIT does not say whether it was done."""
 
 _BEGINNING: Final = """
     SELECT
@@ -32,7 +40,8 @@ _BEGINNING: Final = """
         (SELECT seq FROM sqlite_sequence WHERE name = 'gateway_event'),
         (SELECT seq FROM sqlite_sequence WHERE name = 'gateway_decision'),
         (SELECT seq FROM sqlite_sequence WHERE name = 'gateway_audit'),
-        (SELECT hash FROM gateway_audit ORDER BY id DESC LIMIT 1)
+        (SELECT hash FROM gateway_audit ORDER BY id DESC LIMIT 1),
+        (SELECT value FROM gateway_meta WHERE key = 'commit')
 """
 
 
@@ -49,6 +58,11 @@ class SqliteStore(Reads):
         """See `api.Store.on_event`."""
         self._writer = writer
         self._turn = asyncio.Lock()
+        self._waiting = 0
+        """Transactions that wait for their turn."""
+        self._commits = 0
+        self._in_doubt: tuple[bytes, SqliteTransaction] | None = None
+        """Mark and transaction of a commit that failed, or was done all the same: nothing could be read."""
 
     @classmethod
     async def open(cls, url: str, *, now: datetime) -> Self:
@@ -66,6 +80,8 @@ class SqliteStore(Reads):
                 await _migrate(writer, now)
                 reader = await _connect(path)
                 await reader.execute("PRAGMA query_only = ON")
+                for connection in (writer, reader):
+                    await connection.execute(f"PRAGMA busy_timeout = {round(BUSY_S * 1000)}")
             except BaseException:
                 await writer.close()
                 raise
@@ -81,14 +97,55 @@ class SqliteStore(Reads):
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqliteTransaction]:
         """See `api.Store.transaction`. Once the block has ended, a cancellation waits for the commit."""
-        async with self._turn:
+        async with self._next_turn():
             try:
                 transaction = await _to_the_end(self._begin())
                 yield transaction
-                await _to_the_end(transaction.commit())
+                await _to_the_end(self._commit(transaction))
             except BaseException:
                 await _to_the_end(self._roll_back())
                 raise
+
+    @asynccontextmanager
+    async def _next_turn(self) -> AsyncIterator[None]:
+        """Wait for the writer's turn. Raises StoreBusy if too many do, or for too long."""
+        if self._waiting >= MAX_WAITING:
+            raise StoreBusy(f"{self.path}: {self._waiting} changes wait already")
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(QUEUE_S):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise StoreBusy(f"{self.path}: the changes before this one take too long") from None
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    async def _commit(self, transaction: SqliteTransaction) -> None:
+        """Commit, and let memory follow. An error of COMMIT may hide that it was done: then it was."""
+        self._commits += 1
+        mark = f"{self.epoch}.{self._commits}".encode()
+        transaction.set_meta(COMMIT, mark)
+        try:
+            await transaction.commit()
+        except StoreError:
+            self._in_doubt = mark, transaction
+            await self._roll_back()
+            if await self.meta(COMMIT) != mark:
+                self._in_doubt = None
+                raise
+        self._in_doubt = None
+        transaction.follow()
+
+    def _settle_doubt(self, found: bytes | None) -> None:
+        """Learn what became of a commit after which nothing could be read. found: the store's mark."""
+        if self._in_doubt is not None:
+            (mark, transaction), self._in_doubt = self._in_doubt, None
+            if found == mark:
+                transaction.follow()
 
     async def raise_epoch(self) -> int:
         """See `api.Store.raise_epoch`."""
@@ -118,10 +175,12 @@ class SqliteStore(Reads):
         return await pruning.prune(self, now, keep)
 
     async def _begin(self) -> SqliteTransaction:
+        await self._roll_back()  # of one that could not even be rolled back
         with named(self.path):
             await self._writer.execute("BEGIN IMMEDIATE")
             (row,) = await self._writer.execute_fetchall(_BEGINNING)
-        epoch, event, decision, audit_id, audit_hash = row
+        epoch, event, decision, audit_id, audit_hash, mark = row
+        self._settle_doubt(mark)
         if _number(epoch) != self.epoch:
             raise StaleEpoch(
                 f"{self.path}: epoch {_number(epoch)} has begun, this process writes in {self.epoch}"
@@ -141,7 +200,8 @@ class SqliteStore(Reads):
 
     async def _roll_back(self) -> None:
         if self._writer.in_transaction:
-            await self._writer.rollback()
+            with named(self.path):
+                await self._writer.rollback()
 
 
 def path_of(url: str) -> Path:
@@ -162,7 +222,7 @@ def _make(path: Path) -> None:
 
 
 async def _connect(path: Path) -> aiosqlite.Connection:
-    connection = await aiosqlite.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_S)
+    connection = await aiosqlite.connect(path, isolation_level=None, timeout=OPENING_S)
     try:
         (mode,) = await connection.execute_fetchall("PRAGMA journal_mode = WAL")
         if mode[0] != "wal":

@@ -140,10 +140,13 @@ class SqliteTransaction:
                     await self._connection.executemany(statement, rows)
 
     async def commit(self) -> None:
-        """Write, commit, and let memory follow: what is committed is told to everybody, whoever fails."""
+        """Write and commit; `follow` comes next."""
         await self.flush()
         with named(self._path):
             await self._connection.execute("COMMIT")
+
+    def follow(self) -> None:
+        """Let memory follow what is committed: everybody hears of it, whoever fails."""
         with ExitStack() as followers:
             if self._counters.event > self._first_event:
                 followers.callback(self._on_event)

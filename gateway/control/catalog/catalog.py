@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -123,12 +124,18 @@ class Catalog:
             }
             if problem := route_conflict({name: record.settings for name, record in kept.items()}):
                 raise ConfigError("service", problem)
-            self._set_aside = {name: record.id for name, record in services.items() if name not in kept}
-            tx.on_commit(lambda: self._build(kept.values(), (*versions, *made.versions)))
+            set_aside = {name: record.id for name, record in services.items() if name not in kept}
+            tx.on_commit(partial(self._build, kept.values(), (*versions, *made.versions), set_aside))
         for name in self._set_aside:
             log.warning("service_set_aside", service=name, reason="the configuration no longer declares it")
 
-    def _build(self, services: Iterable[ServiceRecord], versions: Iterable[VersionRecord]) -> None:
+    def _build(
+        self,
+        services: Iterable[ServiceRecord],
+        versions: Iterable[VersionRecord],
+        set_aside: dict[str, str],
+    ) -> None:
+        self._set_aside = set_aside
         wanted = {record.name: record for record in services}
         for name in self.services.keys() - wanted.keys():
             self.drop_service(name)

@@ -25,8 +25,8 @@ class _Waiting(Generic[Rollout]):
         """Why the rollout could not move by it."""
 
 
-class Facts(Generic[Rollout]):
-    """Those of all rollouts. move: puts what a fact leads to into a transaction."""
+class CommitQueue(Generic[Rollout]):
+    """The facts of all rollouts. move: puts what a fact leads to into a transaction."""
 
     def __init__(self, store: Store, move: Callable[[Transaction, Rollout, Event], object]) -> None:
         self._store = store

@@ -48,6 +48,23 @@ class Progress(msgspec.Struct, frozen=True):
     row: OpenRow
 
 
+class _EncodedProgress(msgspec.Struct, frozen=True):
+    """The same, `counted` as it was encoded when the window was closed."""
+
+    counted: msgspec.Raw
+    row: OpenRow
+
+
+def encoded_part(part: Part) -> bytes:
+    """Return a part as it is stored. It goes on changing: this is what it says now."""
+    return msgspec.msgpack.encode(part)
+
+
+def encoded_progress(counted: bytes, row: OpenRow) -> bytes:
+    """Return what is stored of the loop's progress. counted: from `encoded_part`."""
+    return msgspec.msgpack.encode(_EncodedProgress(msgspec.Raw(counted), row))
+
+
 def progress_of(record: DeploymentRecord) -> Progress | None:
     """Return how far the loop had come; None: another release has not said. Raises StoreError."""
     if not record.progress:
@@ -93,8 +110,10 @@ def decision_row(state: Rollout, decide: Decide) -> DecisionRecord:
     )
 
 
-def event_row(record: DeploymentRecord, state: Rollout, notice: Notify, wall: float) -> EventRecord:
-    """Return a notice's row in the event stream."""
+def event_row(
+    record: DeploymentRecord, state: Rollout, notice: Notify, wall: float, *, is_late: bool = False
+) -> EventRecord:
+    """Return a notice's row in the event stream. is_late: it was acted on before it could be stored."""
     return EventRecord(
         at=at(wall),
         kind=f"deployment.{notice.happening}",
@@ -108,5 +127,6 @@ def event_row(record: DeploymentRecord, state: Rollout, notice: Notify, wall: fl
             "alert": notice.alert,
             "status": record.status,
             "fromVersion": record.from_version,
+            **({"stored": "late"} if is_late else {}),
         },
     )

@@ -5,12 +5,15 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.core.judge.window import Cell, KeyError64, Window, merge
 from gateway.store.records import WindowRecord
 
 ROW_S: Final = 10.0
 """How many seconds a stored row holds at the most."""
+MAX_PENDING: Final = 10
+"""Windows kept apart while nothing can be committed; beyond that, neighbours are joined."""
 
 
 class JudgedTotal(Protocol):
@@ -37,19 +40,37 @@ class OpenRow(msgspec.Struct, frozen=True):
 
 
 class Windows:
-    """Cuts one rollout's windows: differences of totals, a second each, gathered into rows of ten."""
+    """Cuts one rollout's windows: differences of totals, about a second each, gathered into rows of ten.
+
+    A closed window is pending until a state that was made of it is in force: if its commit fails, the next
+    one is made of it again.
+    """
 
     def __init__(self, deployment_id: str, old: str, new: str) -> None:
         self._deployment_id = deployment_id
         self._old = old
         self._new = new
         self._last: dict[Key, Cell] = {}
-        self._gathered: Window | None = None
-        self._generation = -1
+        self._pending: list[Window] = []
+        self._row = OpenRow()
 
-    def start_from(self, judged: Judged) -> None:
-        """Count from here: what was counted before belongs to no window of this rollout."""
+    def start_from(self, judged: Judged, row: OpenRow | None = None) -> None:
+        """Count from here: what was counted before belongs to no window of this rollout.
+
+        row: being gathered by another process, to be gathered on.
+        """
         self._last = {key: _cell(key, total) for key, total in judged.items()}
+        self._row = row or OpenRow()
+
+    @property
+    def open_row(self) -> OpenRow:
+        """What was gathered, before the pending windows, for a row that is not full yet."""
+        return self._row
+
+    @property
+    def pending(self) -> tuple[Window, ...]:
+        """Closed windows that no state in force was made of, oldest first."""
+        return tuple(self._pending)
 
     def close(
         self,
@@ -59,23 +80,13 @@ class Windows:
         seconds: float,
         usable: tuple[bool, bool],
         percent: int,
-    ) -> Window:
-        """Return what came since the last window.
+    ) -> None:
+        """Make what came since the last window a pending one.
 
         cohort_errors: (version id, generation, share, key, kind) of users who met an error. usable: (old,
         new), at the end.
         """
-        cells: dict[str, list[Cell]] = {self._old: [], self._new: []}
-        for key, total in judged.items():
-            if key[0] not in cells:
-                continue
-            before = self._last.get(key)
-            if before is not None and before.answers == total.answers:
-                continue  # most: the weights of earlier steps
-            now = self._last[key] = _cell(key, total)
-            cell = _difference(now, before)
-            if cell is not None:
-                cells[key[0]].append(cell)
+        cells = self._cells(judged)
         met: dict[str, list[KeyError64]] = {self._old: [], self._new: []}
         for version, generation, share, user, kind in cohort_errors:
             if version in met:
@@ -90,31 +101,46 @@ class Windows:
             new_usable=usable[1],
             percent=percent,
         )
-        self._gathered = window if self._gathered is None else merge((self._gathered, window))
-        return window
+        self._pending.append(window)
+        if len(self._pending) > MAX_PENDING:
+            _join_two(self._pending)
 
-    @property
-    def open_row(self) -> OpenRow:
-        """What was gathered for rows that are not full yet."""
-        return OpenRow(self._gathered, self._generation)
+    def _cells(self, judged: Judged) -> dict[str, list[Cell]]:
+        """Return what came since the last call, by version id."""
+        cells: dict[str, list[Cell]] = {self._old: [], self._new: []}
+        for key, total in judged.items():
+            if key[0] not in cells:
+                continue
+            before = self._last.get(key)
+            if before is not None and before.answers == total.answers:
+                continue  # most: the weights of earlier steps
+            now = self._last[key] = _cell(key, total)
+            cell = _difference(now, before)
+            if cell is not None:
+                cells[key[0]].append(cell)
+        return cells
 
-    def go_on(self, row: OpenRow) -> None:
-        """Gather on where another process was."""
-        self._gathered, self._generation = row.gathered, row.generation
+    def rows(
+        self, now: datetime, generation: int, *, is_last: bool = False
+    ) -> tuple[list[WindowRecord], OpenRow]:
+        """Return the rows that are full with the pending windows, and what is gathered on.
 
-    def rows(self, now: datetime, generation: int) -> list[WindowRecord]:
-        """Return the rows that are full: ten seconds, or less where the weights have changed. generation: the
-        service's.
+        A row is full after ten seconds, or less where the weights have changed. generation: the service's.
+        is_last: the rollout has ended; whatever there is makes a row.
         """
-        seconds = self._gathered.seconds if self._gathered is not None else 0.0
-        if seconds < ROW_S and generation == self._generation:
-            return []
-        self._generation = generation
-        return self.last_rows(now)
+        parts = [window for window in (self._row.gathered, *map(_without_keys, self._pending)) if window]
+        whole = merge(parts) if parts else None
+        seconds = whole.seconds if whole is not None else 0.0
+        if seconds < ROW_S and generation == self._row.generation and not is_last:
+            return [], OpenRow(whole, generation)
+        return self._records(whole, now), OpenRow(None, generation)
 
-    def last_rows(self, now: datetime) -> list[WindowRecord]:
-        """Return all that was gathered, full or not."""
-        whole, self._gathered = self._gathered, None
+    def taken(self, windows: int, row: OpenRow) -> None:
+        """A state made of the first `windows` pending ones is in force, and `row` is gathered on."""
+        del self._pending[:windows]
+        self._row = row
+
+    def _records(self, whole: Window | None, now: datetime) -> list[WindowRecord]:
         if whole is None:
             return []
         return [
@@ -168,3 +194,19 @@ def _difference(now: Cell, before: Cell | None) -> Cell | None:
             if count > before.latency.get(bucket, 0)
         },
     )
+
+
+def _without_keys(window: Window) -> Window:
+    """Return a window as rows need it: they name no users."""
+    return replace(window, old_keys=(), new_keys=())
+
+
+def _join_two(windows: list[Window]) -> None:
+    """Join the oldest neighbours between which no share and nobody's usability changed; else the oldest."""
+    places = range(len(windows) - 1)
+    at = next((k for k in places if _situation(windows[k]) == _situation(windows[k + 1])), 0)
+    windows[at : at + 2] = [merge(windows[at : at + 2])]
+
+
+def _situation(window: Window) -> tuple[bool, bool, int]:
+    return window.old_usable, window.new_usable, window.percent

@@ -186,14 +186,14 @@ class Console:
 
     async def settle(self) -> None:
         """Let every act of the rollouts that can end, end."""
-        while tasks := [task for task in self.rollouts._tasks if not task.done()]:
+        while tasks := self.rollouts.under_way:
             done, _ = await asyncio.wait(tasks, timeout=5)
             if not done:
                 return
 
     async def settle_once(self) -> None:
         """Let some act of the rollouts end."""
-        tasks = [task for task in self.rollouts._tasks if not task.done()]
+        tasks = self.rollouts.under_way
         if tasks:
             await asyncio.wait(tasks, timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
 
@@ -232,6 +232,9 @@ class _Counts:
 
     def dump(self) -> bytes:
         return Tally().dump()
+
+    def dump_stored(self) -> None:
+        pass
 
 
 @asynccontextmanager

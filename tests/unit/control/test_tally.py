@@ -79,6 +79,13 @@ def test_totals_of_a_worker_that_ended_are_to_be_saved_soon() -> None:
     tally.on_absent("a")
     assert tally.has_ended
     tally.dump()
+    assert tally.has_ended, "a dump whose commit fails has saved nothing"
+    tally.dump()
+    tally.on_absent("b")
+    tally.dump_stored()
+    assert tally.has_ended, "it ended after that dump"
+    tally.dump()
+    tally.dump_stored()
     assert not tally.has_ended
     tally.on_ended("a")
     assert tally.has_ended

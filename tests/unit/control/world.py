@@ -176,7 +176,7 @@ class World:
 
     async def crash(self) -> None:
         """End without a last tick, as a kill does, and start again."""
-        for task in list(self.rollouts._tasks):
+        for task in self.rollouts.under_way:
             task.cancel()
         await self.drains.stop()
         await self.store.close()
@@ -244,7 +244,7 @@ class World:
 
     async def settle(self) -> None:
         """Let every act that can end, end."""
-        while tasks := [task for task in self.rollouts._tasks if not task.done()]:
+        while tasks := self.rollouts.under_way:
             done, _ = await asyncio.wait(tasks, timeout=5)
             if not done:
                 return

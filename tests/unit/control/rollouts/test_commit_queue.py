@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.control.rollouts.commit_queue import Facts
+from gateway.control.rollouts.commit_queue import CommitQueue
 from gateway.core.rollout.events import Event, GatePassed, ShutdownDone
 from gateway.errors import IllegalTransition, StoreError
 
@@ -52,15 +52,15 @@ class Moves:
         self.made.append((rollout, fact))
 
 
-def facts(store: Any, moves: Moves) -> Facts[str]:
-    return Facts(store, moves)
+def queue(store: Any, moves: Moves) -> CommitQueue[str]:
+    return CommitQueue(store, moves)
 
 
 async def test_what_comes_together_is_committed_together() -> None:
     store, moves = SlowStore(), Moves()
     store.may_commit.set()
-    box = facts(store, moves)
-    await asyncio.gather(*(box.commit(name, GatePassed()) for name in "abc"))
+    commits = queue(store, moves)
+    await asyncio.gather(*(commits.commit(name, GatePassed()) for name in "abc"))
     assert [name for name, _ in moves.made] == ["a", "b", "c"]
     assert store.opened == 1
 
@@ -69,8 +69,8 @@ async def test_two_facts_of_one_rollout_are_committed_one_after_the_other() -> N
     """The second moves from where the first one led to, and that is known after its commit."""
     store, moves = SlowStore(), Moves()
     store.may_commit.set()
-    box = facts(store, moves)
-    await asyncio.gather(box.commit("a", GatePassed()), box.commit("a", ShutdownDone()))
+    commits = queue(store, moves)
+    await asyncio.gather(commits.commit("a", GatePassed()), commits.commit("a", ShutdownDone()))
     assert moves.made == [("a", GatePassed()), ("a", ShutdownDone())]
     assert store.opened == 2
 
@@ -79,8 +79,10 @@ async def test_a_fact_without_a_move_keeps_no_other_from_being_committed() -> No
     store, moves = SlowStore(), Moves()
     store.may_commit.set()
     moves.illegal.add("a")
-    box = facts(store, moves)
-    found = await asyncio.gather(*(box.commit(name, GatePassed()) for name in "ab"), return_exceptions=True)
+    commits = queue(store, moves)
+    found = await asyncio.gather(
+        *(commits.commit(name, GatePassed()) for name in "ab"), return_exceptions=True
+    )
     assert isinstance(found[0], IllegalTransition)
     assert found[1] is None
     assert moves.made == [("b", GatePassed())]
@@ -89,9 +91,9 @@ async def test_a_fact_without_a_move_keeps_no_other_from_being_committed() -> No
 async def test_who_gives_up_keeps_no_other_from_being_committed() -> None:
     """An act may be dropped while its fact is on its way with others'."""
     store, moves = SlowStore(), Moves()
-    box = facts(store, moves)
-    async with box._turn:
-        leader, follower = (asyncio.ensure_future(box.commit(name, GatePassed())) for name in "ab")
+    commits = queue(store, moves)
+    async with commits._turn:
+        leader, follower = (asyncio.ensure_future(commits.commit(name, GatePassed())) for name in "ab")
         await asyncio.sleep(0)
     await store.committing.acquire()
     assert [name for name, _ in moves.made] == ["a", "b"]
@@ -100,18 +102,20 @@ async def test_who_gives_up_keeps_no_other_from_being_committed() -> None:
     await leader
     with pytest.raises(asyncio.CancelledError):
         await follower
-    await box.commit("c", GatePassed())
+    await commits.commit("c", GatePassed())
     assert store.opened == 2
 
 
-async def test_a_store_that_fails_is_told_to_each_and_nothing_is_kept() -> None:
+async def test_each_learns_that_the_store_fails_and_nothing_is_kept() -> None:
     store, moves = SlowStore(), Moves()
     store.may_commit.set()
     store.error = StoreError("disk full")
-    box = facts(store, moves)
-    found = await asyncio.gather(*(box.commit(name, GatePassed()) for name in "ab"), return_exceptions=True)
+    commits = queue(store, moves)
+    found = await asyncio.gather(
+        *(commits.commit(name, GatePassed()) for name in "ab"), return_exceptions=True
+    )
     assert [type(each) for each in found] == [StoreError, StoreError]
     store.error = None
     moves.made.clear()
-    await box.commit("c", GatePassed())
+    await commits.commit("c", GatePassed())
     assert moves.made == [("c", GatePassed())]

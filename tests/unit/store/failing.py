@@ -1,0 +1,71 @@
+"""The real store on a disk that fails when it is told to."""
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any, Final, Literal
+
+from gateway.store.sqlite import SqliteStore
+
+Where = Literal["begin", "statement", "commit", "after commit"]
+
+FULL: Final = "database or disk is full"
+
+
+class Disk:
+    """Where the next writes fail. "after commit": COMMIT is done, and reported as failed."""
+
+    def __init__(self) -> None:
+        self.fails: Where | None = None
+        self.statement = 0
+        """Which one fails, counted from the transaction's first; 0: every one."""
+        self.failed = 0
+        """How often it has."""
+        self._seen = 0
+
+    def before(self, statement: str) -> None:
+        """Pass a statement. Raises sqlite3.OperationalError where the disk fails."""
+        is_begin, is_end = statement.startswith("BEGIN"), statement == "COMMIT"
+        self._seen = 0 if is_begin else self._seen + (not is_end)
+        if self.fails == "begin" and is_begin:
+            self.fail()
+        if self.fails == "commit" and is_end:
+            self.fail()
+        is_chosen = self.statement in (0, self._seen)
+        if self.fails == "statement" and is_chosen and not is_begin and not is_end:
+            self.fail()
+
+    def after(self, statement: str) -> None:
+        """Pass a statement that is done."""
+        if self.fails == "after commit" and statement == "COMMIT":
+            self.fail()
+
+    def fail(self) -> None:
+        self.failed += 1
+        raise sqlite3.OperationalError(FULL)
+
+
+class _Writer:
+    """The store's writing connection, on such a disk."""
+
+    def __init__(self, connection: Any, disk: Disk) -> None:
+        self._connection = connection
+        self._disk = disk
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    async def execute(self, statement: str, parameters: Iterable[Any] = ()) -> Any:
+        self._disk.before(statement)
+        cursor = await self._connection.execute(statement, parameters)
+        self._disk.after(statement)
+        return cursor
+
+    async def executemany(self, statement: str, rows: Iterable[Iterable[Any]]) -> Any:
+        self._disk.before(statement)
+        return await self._connection.executemany(statement, rows)
+
+
+def on(disk: Disk, store: SqliteStore) -> SqliteStore:
+    """Return `store`, its writes going to `disk` from now on."""
+    store._writer = _Writer(store._writer, disk)  # type: ignore[assignment]
+    return store
