@@ -1,9 +1,7 @@
 """CPU per request of the data plane alone: in one process, without sockets.
 
 Real client and upstream connections, a real table, and transports that only take what is written. What is
-left is what Python spends on a request; the kernel's part is in `bench proxy`. Four patterns: everything
-repeats (the best case: heads equal to the last one are not read again), the response's head varies, the
-request's fields vary, and everything varies, the path too.
+left is what the gateway's own code spends on a request; the kernel's part is in `bench proxy`.
 """
 
 import argparse
@@ -16,23 +14,14 @@ from itertools import cycle
 from typing import Final
 
 from bench import report
-from bench.proxy import BROWSER_FIELDS
+from bench.profiles import PROFILES, profile
 from gateway.core.routing.service import RouteSettings, ServiceSettings
 from gateway.http1.client import UpstreamConnection
 from gateway.link.snapshot import EndpointSnap, ProxySettings, ServiceSnap, Snapshot, VersionSnap
 from gateway.worker.plane import Plane
 
-VARIANTS: Final = 997
-"""Different heads in a pattern that varies: more than anything remembers."""
-HEADS: Final = {"small": (), "browser": BROWSER_FIELDS}
-PATTERNS: Final = {
-    "repeats": (False, False, False),
-    "response varies": (False, False, True),
-    "path varies": (True, False, False),
-    "fields vary": (False, True, False),
-    "all vary": (True, True, True),
-}
-"""Name -> whether the path, the fields, and the response's head differ from request to request."""
+ANSWERS: Final = 997
+"""Different responses."""
 
 
 class Sunk(asyncio.Transport):
@@ -56,9 +45,10 @@ class Sunk(asyncio.Transport):
 class Bare:
     """A client connection of a real plane, and the idle connection to its upstream it will find."""
 
-    def __init__(self, versions: int = 1) -> None:
+    def __init__(self, versions: int = 1, *, is_trusted: bool = False) -> None:
         self.plane = Plane(seed=1)
-        self.plane.live.apply(snapshot(versions))
+        self.plane.live.apply(snapshot(versions, (("127.0.0.0/8",),) if is_trusted else ()))
+        self.plane.sweep(0.0)
         self.client = self.plane.factory(local="127.0.0.1:80")()
         self.client.accepted("127.0.0.1", lambda: None)
         self.client_side = Sunk()
@@ -81,7 +71,7 @@ class Bare:
         return (time.thread_time_ns() - began) / 1000 / count
 
 
-def snapshot(versions: int) -> Snapshot:
+def snapshot(versions: int, trusted: tuple[tuple[str, ...], ...]) -> Snapshot:
     """Return a table of one service with default policies and so many equal versions."""
     service = ServiceSnap(
         id="bench",
@@ -100,21 +90,9 @@ def snapshot(versions: int) -> Snapshot:
             for k in range(versions)
         ),
     )
-    return Snapshot(number=1, whole=True, services={"bench": service}, proxy=ProxySettings())
-
-
-def requests_of(profile: str, *, path: bool, fields: bool) -> list[bytes]:
-    """Return request heads; those that vary do so in the path and query, or in Cookie and User-Agent."""
-    heads = []
-    for k in range(VARIANTS if path or fields else 1):
-        target = f"/api/v1/orders/{k * 7919}?page={k}&sort=price" if path else "/"
-        lines = [f"GET {target} HTTP/1.1", "Host: 127.0.0.1:4200"]
-        own = dict(HEADS[profile])
-        if fields:
-            own["User-Agent"] = own.get("User-Agent", "bench") + f"/{k}"
-            own["Cookie"] = own.get("Cookie", "") + f"id={k * 104_729:08x}"
-        heads.append("\r\n".join([*lines, *(f"{n}: {v}" for n, v in own.items()), "", ""]).encode())
-    return heads
+    return Snapshot(
+        number=1, whole=True, services={"bench": service}, proxy=ProxySettings(trusted_proxies=trusted)
+    )
 
 
 def answers_of(*, vary: bool) -> list[bytes]:
@@ -125,50 +103,41 @@ def answers_of(*, vary: bool) -> list[bytes]:
             "Content-Type: application/json\r\nContent-Length: 97\r\nConnection: keep-alive\r\n"
             f'ETag: "{k * 104_729:08x}"\r\nX-Request-ID: {k * 15_485_863:016x}\r\n\r\n{"x" * 97}'
         ).encode()
-        for k in range(VARIANTS if vary else 1)
+        for k in range(ANSWERS if vary else 1)
     ]
 
 
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
-    runs: dict[str, dict[str, Callable[[int], float]]] = {
-        profile: {name: runner(profile, name) for name in PATTERNS if options.only in name}
-        for profile in HEADS
-    }
-    costs: dict[str, dict[str, list[float]]] = {
-        profile: {name: [] for name in patterns} for profile, patterns in runs.items()
-    }
+    runs = {name: runner(name) for name in options.profiles}
+    costs: dict[str, list[float]] = {name: [] for name in runs}
     profiler = cProfile.Profile()
     for _ in range(options.rounds):
-        for profile, patterns in runs.items():
-            for name, run in patterns.items():
-                if options.profile:
-                    profiler.enable()
-                costs[profile][name].append(run(options.requests))
-                profiler.disable()
-    medians = {profile: {n: report.median(v) for n, v in costs[profile].items()} for profile in costs}
-    names = [name for name in PATTERNS if options.only in name]
-    rows = [[name, *(f"{medians[profile][name]:.1f}" for profile in medians)] for name in names]
-    print(f"CPU µs per request without sockets, medians of {options.rounds} rounds\n")
-    print(report.table(["pattern", *medians], rows))
+        for name, run in runs.items():
+            if options.profile:
+                profiler.enable()
+            costs[name].append(run(options.requests))
+            profiler.disable()
+    rows = [[name, f"{report.median(values):.1f}", f"{min(values):.1f}"] for name, values in costs.items()]
+    print(f"CPU µs per request without sockets, {options.rounds} rounds\n")
+    print(report.table(["profile", "median", "least"], rows))
     if options.profile:
         pstats.Stats(profiler).sort_stats("tottime").print_stats(30)
     return 0
 
 
-def runner(profile: str, pattern: str) -> Callable[[int], float]:
-    """Return what carries a number of requests of a pattern and tells what one cost."""
-    path, fields, response = PATTERNS[pattern]
-    bare = Bare()
-    requests = cycle(requests_of(profile, path=path, fields=fields))
-    answers = cycle(answers_of(vary=response))
+def runner(name: str) -> Callable[[int], float]:
+    """Return what carries a number of requests of a profile and tells what one cost."""
+    chosen = profile(name)
+    bare = Bare(is_trusted=chosen.is_trusted)
+    requests, answers = cycle(chosen.requests), cycle(answers_of(vary=name != "repeats"))
     return lambda count: bare.serve(requests, answers, count)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("bench path", description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--requests", type=int, default=5_000, help="per pattern and round")
-    parser.add_argument("--only", default="", help="part of a pattern's name")
+    parser.add_argument("--requests", type=int, default=5_000, help="per profile and round")
+    parser.add_argument("--profiles", nargs="+", choices=list(PROFILES), default=list(PROFILES))
     parser.add_argument("--profile", action="store_true", help="print where the time goes (cProfile)")
     return parser.parse_args(arguments)

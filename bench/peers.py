@@ -13,103 +13,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from bench.peer_configs import (
+    CADDY,
+    ENVOY,
+    GATEWAY,
+    GATEWAY_SERVICE,
+    GATEWAY_VERSION,
+    HAPROXY,
+    NGINX_COMMON,
+    NGINX_PROXY,
+    NGINX_UPSTREAM,
+    TRAEFIK,
+    TRAEFIK_ROUTES,
+)
 from bench.procs import FROM_HERE, ServerProcess, find_program, free_port
 
 DUTIES: Final = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id")
-
-NGINX_COMMON: Final = """
-daemon off; worker_processes 1; pid nginx.pid; error_log stderr error; worker_rlimit_nofile {nofile};
-events {{ worker_connections {nofile}; }}
-http {{
-  access_log off; keepalive_requests 1000000000; keepalive_timeout 3600s; client_max_body_size 0;
-  client_body_temp_path body; proxy_temp_path proxy;
-  fastcgi_temp_path fcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
-"""
-NGINX_UPSTREAM: Final = """
-  server {{
-    listen 127.0.0.1:{port} backlog=4096; default_type text/plain;
-    location / {{ return 200 "{answer}"; }}
-    location /api/ {{
-      add_header ETag $request_id; add_header X-Request-ID $request_id; return 200 "{answer}";
-    }}
-  }}
-}}
-"""
-NGINX_PROXY: Final = """
-  upstream app {{ server 127.0.0.1:{upstream}; keepalive 512; keepalive_requests 1000000000; }}
-  server {{
-    listen 127.0.0.1:{port} backlog=4096;
-    location / {{
-      proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection "";
-      proxy_request_buffering off;
-      proxy_set_header Host $http_host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-      proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Forwarded-Host $http_host;
-      proxy_set_header X-Request-ID $request_id;
-    }}
-  }}
-}}
-"""
-HAPROXY: Final = """
-global
-  nbthread 1
-  maxconn {maxconn}
-  no strict-limits
-defaults
-  mode http
-  timeout connect 2s
-  timeout client 75s
-  timeout server 30s
-  timeout http-keep-alive 75s
-  option forwardfor
-  http-reuse always
-  unique-id-format %[uuid()]
-  unique-id-header X-Request-ID
-frontend in
-  bind 127.0.0.1:{port} backlog 4096
-  http-request set-header X-Forwarded-Proto http
-  http-request set-header X-Forwarded-Host %[req.hdr(host)]
-  default_backend app
-backend app
-  server app 127.0.0.1:{upstream}
-"""
-CADDY: Final = """
-{{
-  admin off
-  auto_https off
-}}
-http://:{port} {{
-  bind 127.0.0.1
-  reverse_proxy 127.0.0.1:{upstream} {{
-    header_up X-Request-ID {{http.request.uuid}}
-    transport http {{
-      keepalive_idle_conns 512
-      keepalive_idle_conns_per_host 512
-    }}
-  }}
-}}
-"""
-GATEWAY: Final = """
-workers = 1
-[listen]
-address = "127.0.0.1:{port}"
-[admin]
-address = "127.0.0.1:{admin}"
-[store]
-url = "sqlite:///{folder}/gateway.db"
-{extra}
-"""
-GATEWAY_SERVICE: Final = """
-[[service]]
-name = "{name}"
-routes = [{routes}]
-{policies}
-"""
-GATEWAY_VERSION: Final = """
-[[service.version]]
-version = "{version}"
-url = "http://127.0.0.1:{upstream}"
-weight = {weight}
-"""
 
 Start = Callable[[Path, int], ServerProcess]
 """(an empty folder, the upstream's port) -> the server, listening."""
@@ -135,58 +54,123 @@ def start_nginx(name: str, program: str, folder: Path, config: str, port: int) -
     return ServerProcess(name, command, port=port, folder=folder).wait_listening()
 
 
-def nginx(program: str) -> Start:
+def nginx(program: str, *, trusts: bool) -> Start:
     """nginx with one worker."""
 
     def start(folder: Path, upstream: int) -> ServerProcess:
         port = free_port()
-        config = (NGINX_COMMON + NGINX_PROXY).format(port=port, upstream=upstream, nofile=20_000)
+        said = ("$http_x_forwarded_proto", "$http_x_forwarded_host") if trusts else ("$scheme", "$http_host")
+        config = (NGINX_COMMON + NGINX_PROXY).format(
+            port=port, upstream=upstream, nofile=20_000, proto=said[0], host=said[1]
+        )
         return start_nginx("nginx", program, folder, config, port)
 
     return start
 
 
-def haproxy(program: str) -> Start:
+def haproxy(program: str, *, trusts: bool) -> Start:
     """HAProxy with one thread."""
 
     def start(folder: Path, upstream: int) -> ServerProcess:
         port = free_port()
-        path = write(folder / "haproxy.cfg", HAPROXY.format(port=port, upstream=upstream, maxconn=11_000))
-        command = [program, "-db", "-f", str(path)]
+        unless = " unless {{ req.fhdr(X-Forwarded-{}) -m found }}" if trusts else ""
+        config = HAPROXY.format(
+            port=port,
+            upstream=upstream,
+            maxconn=11_000,
+            unless_proto=unless.format("Proto"),
+            unless_host=unless.format("Host"),
+        )
+        command = [program, "-db", "-f", str(write(folder / "haproxy.cfg", config))]
         return ServerProcess("haproxy", command, port=port, folder=folder).wait_listening()
 
     return start
 
 
-def caddy(program: str) -> Start:
+def caddy(program: str, *, trusts: bool) -> Start:
     """Caddy, its Go runtime held to one processor."""
 
     def start(folder: Path, upstream: int) -> ServerProcess:
         port = free_port()
-        path = write(folder / "Caddyfile", CADDY.format(port=port, upstream=upstream))
+        trust = "servers { trusted_proxies static 127.0.0.0/8 }" if trusts else ""
+        trust = trust.replace("{ ", "{\n").replace(" }", "\n}")
+        path = write(folder / "Caddyfile", CADDY.format(port=port, upstream=upstream, trust=trust))
         command = [program, "run", "--adapter", "caddyfile", "--config", str(path)]
-        env = {"GOMAXPROCS": "1", "HOME": str(folder), "XDG_DATA_HOME": str(folder)}
-        return ServerProcess("caddy", command, port=port, folder=folder, env=env).wait_listening()
+        return ServerProcess(
+            "caddy", command, port=port, folder=folder, env=one_go_thread(folder)
+        ).wait_listening()
 
     return start
 
 
+def envoy(program: str, *, trusts: bool) -> Start:
+    """Envoy with one worker thread; its main thread counts, too."""
+
+    def start(folder: Path, upstream: int) -> ServerProcess:
+        port = free_port()
+        path = write(
+            folder / "envoy.yaml",
+            ENVOY.format(types="type.googleapis.com", port=port, upstream=upstream, hops=int(trusts)),
+        )
+        command = [program, "-c", str(path), "--concurrency", "1", "--log-level", "error"]
+        command += ["--use-dynamic-base-id", "--disable-hot-restart"]
+        return ServerProcess("envoy", command, port=port, folder=folder).wait_listening()
+
+    return start
+
+
+def traefik(program: str, *, trusts: bool) -> Start:
+    """Traefik, its Go runtime held to one processor."""
+
+    def start(folder: Path, upstream: int) -> ServerProcess:
+        port = free_port()
+        routes = write(folder / "routes.yaml", TRAEFIK_ROUTES.format(upstream=upstream))
+        config = TRAEFIK.format(port=port, routes=routes, trusts=str(trusts).lower())
+        command = [program, f"--configFile={write(folder / 'traefik.yaml', config)}"]
+        server = ServerProcess("traefik", command, port=port, folder=folder, env=one_go_thread(folder))
+        wait_usable(server.wait_listening())  # it listens before it has read its routes
+        return server
+
+    return start
+
+
+def one_go_thread(folder: Path) -> dict[str, str]:
+    return {"GOMAXPROCS": "1", "HOME": str(folder), "XDG_DATA_HOME": str(folder)}
+
+
+PEERS: Final[dict[str, Callable[..., Start]]] = {
+    "haproxy": haproxy,
+    "nginx": nginx,
+    "envoy": envoy,
+    "traefik": traefik,
+    "caddy": caddy,
+}
+
+
 def gateway(
-    *, access_log: bool = False, services: Callable[[int], str] | None = None, path: str = "/"
+    *,
+    access_log: bool = False,
+    services: Callable[[int], str] | None = None,
+    path: str = "/",
+    trusts: bool = False,
+    env: Mapping[str, str] | None = None,
 ) -> Start:
     """`gateway serve` with one worker and every default policy.
 
     access_log: write the JSON log to a file. services: the upstream port -> TOML, for other than one service
-    with one version. path: what is asked for until the answer is 200.
+    with one version. path: what is asked for until the answer is 200. trusts: clients are trusted proxies.
     """
 
     def start(folder: Path, upstream: int) -> ServerProcess:
         port = free_port()
         log = f'[access_log]\nformat = "json"\npath = "{folder}/access.log"\n' if access_log else ""
-        config = GATEWAY.format(port=port, admin=free_port(), folder=folder, extra=log)
+        trusted = '"127.0.0.0/8"' if trusts else ""
+        config = GATEWAY.format(port=port, admin=free_port(), folder=folder, extra=log, trusted=trusted)
         file = write(folder / "gateway.toml", config + (services or gateway_service)(upstream))
         command = [sys.executable, "-m", "gateway", "serve", "--config", str(file)]
-        server = ServerProcess("gateway", command, port=port, folder=folder, env=FROM_HERE).wait_listening()
+        server = ServerProcess(
+            "gateway", command, port=port, folder=folder, env={**FROM_HERE, **(env or {})}
+        ).wait_listening()
         wait_usable(server, path)
         return server
 
@@ -237,17 +221,17 @@ def get(port: int, path: str = "/", fields: Sequence[tuple[str, str]] = ()) -> t
     return (int(head.split()[1]) if head else 0), body
 
 
-def contestants(only: str = "", **gateways: Start) -> dict[str, Start]:
+def contestants(only: str = "", *, trusts: bool = False, **gateways: Start) -> dict[str, Start]:
     """Return what to measure by name: the gateway, its further forms, and the peers that are installed.
 
-    only: comma-separated names; empty: all. Says which peers are not installed.
+    only: comma-separated names; empty: all. trusts: clients are trusted proxies. Says which peers are not
+    installed.
     """
-    makers: dict[str, Callable[[str], Start]] = {"haproxy": haproxy, "nginx": nginx, "caddy": caddy}
-    programs = {name: find_program(name) for name in makers}
+    programs = {name: find_program(name) for name in PEERS}
     if missing := [name for name, program in programs.items() if program is None]:
         print(f"not installed, left out: {', '.join(missing)}\n")
-    peers = {name: makers[name](program) for name, program in programs.items() if program}
-    starts = {"gateway": gateway(), **gateways, **peers}
+    peers = {name: PEERS[name](program, trusts=trusts) for name, program in programs.items() if program}
+    starts = {"gateway": gateway(trusts=trusts), **gateways, **peers}
     return {name: start for name, start in starts.items() if not only or name in only.split(",")}
 
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -50,8 +51,12 @@ def raise_descriptor_limit() -> int:
 
 
 def find_program(name: str) -> str | None:
-    """Return the path of an installed program, looking where Debian keeps daemons too."""
-    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+    """Return the path of an installed program: of this Python's environment, or of the system.
+
+    Debian keeps daemons where not everybody looks.
+    """
+    own = str(Path(sys.executable).parent)
+    return shutil.which(name, path=f"{own}:{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
 class ServerProcess:

@@ -19,27 +19,22 @@ done = function(summary, latency, requests)
     e.connect + e.read + e.write + e.status + e.timeout, summary.bytes))
 end
 """
-
-
-VARY_LUA: Final = """
-local count, heads = 0, {}
-local function vary(k)
-  local own = {}
-  for name, value in pairs(wrk.headers) do own[name] = value end
-  own["User-Agent"] = (own["User-Agent"] or "bench") .. "/" .. k
-  own["Cookie"] = (own["Cookie"] or "") .. string.format("id=%08x", k * 104729)
-  local target = string.format("/api/v1/orders/%d?page=%d&sort=price", k * 7919, k)
-  return wrk.format("GET", target, own)
-end
+REQUESTS_LUA: Final = """
+local requests, count = {}, 0
 init = function(args)
-  for k = 1, 997 do heads[k] = vary(k) end
+  for one in io.open("REQUESTS", "rb"):read("*a"):gmatch("(%Z+)%z") do requests[#requests + 1] = one end
+  math.randomseed(#requests)
 end
 request = function()
-  count = count % 997 + 1
-  return heads[count]
+  count = count % #requests + 1
+  return requests[count]
 end
 """
-"""Every request has another path, query, User-Agent and Cookie. Made before: wrk must not be what is slow."""
+"""Sends the requests of a file, one after the other. Made before: wrk must not be what is slow."""
+DELAY_LUA: Final = """
+delay = function() return math.random(LEAST, MOST) end
+"""
+"""Milliseconds between an answer and its connection's next request: spread, or all would come at once."""
 
 
 class WrkSummary(msgspec.Struct, frozen=True):
@@ -57,28 +52,41 @@ class WrkSummary(msgspec.Struct, frozen=True):
         return self.requests / self.duration_us * 1e6
 
 
+def write_requests(requests: Sequence[bytes], path: Path) -> Path:
+    """Write what wrk shall send, set apart by NULs. Raises ValueError for a request that holds one."""
+    if any(b"\0" in each for each in requests):
+        raise ValueError("a request for wrk may not hold a NUL")
+    path.write_bytes(b"".join(each + b"\0" for each in requests))
+    return path
+
+
 def run_wrk(
     port: int,
     *,
     seconds: int,
     connections: int,
     folder: Path,
-    fields: Sequence[tuple[str, str]] = (),
     path: str = "/",
-    vary: bool = False,
+    requests: Path | None = None,
+    rate: int = 0,
 ) -> WrkSummary:
-    """Load a server with one wrk thread, closed loop.
+    """Load a server with one wrk thread.
 
-    seconds: wrk takes whole ones only. vary: no two requests in a row are alike.
+    seconds: wrk takes whole ones only. path: asked for again and again, without `requests`, a file of
+    `write_requests`. rate: requests per second, about; 0: each connection sends as soon as it is answered.
     """
     program = find_program("wrk")
     if program is None:
         raise SystemExit("wrk is not installed: apt-get install wrk")
     script = folder / "summary.lua"
-    script.write_text(SUMMARY_LUA + (VARY_LUA if vary else ""))
+    lua = SUMMARY_LUA
+    if requests is not None:
+        lua += REQUESTS_LUA.replace("REQUESTS", str(requests))
+    if rate:
+        pause_ms = max(2, round(connections / rate * 1000))
+        lua += DELAY_LUA.replace("LEAST", str(pause_ms // 2)).replace("MOST", str(pause_ms + pause_ms // 2))
+    script.write_text(lua)
     command = [program, "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script)]
-    for name, value in fields:
-        command += ["-H", f"{name}: {value}"]
     command.append(f"http://127.0.0.1:{port}{path}")
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     line = next(line for line in run.stdout.splitlines() if line.startswith("SUMMARY "))
