@@ -49,7 +49,7 @@ class Bare:
         self.plane = Plane(seed=1)
         self.plane.live.apply(snapshot(versions, (("127.0.0.0/8",),) if is_trusted else ()))
         self.plane.sweep(0.0)
-        self.client = self.plane.factory(local="127.0.0.1:80")()
+        self.client = self.plane.factory()()
         self.client.accepted("127.0.0.1", lambda: None)
         self.client_side = Sunk()
         self.client.connection_made(self.client_side)

@@ -74,6 +74,13 @@ class StoreSettings(Settings, frozen=True, kw_only=True):
         return Path(self.url.removeprefix("sqlite:///"))
 
 
+class ForwardingSettings(Settings, frozen=True, kw_only=True):
+    """What the gateway says of itself to the services behind it."""
+
+    via: bool = False
+    """Add a Via field (RFC 9110 §7.6.3). Off: servers in the manner of nginx stop compressing for it."""
+
+
 class ShutdownSettings(Settings, frozen=True, kw_only=True):
     """How the gateway leaves, in milliseconds."""
 
@@ -135,6 +142,7 @@ class Config(Settings, frozen=True, kw_only=True):
     store: StoreSettings = StoreSettings()
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
+    proxy: ForwardingSettings = ForwardingSettings()
     shutdown: ShutdownSettings = ShutdownSettings()
     access_log: AccessLogSettings = AccessLogSettings()
     rate_limit: RateLimitSettings = RateLimitSettings()

@@ -156,6 +156,25 @@ class NoRoute(Refused):
     title = "Not Found"
 
 
+class MethodNotAllowed(Refused):
+    """Routes name this host and path, but not the method (RFC 9110 §15.5.6)."""
+
+    status = 405
+    title = "Method Not Allowed"
+
+    def __init__(self, reason: str, allow: str) -> None:
+        """allow: the methods that would do, as the Allow field has them."""
+        super().__init__(reason)
+        self.allow = allow
+
+
+class LoopDetected(Refused):
+    """The request has been here before (RFC 8586 §3, RFC 5842 §7.2)."""
+
+    status = 508
+    title = "Loop Detected"
+
+
 class NoEndpoint(Refused):
     """No version of the service is usable."""
 

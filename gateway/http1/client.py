@@ -161,7 +161,7 @@ class UpstreamConnection(asyncio.Protocol):
         phase, self._phase = self._phase, _CLOSED
         sink, self._sink = self._sink, None
         self.was_silent = phase == _HEAD and not self.reader.held
-        self.reader.forget()
+        self.reader.forget_held()
         if phase == _IDLE:
             self.pool.forget(self)
         elif phase != _CLOSED and sink is not None:

@@ -86,14 +86,25 @@ STATUS_LINES: Final = [f"HTTP/1.1 {status} {reason_of(status)}\r\n".encode() for
 """Indexed by status. An upstream's own reason phrase is not passed on: it has no meaning (RFC 9112 §4)."""
 
 
+def announced(trailer: bytes) -> bytes:
+    """Return the line that announces trailers, of those we pass on; empty: none are (RFC 9110 §6.6.2)."""
+    names = [name for name in members_of(trailer) if name.lower() not in NO_TRAILER]
+    return b"Trailer: %b\r\n" % b", ".join(names) if names else b""
+
+
 def has_no_body(method: bytes, status: int) -> bool:
     """Tell whether a response ends with its head whatever its fields say (RFC 9112 §6.3, cases 1 and 2)."""
     return method == b"HEAD" or status == 204 or status == 304 or status < 200
 
 
+def members_of(value: bytes) -> list[bytes]:
+    """Return the members of a list of tokens, empty ones aside (RFC 9110 §5.6.1)."""
+    return [member for part in value.split(b",") if (member := part.strip(b" \t"))]
+
+
 def options_of(connection: bytes) -> frozenset[bytes]:
     """Return the lower-case connection options of a Connection field (RFC 9110 §7.6.1)."""
-    return frozenset(option.strip(b" \t") for option in connection.lower().split(b","))
+    return frozenset(members_of(connection.lower()))
 
 
 class _DateLine:

@@ -1,7 +1,8 @@
 """Request targets -> what is routed and forwarded, by one stated policy.
 
-Routing must see the path as the service will: so one normal form is made here, routed on, and sent on.
-Where two readers could differ, the request is refused rather than guessed at.
+Routes are matched on the normal form of a path. The service gets the client's own bytes (signatures are made
+over them, and nested urls and keys live in them) unless they hold dot segments: then it gets the normal form,
+so that both see the same path. Where two readers could differ, the request is refused rather than guessed at.
 """
 
 import ipaddress
@@ -15,6 +16,8 @@ _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstu
 _ESCAPE: Final = re.compile(rb"%(.{0,2})", re.DOTALL)
 _HEX_PAIR: Final = re.compile(rb"[0-9A-Fa-f]{2}")
 _SEPARATORS: Final = re.compile(rb"%2F|%5C")
+_NOT_ASCII: Final = re.compile(rb"[\x80-\xff]")
+_DOT_SEGMENT: Final = re.compile(rb"/(?:\.|%2e){1,2}(?=/|$)", re.IGNORECASE)
 _PERCENT: Final = ord("%")
 _BACKSLASH: Final = ord("\\")
 _HASH: Final = ord("#")
@@ -23,6 +26,27 @@ MAX_AUTHORITY: Final = 261
 """Bytes: a name (RFC 1035 §2.3.4), a colon and a port. What is longer names no host, and would be kept."""
 _AUTHORITY: Final = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::([0-9]{0,5}))?")
 _ABSOLUTE: Final = re.compile(rb"(https?)://([^/?#]*)([^?#]*)(\?.*)?", re.IGNORECASE | re.DOTALL)
+
+
+def ascii_target(raw: bytes) -> bytes:
+    """Return a target with the bytes that are no ASCII percent-encoded (RFC 3986 §2.5)."""
+    return raw if raw.isascii() else _NOT_ASCII.sub(lambda match: b"%%%02X" % match[0][0], raw)
+
+
+def sent_path(raw: bytes, prefix: str = "") -> bytes:
+    """Return the path a service gets for a request's `raw` one, which `normal_path` has accepted.
+
+    prefix: of the route, to be cut off: as many segments as it has, counted as the normal form counts them.
+    What is left then begins with exactly one slash: with two it would name another host to some.
+    """
+    path = normal_path(raw) if _DOT_SEGMENT.search(raw) else raw
+    depth = sum(1 for segment in prefix.split("/") if segment)
+    if not depth:
+        return path
+    for _ in range(depth):
+        _segment, slash, path = path.lstrip(b"/").partition(b"/")
+        path = slash + path
+    return b"/" + path.lstrip(b"/")
 
 
 def normal_path(raw: bytes) -> bytes:

@@ -87,6 +87,9 @@ class ProxySettings(msgspec.Struct, frozen=True):
     limits: Limits = Limits()
     trusted_proxies: tuple[tuple[str, ...], ...] = ()
     """By index of the listen table."""
+    gateway_id: str = ""
+    """Who we are in CDN-Loop fields, the same for all that share a store; empty: nobody."""
+    via: bool = False
     access_log_format: str = "off"
     access_log_path: str = "-"
     orphan_timeout_s: float = 3600.0

@@ -36,7 +36,7 @@ from gateway.serve import loading
 from gateway.serve.background import Background
 from gateway.serve.handles import LINK_NAME, Handles
 from gateway.serve.runtime_file import RUNTIME_NAME, remove_runtime, write_runtime
-from gateway.serve.wiring import Components, proxy_settings
+from gateway.serve.wiring import Components
 from gateway.worker.main import run_worker
 
 logger = log.get_logger(component="serve")
@@ -263,7 +263,8 @@ class Control:
         try:
             new = self._reload()
             loading.refuse_unreloadable(self.settings, new)
-            await self.components.catalog.reload(self.components.store, new.service, proxy_settings(new))
+            proxy = self.components.proxy_settings(new)
+            await self.components.catalog.reload(self.components.store, new.service, proxy)
         except GatewayError as exc:
             logger.error("reload_refused", error=str(exc))
         else:

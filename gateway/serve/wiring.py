@@ -51,13 +51,18 @@ class Components:
         tally: Tally,
         state: ProcessState,
         *,
+        gateway_id: str,
         upgrade: Callable[[], Awaitable[int]],
         listeners: Callable[[], Sequence[Listener]],
     ) -> None:
-        """state: what the process says of itself. listeners: where the gateway itself listens."""
+        """state: what the process says of itself. gateway_id: the same for all that share the store.
+
+        listeners: where the gateway itself listens.
+        """
         self.store = store
         self.tally = tally
-        self.catalog = Catalog(hub, proxy=proxy_settings(settings), workers=settings.worker_count)
+        self.gateway_id = gateway_id
+        self.catalog = Catalog(hub, proxy=self.proxy_settings(settings), workers=settings.worker_count)
         self.breakers = Breakers(store, self.catalog, hub)
         hub.events.breaker = self._on_breaker_report
         self.probes = Probes(store, self.catalog)
@@ -110,7 +115,10 @@ class Components:
         """Open the store and build what serves from it: the first table is ready when this returns."""
         store = await SqliteStore.open(settings.store.url, now=datetime.now(UTC))
         try:
-            components = cls(settings, store, hub, tally, state, upgrade=upgrade, listeners=listeners)
+            own_id = (await store.meta("gateway_id") or b"").decode()
+            components = cls(
+                settings, store, hub, tally, state, gateway_id=own_id, upgrade=upgrade, listeners=listeners
+            )
             await components.catalog.load(store, settings.service)
             with suppress(TimeoutError):
                 async with asyncio.timeout(NAMES_S):
@@ -119,6 +127,20 @@ class Components:
             await store.close()
             raise
         return components
+
+    def proxy_settings(self, settings: Config) -> ProxySettings:
+        """Return what the workers need of the configuration."""
+        return ProxySettings(
+            timeouts=settings.timeouts,
+            limits=settings.limits,
+            trusted_proxies=tuple(listen.trusted_proxies for listen in settings.listeners),
+            gateway_id=self.gateway_id,
+            via=settings.proxy.via,
+            access_log_format=settings.access_log.format,
+            access_log_path=settings.access_log.path,
+            orphan_timeout_s=settings.shutdown.orphan_timeout / 1000,
+            drain_s=settings.shutdown.drain / 1000,
+        )
 
     async def resume(self) -> None:
         """Go on with everything the store says is under way."""
@@ -144,16 +166,3 @@ class Components:
         self.breakers.on_report(peer, report)
         if report.kind in ("failures", "opened", "trial_failed"):
             self.probes.hurry(report.key)
-
-
-def proxy_settings(settings: Config) -> ProxySettings:
-    """Return what the workers need of the configuration."""
-    return ProxySettings(
-        timeouts=settings.timeouts,
-        limits=settings.limits,
-        trusted_proxies=tuple(listen.trusted_proxies for listen in settings.listeners),
-        access_log_format=settings.access_log.format,
-        access_log_path=settings.access_log.path,
-        orphan_timeout_s=settings.shutdown.orphan_timeout / 1000,
-        drain_s=settings.shutdown.drain / 1000,
-    )

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
@@ -249,7 +250,10 @@ async def _migrate(connection: aiosqlite.Connection, now: datetime) -> None:
         elif applied[migration.number] != migration.checksum:
             label = f"migration {migration.number} ({migration.name})"
             raise StoreError(f"{label} was applied in another form than this release knows")
-    await connection.execute("INSERT INTO gateway_meta VALUES ('epoch', x'30') ON CONFLICT DO NOTHING")
+    for key, value in (("epoch", b"0"), ("gateway_id", secrets.token_hex(8).encode())):
+        await connection.execute(
+            "INSERT INTO gateway_meta VALUES (?, ?) ON CONFLICT DO NOTHING", (key, value)
+        )
     if not applied or max(applied) < SCHEMA:
         for key, number in (("schema", SCHEMA), ("compatible_from", COMPATIBLE_FROM)):
             await connection.execute(PUT_META, (key, str(number).encode()))

@@ -42,6 +42,9 @@ class Line(msgspec.Struct, gc=False, rename="camel", omit_defaults=True):
 
     time: datetime
     client: str
+    """The address of the client itself: what trusted proxies say, else `peer`."""
+    peer: str
+    """Who was connected to us."""
     method: str
     target: str
     protocol: str
@@ -92,6 +95,7 @@ class AccessLog:
         self,
         now: float,
         client: str,
+        peer: str,
         method: bytes,
         target: bytes,
         protocol: str,
@@ -113,6 +117,7 @@ class AccessLog:
             Line(
                 datetime.fromtimestamp(now, UTC),
                 client,
+                peer,
                 method.decode("ascii", "backslashreplace"),
                 target.decode("ascii", "backslashreplace"),
                 protocol,

@@ -234,7 +234,7 @@ class Worker:
             return
         listen = self.order.listens[name.listen]
         tls = self._tls.get(name.listen)
-        factory = self.plane.factory(tls=tls is not None, local=name.address, listen=name.listen)
+        factory = self.plane.factory(tls=tls is not None, listen=name.listen)
         listener = Listener(
             sock,
             factory,

@@ -15,11 +15,12 @@ from gateway.http1.message import problem
 from gateway.http1.server import ServerProtocol
 from gateway.link.messages import EndpointLoad
 from gateway.link.snapshot import ProxySettings
+from gateway.net.networks import Networks
 from gateway.worker.access_log import AccessLog
 from gateway.worker.admission import Gate
 from gateway.worker.exchange.exchange import Exchange
 from gateway.worker.exchange.ledger import IDLE, Ledger
-from gateway.worker.exchange.request_head import Forwarder, Networks, RequestIds
+from gateway.worker.exchange.request_head import Forwarder, ForwardSettings, RequestIds, trusts_nobody
 from gateway.worker.live_table import Live
 from gateway.worker.policy import Policy
 from gateway.worker.pool import Pool
@@ -45,7 +46,8 @@ class Plane:
         self.policies: dict[Service, Policy] = {}
         """Of the services of the table last seen; made when first asked for."""
         self.request_ids = RequestIds()
-        self.nobody = Forwarder(peer="", scheme=b"http", port=b"80", is_trusted=False, ids=self.request_ids)
+        self.nobody = Forwarder(peer="", scheme=b"http", ids=self.request_ids)
+        self.forwarding = ForwardSettings()
         self.requests = 0
         self.drained = asyncio.Event()
         """Set when a drain has ended: nothing runs any more."""
@@ -74,29 +76,27 @@ class Plane:
 
     # --- connections ------------------------------------------------------------------------------
 
-    def factory(self, *, tls: bool = False, local: str = "", listen: int = 0) -> Callable[[], ServerProtocol]:
+    def factory(self, *, tls: bool = False, listen: int = 0) -> Callable[[], ServerProtocol]:
         """Return what makes the protocol of each connection of a listener.
 
-        local: its `host:port`. listen: index of the listen table it comes from.
+        listen: index of the listen table it comes from.
         """
         scheme = b"https" if tls else b"http"
-        port = local.rpartition(":")[2].encode()
-        if not port.isdigit():  # a Unix socket has none
-            port = b"443" if tls else b"80"
 
         def make_sink(client: ServerProtocol) -> Exchange:
             return Exchange(self, client)
 
         def make() -> ServerProtocol:
-            return _ClientConnection(self, make_sink, scheme, port, listen)
+            return _ClientConnection(self, make_sink, scheme, listen)
 
         return make
 
-    def forwarder_of(self, peer: str, scheme: bytes, port: bytes, listen: int) -> Forwarder:
+    def forwarder_of(self, peer: str, scheme: bytes, listen: int) -> Forwarder:
         """Return what writes heads for a client at `peer`, who came through that listener."""
-        trusted = self._trusted[listen : listen + 1]
-        is_trusted = bool(peer and trusted and trusted[0].holds(peer))
-        return Forwarder(peer=peer, scheme=scheme, port=port, is_trusted=is_trusted, ids=self.request_ids)
+        is_trusted = self._trusted[listen].holds if listen < len(self._trusted) else trusts_nobody
+        return Forwarder(
+            peer=peer, scheme=scheme, ids=self.request_ids, is_trusted=is_trusted, settings=self.forwarding
+        )
 
     @property
     def accepted(self) -> int:
@@ -156,6 +156,7 @@ class Plane:
             self._proxy = live.proxy
             self.clients.settings = server_settings(live.proxy)
             self._trusted = tuple(map(Networks, live.proxy.trusted_proxies))
+            self.forwarding = ForwardSettings(live.proxy.gateway_id.encode(), live.proxy.via)
             self._open_log(live.proxy)
         if live.table is self._table:
             return
@@ -366,6 +367,7 @@ class Plane:
         referer, agent = request.field(b"referer") or b"", request.field(b"user-agent") or b""
         self.log.add(
             time.time(),
+            exchange.forwarder.client_of(request).address,
             client.peer,
             request.method,
             request.target,
@@ -391,6 +393,7 @@ class Plane:
         self.log.add(
             time.time(),
             client.peer,
+            client.peer,
             method,
             target,
             "",
@@ -411,25 +414,23 @@ class Plane:
 class _ClientConnection(ServerProtocol):
     """A client connection whose exchange learns who it is for when the connection is made."""
 
-    __slots__ = ("_listen", "_plane", "_port")
+    __slots__ = ("_listen", "_plane")
 
     def __init__(
         self,
         plane: Plane,
         make_sink: Callable[[ServerProtocol], Exchange],
         scheme: bytes,
-        port: bytes,
         listen: int,
     ) -> None:
         super().__init__(plane.clients, make_sink, scheme=scheme)
         self._plane = plane
-        self._port = port
         self._listen = listen
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         assert isinstance(self.sink, Exchange)
-        self.sink.forwarder = self._plane.forwarder_of(self.peer, self.scheme, self._port, self._listen)
+        self.sink.forwarder = self._plane.forwarder_of(self.peer, self.scheme, self._listen)
 
 
 def server_settings(proxy: ProxySettings) -> ServerSettings:

@@ -8,8 +8,8 @@ from gateway.core.routing.service import FallbackSettings, VersionHeaderSettings
 from gateway.core.routing.table import Endpoint, Service
 from gateway.core.settings.limits import Timeouts
 from gateway.http1.request import RequestReader
+from gateway.net.networks import Networks
 from gateway.worker.admission import Gate
-from gateway.worker.exchange.request_head import Networks
 from gateway.worker.pool import seconds
 
 _COOKIE: Final = rb"(?:^|;)[ \t]*%b=([^;]*)"

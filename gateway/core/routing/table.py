@@ -289,7 +289,7 @@ class Service:
 class Route:
     """A host and a path prefix (whole segments) that lead to a service."""
 
-    __slots__ = ("host", "methods", "path", "service", "strip_prefix")
+    __slots__ = ("host", "methods", "path", "service", "strip_prefix", "takes")
 
     def __init__(
         self,
@@ -306,6 +306,8 @@ class Route:
         self.strip_prefix = strip_prefix
         self.methods = frozenset(methods)
         """Empty: all."""
+        self.takes = self.methods | ({"HEAD"} if "GET" in self.methods else set())
+        """The same, with the HEAD that goes with GET (RFC 9110 §9.3.2)."""
 
 
 class RoutingTable:
@@ -334,18 +336,30 @@ class RoutingTable:
 
         host: lower case, without port. path: normalised, without query.
         """
-        if self._hosts:
-            paths = self._hosts.get(host)
-            if paths is not None and (route := paths.match(path, method)) is not None:
+        for paths in self._paths_for(host):
+            if (route := paths.match(path, method)) is not None:
                 return route
+        return None
+
+    def methods(self, host: str, path: str) -> list[str]:
+        """Return, sorted, the methods that a host and path may be asked with if `match` finds no route."""
+        found: set[str] = set()
+        for paths in self._paths_for(host):
+            for route in paths.leading_to(path):
+                found |= route.takes
+        return sorted(found)
+
+    def _paths_for(self, host: str) -> "Iterator[_Paths]":
+        """Yield what routes of a host may be in, the most exact first."""
+        if host in self._hosts:
+            yield self._hosts[host]
         if self._suffixes:
             dot = host.find(".")
             while dot >= 0:
-                paths = self._suffixes.get(host[dot:])
-                if paths is not None and (route := paths.match(path, method)) is not None:
-                    return route
+                if host[dot:] in self._suffixes:
+                    yield self._suffixes[host[dot:]]
                 dot = host.find(".", dot + 1)
-        return self._any.match(path, method)
+        yield self._any
 
     def _paths_of(self, host: str) -> "_Paths":
         if host == "*":
@@ -383,26 +397,36 @@ class _Paths:
 
     def match(self, path: str, method: str) -> Route | None:
         """Return the route with the longest path that fits."""
+        best = None
+        for routes in self._by_depth(path):
+            best = _first_for(method, routes) or best
+        return best
+
+    def leading_to(self, path: str) -> Iterator[Route]:
+        """Yield the routes that fit but for the method."""
+        for routes in self._by_depth(path):
+            yield from routes
+
+    def _by_depth(self, path: str) -> Iterator[list[Route]]:
+        """Yield the routes of each prefix of `path`, the shortest first."""
         by_path = self._by_path
-        routes = by_path.get("/")
-        best = _first_for(method, routes) if routes else None
+        if "/" in by_path:
+            yield by_path["/"]
         end = 0
         for has_depth in self._has_depth:
             end = path.find("/", end + 1)
             if has_depth:
                 routes = by_path.get(path if end < 0 else path[:end])
                 if routes is not None:
-                    best = _first_for(method, routes) or best
+                    yield routes
             if end < 0:
                 break
-        return best
 
 
 def _first_for(method: str, routes: list[Route]) -> Route | None:
-    for route in routes:
-        if not route.methods or method in route.methods:
-            return route
-    return None
+    """Return the route for a method: one that names it, one it goes with (HEAD with GET), one for all."""
+    named = next((route for route in routes if method in route.methods), None)
+    return named or next((route for route in routes if not route.methods or method in route.takes), None)
 
 
 def weight_units(weight: float) -> int:

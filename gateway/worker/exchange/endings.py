@@ -5,7 +5,7 @@ from typing import Final
 
 from gateway.core.resilience.retry import IDEMPOTENT
 from gateway.core.routing.table import Endpoint, Version
-from gateway.errors import DownstreamError, Draining, GatewayError, UpstreamError
+from gateway.errors import DownstreamError, Draining, GatewayError, MethodNotAllowed, UpstreamError
 from gateway.http1.connections import reason_label
 from gateway.http1.message import problem_response
 from gateway.worker.exchange.ledger import CLIENT_GONE, IDLE, QUEUED, Ledger
@@ -62,6 +62,8 @@ class Endings(Ledger):
         self.plane.clients.count_refusal(reason_label(error))
         self.status = error.status
         fields = (("Retry-After", RETRY_AFTER_S),) if error.status == 503 else ()
+        if isinstance(error, MethodNotAllowed):
+            fields = (("Allow", error.allow),)
         self.answer(*problem_response(error, fields))
 
     def answer(self, pieces: list[bytes], body: bytes) -> None:

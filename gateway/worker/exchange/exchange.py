@@ -14,6 +14,9 @@ from gateway.errors import (
     ClientGone,
     ConnectFailed,
     Exhausted,
+    GatewayError,
+    LoopDetected,
+    MethodNotAllowed,
     NoEndpoint,
     NoRoute,
     Refused,
@@ -23,6 +26,7 @@ from gateway.errors import (
 )
 from gateway.http1.chunked import chunk, last_chunk
 from gateway.http1.client import UpstreamConnection
+from gateway.http1.heads import plain_name
 from gateway.http1.message import response_head
 from gateway.http1.request import CHUNKED_BODY
 from gateway.http1.sink import NEVER
@@ -30,12 +34,14 @@ from gateway.link.counts import ANSWERED
 from gateway.worker.admission import Gate
 from gateway.worker.exchange import max_forwards as asides
 from gateway.worker.exchange import response_head as answers
+from gateway.worker.exchange.cdn_loop import is_loop
 from gateway.worker.exchange.endings import Endings
 from gateway.worker.exchange.ledger import (
     CONNECTING,
     IDLE,
     KINDS,
     METHODS,
+    OTHER,
     PASSED_ON,
     QUEUED,
     REFUSED,
@@ -60,7 +66,7 @@ class Exchange(Endings):
         plane = self.plane
         plane.requests += 1
         table = plane.live.table
-        if (self.request.serial != self.serial or table is not self.table) and not self._find_route(table):
+        if not self._find_route(table):
             return
         policy = self.policy
         assert policy is not None
@@ -70,24 +76,26 @@ class Exchange(Endings):
         self._choose(policy, now)
 
     def _find_route(self, table: RoutingTable) -> bool:
-        """Find the route, or answer. What is found holds for the same request to the same table again."""
+        """Find the route, or answer."""
         request = self.request
-        self.method = method = METHODS.get(request.method) or request.method.decode("ascii")
-        path = request.path
-        route = table.match(request.host, path.decode("ascii") if path != b"*" else "/", method)
+        self.method = METHODS.get(request.method, OTHER)
+        path = request.path.decode("ascii") if request.path != b"*" else "/"
+        method = request.method.decode("ascii")
+        self.route = route = table.match(request.host, path, method)
         if route is None:
-            self.serial = -1
-            self.refuse(NoRoute("no route names this host and path"))
+            self.service = self.policy = None
+            self.refuse(_no_route(table.methods(request.host, path)))
             return False
-        self.serial, self.table = request.serial, table
-        self.route = route
         self.service = service = route.service
         self.policy = self.plane.policies.get(service) or self.plane.policy_of(service)
+        loop = request.special.get(b"cdn-loop")
+        if loop is not None and is_loop(loop, self.plane.forwarding.gateway, service.name):
+            self.refuse(LoopDetected("the request has come round to this gateway again"))
+            return False
         return b"max-forwards" not in request.special or not self._ends_here()
 
     def on_idle(self) -> None:
-        """Forget what is only kept for a repeated request."""
-        self.forwarder.rest()
+        """Keep what there is: it is small."""
 
     def _ends_here(self) -> bool:
         """Count a hop off Max-Forwards, and answer if none is left."""
@@ -123,7 +131,6 @@ class Exchange(Endings):
             return
         self.service = service
         self.policy = policy = plane.policies.get(service) or plane.policy_of(service)
-        self.serial = -1
         self._choose(policy, monotonic())
 
     def _choose(self, policy: Policy, now: float) -> None:
@@ -133,7 +140,7 @@ class Exchange(Endings):
         if service.budget is not None:
             service.budget.on_request(now)
         version = None
-        if policy.version_header in request.lines.places:
+        if plain_name(policy.version_header) in request.names:
             version = self._asked_for(service, policy)
         self.is_chosen_by_split = version is None
         if version is None:
@@ -152,14 +159,14 @@ class Exchange(Endings):
         """Return the version a tester names, if this client may; nobody's field is passed on."""
         name = self.request.field(policy.version_header) or b""
         self.request.drop(policy.version_header)
-        if not policy.version_allow.holds(self.client.peer):
+        if not policy.version_allow.holds(self.forwarder.client_of(self.request).address):
             return None
         return service.by_name(name.decode("latin-1"))
 
     def _find_key(self, service: Service, policy: Policy) -> None:
         assert service.sticky is not None
         by = service.sticky.by
-        self.key = sticky_key(by, self.request, self.forwarder.client_of(self.request))
+        self.key = sticky_key(by, self.request, self.forwarder.client_of(self.request).address)
         if self.key is None and policy.issues_cookie and by.startswith("cookie:"):
             self.key = self.plane.request_ids()
             self.set_cookie = b"Set-Cookie: %b=%b; Path=/; HttpOnly; SameSite=Lax\r\n" % (
@@ -276,11 +283,7 @@ class Exchange(Endings):
             more = self.set_cookie + client.connection_field()
             head = answers.whole_head(reader, more, http10=self.request.http10)
         else:
-            head = reader.rewritten
-            if not head:
-                head = answers.whole_head(reader, b"", http10=False)
-                if b"date" in reader.lines.places:
-                    reader.rewritten = head
+            head = answers.whole_head(reader, b"", http10=False)
         client.transport.write(head + body if body else head)
         self._complete(now)
 
@@ -341,6 +344,10 @@ class Exchange(Endings):
         if not self.request.upgrade:
             self.on_upstream_lost(BadResponse("the upstream switched protocols unasked", sent=True))
             return
+        if self.client.body_missing and self.request.length == CHUNKED_BODY:
+            # Its other chunks would be taken for the new protocol's bytes; those of a known length may come.
+            self.on_upstream_lost(BadResponse("the upstream switched protocols too early", sent=True))
+            return
         upstream, client = self.upstream, self.client
         assert upstream is not None
         reader = upstream.reader
@@ -371,8 +378,11 @@ class Exchange(Endings):
         assert upstream is not None
         assert endpoint is not None
         self.upstream = None
-        if not upstream.writable or (self.request.length and client.body_missing):
-            upstream.close()  # the rest of the upload must not be taken for, or wait before, another request
+        request = self.request
+        if not upstream.writable or (request.length and (client.body_missing or request.upgrade)):
+            # The rest of the upload must not be taken for, or wait before, another request; and some servers
+            # take the body of a request to upgrade for something else.
+            upstream.close()
         else:
             if not client.writable:
                 upstream.resume()
@@ -501,3 +511,10 @@ class Exchange(Endings):
         if self.phase != SENT or upstream is None or not client.body_missing or client.awaits_continue:
             return False
         return upstream.writable
+
+
+def _no_route(allowed: list[str]) -> GatewayError:
+    """Say why no route took a request. allowed: the methods that would have done."""
+    if not allowed:
+        return NoRoute("no route names this host and path")
+    return MethodNotAllowed("no route of this path takes the method", ", ".join(allowed))

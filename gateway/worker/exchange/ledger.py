@@ -3,7 +3,7 @@
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from gateway.core.routing.table import Endpoint, Route, RoutingTable, Service, Version
+from gateway.core.routing.table import Endpoint, Route, Service, Version
 from gateway.http1.client import UpstreamConnection
 from gateway.http1.server import ServerProtocol
 from gateway.link.counts import ANSWERED, VersionCounts
@@ -24,6 +24,8 @@ KINDS: Final = [None if status < 400 else str(status) for status in range(1000)]
 METHODS: Final = {
     name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE")
 }
+OTHER: Final = "OTHER"
+"""What any other method is counted as: clients may make up as many as they like."""
 
 IDLE: Final = 0
 QUEUED: Final = 1  # at the gate
@@ -61,12 +63,10 @@ class Ledger:
         "rechunks",
         "request",
         "route",
-        "serial",
         "service",
         "set_cookie",
         "share",
         "status",
-        "table",
         "tried",
         "upload",
         "upstream",
@@ -84,9 +84,6 @@ class Ledger:
         self.answered_us = 0
         """How long the client waited for the head of its answer."""
         self.method = ""
-        self.serial = -1
-        """Of the request that `route`, `service`, `policy` and `method` were found for, in `table`."""
-        self.table: RoutingTable | None = None
         self.route: Route | None = None
         self.service: Service | None = None
         self.policy: Policy | None = None

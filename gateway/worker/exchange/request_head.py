@@ -1,153 +1,102 @@
-"""What the gateway says of itself and of the client to an upstream: forwarded fields, request ids, Via."""
+"""A client's request heads, written anew for upstreams."""
 
-import ipaddress
 import itertools
 import os
 import re
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from gateway.core.routing.table import Route
-from gateway.http1.message import CHUNKED, CRLF
+from gateway.http1.message import CHUNKED, CRLF, announced
 from gateway.http1.request import CHUNKED_BODY, RequestReader
+from gateway.http1.target import sent_path
+from gateway.worker.exchange.cdn_loop import entry
+from gateway.worker.exchange.client_info import ClientInfo, client_info
 
 VIA: Final = b"1.1 gateway"
 VIA_10: Final = b"1.0 gateway"
 """It names the version that was received (RFC 9110 §7.6.3)."""
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:+/=@-]{1,128}")
-_PROTO: Final = re.compile(rb"https?", re.IGNORECASE)
-_PORT: Final = re.compile(rb"[0-9]{1,5}")
-_AUTHORITY: Final = re.compile(rb"[A-Za-z0-9._~:\[\]-]{1,255}")
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
-class Networks:
-    """A set of networks, asked for addresses. Answers are remembered: the same clients come back."""
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        self._networks: list[Network] = [ipaddress.ip_network(text, strict=False) for text in texts]
-        self.holds = lru_cache(maxsize=4096)(self._holds)
-
-    def _holds(self, address: str) -> bool:
-        if not self._networks:
-            return False
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in network for network in self._networks)
 
 
 class RequestIds:
     """Ids for requests that bring none: a random part per process, and a count."""
 
     def __init__(self) -> None:
-        self.prefix = os.urandom(8).hex().encode()
-        self.count = itertools.count(1).__next__
-        """The next one: an id is `prefix` and eight hexadecimal digits of it."""
+        self._prefix = os.urandom(8).hex().encode()
+        self._count = itertools.count(1).__next__
 
     def __call__(self) -> bytes:
-        return b"%b%08x" % (self.prefix, self.count())
+        return b"%b%08x" % (self._prefix, self._count())
+
+
+class ForwardSettings(msgspec.Struct, frozen=True):
+    """What holds for every request that is passed on."""
+
+    gateway: bytes = b""
+    """Our id in CDN-Loop; empty: we have none, and the field is passed on as it came."""
+    via: bool = False
+    """Whether to write a Via field."""
+
+
+DEFAULTS: Final = ForwardSettings()
+
+
+def trusts_nobody(_address: str) -> bool:
+    """Tell whether an address is a proxy of ours, where there are none."""
+    return False
 
 
 class Forwarder:
     """Writes the heads of one client connection's requests anew, for upstreams."""
 
-    __slots__ = (
-        "_address",
-        "_block",
-        "_block_host",
-        "_count",
-        "_for",
-        "_ids",
-        "_is_trusted",
-        "_port",
-        "_scheme",
-        "_start",
-        "_start_route",
-        "_start_serial",
-    )
+    __slots__ = ("_ids", "_is_trusted", "_peer", "_scheme", "_settings")
 
-    def __init__(self, *, peer: str, scheme: bytes, port: bytes, is_trusted: bool, ids: RequestIds) -> None:
-        """peer: the client's address, empty on a Unix socket. port: ours. is_trusted: it is our proxy."""
-        self._address = (peer or "unknown").encode()
-        self._for = b'"[%b]"' % self._address if b":" in self._address else self._address
+    def __init__(
+        self,
+        *,
+        peer: str,
+        scheme: bytes,
+        ids: RequestIds,
+        is_trusted: Callable[[str], bool] = trusts_nobody,
+        settings: ForwardSettings = DEFAULTS,
+    ) -> None:
+        """peer: the address connected to us, empty on a Unix socket. is_trusted: is it a proxy of ours."""
+        self._peer = peer
         self._scheme = scheme
-        self._port = port
-        self._is_trusted = is_trusted
         self._ids = ids
-        self._count = ids.count
-        self._block_host: bytes | None = None
-        self._block = b""
-        """What is said of every request for `_block_host` that says nothing of the kind itself."""
-        self._start = b""
-        """The last head's start: used again while the client repeats itself."""
-        self._start_serial = -1
-        self._start_route: Route | None = None
+        self._is_trusted = is_trusted
+        self._settings = settings
+
+    def client_of(self, request: RequestReader) -> ClientInfo:
+        """Return who a request comes from."""
+        return client_info(request.special, self._peer, self._scheme, self._is_trusted)
 
     def head(self, request: RequestReader, route: Route | None, authority: bytes) -> bytes:
         """Return the head to send. authority: the Host of a request without one (HTTP/1.0)."""
-        if request.serial != self._start_serial or route is not self._start_route:
-            start = self._start_of(request, route, authority)
-            # Used again only if it depends on nothing but the target, the fields passed on, and the host.
-            self._start_serial, self._start_route = (request.serial if request.is_quiet else -1), route
-            if not request.is_quiet:
-                return b"".join((start, *self._special(request)))
-            self._start = b"%bX-Request-ID: %b" % (start, self._ids.prefix)
-        return b"%b%08x\r\n\r\n" % (self._start, self._count())
-
-    def _start_of(self, request: RequestReader, route: Route | None, authority: bytes) -> bytes:
-        """Return the head up to what differs from one request to the next."""
         special = request.special
-        host = special.get(b"host", authority)
-        path = request.path
-        if route is not None and route.strip_prefix and route.path != "/":
-            path = path[len(route.path) :] or b"/"
-        if request.nominated:
-            _drop_nominated(request)
-        if request.lines.claims and not self._is_trusted:
-            for name in request.lines.claims:
+        for name in request.nominated:  # RFC 9110 §7.6.1; those we need are kept elsewhere
+            request.drop(name)
+        if not self._is_trusted(self._peer):
+            for name in [each for each in request.names if _is_claim(each)]:
                 request.drop(name)
-        if not request.is_quiet:
-            block = self._said(special, host, VIA_10 if request.http10 else VIA)
-        else:
-            if host != self._block_host:
-                self._block_host, self._block = host, self._said({}, host, VIA)
-            block = self._block
-        line = (request.method, b" ", path, request.query, b" HTTP/1.1\r\nHost: ", host, CRLF)
-        return b"".join((*line, request.passed_on(), block))
-
-    def rest(self) -> None:
-        """Give back what is only kept for speed."""
-        self._start = self._block = b""
-        self._start_serial = -1
-        self._block_host = None
-
-    def client_of(self, request: RequestReader) -> str:
-        """Return the address of the client itself: what a trusted proxy says, else the peer's."""
-        said = request.special.get(b"x-forwarded-for") if self._is_trusted else None
-        if said is None:
-            return self._address.decode()
-        return said.rpartition(b",")[2].strip(b" \t").decode("latin-1")
-
-    def _said(self, special: dict[bytes, bytes], host: bytes, via: bytes) -> bytes:
-        """Return the fields about the client; what it says itself counts only if it is a trusted proxy."""
-        said = special if self._is_trusted else {}
-        forwarded = b"for=%b;host=%b;proto=%b" % (self._for, _quoted(host), self._scheme)
+        line = (request.method, b" ", _target(request, route), b" HTTP/1.1\r\nHost: ")
+        host = special.get(b"host", authority)
+        service = route.service.name if route is not None else ""
         return b"".join(
             (
-                b"X-Forwarded-For: %b\r\n" % _appended(said.get(b"x-forwarded-for"), self._address),
-                b"X-Forwarded-Proto: %b\r\n" % _kept(said, b"x-forwarded-proto", _PROTO, self._scheme),
-                b"X-Forwarded-Host: %b\r\n" % _kept(said, b"x-forwarded-host", _AUTHORITY, host),
-                b"X-Forwarded-Port: %b\r\n" % _kept(said, b"x-forwarded-port", _PORT, self._port),
-                b"Forwarded: %b\r\n" % _appended(said.get(b"forwarded"), forwarded),
-                b"Via: %b\r\n" % _appended(special.get(b"via"), via),
+                *(*line, host, CRLF),
+                request.passed_on(),
+                self.client_of(request).fields,
+                *_hops(request, self._settings, service),
+                *self._own(request),
+                CRLF,
             )
         )
 
-    def _special(self, request: RequestReader) -> list[bytes]:
+    def _own(self, request: RequestReader) -> list[bytes]:
         """Return framing, and the fields of the client's connection that go on in our own words."""
         special = request.special
         request_id = special.get(b"x-request-id", b"")
@@ -155,7 +104,7 @@ class Forwarder:
             request_id = self._ids()
         pieces = [b"X-Request-ID: ", request_id, CRLF]
         if request.length == CHUNKED_BODY:
-            pieces.append(CHUNKED)
+            pieces += (CHUNKED, announced(special.get(b"trailer", b"")))
         elif b"content-length" in special:
             pieces.append(b"Content-Length: %d\r\n" % request.length)
         if request.expects_continue and request.length:
@@ -166,30 +115,34 @@ class Forwarder:
             pieces += (b"Connection: Upgrade\r\nUpgrade: ", request.upgrade, CRLF)
         elif b"trailers" in special.get(b"te", b"").lower():
             pieces.append(b"Connection: TE\r\nTE: trailers\r\n")
-        pieces.append(CRLF)
         return pieces
 
 
-def _drop_nominated(request: RequestReader) -> None:
-    """Remove the fields Connection names (RFC 9110 §7.6.1); those we need are kept elsewhere."""
-    for name in request.nominated:
-        if name not in _USUAL_OPTIONS:
-            request.drop(name)
+def _target(request: RequestReader, route: Route | None) -> bytes:
+    """Return the target a service gets: the client's own bytes, less the route's prefix if it says so."""
+    if request.raw_path == b"*":
+        return b"*"
+    prefix = route.path if route is not None and route.strip_prefix else ""
+    return sent_path(request.raw_path, prefix) + request.query
 
 
-_USUAL_OPTIONS: Final = frozenset((b"close", b"keep-alive", b"upgrade", b"te", b"http2-settings"))
+def _hops(request: RequestReader, settings: ForwardSettings, service: str) -> list[bytes]:
+    """Return the fields that say where a request has been."""
+    special = request.special
+    own_via = (VIA_10 if request.http10 else VIA) if settings.via else b""
+    own_loop = entry(settings.gateway, service) if settings.gateway and service else b""
+    return [
+        *_appended(b"Via: ", special.get(b"via", b""), own_via),
+        *_appended(b"CDN-Loop: ", special.get(b"cdn-loop", b""), own_loop),
+    ]
 
 
-def _appended(before: bytes | None, value: bytes) -> bytes:
-    return value if not before else before + b", " + value
+def _appended(name: bytes, before: bytes, own: bytes) -> tuple[bytes, ...]:
+    """Return a field's line, if there is anything to say in it."""
+    value = b", ".join(filter(None, (before, own)))
+    return (name, value, CRLF) if value else ()
 
 
-def _kept(said: dict[bytes, bytes], name: bytes, form: re.Pattern[bytes], own: bytes) -> bytes:
-    """Return what a trusted proxy said if it is well-formed, else our own."""
-    value = said.get(name, b"")
-    return value if form.fullmatch(value) else own
-
-
-def _quoted(host: bytes) -> bytes:
-    """Return a host as a Forwarded parameter: quoted if it holds a colon (RFC 7239 §4)."""
-    return b'"%b"' % host if b":" in host else host
+def _is_claim(name: bytes) -> bool:
+    """Tell whether a field, by its plain name, says what only a trusted proxy may say."""
+    return name.startswith(b"x-forwarded-") or name == b"x-real-ip"

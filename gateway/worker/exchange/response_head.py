@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from gateway.http1.message import CHUNKED, CRLF, STATUS_LINES, date_line
+from gateway.http1.message import CHUNKED, CRLF, STATUS_LINES, announced, date_line, members_of
 from gateway.http1.response import CHUNKED_BODY, ResponseReader
 
 EVENT_STREAM: Final = b"text/event-stream"
@@ -21,9 +21,20 @@ def begun_head(reader: ResponseReader, more: bytes, *, rechunks: bool) -> bytes:
 
 
 def _head(reader: ResponseReader, more: bytes, *, is_chunked: bool) -> bytes:
-    date = b"" if b"date" in reader.lines.places else date_line()
-    coding = CHUNKED if is_chunked else b""
-    return b"".join((STATUS_LINES[reader.status], reader.passed_on(), date, coding, more, CRLF))
+    pieces = [STATUS_LINES[reader.status], reader.passed_on()]
+    if b"date" not in reader.names:
+        pieces.append(date_line())
+    if is_chunked:
+        pieces += (CHUNKED, announced(reader.special.get(b"trailer", b"")))
+    if reader.status == 426:
+        pieces.append(_wanted_upgrade(reader))
+    return b"".join((*pieces, more, CRLF))
+
+
+def _wanted_upgrade(reader: ResponseReader) -> bytes:
+    """Return the lines that say what to upgrade to (RFC 9110 §15.5.22); h2c is not passed on."""
+    protocols = [each for each in members_of(reader.special.get(b"upgrade", b"")) if each.lower() != b"h2c"]
+    return b"Connection: Upgrade\r\nUpgrade: %b\r\n" % b", ".join(protocols) if protocols else b""
 
 
 def interim_head(reader: ResponseReader) -> bytes:

@@ -44,7 +44,7 @@ class Gateway:
         self.apply(url, settings, proxy)
         sock = socket.create_server(("127.0.0.1", 0))
         self.port: int = sock.getsockname()[1]
-        factory = self.plane.factory(tls="tls" in options, local=f"127.0.0.1:{self.port}")
+        factory = self.plane.factory(tls="tls" in options)
         refused = self.plane.clients.count_refusal
         self.listener = Listener(sock, factory, self.capacity, on_refused=refused, **options)
         self.plane.arriving = lambda: self.capacity.open > self.plane.connections

@@ -204,9 +204,7 @@ async def proxying(
     elif proxy is not None:
         running.apply(proxy=proxy)
     running.plane.start()
-    server = await asyncio.get_running_loop().create_server(
-        running.plane.factory(local="127.0.0.1:8080"), "127.0.0.1", 0
-    )
+    server = await asyncio.get_running_loop().create_server(running.plane.factory(), "127.0.0.1", 0)
     running.port = server.sockets[0].getsockname()[1]
     try:
         yield running

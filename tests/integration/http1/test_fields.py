@@ -1,6 +1,7 @@
 """Fields on their way: hop-by-hop (RFC 9110 §7.6.1), Via (§7.6.3), Forwarded (RFC 7239), Date (§6.6.1)."""
 
 import asyncio
+import re
 
 import pytest
 
@@ -62,7 +63,6 @@ async def test_nomination_does_not_strip_what_the_gateway_adds() -> None:
         b"X-Forwarded-For: 127.0.0.1",
         b"Host: h",
         b"X-Request-ID: ",
-        b"Via: 1.1 gateway",
         b"Content-Length: 0",
     ):
         assert b"\r\n" + field in seen
@@ -88,21 +88,30 @@ async def test_forwarded_fields_of_a_stranger_are_replaced() -> None:
     assert b"\r\nX-Forwarded-For: 127.0.0.1\r\n" in seen
     assert b"\r\nX-Forwarded-Proto: http\r\n" in seen
     assert b"\r\nX-Forwarded-Host: h\r\n" in seen
-    assert b"\r\nX-Forwarded-Port: 8080\r\n" in seen
+    assert b"\r\nX-Forwarded-Port: 80\r\n" in seen
     assert b"\r\nForwarded: for=127.0.0.1;host=h;proto=http\r\n" in seen
 
 
 async def test_forwarded_fields_of_a_trusted_proxy_are_continued() -> None:
     seen = await seen_of(
         b"X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: shop\r\n"
-        b"X-Forwarded-Port: 443\r\nForwarded: for=6.6.6.6\r\n",
+        b"X-Forwarded-Port: 443\r\nForwarded: for=7.7.7.7;proto=http;host=evil\r\n",
         TRUSTING,
     )
     assert b"\r\nX-Forwarded-For: 6.6.6.6, 127.0.0.1\r\n" in seen
     assert b"\r\nX-Forwarded-Proto: https\r\n" in seen
     assert b"\r\nX-Forwarded-Host: shop\r\n" in seen
     assert b"\r\nX-Forwarded-Port: 443\r\n" in seen
-    assert b"\r\nForwarded: for=6.6.6.6, for=127.0.0.1;host=h;proto=http\r\n" in seen
+    assert b"\r\nForwarded: for=6.6.6.6;host=shop;proto=https, for=127.0.0.1\r\n" in seen
+
+
+async def test_what_a_trusted_proxy_says_in_forwarded_alone_is_said_in_both() -> None:
+    seen = await seen_of(b'Forwarded: for="[2001:db8::1]:4001";host="shop:8443";proto=https\r\n', TRUSTING)
+    assert b"\r\nX-Forwarded-For: 2001:db8::1, 127.0.0.1\r\n" in seen
+    assert b"\r\nX-Forwarded-Proto: https\r\n" in seen
+    assert b"\r\nX-Forwarded-Host: shop:8443\r\n" in seen
+    assert b"\r\nX-Forwarded-Port: 8443\r\n" in seen
+    assert b'\r\nForwarded: for="[2001:db8::1]";host="shop:8443";proto=https, for=127.0.0.1\r\n' in seen
 
 
 @pytest.mark.parametrize(
@@ -145,18 +154,37 @@ async def test_field_that_a_service_might_take_for_one_of_ours_is_dropped(name: 
     assert b"\r\nX_Other: kept\r\n" in seen
 
 
-async def test_via_names_the_version_received() -> None:
-    """RFC 9110 §7.6.3."""
+async def test_via_is_written_only_if_asked_for_and_names_the_version_received() -> None:
+    """RFC 9110 §7.6.3. Servers in the manner of nginx stop compressing when they see one."""
+    asks = [
+        b"GET / HTTP/1.%d\r\nHost: h\r\n%b\r\n" % (n, via)
+        for n in (0, 1)
+        for via in (b"", b"Via: 1.0 fred\r\n")
+    ]
+    found = []
+    for is_on in (False, True):
+        upstream = Upstream()
+        async with proxying(upstream, proxy=ProxySettings(via=is_on)) as proxy:
+            for ask in asks:
+                await proxy.ask(ask)
+        found += [re.findall(rb"\r\nVia: ([^\r]*)", each) for each in upstream.seen]
+    assert found == [
+        [], [b"1.0 fred"], [], [b"1.0 fred"],
+        [b"1.0 gateway"], [b"1.0 fred, 1.0 gateway"], [b"1.1 gateway"], [b"1.0 fred, 1.1 gateway"],
+    ]  # fmt: skip
+
+
+async def test_request_that_comes_round_again_is_508() -> None:
+    """RFC 8586."""
     upstream = Upstream()
-    async with proxying(upstream) as proxy:
-        await proxy.ask(b"GET / HTTP/1.0\r\nHost: h\r\n\r\n")
-        await proxy.ask(b"GET / HTTP/1.0\r\nHost: h\r\nVia: 1.1 fred\r\n\r\n")
-    assert b"\r\nVia: 1.0 gateway\r\n" in upstream.seen[0]
-    assert b"\r\nVia: 1.1 fred, 1.0 gateway\r\n" in upstream.seen[1]
-
-
-async def test_via_is_appended() -> None:
-    assert b"\r\nVia: 1.0 fred, 1.1 gateway\r\n" in await seen_of(b"Via: 1.0 fred\r\n")
+    async with proxying(upstream, proxy=ProxySettings(gateway_id="me")) as proxy:
+        for loop in (b"", b"CDN-Loop: other; s=s\r\nCDN-Loop: me; s=front\r\nConnection: cdn-loop\r\n"):
+            await proxy.ask(b"GET / HTTP/1.1\r\nHost: h\r\n" + loop + b"\r\n")
+        again = await proxy.ask(b"GET / HTTP/1.1\r\nHost: h\r\nCDN-Loop: other, me ; s=s\r\n\r\n")
+    assert re.findall(rb"\r\nCDN-Loop: ([^\r]*)", upstream.seen[0]) == [b"me; s=s"]
+    assert re.findall(rb"\r\nCDN-Loop: ([^\r]*)", upstream.seen[1]) == [b"other; s=s, me; s=front, me; s=s"]
+    assert again.startswith(b"HTTP/1.1 508 ")
+    assert len(upstream.seen) == 2
 
 
 async def test_repeated_fields_stay_apart_and_in_order() -> None:
@@ -198,12 +226,40 @@ async def test_version_field_is_stripped_from_strangers_and_heeded_from_testers(
     assert b"version" not in (one.seen[0] + two.seen[0]).lower()
 
 
+async def test_version_field_is_heeded_from_the_client_a_trusted_proxy_names() -> None:
+    """Guards against a stranger behind a local proxy, whose own address would have been let choose."""
+    one, two = Upstream(), Upstream()
+    ask = b"GET / HTTP/1.1\r\nHost: h\r\nX-Service-Version: v2\r\nX-Forwarded-For: %b\r\n\r\n"
+    async with proxying(one, two, proxy=TRUSTING) as proxy:
+        proxy.apply(
+            service(
+                version("v1", one),
+                version("v2", two, weight=0),
+                version_header=VersionHeaderSettings(allow_from=("127.0.0.0/8", "10.0.0.0/8")),
+            )
+        )
+        await proxy.ask(ask % b"6.6.6.6")
+        await proxy.ask(ask % b"10.0.0.1, 6.6.6.6, 127.0.0.1")
+        assert (len(one.seen), len(two.seen)) == (2, 0)
+        await proxy.ask(ask % b"6.6.6.6, 10.0.0.1:4001")
+    assert (len(one.seen), len(two.seen)) == (2, 1)
+
+
+async def test_field_that_a_service_might_take_for_the_version_field_is_dropped() -> None:
+    seen = await seen_of(b"X_Service_Version: v2\r\nX-Service_version: v2\r\nX_Other: kept\r\n")
+    assert b"v2" not in seen
+    assert b"\r\nX_Other: kept\r\n" in seen
+
+
 async def test_prefix_is_stripped_if_the_route_says_so() -> None:
     upstream = Upstream()
     async with proxying(upstream, routes=(RouteSettings(path="/api", strip_prefix=True),)) as proxy:
         await proxy.ask(b"GET /api/x?y HTTP/1.1\r\nHost: h\r\n\r\n")
         await proxy.ask(b"GET /api HTTP/1.1\r\nHost: h\r\n\r\n")
-    assert [each.split()[1] for each in upstream.seen] == [b"/x?y", b"/"]
+        await proxy.ask(b"GET //%61pi//evil.example/%7E//x HTTP/1.1\r\nHost: h\r\n\r\n")
+        await proxy.ask(b"OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n")
+    asked = [each.split()[1] for each in upstream.seen]
+    assert asked[:3] == [b"/x?y", b"/", b"/evil.example/%7E//x"]
 
 
 async def test_hop_by_hop_fields_of_a_response_stay_here() -> None:
@@ -230,6 +286,31 @@ async def test_cookies_of_a_response_stay_apart() -> None:
         b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nContent-Length: 0\r\n\r\n"
     )
     assert b"\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n" in answer
+
+
+async def test_trailers_are_announced_both_ways() -> None:
+    """RFC 9110 §6.6.2."""
+    upstream = Upstream()
+    upstream.answer = (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum, Host\r\n\r\n0\r\nX-Sum: 9\r\n\r\n"
+    )
+    async with proxying(upstream) as proxy:
+        client = await proxy.client()
+        client.send(
+            b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTrailer: X-Hash\r\n\r\n0\r\n\r\n"
+        )
+        head = await client.head()
+    assert b"\r\nTrailer: X-Sum\r\n" in head
+    assert b"\r\nTrailer: X-Hash\r\n" in upstream.seen[0]
+
+
+async def test_426_says_what_to_upgrade_to() -> None:
+    """RFC 9110 §15.5.22."""
+    answer = await answer_of(
+        b"HTTP/1.1 426 Upgrade Required\r\nConnection: upgrade\r\nUpgrade: h2c, websocket\r\n"
+        b"Content-Length: 0\r\n\r\n"
+    )
+    assert b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" in answer
 
 
 async def test_trailers_travel_but_not_those_that_frame_or_authorize() -> None:

@@ -140,8 +140,10 @@ def read_by_h11(data: bytes) -> list[bytes]:
     """
     targets: list[bytes] = []
     while data := data.lstrip(b"\r\n"):
+        line, end, rest = data.partition(b"\r\n")
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=65_536)
-        connection.receive_data(data)
+        # We percent-encode what is no ASCII in a target; h11 refuses it.
+        connection.receive_data(re.sub(rb"[\x80-\xff]", b"~", line) + end + rest)
         try:
             request = connection.next_event()
             if not isinstance(request, h11.Request):

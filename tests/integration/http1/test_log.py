@@ -35,7 +35,7 @@ async def test_head_that_is_refused_leaves_a_line_with_what_is_known_of_it(tmp_p
     )
     refused = {
         b"GET /no-host HTTP/1.1\r\n\r\n": ("GET", "/no-host", 400, "bad_request"),
-        b"BREW /pot HTTP/1.1\r\nHost: h\r\n\r\n": ("BREW", "", 501, "not_implemented_by_us"),
+        b"CONNECT h:1 HTTP/1.1\r\nHost: h\r\n\r\n": ("CONNECT", "h:1", 501, "not_implemented_by_us"),
         b"POST /b HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\n": ("POST", "/b", 413, "body_too_large"),
         b"GET /" + b"x" * 30 + b" HTTP/1.1\r\n": ("GET", "/" + "x" * 19, 414, "uri_too_long"),
         b"GET /slow HTTP/1.1\r\nX": ("GET", "/slow", 408, "too_slow"),
@@ -50,3 +50,15 @@ async def test_head_that_is_refused_leaves_a_line_with_what_is_known_of_it(tmp_p
     assert seen == list(refused.values())
     assert len(lines) == 2 * len(refused), "a connection that lingers is no request"
     assert all(each["client"] == "127.0.0.1" and "host" not in each for each in lines[1::2])
+
+
+async def test_line_names_the_client_a_trusted_proxy_names_and_the_proxy(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    settings = ProxySettings(
+        access_log_format="json", access_log_path=str(path), trusted_proxies=(("127.0.0.0/8",),)
+    )
+    async with proxying(Upstream(), proxy=settings) as proxy:
+        await proxy.ask(GET[:-2] + b"X-Forwarded-For: 6.6.6.6, 203.0.113.5:4001\r\n\r\n")
+        await eventually(lambda: path.exists() and path.read_bytes().count(b"\n") == 1)
+    line = json.loads(path.read_text())
+    assert (line["client"], line["peer"]) == ("203.0.113.5", "127.0.0.1")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from gateway.core.routing.service import RouteSettings
 from tests.integration.http1.proxying import GET, Upstream, proxying
 
 HOST = b"Host: h\r\n"
@@ -37,10 +38,12 @@ REFUSED = {
     "HTTP/2 in the request line (9110 §15.6.6)": (head(b"GET / HTTP/2.0"), 505),
     "HTTP/2 preface (9113 §3.4)": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
     "HTTP/0.9 in the request line": (head(b"GET / HTTP/0.9"), 505),
-    "unknown method (9110 §9.1)": (head(b"BREW / HTTP/1.1"), 501),
-    "lower-case method (9110 §9.1)": (head(b"get / HTTP/1.1"), 501),
     "method that is no token (9110 §9.1)": (head(b"G@T / HTTP/1.1"), 400),
     "CONNECT (9110 §9.3.6)": (head(b"CONNECT h:80 HTTP/1.1"), 501),
+    "CONNECT with a path": (head(b"CONNECT / HTTP/1.1"), 501),
+    "CONNECT with a url": (head(b"CONNECT http://h/ HTTP/1.1"), 501),
+    "control character in the target": (head(b"GET /a\x01b HTTP/1.1"), 400),
+    "websocket scheme (9112 §3.2.2)": (head(b"GET ws://h/ HTTP/1.1"), 400),
     "asterisk with GET (9112 §3.2.4)": (head(b"GET * HTTP/1.1"), 400),
     "authority-form with GET (9112 §3.2.3)": (head(b"GET h:80 HTTP/1.1"), 400),
     "other scheme (9112 §3.2.2)": (head(b"GET ftp://h/ HTTP/1.1"), 400),
@@ -219,8 +222,49 @@ async def test_get_with_a_body_does_not_become_two_requests() -> None:
     assert [each.split()[1] for each in upstream.seen] == [b"/", b"/next"]
 
 
-async def test_path_is_forwarded_as_it_was_routed() -> None:
+async def test_path_with_dot_segments_is_forwarded_as_it_was_routed() -> None:
     upstream = Upstream()
     async with proxying(upstream) as proxy:
         await proxy.ask(b"GET /a//b/%2e%2e/%7Ec/./d%2fe?q=%2e HTTP/1.1\r\nHost: h\r\n\r\n")
     assert upstream.seen[0].startswith(b"GET /a/~c/d%2Fe?q=%2e HTTP/1.1\r\n")
+
+
+async def test_path_without_dot_segments_is_forwarded_as_it_came() -> None:
+    """Signatures are made over these bytes, and urls and keys nested in them (`curl 'http://h/?q=Zürich'`)."""
+    upstream = Upstream()
+    async with proxying(upstream) as proxy:
+        await proxy.ask(b"GET /f/https://e.org//%7Ex%2fy%0d?q=Z\xc3\xbcrich HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert upstream.seen[0].startswith(b"GET /f/https://e.org//%7Ex%2fy%0d?q=Z%C3%BCrich HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize("method", [b"LIST", b"VERSION-CONTROL", b"BITS_POST", b"BREW", b"get"])
+async def test_any_method_is_forwarded_with_its_body_and_never_twice(method: bytes) -> None:
+    """RFC 9110 §9.1: a method is any token; what is not known to be idempotent is sent once."""
+    upstream = Upstream()
+    upstream.answer = b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"
+    async with proxying(upstream) as proxy:
+        answer = await proxy.ask(head(method + b" /x HTTP/1.1", HOST + b"Content-Length: 3\r\n") + b"abc")
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert list(proxy.counts("v1").requests) == [("OTHER", 503)]
+    assert [each.split(b"\r\n")[0] for each in upstream.seen] == [method + b" /x HTTP/1.1"]
+
+
+async def test_method_no_route_takes_is_405_with_those_that_do() -> None:
+    """RFC 9110 §15.5.6, §10.2.1."""
+    upstream = Upstream()
+    routes = (RouteSettings(path="/a", methods=("GET", "LIST")), RouteSettings(path="/a/b", methods=("PUT",)))
+    async with proxying(upstream, routes=routes) as proxy:
+        refused = await proxy.ask(head(b"POST /a/b/c HTTP/1.1"))
+        assert refused.startswith(b"HTTP/1.1 405 ")
+        assert b"\r\nAllow: GET, HEAD, LIST, PUT\r\n" in refused
+        assert (await proxy.ask(head(b"POST /x HTTP/1.1"))).startswith(b"HTTP/1.1 404 ")
+        assert (await proxy.ask(head(b"LIST /a/b/c HTTP/1.1"))).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_http10_request_without_host_names_none_upstream() -> None:
+    upstream = Upstream()
+    async with proxying(upstream) as proxy:
+        await proxy.ask(b"GET /a HTTP/1.0\r\n\r\n")
+    assert b"\r\nHost: 127.0.0.1:%d\r\n" % upstream.port in upstream.seen[0]
+    assert b"x-forwarded-host" not in upstream.seen[0].lower()
+    assert b"\r\nX-Forwarded-Port: 80\r\nForwarded: for=127.0.0.1;proto=http\r\n" in upstream.seen[0]

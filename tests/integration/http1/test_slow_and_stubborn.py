@@ -94,14 +94,14 @@ async def test_refusal_of_a_body_is_read_by_a_client_that_sends_all_of_it_first(
         assert (await client.rest()).startswith(b"HTTP/1.1 413 ")
 
 
-async def test_upgrade_with_a_body_is_an_ordinary_request() -> None:
+async def test_upgrade_with_a_body_that_is_not_granted_is_an_ordinary_request() -> None:
     """llhttp ends such a message at its head; whoever believed that would take the body for a request."""
     bodies = []
 
     async def script(peer: Peer) -> None:
         bodies.append(await peer.head() + await peer.exactly(len(GET)))
         peer.send(OK)
-        await peer.rest()
+        bodies.append(await peer.rest())
 
     async with proxying(Upstream(script)) as proxy:
         client = await proxy.client()
@@ -111,9 +111,68 @@ async def test_upgrade_with_a_body_is_an_ordinary_request() -> None:
             + GET
         )
         assert (await client.answer()).endswith(b"ok")
-    assert len(bodies) == 1
+        await eventually(lambda: len(bodies) == 2)
     assert bodies[0].endswith(GET)
-    assert b"upgrade" not in bodies[0].lower()
+    assert b"\r\nConnection: Upgrade\r\nUpgrade: x\r\n" in bodies[0]
+    assert bodies[1] == b"", "the connection carries no other request: who knows where that body ended"
+
+
+@pytest.mark.parametrize(
+    "framing", [b"Content-Length: 2\r\n\r\n{}", b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"]
+)
+async def test_upgrade_with_a_body_becomes_a_tunnel_when_granted(framing: bytes) -> None:
+    """`docker exec` asks so: POST with a Content-Length and Upgrade: tcp."""
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.until(b"}" if b"Length" in framing else b"0\r\n\r\n")
+        peer.send(b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\nhello")
+        peer.send(b"echo " + await peer.exactly(4))
+        await peer.rest()
+
+    async with proxying(Upstream(script)) as proxy:
+        client = await proxy.client()
+        client.send(b"POST /exec HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n" + framing)
+        head = await client.head()
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert b"\r\nUpgrade: tcp\r\n" in head
+        client.send(b"ping")
+        assert await client.exactly(14) == b"helloecho ping"
+
+
+async def test_rest_of_a_body_of_known_length_follows_an_early_101() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        peer.send(b"HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+        peer.send(b"got " + await peer.exactly(8))
+        await peer.rest()
+
+    async with proxying(Upstream(script)) as proxy:
+        client = await proxy.client()
+        client.send(
+            b"POST / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+            b"Content-Length: 4\r\n\r\nab"
+        )
+        await client.head()
+        client.send(b"cdping")
+        assert await client.exactly(12) == b"got abcdping"
+
+
+async def test_101_amid_a_chunked_body_is_a_bad_response() -> None:
+    """The chunks still to come would reach the upstream as bytes of the new protocol."""
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        peer.send(b"HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+        await peer.rest()
+
+    async with proxying(Upstream(script)) as proxy:
+        client = await proxy.client()
+        client.send(
+            b"POST / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n"
+        )
+        assert (await client.rest()).startswith(b"HTTP/1.1 502 ")
 
 
 @pytest.mark.parametrize("fields", [b"", b"Connection: close\r\n", b"Connection: keep-alive, close\r\n"])

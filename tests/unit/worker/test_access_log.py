@@ -20,6 +20,7 @@ def add(log: AccessLog, **changed: Any) -> None:
     values: dict[str, Any] = {
         "now": NOW,
         "client": "192.0.2.1",
+        "peer": "127.0.0.1",
         "method": b"GET",
         "target": b"/a?b=c",
         "protocol": "HTTP/1.1",
@@ -61,6 +62,7 @@ async def test_json_line_names_what_happened(tmp_path: Path) -> None:
     assert json.loads(await written("json", tmp_path / "log")) == {
         "time": "2023-11-14T22:13:20.250000Z",
         "client": "192.0.2.1",
+        "peer": "127.0.0.1",
         "method": "GET",
         "target": "/a?b=c",
         "protocol": "HTTP/1.1",

@@ -432,3 +432,26 @@ def test_odd_weights_of_many_versions_cost_no_endless_round() -> None:
     of = service(*[version(f"v{index}", weight) for index, weight in enumerate(odd)])
     names = chosen(of, 6_000)
     assert all(90 <= count <= 110 for count in names.values())
+
+
+def test_methods_of_all_routes_that_fit_are_named() -> None:
+    """RFC 9110 §15.5.6: Allow lists what the resource takes, whichever route takes it."""
+    routes = table(
+        ("h", "/a", ("GET",)), ("*", "/", ("LIST",)), ("*.x", "/", ("PUT",)), ("*", "/a/b", ("DELETE",))
+    )
+    assert routes.methods("h", "/a/b/c") == ["DELETE", "GET", "HEAD", "LIST"]
+    assert routes.methods("g.x", "/q") == ["LIST", "PUT"]
+    assert table(("*", "/a", ("GET",))).methods("h", "/b") == []
+
+
+def test_head_goes_with_get_unless_another_route_names_it() -> None:
+    """RFC 9110 §9.3.2."""
+    both = table(("*", "/", ("GET",)), ("*", "/", ("HEAD",)), ("*", "/", ()))
+    assert name_of(both.match("h", "/", "HEAD")) == "1"
+    assert name_of(table(("*", "/", ()), ("*", "/", ("GET",))).match("h", "/", "HEAD")) == "1"
+    assert table(("*", "/", ("PUT",))).match("h", "/", "HEAD") is None
+
+
+def name_of(route: Route | None) -> str:
+    assert route is not None
+    return route.service.name
