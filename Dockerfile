@@ -1,15 +1,23 @@
-FROM python:3.11-slim AS build
+# docker build -t gateway .        Another base: --build-arg PYTHON=…, anything with Python 3.11 or later.
+ARG PYTHON=python:3.11-slim
+
+FROM ${PYTHON} AS build
+RUN command -v cc >/dev/null || { apt-get -qq update && apt-get -qq install -y --no-install-recommends gcc libc6-dev >/dev/null; }
 WORKDIR /src
+RUN python3 -m venv /opt/gateway
+COPY config/requirements.lock config/
+RUN /opt/gateway/bin/pip install --quiet --no-cache-dir --require-hashes --only-binary :all: -r config/requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY gateway gateway
-RUN python -m venv /opt/gateway && /opt/gateway/bin/pip install --no-cache-dir .
+RUN /opt/gateway/bin/pip install --quiet --no-cache-dir --no-deps .
 
-FROM python:3.11-slim
-RUN useradd --system --uid 10001 --home-dir /var/lib/gateway --shell /usr/sbin/nologin gateway \
+FROM ${PYTHON}
+RUN useradd --uid 10001 --no-log-init --home-dir /var/lib/gateway --shell /usr/sbin/nologin gateway \
  && install -d -o gateway -g gateway -m 0700 /var/lib/gateway
 COPY --from=build /opt/gateway /opt/gateway
 ENV PATH=/opt/gateway/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
     GATEWAY__STORE__URL=sqlite:////var/lib/gateway/gateway.db
 USER gateway
 WORKDIR /var/lib/gateway
