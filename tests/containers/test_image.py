@@ -126,7 +126,7 @@ def test_image_runs_as_nobody_special_and_says_how_it_is_stopped_and_checked() -
     config = found["Config"]
     assert config["User"] == "gateway"
     assert config["StopSignal"] in ("SIGTERM", "15")
-    check = config.get("Healthcheck") or found["HealthCheck"]
+    check = config.get("Healthcheck") or found["Healthcheck"]
     assert check["Test"] == ["CMD", "gateway", "healthcheck"]
     assert config["Entrypoint"] == ["gateway"]
 
