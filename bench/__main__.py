@@ -13,6 +13,7 @@ MEASUREMENTS: Final = {
     "idle": "bytes of memory per idle client connection",
     "routes": "CPU per request against the number of routes and of versions",
     "differential": "the same odd requests to nginx, HAProxy and the gateway: who takes what",
+    "hitless": "requests lost beside other proxies: switch, reload, upgrade, endpoint killed",
     "faults": "requests lost while versions, workers and the gateway itself come and go",
     "probes": "CPU of the control process while it probes 1,000 endpoints",
     "rollouts": "CPU of the control process with 200 rollouts, and how soon new weights are live",
