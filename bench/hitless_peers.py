@@ -1,7 +1,7 @@
 """Proxies as an operator runs them: started, pointed elsewhere, reloaded, upgraded, each in its own way.
 
-`point_at` returns when the proxy says, in whatever way it has, that servers it no longer names may stop. What a
-proxy has no way for raises `Unsupported` with the reason. The configurations are in `bench/peers/`.
+`point_at` returns when the proxy says, in whatever way it has, that servers it no longer names may stop. What
+a proxy has no way for raises `Unsupported` with the reason. The configurations are in `bench/peers/`.
 """
 
 import contextlib

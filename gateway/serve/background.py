@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from gateway import log
+from gateway.control.processes.reaper import keep_reaping
 from gateway.control.processes.sdnotify import Notifier
 from gateway.errors import StaleEpoch, StoreError
 from gateway.serve.wiring import Components
@@ -43,6 +44,7 @@ class Background:
             self.spawn(components.breakers.run(), "breakers"),
             self.spawn(components.resolver.run(), "resolver"),
             self.spawn(keep_house(components.store), "housekeeping"),
+            self.spawn(keep_reaping(), "reaper"),
         ]
         if self._notifier.watchdog_s is not None:
             self._loops.append(

@@ -1,17 +1,17 @@
 """What the first process of a container owes every other: to wait for those whose parents have gone.
 
-Elsewhere init does this. Our own children are waited for by whoever started them, so each dead process is
-looked at before it is reaped.
+Elsewhere init does this. Our own children are waited for at once by whoever started them: only who is dead at
+two looks in a row has nobody.
 """
 
 import asyncio
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
 FIRST: Final = 1
-INTERVAL_S: Final = 5.0
+INTERVAL_S: Final = 2.0
 PROC: Final = Path("/proc")
 
 
@@ -30,19 +30,20 @@ def zombies_of(parent: int) -> list[int]:
     return found
 
 
-def reap(ours: Collection[int]) -> list[int]:
-    """Wait for every dead child that is none of `ours`. Returns their pids."""
-    strangers = [pid for pid in zombies_of(os.getpid()) if pid not in ours]
-    for pid in strangers:
+def reap(pids: Collection[int]) -> None:
+    """Wait for dead children; one that somebody else has waited for meanwhile is fine."""
+    for pid in pids:
         try:
             os.waitpid(pid, os.WNOHANG)
         except ChildProcessError:
-            pass  # somebody else was quicker
-    return strangers
+            pass
 
 
-async def keep_reaping(ours: Callable[[], Collection[int]]) -> None:
-    """Reap now and then while this process is a container's first. ours: pids of our own children."""
+async def keep_reaping() -> None:
+    """Reap now and then while this process is a container's first."""
+    before: set[int] = set()
     while os.getpid() == FIRST:
-        reap(ours())
+        dead = set(zombies_of(FIRST))
+        reap(dead & before)
+        before = dead
         await asyncio.sleep(INTERVAL_S)
