@@ -11,6 +11,7 @@ from gateway.actions.problems import Problem, conflict, invalid, not_found, stal
 from gateway.control.catalog.catalog import Catalog
 from gateway.control.catalog.entries import ServiceEntry, VersionEntry
 from gateway.control.processes.hub import WorkerInfo
+from gateway.control.recent import Recent
 from gateway.control.rollouts.rows import FreezeState
 from gateway.control.tally import VersionSum
 from gateway.control.upstreams.breakers import BreakerStatus
@@ -80,7 +81,10 @@ class Checks(Protocol):
 class Tally(Protocol):
     """What actions need of the counts."""
 
+    recent: Recent
+
     def version(self, version_id: str) -> VersionSum: ...
+    def running(self, version_id: str) -> tuple[int, int]: ...
     def forget(self, version_ids: Sequence[str]) -> None: ...
 
 

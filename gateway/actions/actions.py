@@ -7,6 +7,7 @@ the change with its audit row, and returns records; what it refuses it raises as
 from gateway.actions.access import Access
 from gateway.actions.deployments import Deployments
 from gateway.actions.gateway import Gateway
+from gateway.actions.overview import Overview
 from gateway.actions.reports import Reports
 from gateway.actions.services import Services
 from gateway.actions.tokens import Tokens
@@ -22,6 +23,7 @@ class Actions:
         self.versions = Versions(access, self.services)
         self.deployments = Deployments(access)
         self.reports = Reports(access)
+        self.overview = Overview(access)
         self.whatif = WhatIfs(access)
         self.gateway = Gateway(access)
         self.tokens = Tokens(access)

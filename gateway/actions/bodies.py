@@ -46,6 +46,8 @@ class PatchVersion(Settings):
     """`PATCH deployment/versions/:id`: absent fields stay."""
 
     weight: Weight | UnsetType = UNSET
+    url: Url | UnsetType = UNSET
+    """Another place of the same build: untested again."""
     replicas: tuple[Url, ...] | UnsetType = UNSET
     status: VersionStatus | UnsetType = UNSET
     shutdown_url: Url | UnsetType | None = UNSET

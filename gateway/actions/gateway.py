@@ -59,9 +59,9 @@ class Gateway:
     async def events(
         self, *, after: int | None = None, limit: int = 100, service: str | None = None
     ) -> list[EventRecord]:
-        """Return events, oldest first. after: an event's id; None: the newest `limit` of all."""
+        """Return events, oldest first. after: an event's id; None: the newest `limit`, of that service."""
         if after is None:
-            after = max(0, await self._access.store.last_event_id() - limit)
+            return await self._access.store.newest_events(limit=limit, service=service)
         return await self._access.store.events(after=after, limit=limit, service=service)
 
     async def audit(

@@ -25,10 +25,18 @@ from gateway.core.routing.service import ServiceSettings
 from gateway.core.settings.secrets import hidden
 from gateway.core.settings.targets import parse_target
 from gateway.store.api import Page, Transaction
-from gateway.store.records import ServiceRecord, VersionRecord
+from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord
 
 RESOLVE_S: Final = 2.0
 """How long registering a version waits for its host's name; probes begin whenever it is known."""
+
+
+UNTESTED: Final[dict[str, Any]] = {
+    "ever_healthy": False,
+    "health_status": "unknown",
+    "last_health_check": None,
+}
+"""What is known of the health of a version at a url that was never probed."""
 
 
 class TestReport(Report, frozen=True, kw_only=True):
@@ -74,7 +82,11 @@ class Versions:
         async with self._access.change(actor, "version.create", record_id, details) as tx:
             self._check_urls(body)
             service = self._service_for(tx, actor, body)
-            record = self._new_version(record_id, service, body, actor)
+            mistyped = self._never_used(body)
+            if mistyped is not None:
+                record = self._corrected(mistyped, body)
+            else:
+                record = self._new_version(record_id, service, body, actor)
             details.update(url=record.url, weight=record.weight)
             if record.weight:
                 self._next_generation(tx, service)
@@ -99,9 +111,40 @@ class Versions:
             raise conflict(
                 f"service {body.service_name!r} exists and has other routes; PATCH services changes them"
             )
-        if known.named(body.version) is not None:
+        if known.named(body.version) is not None and self._never_used(body) is None:
             raise conflict(f"service {body.service_name!r} already has a version {body.version!r}")
         return known.record
+
+    def _never_used(self, body: CreateVersion) -> VersionRecord | None:
+        """Return the version of the same name at another url if it never had traffic: a mistyped url does not
+        burn a name.
+        """
+        service = self._access.catalog.services.get(body.service_name)
+        entry = service.named(body.version) if service is not None else None
+        if entry is None or entry.record.url == body.url or entry.record.version != body.version:
+            return None
+        record = entry.record
+        is_new = record.status == "testing" and not record.is_active and not record.draining
+        return record if is_new and self._open_of(record) is None else None
+
+    def _corrected(self, mistyped: VersionRecord, body: CreateVersion) -> VersionRecord:
+        """Return a version that was never used as it is registered now."""
+        return replace(
+            mistyped,
+            url=body.url,
+            replicas=body.replicas,
+            shutdown_url=body.shutdown_url,
+            smoke_tests=body.smoke_tests,
+            updated_at=self._access.now(),
+            **UNTESTED,
+        )
+
+    def _open_of(self, record: VersionRecord) -> DeploymentRecord | None:
+        """Return the open deployment that uses a version."""
+        deployment = self._access.rollouts.open_for(record.service_name)
+        if deployment is None or record.id not in (deployment.from_version_id, deployment.to_version_id):
+            return None
+        return deployment
 
     def _new_version(
         self, record_id: str, service: ServiceRecord, body: CreateVersion, actor: Actor
@@ -160,7 +203,7 @@ class Versions:
     async def patch(
         self, actor: Actor, version_id: str, body: PatchVersion, *, if_match: str | None = None
     ) -> VersionRecord:
-        """Change a version's weight, replicas, label, shutdown url or tests."""
+        """Change a version's weight, url, replicas, label, shutdown url or tests."""
         changes = {
             name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not UNSET
         }
@@ -168,7 +211,9 @@ class Versions:
         async with self._access.change(actor, "version.patch", version_id, details) as tx:
             entry = self._access.version(version_id)
             require_match(if_match, entry.record)
-            self._check_patch(entry, body)
+            self._check_patch(actor, entry, body)
+            if "url" in changes and changes["url"] != entry.record.url:
+                changes |= UNTESTED
             record = replace(entry.record, updated_at=self._access.now(), **changes)
             if record.weight != entry.record.weight:
                 self._change_weights(tx, actor, entry.service, record)
@@ -179,11 +224,16 @@ class Versions:
         self._access.catalog.publish([record.service_name])
         return self._shown(self._access.version(version_id))
 
-    def _check_patch(self, entry: VersionEntry, body: PatchVersion) -> None:
+    def _check_patch(self, actor: Actor, entry: VersionEntry, body: PatchVersion) -> None:
         record = entry.record
         self._access.refuse_stand_in(body)
-        if body.replicas is not UNSET:
-            self._check_replicas(record.url, body.replicas)
+        url = record.url if body.url is UNSET else body.url
+        if url != record.url:
+            self._access.check_url("/url", url)
+            if record.weight or self._open_of(record) is not None:
+                require_role(actor, "deployer", "changing the url of a version that has or gets traffic")
+        if url != record.url or body.replicas is not UNSET:
+            self._check_replicas(url, record.replicas if body.replicas is UNSET else body.replicas)
         if isinstance(body.shutdown_url, str):
             self._access.check_url("/shutdownUrl", body.shutdown_url, is_target=False)
         weight = record.weight if body.weight is UNSET else body.weight
@@ -263,11 +313,11 @@ class Versions:
         service, record = entry.service, entry.record
         if record.weight:
             require_role(actor, "deployer", "draining a version that has weight")
-        deployment = self._access.rollouts.open_for(service.record.name)
-        if deployment is not None and record.id in (deployment.from_version_id, deployment.to_version_id):
+        deployment = self._open_of(record)
+        if deployment is not None:
             raise conflict(f"deployment {deployment.id} is open and uses this version")
         rest = [each for each in service.versions.values() if each is not entry and each.record.weight]
-        if record.weight and not any(each.is_usable for each in rest):
+        if record.weight and record.is_active and not any(each.is_usable for each in rest):
             raise conflict("it is the last usable version of its service")
 
     def _mark_draining(self, tx: Transaction, actor: Actor, entry: VersionEntry, timeout_ms: int) -> None:
@@ -303,8 +353,8 @@ class Versions:
             record = entry.record
             details.update(service=record.service_name, version=record.version)
             require_match(if_match, record)
-            deployment = self._access.rollouts.open_for(record.service_name)
-            if deployment is not None and record.id in (deployment.from_version_id, deployment.to_version_id):
+            deployment = self._open_of(record)
+            if deployment is not None:
                 raise conflict(f"deployment {deployment.id} is open and uses this version")
             if not record.drained:
                 raise conflict("the version is not drained; drain it first")

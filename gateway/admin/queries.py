@@ -24,6 +24,12 @@ class VersionsQuery(PageQuery):
     service_name: Text | None = None
 
 
+class OverviewQuery(Settings):
+    """One service, or all."""
+
+    service_name: Text | None = None
+
+
 class DeploymentsQuery(PageQuery):
     """Deployments of one service, or all; in one status, or any."""
 

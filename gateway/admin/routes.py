@@ -12,12 +12,13 @@ from gateway.actions.reports import ServiceHealth, ServiceStats
 from gateway.actions.versions import TestReport
 from gateway.actions.whatif import Replays
 from gateway.admin.call import Route
-from gateway.admin.calls import deployments, gateway, services, versions
+from gateway.admin.calls import deployments, gateway, overview, services, versions
 from gateway.admin.queries import (
     AuditQuery,
     DeploymentEventsQuery,
     DeploymentsQuery,
     EventsQuery,
+    OverviewQuery,
     PageQuery,
     VersionsQuery,
 )
@@ -29,6 +30,7 @@ from gateway.admin.schemas import (
     EventView,
     GatewayView,
     Listing,
+    OverviewView,
     ServiceView,
     TokenView,
     VersionView,
@@ -127,6 +129,10 @@ ROUTES: Final = (
         "List what happened to a rollout, oldest first", Listing[EventView], query=DeploymentEventsQuery,
     ),
     # services
+    Route(
+        "GET", "overview", "viewer", "overview.get", overview.get,
+        "Show all services with versions, rates and open rollouts", OverviewView, query=OverviewQuery,
+    ),
     Route(
         "POST", "services", "admin", "service.create", services.create,
         "Make a service", ServiceView, bodies.CreateService, status=201,

@@ -12,7 +12,7 @@ import msgspec
 
 from gateway.actions.gateway import WorkerSeen
 from gateway.core.judge.judge import Decision
-from gateway.core.routing.service import ServiceSettings
+from gateway.core.routing.service import RouteSettings, ServiceSettings
 from gateway.core.settings.smoke import SmokeSettings
 from gateway.store.records import CircuitState, DeploymentStatus, HealthStatus, Role, Strategy, VersionStatus
 
@@ -140,6 +140,55 @@ class DeploymentView(View, frozen=True, kw_only=True):
     created_by: str | None
     created_at: datetime
     updated_at: datetime
+
+
+class VersionGlanceView(View, frozen=True, kw_only=True):
+    """A version at a glance. Rates, errors and latency are of about the last ten seconds."""
+
+    id: str
+    version: str
+    url: str
+    replicas: tuple[str, ...]
+    weight: int
+    share: float
+    """Percent of the service's traffic it gets now: its weight among those of usable versions."""
+    is_active: bool
+    status: VersionStatus
+    health_status: HealthStatus
+    circuit_state: CircuitState
+    draining: bool
+    drained: bool
+    rate: float
+    """Answers a second."""
+    error_percent: float | None
+    """Answers of 500 and above; null without answers."""
+    p95_ms: float | None
+    in_flight: int
+    streams: int
+
+
+class ServiceGlanceView(View, frozen=True, kw_only=True):
+    """A service at a glance."""
+
+    id: str
+    name: str
+    source: str
+    current_version_id: str | None
+    paused: bool
+    routes: tuple[RouteSettings, ...]
+    versions: list[VersionGlanceView]
+    deployment: DeploymentView | None
+    """The open rollout."""
+    last: DeploymentView | None
+    """The newest rollout, open or not, if it is among the gateway's newest."""
+
+
+class OverviewView(View, frozen=True, kw_only=True):
+    """All services at a glance, in one call."""
+
+    frozen: bool
+    freeze_reason: str
+    items: list[ServiceGlanceView]
 
 
 class DecisionView(View, frozen=True, kw_only=True):

@@ -24,6 +24,14 @@ class ServerEvent(NamedTuple):
     data: Any
 
 
+class Reply(NamedTuple):
+    """One answer. retry_after: what the API says of when to come again; empty: nothing."""
+
+    status: int
+    body: bytes
+    retry_after: str = ""
+
+
 class AdminClient:
     """One admin API, one token. A connection a call: an operator's calls are few."""
 
@@ -39,7 +47,9 @@ class AdminClient:
         self._secure = parts.scheme == "https"
         self._netloc = parts.netloc
         self._token = token
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
+        self.listen: tuple[str, ...] = ()
+        """Where clients connect, as base urls, if that is known here."""
 
     def get(self, path: str, **query: object) -> Any:
         """Return the JSON of a GET under the admin base; parameters that are None are left out."""
@@ -75,33 +85,27 @@ class AdminClient:
         """
         target = _target(BASE + "/" + path, query)
         for wait_s in HANDOVER_WAITS_S:
-            status, raw = self.raw(method, target, body=body, fields=fields)
-            if status != 503:
+            reply = self.raw(method, target, body=body, fields=fields)
+            if reply.status != 503:
                 break
             time.sleep(wait_s)
-        decoded = _decode(raw)
-        if status == 401 and not self._token:
-            raise ApiError(
-                status, {}, "no token: use --token or GATEWAY_TOKEN; none is readable beside the store"
-            )
-        if status >= 400:
-            raise ApiError(status, decoded if isinstance(decoded, dict) else {}, explain(status, decoded))
+        decoded = _decode(reply.body)
+        if reply.status >= 400:
+            raise refusal(reply, decoded, has_token=bool(self._token))
         return decoded
 
     def raw(
         self, method: str, target: str, *, body: object = None, fields: Mapping[str, str] | None = None
-    ) -> tuple[int, bytes]:
-        """Return (status, body) of any path of the admin listener."""
-        connection = self._connect(self._timeout_s)
+    ) -> Reply:
+        """Return the answer of any path of the admin listener."""
+        connection = self._connect(self.timeout_s)
         try:
             answer = self._ask(connection, method, target, body, fields or {})
-            return answer.status, answer.read()
+            return Reply(answer.status, answer.read(), answer.getheader("retry-after", ""))
         except TimeoutError as exc:
-            raise CliError(f"no answer from {self.url} within {self._timeout_s:g} s", TIMED_OUT) from exc
+            raise CliError(f"no answer from {self.url} within {self.timeout_s:g} s", TIMED_OUT) from exc
         except (OSError, HTTPException) as exc:
-            raise Unreachable(
-                f"cannot reach the admin API at {self.url}: {exc or type(exc).__name__}"
-            ) from exc
+            raise Unreachable(unreachable(self.url, exc)) from exc
         finally:
             connection.close()
 
@@ -112,12 +116,8 @@ class AdminClient:
         try:
             answer = self._ask(connection, "GET", _target(BASE + "/" + path, query), None, fields)
             if answer.status >= 400:
-                problem = _decode(answer.read())
-                raise ApiError(
-                    answer.status,
-                    problem if isinstance(problem, dict) else {},
-                    explain(answer.status, problem),
-                )
+                reply = Reply(answer.status, answer.read(), answer.getheader("retry-after", ""))
+                raise refusal(reply, _decode(reply.body), has_token=bool(self._token))
             yield from parse_events(line.decode() for line in answer)
         except TimeoutError as exc:
             raise Unreachable(f"the event stream of {self.url} went silent") from exc
@@ -146,6 +146,45 @@ class AdminClient:
 def segment(name: str) -> str:
     """Return a name as one path segment."""
     return quote(name, safe="")
+
+
+def refusal(reply: Reply, problem: object, *, has_token: bool) -> ApiError:
+    """Return a refusal as the error it ends the command with: what was said, and what to do next."""
+    status = reply.status
+    if status == 401 and not has_token:
+        line = "no token: use --token or GATEWAY_TOKEN; none is readable beside the store"
+    else:
+        line = explain(status, problem)
+    if reply.retry_after:
+        line = f"{line}; try again in {reply.retry_after} s"
+    if step := next_step(status, line):
+        line = f"{line}: {step}"
+    return ApiError(status, problem if isinstance(problem, dict) else {}, line)
+
+
+def next_step(status: int, line: str) -> str:
+    """Return what to type next after a refusal; empty: the refusal says it itself, or nobody knows."""
+    if status == 401:
+        return "`gateway token create NAME --role ROLE` makes a token, where an admin's is at hand"
+    if status == 403:
+        return "an admin makes a token that may: `gateway token create NAME --role ROLE`"
+    if status == 404 and line.startswith("no service"):
+        return "`gateway get` lists those there are"
+    if status == 409 and "is open" in line:
+        return "`gateway get -w` shows where it is; promote, complete or rollback ends it"
+    if status == 409 and "frozen" in line:
+        return "`gateway freeze off` allows changes again"
+    return ""
+
+
+def unreachable(url: str, exc: Exception) -> str:
+    """Return why no admin API answered, and what to do about it."""
+    if isinstance(exc, ConnectionRefusedError):
+        return (
+            f"connection refused at {url}: control is down; traffic is still served by its workers, "
+            "where it has run; start it with: gateway serve"
+        )
+    return f"cannot reach the admin API at {url}: {exc or type(exc).__name__}"
 
 
 def explain(status: int, problem: object) -> str:

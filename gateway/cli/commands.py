@@ -6,23 +6,24 @@ from collections.abc import Sequence
 import click
 
 from gateway import __version__, config
-from gateway.cli import operate, reports, rollouts, versions
+from gateway.cli import completion, deploy, edit, operate, reports, rollouts, show, versions, waiting
 from gateway.cli.client import AdminClient
 from gateway.cli.connect import client_command, client_group
 from gateway.cli.exits import FAILED, OK, USAGE, CliError, Unreachable
+from gateway.cli.helping import Root, add_examples
 from gateway.cli.output import Output
 from gateway.cli.params import duration
 from gateway.errors import ConfigError, GatewayError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="gateway")
 @client_group
 def root(**_: str | None) -> None:
     """An HTTP gateway that deploys the services behind it with zero downtime."""
 
 
-for room in (rollouts, reports, versions, operate):
+for room in (deploy, rollouts, show, reports, versions, edit, operate, completion):
     for command in room.COMMANDS:
         root.add_command(command)
 
@@ -100,9 +101,10 @@ def demo() -> int:
 @click.option("--live", is_flag=True, help="Only whether it runs, not whether it is ready.")
 def healthcheck(api: AdminClient, out: Output, live: bool) -> int:
     """Ask the gateway whether it is ready: exit code 0 or 1, for containers and init systems."""
-    status, body = api.raw("GET", "/livez" if live else "/readyz")
-    out.value({"status": status, "ok": status == 200}, body.decode(errors="replace").strip())
-    return OK if status == 200 else FAILED
+    reply = api.raw("GET", "/livez" if live else "/readyz")
+    is_ok = reply.status == 200
+    out.value({"status": reply.status, "ok": is_ok}, reply.body.decode(errors="replace").strip())
+    return OK if is_ok else FAILED
 
 
 @root.command()
@@ -123,6 +125,11 @@ def upgrade(api: AdminClient, out: Output, timeout_ms: int) -> int:
             return None
         return now if now["epoch"] != before["epoch"] else None
 
-    after = rollouts.wait_for(in_charge, timeout_ms, "no new control took over; the old one serves on")
+    after = waiting.wait_for(
+        in_charge, timeout_ms, "timed out: no new control took over; the old one serves on"
+    )
     out.value(after, f"release {after['release']} is in charge, epoch {after['epoch']}, pid {after['pid']}")
     return OK
+
+
+add_examples(root)

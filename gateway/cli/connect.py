@@ -26,7 +26,9 @@ def client_command(command: F) -> F:
     def run(
         admin_url: str | None, token: str | None, config_path: str | None, output: str, **arguments: Any
     ) -> Any:
-        api = connect(_chosen("admin_url", admin_url), _chosen("token", token), config_path)
+        api = connect(
+            _chosen("admin_url", admin_url), _chosen("token", token), _chosen("config_path", config_path)
+        )
         return command(api=api, out=Output(_chosen("output", output) or "table"), **arguments)
 
     wrapped: Any = run
@@ -39,7 +41,8 @@ def client_group(group: F) -> F:
     """Let a group take the same options before its command's name; behind it they are stronger."""
     output = click.option("-o", "--output", type=click.Choice(FORMATS), hidden=True)
     url, token = (click.option(name, hidden=True) for name in ("--admin-url", "--token"))
-    return output(url(token(group)))
+    file = click.option("--config", "config_path", type=click.Path(dir_okay=False), hidden=True)
+    return output(url(token(file(group))))
 
 
 def _chosen(name: str, value: str | None) -> str | None:
@@ -52,22 +55,14 @@ def _chosen(name: str, value: str | None) -> str | None:
 
 
 _OPTIONS = (
+    click.option("--admin-url", envvar="GATEWAY_ADMIN_URL", hidden=True),
+    click.option("--token", envvar="GATEWAY_TOKEN", hidden=True),
+    click.option("--config", "config_path", type=click.Path(dir_okay=False), hidden=True),
     click.option(
-        "--admin-url", envvar="GATEWAY_ADMIN_URL", help="The admin API; default: as the configuration says."
+        "-o", "--output", type=click.Choice(FORMATS), default="table", envvar="GATEWAY_OUTPUT", hidden=True
     ),
-    click.option(
-        "--token",
-        envvar="GATEWAY_TOKEN",
-        help="Bearer token; default: the bootstrap token beside the store, if readable.",
-    ),
-    click.option(
-        "--config",
-        "config_path",
-        type=click.Path(dir_okay=False),
-        help="Where to look up address and store; default: config/gateway.toml, /etc/gateway/gateway.toml.",
-    ),
-    click.option("-o", "--output", type=click.Choice(FORMATS), default="table", show_default=True),
 )
+"""Explained once, by `gateway --help` (helping.CONNECTION)."""
 
 
 def connect(admin_url: str | None, token: str | None, config_path: str | None) -> AdminClient:
@@ -75,25 +70,41 @@ def connect(admin_url: str | None, token: str | None, config_path: str | None) -
 
     Raises CliError (2) for a configuration that cannot be read, when it is needed.
     """
-    if admin_url is None or token is None:
-        try:
-            settings = config.load(config_path)
-        except ConfigError as exc:
-            raise CliError(str(exc), USAGE) from exc
-        admin_url = admin_url or f"http://{admin_address(settings)}"
-        token = token or bootstrap_token(settings.store.path)
-    return AdminClient(admin_url, token)
-
-
-def admin_address(settings: config.Config) -> str:
-    """Return where to ask: what the running gateway wrote beside its store, else what is configured."""
     try:
-        told = json.loads(settings.store.path.with_name("gateway.json").read_text("utf-8"))
-        address = str(told["admin"])
-    except (OSError, ValueError, KeyError, TypeError):
-        address = settings.admin.address
+        settings = config.load(config_path)
+    except ConfigError as exc:
+        if admin_url is None or token is None:
+            raise CliError(str(exc), USAGE) from exc
+        return AdminClient(admin_url, token)
+    runtime = runtime_of(settings)
+    here = f"http://{reachable(str(runtime.get('admin', settings.admin.address)))}"
+    api = AdminClient(admin_url or here, token or bootstrap_token(settings.store.path))
+    if api.url == here:
+        schemes = ["http" if each.tls is None else "https" for each in settings.listeners]
+        api.listen = tuple(
+            f"{scheme}://{each}" for scheme, each in zip(schemes, _listen(runtime), strict=False)
+        )
+    return api
+
+
+def runtime_of(settings: config.Config) -> dict[str, Any]:
+    """Return what the running gateway wrote beside its store; empty: nothing readable."""
+    try:
+        runtime = json.loads(settings.store.path.with_name("gateway.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return runtime if isinstance(runtime, dict) else {}
+
+
+def _listen(runtime: dict[str, Any]) -> list[str]:
+    found = runtime.get("listen")
+    return [str(each) for each in found] if isinstance(found, list) else []
+
+
+def reachable(address: str) -> str:
+    """Return an address to ask at: a wildcard is no place."""
     host, _, port = address.rpartition(":")
-    return f"127.0.0.1:{port}" if host in ("0.0.0.0", "[::]") else address  # noqa: S104  # a wildcard is no place
+    return f"127.0.0.1:{port}" if host in ("0.0.0.0", "[::]") else address  # noqa: S104
 
 
 def bootstrap_token(store: Path) -> str | None:

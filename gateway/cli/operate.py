@@ -9,14 +9,16 @@ import click
 from gateway.cli.client import AdminClient
 from gateway.cli.connect import client_command
 from gateway.cli.exits import OK, CliError, Unreachable
-from gateway.cli.output import Output, local_time, yes_no
+from gateway.cli.options import any_service_argument
+from gateway.cli.output import Output
+from gateway.cli.text import local_time, yes_no
 
 RETRY_S: Final = 1.0
 
 
 @click.command()
 @client_command
-@click.argument("service", required=False)
+@any_service_argument
 @click.option("-f", "--follow", is_flag=True, help="Stay, and print what happens.")
 @click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
 def events(api: AdminClient, out: Output, service: str | None, follow: bool, limit: int) -> int:

@@ -6,13 +6,15 @@ from typing import Any, Final
 
 import click
 
-from gateway.cli import tree
+from gateway.cli import overview
 from gateway.cli.client import AdminClient
 from gateway.cli.connect import client_command
 from gateway.cli.exits import OK, CliError
-from gateway.cli.output import Output, local_time
+from gateway.cli.lookup import OPEN, rollout_of
+from gateway.cli.options import config_of, rollout_options, service_argument, strategy_of
+from gateway.cli.output import Output
 from gateway.cli.params import format_duration
-from gateway.cli.rollouts import config_of, rollout_of, rollout_options
+from gateway.cli.text import local_time
 
 SHORT: Final = 8
 """How much of a rollout's id tables show: enough to name it by."""
@@ -21,7 +23,7 @@ WHATIF_COLUMNS: Final = ("ID", "ENDED", "NOW JUDGED", "AFTER", "WHY")
 
 @click.command()
 @client_command
-@click.argument("service")
+@service_argument
 @click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
 def history(api: AdminClient, out: Output, service: str, limit: int) -> int:
     """List SERVICE's rollouts, newest first."""
@@ -37,9 +39,9 @@ def history(api: AdminClient, out: Output, service: str, limit: int) -> int:
                 item.get("toVersion"),
                 item["strategy"],
                 item["status"],
-                f"{item['trafficPercent']} %" if item["status"] in tree.OPEN else "-",
+                f"{item['trafficPercent']} %" if item["status"] in OPEN else "-",
                 item["createdBy"],
-                tree.verdict_line(item),
+                overview.why_line(item),
             )
             for item in items
         ),
@@ -49,7 +51,7 @@ def history(api: AdminClient, out: Output, service: str, limit: int) -> int:
 
 @click.command()
 @client_command
-@click.argument("service")
+@service_argument
 @click.option("--deployment", "deployment_id", help="An earlier rollout, by id or how its id begins.")
 @click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
 def decisions(api: AdminClient, out: Output, service: str, deployment_id: str | None, limit: int) -> int:
@@ -88,14 +90,12 @@ def _full_id(api: AdminClient, service: str, begins: str) -> str:
 
 @click.command()
 @client_command
-@click.argument("service")
+@service_argument
 @rollout_options
 @click.option("--deployment", "deployment_id", help="Only this earlier rollout, by id or how its id begins.")
-def whatif(
-    api: AdminClient, out: Output, service: str, strategy: str, deployment_id: str | None, **settings: Any
-) -> int:
+def whatif(api: AdminClient, out: Output, service: str, deployment_id: str | None, **settings: Any) -> int:
     """Replay SERVICE's earlier rollouts under other settings: when would each have stopped?"""
-    body = {"serviceName": service, "strategy": strategy, "config": config_of(settings)}
+    body = {"serviceName": service, "strategy": strategy_of(settings), "config": config_of(settings)}
     if deployment_id is not None:
         body["deploymentId"] = _full_id(api, service, deployment_id)
     answer = api.post("deployment/whatif", body)

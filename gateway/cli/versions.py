@@ -6,15 +6,18 @@ import click
 
 from gateway.cli.client import AdminClient
 from gateway.cli.connect import client_command
-from gateway.cli.exits import OK, CliError
-from gateway.cli.output import Output, local_time
+from gateway.cli.exits import OK
+from gateway.cli.lookup import version_of
+from gateway.cli.options import any_service_argument, service_argument, version_argument
+from gateway.cli.output import Output
 from gateway.cli.params import duration
-from gateway.cli.rollouts import find_version, wait_for
+from gateway.cli.text import local_time
+from gateway.cli.waiting import wait_for
 
 
 @click.command()
 @client_command
-@click.argument("service", required=False)
+@any_service_argument
 def versions(api: AdminClient, out: Output, service: str | None) -> int:
     """List the versions of SERVICE, or of all services."""
     items = list(api.items("deployment/versions", serviceName=service))
@@ -42,12 +45,12 @@ def versions(api: AdminClient, out: Output, service: str | None) -> int:
 
 @click.command("set-weight")
 @client_command
-@click.argument("service")
-@click.argument("version")
+@service_argument
+@version_argument
 @click.argument("weight", type=click.IntRange(0, 100))
 def set_weight(api: AdminClient, out: Output, service: str, version: str, weight: int) -> int:
     """Give VERSION a weight; refused while a rollout of SERVICE is open."""
-    found = _version(api, service, version)
+    found = version_of(api, service, version)
     changed = api.call("PATCH", f"deployment/versions/{found['id']}", body={"weight": weight})
     out.value(changed, f"{service} {version} has weight {changed['weight']}")
     return OK
@@ -55,8 +58,8 @@ def set_weight(api: AdminClient, out: Output, service: str, version: str, weight
 
 @click.command()
 @client_command
-@click.argument("service")
-@click.argument("version")
+@service_argument
+@version_argument
 @click.option("--deadline", "deadline_ms", type=duration, help="Then what still runs is cut.")
 @click.option("--wait", is_flag=True, help="Return once the version may be stopped.")
 @click.option("--timeout", "timeout_ms", type=duration, default="10m", show_default=True, help="With --wait.")
@@ -70,7 +73,7 @@ def drain(
     timeout_ms: int,
 ) -> int:
     """Take VERSION out: nothing new goes there, what runs may finish."""
-    path = f"deployment/versions/{_version(api, service, version)['id']}/drain"
+    path = f"deployment/versions/{version_of(api, service, version)['id']}/drain"
     state: dict[str, Any] = api.post(path, None if deadline_ms is None else {"timeout": deadline_ms})
 
     def stoppable() -> dict[str, Any] | None:
@@ -78,7 +81,7 @@ def drain(
         return now if now["safeToStop"] else None
 
     if wait:
-        state = wait_for(stoppable, timeout_ms, f"{service} {version} is still busy")
+        state = wait_for(stoppable, timeout_ms, f"timed out: {service} {version} is still busy")
     safe = (
         "may be stopped"
         if state["safeToStop"]
@@ -86,13 +89,6 @@ def drain(
     )
     out.value(state, f"{service} {version}: {state['state']}, {safe}")
     return OK
-
-
-def _version(api: AdminClient, service: str, version: str) -> dict[str, Any]:
-    found = find_version(api, service, version)
-    if found is None:
-        raise CliError(f"{service} has no version {version}")
-    return found
 
 
 COMMANDS: Final = (versions, set_weight, drain)

@@ -11,6 +11,7 @@ from typing import Final, Self, TypeVar
 
 import msgspec
 
+from gateway.control.recent import Recent
 from gateway.link.counts import JudgedTotals, VersionTotals
 from gateway.link.messages import Counts
 
@@ -160,6 +161,8 @@ class Tally:
         self._cohort_errors: dict[str, list[tuple[str, int, int, int, str]]] = {}
         self._serial = 0
         """Of what was stored last."""
+        self.recent = Recent()
+        """The same reports, by when they came."""
 
     @property
     def has_ended(self) -> bool:
@@ -179,6 +182,7 @@ class Tally:
         for totals in counts.versions:
             self._keep_evicted(live.versions.get(totals.version_id), totals)
             self._note_cohorts(totals)
+            self.recent.note(incarnation, totals)
             live.versions[totals.version_id] = msgspec.structs.replace(totals, cohort_errors=[])
             self._services.setdefault(totals.service, set()).add(totals.version_id)
 
@@ -190,6 +194,7 @@ class Tally:
     def on_ended(self, incarnation: str) -> None:
         """Its process is gone for good."""
         self._present.pop(incarnation, None)
+        self.recent.forget_worker(incarnation)
         live = self._live.pop(incarnation, None)
         if live is None:
             return
@@ -203,6 +208,7 @@ class Tally:
         """The versions were deleted: nobody asks for their counts again."""
         for version_id in version_ids:
             self._base.pop(version_id, None)
+            self.recent.forget_version(version_id)
             for live in self._live.values():
                 live.versions.pop(version_id, None)
             for ids in self._services.values():
@@ -222,6 +228,12 @@ class Tally:
                 total.in_flight += totals.in_flight
                 total.streams += totals.streams
         return total
+
+    def running(self, version_id: str) -> tuple[int, int]:
+        """Return what runs at a version now: (requests, of those tunnels and event streams)."""
+        reports = (self._live[each].versions.get(version_id) for each in self._present if each in self._live)
+        found = [(totals.in_flight, totals.streams) for totals in reports if totals is not None]
+        return sum(each[0] for each in found), sum(each[1] for each in found)
 
     def versions(self) -> dict[str, VersionSum]:
         """Return every version's sum, by version id."""

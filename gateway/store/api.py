@@ -129,6 +129,9 @@ class Store(Protocol):
     ) -> list[EventRecord]:
         """Return events with an id above `after`, oldest first."""
 
+    async def newest_events(self, *, limit: int = 100, service: str | None = None) -> list[EventRecord]:
+        """Return the newest events, or the newest of one service; oldest first."""
+
     async def last_event_id(self) -> int:
         """Return the id of the newest event ever stored; 0 if there was none."""
 

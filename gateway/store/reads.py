@@ -118,6 +118,12 @@ class Reads:
         where.equals("deployment_id", deployment_id)
         return await self._all(EVENTS, f"{where} ORDER BY id LIMIT ?", *where.parameters, limit)
 
+    async def newest_events(self, *, limit: int = 100, service: str | None = None) -> list[EventRecord]:
+        where = Where()
+        where.equals("service", service)
+        found = await self._all(EVENTS, f"{where} ORDER BY id DESC LIMIT ?", *where.parameters, limit)
+        return found[::-1]
+
     async def last_event_id(self) -> int:
         rows = await self.rows("SELECT seq FROM sqlite_sequence WHERE name = ?", EVENTS.name)
         return rows[0][0] if rows else 0

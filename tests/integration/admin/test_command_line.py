@@ -50,7 +50,10 @@ async def test_a_release_from_the_first_version_to_undo(tmp_path: Path) -> None:
         first = await gateway_command(
             gateway, "deploy", "auth", "v1.0", "--url", old, "--route", "/", "--wait"
         )
-        assert (first.code, first.err) == (0, f"registered auth v1.0 at {old}\n")
+        assert first.code == 0, first
+        assert first.err.startswith(f"registered auth v1.0 at {old}\n")
+        assert first.out == f"auth v1.0 takes all the traffic\nlive at http://{gateway.listen}/\n"
+        assert await who_answers(gateway) == "v1.0", "what it calls live is live"
 
         second = await gateway_command(gateway, "deploy", "auth", "v1.1", "--url", new, *QUICK, "--wait")
         assert second.code == 0, second
@@ -98,12 +101,58 @@ async def test_a_release_that_fails_its_tests_moves_nothing(tmp_path: Path) -> N
         old = await stack.enter_async_context(sample("v1.0"))
         bad = await stack.enter_async_context(sample("v1.1", "--unhealthy"))
         await gateway_command(gateway, "deploy", "auth", "v1.0", "--url", old, "--route", "/", "--wait")
-        said = await gateway_command(gateway, "deploy", "auth", "v1.1", "--url", bad)
-        assert said.code == 1
-        assert said.err.endswith("gateway: auth v1.1 did not pass its tests; nothing was moved\n")
-        said = await gateway_command(gateway, "deploy", "auth", "v1.1", "--no-test", *QUICK, "--wait")
-        assert said.code == 1
-        assert said.out.startswith("failed ")
+        said = await gateway_command(
+            gateway, "deploy", "auth", "v1.1", "--url", bad, "--deploy-timeout", "2s"
+        )
+        assert (said.code, said.out) == (1, "")
+        assert "gateway: auth v1.1 is not healthy after 2s: status 503" in said.err
+        tree = (await gateway_command(gateway, "get", "auth", "-o", "json")).json
+        assert (tree["deployment"], tree["last"]) == (None, None)
+        shares = {version["version"]: version["share"] for version in tree["versions"]}
+        assert shares == {"v1.0": 100.0, "v1.1": 0.0}
+
+
+async def test_a_dead_url_is_an_error_and_the_same_line_with_another_goes_live(tmp_path: Path) -> None:
+    """A first version used to be called live, with exit code 0, while clients got 503."""
+    async with AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(running(tmp_path))
+        url = await stack.enter_async_context(sample("v1.0"))
+        line = ("deploy", "auth", "v1.0", "--route", "/", "--url")
+        dead = await gateway_command(gateway, *line, "http://127.0.0.1:1", "--deploy-timeout", "2s")
+        assert (dead.code, dead.out) == (1, "")
+        assert "cannot connect to 127.0.0.1:1" in dead.err
+        assert "Traceback" not in dead.err
+        for _ in range(2):
+            live = await gateway_command(gateway, *line, url)
+            assert live.code == 0, live
+            assert live.out.startswith("auth v1.0 takes all the traffic\n")
+            assert await who_answers(gateway) == "v1.0"
+
+
+async def test_what_was_mistyped_can_be_forgotten(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(running(tmp_path))
+        url = await stack.enter_async_context(sample("v1.0"))
+        await gateway_command(gateway, "deploy", "auth", "v1.0", "--url", url, "--route", "/")
+        line = ("deploy", "auth", "v1.1", "--url", "http://127.0.0.1:1", "--deploy-timeout", "0")
+        assert (await gateway_command(gateway, *line)).code == 1
+        assert (await gateway_command(gateway, "rm", "auth", "v1.0")).code == 1, "it serves"
+        gone = await gateway_command(gateway, "rm", "auth", "v1.1")
+        assert (gone.code, gone.out) == (0, "auth v1.1 is forgotten\n"), gone
+        assert (await gateway_command(gateway, "edit", "auth", "--set", "health.path=/api/health")).code == 0
+        assert (await gateway_command(gateway, "rm", "auth")).code == 0
+        assert (await gateway_command(gateway, "get")).out.count("\n") == 1
+
+
+async def test_events_are_the_newest_of_their_service(tmp_path: Path) -> None:
+    """`-n` used to count the events of all services."""
+    async with AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(running(tmp_path))
+        url = await stack.enter_async_context(sample("v1.0"))
+        for service in ("auth", "basket"):
+            await gateway_command(gateway, "deploy", service, "v1.0", "--url", url, "--route", f"/{service}")
+        said = await gateway_command(gateway, "events", "auth", "-n", "2", "-o", "json")
+        assert [json.loads(line)["service"] for line in said.out.splitlines()] == ["auth", "auth"]
 
 
 async def test_roles_are_kept_and_refusals_are_audited(tmp_path: Path) -> None:
@@ -113,7 +162,7 @@ async def test_roles_are_kept_and_refusals_are_audited(tmp_path: Path) -> None:
         assert (await gateway_command(gateway, "versions", token=token)).code == 0
         denied = await gateway_command(gateway, "freeze", "on", token=token)
         assert denied.code == 4
-        assert denied.err == "gateway: freeze.put needs the role admin; looker is viewer\n"
+        assert denied.err.startswith("gateway: freeze.put needs the role admin; looker is viewer: ")
         audit = (await gateway_command(gateway, "audit", "--actor", "looker", "-o", "json")).json
         assert [(row["action"], row["allowed"]) for row in audit] == [("freeze.put", False)]
         assert (await gateway_command(gateway, "token", "revoke", "looker")).code == 0

@@ -108,8 +108,8 @@ async def test_credentials_of_a_refused_url_are_not_in_the_audit(tmp_path: Path)
 
 async def test_a_name_is_taken_once_and_routes_of_others_are_refused(tmp_path: Path) -> None:
     async with console(tmp_path) as made:
-        await made.register("v1")
-        assert (await refusal(made.register("v1"))).status == 409
+        url = (await made.register("v1")).url
+        assert (await refusal(made.register("v1", url=url))).status == 409
         problem = await refusal(made.register("v1", service="other", routes=[{"path": "/auth"}]))
         assert problem.status == 409
         assert "'auth'" in problem.detail
@@ -317,3 +317,48 @@ async def test_a_drained_version_gets_no_weight_by_hand(tmp_path: Path) -> None:
         _, new = await made.two_versions()
         await drained(made, new)
         assert (await refusal(made.actions.versions.patch(ANN, new, patch(weight=5)))).status == 409
+
+
+# -- a url that was mistyped
+
+
+async def test_registering_again_corrects_the_url_of_what_never_had_traffic(tmp_path: Path) -> None:
+    async with console(tmp_path) as made:
+        wrong = await made.register("v1", url="http://127.0.0.1:7299")
+        right = await made.register("v1", url="http://127.0.0.1:7200")
+        assert (right.id, right.url, right.weight) == (wrong.id, "http://127.0.0.1:7200", 100)
+        assert [each.url for each in made.catalog.version(right.id).endpoints.values()] == [right.url]
+        assert (await made.stored(right.id)).url == right.url
+
+
+async def test_registering_again_is_refused_once_it_had_traffic(tmp_path: Path) -> None:
+    async with console(tmp_path) as made:
+        old, new = await made.two_versions()
+        assert (await refusal(made.register("v1", url="http://127.0.0.1:7299"))).status == 409
+        same = made.catalog.version(new).record
+        assert (await refusal(made.register("v2", url=same.url))).status == 409, "nothing is corrected"
+        assert made.catalog.version(old).record.is_active
+
+
+async def test_a_changed_url_is_untested_again(tmp_path: Path) -> None:
+    async with console(tmp_path) as made:
+        old, new = await made.two_versions()
+        moved = await made.actions.versions.patch(OPERATOR, new, patch(url="http://127.0.0.1:7299"))
+        assert (moved.url, moved.health_status, moved.ever_healthy) == (
+            "http://127.0.0.1:7299",
+            "unknown",
+            False,
+        )
+        refused = await refusal(
+            made.actions.versions.patch(OPERATOR, old, patch(url="http://127.0.0.1:7298"))
+        )
+        assert refused.status == 403, "it has weight: that moves live traffic"
+        refused = await refusal(made.actions.versions.patch(ANN, new, patch(url="http://169.254.169.254")))
+        assert (refused.status, refused.errors[0].pointer) == (422, "/url")
+
+
+async def test_a_first_version_that_never_was_live_can_be_drained_and_deleted(tmp_path: Path) -> None:
+    async with console(tmp_path) as made:
+        wrong = await made.register("v1", url="http://127.0.0.1:7299")
+        await made.actions.versions.drain(ANN, wrong.id, DrainVersion(timeout=0))
+        assert made.catalog.version(wrong.id).record.draining

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gateway.cli import connect, rollouts
-from gateway.cli.client import BASE, AdminClient
+from gateway.cli import connect, waiting
+from gateway.cli.client import BASE, AdminClient, Reply
 from gateway.cli.commands import run
 
 
@@ -22,7 +22,7 @@ class CannedApi(AdminClient):
 
     def raw(
         self, method: str, target: str, *, body: object = None, fields: Mapping[str, str] | None = None
-    ) -> tuple[int, bytes]:
+    ) -> Reply:
         key = f"{method} {target.removeprefix(BASE + '/').partition('?')[0]}"
         self.asked.append((f"{method} {target.removeprefix(BASE + '/')}", body))
         self.sent_fields.append(fields or {})
@@ -31,8 +31,8 @@ class CannedApi(AdminClient):
             answer = answer.pop(0) if len(answer) > 1 else answer[0]
         if isinstance(answer, Exception):
             raise answer
-        status, value = answer if isinstance(answer, tuple) else (200, answer)
-        return status, b"" if value is None else json.dumps(value).encode()
+        status, value, *more = answer if isinstance(answer, tuple) else (200, answer)
+        return Reply(status, b"" if value is None else json.dumps(value).encode(), *more)
 
 
 Cli = Callable[..., int]
@@ -42,7 +42,7 @@ Cli = Callable[..., int]
 def api(monkeypatch: pytest.MonkeyPatch) -> CannedApi:
     canned = CannedApi()
     monkeypatch.setattr(connect, "connect", lambda *_: canned)
-    monkeypatch.setattr(rollouts, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(waiting, "LOOK_EVERY_S", 0.0)
     return canned
 
 
@@ -72,6 +72,7 @@ def made() -> Any:
                 "url": "http://127.0.0.1:7201",
                 "replicas": [],
                 "weight": 0,
+                "isActive": False,
                 "status": "testing",
                 "healthStatus": "healthy",
                 "circuitState": "CLOSED",
@@ -82,13 +83,40 @@ def made() -> Any:
             }
 
         @staticmethod
+        def glance(*versions: dict[str, object], **changed: object) -> dict[str, object]:
+            """Return the overview of one service. changed: fields of the service; `frozen` of the whole."""
+            frozen = changed.pop("frozen", False)
+            service = {
+                "id": "svc-1",
+                "name": "auth",
+                "source": "api",
+                "currentVersionId": "ver-0",
+                "paused": False,
+                "routes": [{"host": "*", "path": "/api"}],
+                "versions": list(versions),
+                "deployment": None,
+                "last": None,
+                **changed,
+            }
+            return {"frozen": frozen, "freezeReason": "launch day" if frozen else "", "items": [service]}
+
+        @staticmethod
+        def seen(**changed: object) -> dict[str, object]:
+            """Return a version as the overview has it."""
+            numbers = {"share": 0.0, "rate": 0.0, "errorPercent": None, "p95Ms": None, "inFlight": 0}
+            return {**Made.version(), **numbers, "streams": 0, **changed}
+
+        @staticmethod
         def deployment(**changed: object) -> dict[str, object]:
             return {
                 "id": "dep-1",
                 "serviceName": "auth",
                 "fromVersion": "v1.0",
                 "toVersion": "v1.1",
+                "fromVersionId": "ver-0",
+                "toVersionId": "ver-1",
                 "status": "rolling",
+                "phase": "stepping",
                 "strategy": "canary",
                 "trafficPercent": 10,
                 "currentStep": 0,

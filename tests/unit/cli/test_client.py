@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gateway.cli import client
-from gateway.cli.client import AdminClient, explain, parse_events, segment
+from gateway.cli.client import AdminClient, Reply, explain, parse_events, segment
 from gateway.cli.exits import DENIED, FAILED, USAGE, ApiError, CliError
 
 
@@ -61,7 +61,7 @@ def test_refusals_have_their_exit_code(api: Any, status: int, code: int) -> None
 
 
 def test_an_answer_that_is_not_json_is_one_line(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "raw", lambda *_, **__: (200, b"<html>"))
+    monkeypatch.setattr(api, "raw", lambda *_, **__: Reply(200, b"<html>"))
     with pytest.raises(CliError, match="not JSON"):
         api.get("gateway")
 

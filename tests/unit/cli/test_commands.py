@@ -5,146 +5,11 @@ from typing import Any
 
 import pytest
 
-from gateway import config
 from gateway.cli import connect, operate
-from gateway.cli.client import ServerEvent
+from gateway.cli.client import AdminClient, ServerEvent
 from gateway.cli.exits import Unreachable
 
 Capture = pytest.CaptureFixture[str]
-
-
-def test_deploy_registers_tests_and_starts(api: Any, cli: Any, made: Any, capsys: Capture) -> None:
-    test = {"method": "GET", "path": "/", "expectedStatus": 200, "status": 200, "ok": True, "durationMs": 3}
-    api.answers |= {
-        "GET deployment/versions": made.page(),
-        "POST deployment/versions": (201, made.version()),
-        "POST deployment/versions/ver-1/test": {"isHealthy": True, "responseTime": 3, "tests": [test]},
-        "POST deployment/start": (201, made.deployment()),
-    }
-    code = cli(
-        "deploy",
-        "auth",
-        "v1.1",
-        "--url",
-        "http://127.0.0.1:7201",
-        "--steps",
-        "10,50,100",
-        "--step-interval",
-        "5m",
-    )
-    assert code == 0
-    sent = dict(api.asked)
-    assert sent["POST deployment/versions"] == {
-        "serviceName": "auth",
-        "version": "v1.1",
-        "url": "http://127.0.0.1:7201",
-    }
-    assert sent["POST deployment/start"] == {
-        "serviceName": "auth",
-        "toVersion": "v1.1",
-        "strategy": "canary",
-        "config": {"steps": [10, 50, 100], "stepInterval": 300_000},
-    }
-    assert api.sent_fields[-1]["idempotency-key"]
-    out, err = capsys.readouterr()
-    assert out == "rolling v1.0 → v1.1 (canary): step 1/3, 10 %, 3m12s left\n"
-    assert "registered auth v1.1" in err
-
-
-def test_deploy_moves_nothing_when_a_test_fails(api: Any, cli: Any, made: Any, capsys: Capture) -> None:
-    test = {"method": "GET", "path": "/", "expectedStatus": 200, "status": 500, "ok": False, "durationMs": 3}
-    api.answers |= {
-        "GET deployment/versions": made.page(made.version()),
-        "POST deployment/versions/ver-1/test": {"isHealthy": False, "responseTime": 3, "tests": [test]},
-    }
-    assert cli("deploy", "auth", "v1.1") == 1
-    assert "nothing was moved" in capsys.readouterr().err
-    assert not any(target.startswith("POST deployment/start") for target, _ in api.asked)
-
-
-def test_deploy_needs_a_url_for_a_version_nobody_knows(
-    api: Any, cli: Any, made: Any, capsys: Capture
-) -> None:
-    api.answers["GET deployment/versions"] = made.page()
-    assert cli("deploy", "auth", "v1.1") == 2
-    assert capsys.readouterr().err == "gateway: auth has no version v1.1: say where it answers with --url\n"
-
-
-def test_deploy_never_moves_a_name_to_another_build(api: Any, cli: Any, made: Any) -> None:
-    api.answers["GET deployment/versions"] = made.page(made.version())
-    assert cli("deploy", "auth", "v1.1", "--url", "http://127.0.0.1:9999") == 1
-
-
-@pytest.mark.parametrize(("status", "code"), [("completed", 0), ("rolled_back", 1), ("failed", 1)])
-def test_deploy_waits_for_the_end_and_over_a_restart(
-    api: Any, cli: Any, made: Any, capsys: Capture, status: str, code: int
-) -> None:
-    api.answers |= {
-        "GET deployment/versions": made.page(made.version()),
-        "POST deployment/start": (201, made.deployment()),
-        "GET deployment/dep-1": [
-            made.deployment(),
-            Unreachable("restarting"),
-            made.deployment(trafficPercent=50, currentStep=1),
-            made.deployment(status=status, trafficPercent=100, remainingMs=None, summary="all is well"),
-        ],
-    }
-    assert cli("deploy", "auth", "v1.1", "--no-test", "--wait") == code
-    out, err = capsys.readouterr()
-    assert out.startswith(status)
-    assert [line.split(" (")[0] for line in err.splitlines()] == [
-        "rolling: 10 % on v1.1",
-        "rolling: 50 % on v1.1",
-        f"{status}: 100 % on v1.1",
-    ]
-
-
-def test_a_pause_is_said_with_its_reason_and_waited_out(
-    api: Any, cli: Any, made: Any, capsys: Capture
-) -> None:
-    paused = made.deployment(status="paused", summary="paused by clock: The step is over, undecided.")
-    api.answers |= {
-        "GET deployment/versions": made.page(made.version()),
-        "POST deployment/start": (201, made.deployment()),
-        "GET deployment/dep-1": [paused, paused, made.deployment(status="completed")],
-    }
-    assert cli("deploy", "auth", "v1.1", "--no-test", "--wait") == 0
-    assert capsys.readouterr().err.splitlines()[:2] == [
-        "paused: 10 % on v1.1 (paused by clock: The step is over, undecided.)",
-        "waiting for somebody: gateway resume, promote or rollback auth",
-    ]
-    api.answers["GET deployment/dep-1"] = paused
-    assert cli("deploy", "auth", "v1.1", "--no-test", "--wait", "--timeout", "0") == 3
-    assert "the rollout of auth is still open, paused: 10 % on v1.1" in capsys.readouterr().err
-
-
-def test_waiting_says_a_verdict_once_and_not_each_of_its_numbers(
-    api: Any, cli: Any, made: Any, capsys: Capture
-) -> None:
-    def held(requests: int) -> object:
-        verdict = {"verdict": "hold", "gate": "requests"}
-        return made.deployment(verdict=verdict, summary=f"hold: {requests} of 20 requests")
-
-    passed = made.deployment(verdict={"verdict": "advance", "gate": "clear"}, summary="advance: fine")
-    api.answers |= {
-        "GET deployment/versions": made.page(made.version()),
-        "POST deployment/start": (201, made.deployment()),
-        "GET deployment/dep-1": [held(3), held(9), passed, passed, made.deployment(status="completed")],
-    }
-    assert cli("deploy", "auth", "v1.1", "--no-test", "--wait") == 0
-    assert capsys.readouterr().err.splitlines()[:2] == [
-        "rolling: 10 % on v1.1 (hold: 3 of 20 requests)",
-        "rolling: 10 % on v1.1 (advance: fine)",
-    ]
-
-
-def test_waiting_too_long_is_exit_code_3(api: Any, cli: Any, made: Any) -> None:
-    api.answers |= {
-        "GET deployment/versions": made.page(made.version()),
-        "POST deployment/start": (201, made.deployment()),
-        "GET deployment/dep-1": made.deployment(),
-    }
-    assert cli("deploy", "auth", "v1.1", "--no-test", "--wait", "--timeout", "0") == 3
 
 
 def test_versions_of_a_service_there_is_not_are_no_empty_table(
@@ -156,55 +21,6 @@ def test_versions_of_a_service_there_is_not_are_no_empty_table(
     }
     assert cli("versions", "auht") == 1
     assert "no service 'auht'" in capsys.readouterr().err
-
-
-def test_the_first_version_needs_no_rollout(api: Any, cli: Any, made: Any, capsys: Capture) -> None:
-    api.answers |= {
-        "GET deployment/versions": made.page(),
-        "POST deployment/versions": (201, made.version(weight=100, healthStatus="unknown")),
-        "GET deployment": made.page(),
-        "GET deployment/versions/ver-1": [
-            made.version(weight=100, healthStatus="unknown"),
-            made.version(weight=100),
-        ],
-    }
-    assert cli("deploy", "auth", "v1.0", "--url", "http://127.0.0.1:7200", "--route", "/api", "--wait") == 0
-    assert "nothing to move" in capsys.readouterr().out
-    sent = dict(api.asked)["POST deployment/versions"]
-    assert list(sent["routes"]) == [{"host": "*", "path": "/api"}]
-
-
-def test_get_shows_the_tree(api: Any, cli: Any, made: Any, capsys: Capture) -> None:
-    service = {"id": "svc-1", "name": "auth", "currentVersionId": "ver-0", "paused": False}
-    api.answers |= {
-        "GET services": made.page(service),
-        "GET deployment/versions": made.page(
-            made.version(id="ver-0", version="v1.0", weight=90), made.version(weight=10)
-        ),
-        "GET deployment": made.page(made.deployment()),
-    }
-    assert cli("get") == 0
-    out = capsys.readouterr().out
-    for text in ("auth", "v1.0 *", "90 %", "healthy", "step 1/3", "hold: 3 of 20 requests seen"):
-        assert text in out
-    assert cli("get", "-o", "json") == 0
-    assert json.loads(capsys.readouterr().out)[0]["deployment"]["id"] == "dep-1"
-
-
-def test_get_shows_how_the_last_rollout_ended(api: Any, cli: Any, made: Any, capsys: Capture) -> None:
-    ended = made.deployment(status="rolled_back", trafficPercent=0, summary="The new version fails.")
-    api.answers |= {
-        "GET services": made.page({"id": "svc-1", "name": "auth", "currentVersionId": "ver-0"}),
-        "GET deployment/versions": made.page(made.version()),
-        "GET deployment": made.page(ended),
-    }
-    assert cli("get") == 0
-    out = capsys.readouterr().out
-    assert "rolled_back v1.0 → v1.1 (canary) in step 1/3" in out
-    assert "The new version fails." in out
-    assert cli("get", "-o", "json") == 0
-    (service,) = json.loads(capsys.readouterr().out)
-    assert (service["deployment"], service["last"]["id"]) == (None, "dep-1")
 
 
 @pytest.mark.parametrize("move", ["promote", "pause", "resume", "complete"])
@@ -220,8 +36,10 @@ def test_a_move_goes_to_the_open_rollout(api: Any, cli: Any, made: Any, move: st
 def test_a_move_without_an_open_rollout_says_so(api: Any, cli: Any, made: Any, capsys: Capture) -> None:
     api.answers["GET deployment"] = made.page(made.deployment(status="completed"))
     assert cli("pause", "auth") == 1
-    assert capsys.readouterr().err == "gateway: auth has no open rollout: the last one ended completed\n"
-    api.answers["GET deployment"] = made.page()
+    assert capsys.readouterr().err == (
+        "gateway: auth has no open rollout: the last one ended completed; `gateway why auth` says why\n"
+    )
+    api.answers |= {"GET deployment": made.page(), "GET services/auth": {}}
     assert cli("pause", "auth") == 1
 
 
@@ -265,20 +83,16 @@ def test_a_paused_rollout_shows_what_the_judge_says_by_now(
 ) -> None:
     verdict = {"verdict": "advance", "gate": "clear", "reason": "It does as well."}
     paused = made.deployment(status="paused", summary="paused by clock: Too little traffic.", verdict=verdict)
-    api.answers |= {
-        "GET services/auth": {"id": "svc-1", "name": "auth", "currentVersionId": "ver-0", "paused": False},
-        "GET deployment/versions": made.page(made.version()),
-        "GET deployment": made.page(paused),
-    }
-    assert cli("status", "auth") == cli("get", "auth") == 0
+    api.answers["GET deployment"] = made.page(paused)
+    assert cli("status", "auth") == 0
     out = capsys.readouterr().out
-    assert out.count("paused by clock: Too little traffic.") == 2
-    assert out.count("judged now: advance: It does as well.") == 2
+    assert out.count("paused by clock: Too little traffic.") == 1
+    assert out.count("judged now: advance: It does as well.") == 1
 
 
 def test_whoever_has_no_token_is_told_where_one_goes(api: Any, cli: Any, capsys: Capture) -> None:
     api._token = None
-    api.answers["GET services"] = (401, {"detail": "this call needs a token"})
+    api.answers["GET overview"] = (401, {"detail": "this call needs a token"})
     assert cli("get") == 4
     assert "--token or GATEWAY_TOKEN" in capsys.readouterr().err
 
@@ -305,15 +119,19 @@ def test_decisions_are_a_table_oldest_first(api: Any, cli: Any, made: Any, capsy
 
 
 def test_denied_is_exit_code_4(api: Any, cli: Any, capsys: Capture) -> None:
-    api.answers["GET services"] = (403, {"detail": "needs the role viewer"})
+    api.answers["GET overview"] = (403, {"detail": "needs the role viewer"})
     assert cli("get") == 4
-    assert capsys.readouterr().err == "gateway: needs the role viewer\n"
+    assert capsys.readouterr().err == (
+        "gateway: needs the role viewer: an admin makes a token that may: "
+        "`gateway token create NAME --role ROLE`\n"
+    )
 
 
 def test_an_unreachable_gateway_is_one_line(cli: Any, capsys: Capture) -> None:
     assert cli("get", "--admin-url", "http://127.0.0.1:1", "--token", "x") == 1
     err = capsys.readouterr().err
-    assert err.startswith("gateway: cannot reach the admin API at http://127.0.0.1:1")
+    assert err.startswith("gateway: connection refused at http://127.0.0.1:1: control is down; ")
+    assert err.endswith("start it with: gateway serve\n")
     assert err.count("\n") == 1
 
 
@@ -498,7 +316,12 @@ def test_the_bootstrap_token_beside_the_store_is_found(
     )
     (tmp_path / "admin.token").write_text("gw_boot\n")
     seen: list[tuple[str, str | None]] = []
-    monkeypatch.setattr(connect, "AdminClient", lambda url, token: seen.append((url, token)))
+
+    def client(url: str, token: str | None) -> AdminClient:
+        seen.append((url, token))
+        return AdminClient(url, token)
+
+    monkeypatch.setattr(connect, "AdminClient", client)
     connect.connect(None, None, str(file))
     connect.connect("http://h:1", None, str(file))
     (tmp_path / "admin.token").unlink()
@@ -522,12 +345,20 @@ def test_the_bootstrap_token_beside_the_store_is_found(
     ],
 )
 def test_the_running_gateway_says_where_it_is(tmp_path: Any, written: str | None, asked: str) -> None:
-    settings = config.check(
-        {"store": {"url": f"sqlite:///{tmp_path}/gateway.db"}, "admin": {"address": "127.0.0.1:4999"}}
-    )
+    file = tmp_path / "gateway.toml"
+    file.write_text(f"store.url = 'sqlite:///{tmp_path}/gateway.db'\nadmin.address = '127.0.0.1:4999'\n")
     if written is not None:
         (tmp_path / "gateway.json").write_text(written)
-    assert connect.admin_address(settings) == asked
+    assert connect.connect(None, None, str(file)).url == f"http://{asked}"
+
+
+def test_where_clients_connect_is_only_known_of_the_gateway_here(tmp_path: Any) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(f"store.url = 'sqlite:///{tmp_path}/gateway.db'\n")
+    (tmp_path / "gateway.json").write_text('{"admin": "127.0.0.1:5001", "listen": ["0.0.0.0:4200"]}')
+    assert connect.connect(None, "t", str(file)).listen == ("http://0.0.0.0:4200",)
+    assert connect.connect("http://127.0.0.1:5001", "t", str(file)).listen == ("http://0.0.0.0:4200",)
+    assert connect.connect("http://elsewhere:5001", "t", str(file)).listen == ()
 
 
 def test_options_before_the_command_hold_unless_the_command_says_otherwise(

@@ -1,0 +1,82 @@
+"""Everything an operator wants at a glance, of all services in one call."""
+
+from typing import Final
+
+import msgspec
+
+from gateway.actions.access import Access
+from gateway.control.catalog.entries import ServiceEntry, VersionEntry
+from gateway.control.recent import Lately
+from gateway.control.rollouts.rows import FreezeState
+from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord
+
+NEWEST: Final = 200
+"""Of so many rollouts the newest of each service is shown: one question to the store for all services."""
+
+
+class VersionGlance(msgspec.Struct, frozen=True, kw_only=True):
+    """A version, and what it gets and does now. share: percent of its service's traffic."""
+
+    record: VersionRecord
+    share: float
+    lately: Lately
+    in_flight: int
+    streams: int
+
+
+class ServiceGlance(msgspec.Struct, frozen=True, kw_only=True):
+    """A service with its versions. deployment: the open rollout. last: the newest, open or not."""
+
+    record: ServiceRecord
+    versions: list[VersionGlance]
+    deployment: DeploymentRecord | None
+    last: DeploymentRecord | None
+
+
+class Overview:
+    """What `GET overview` shows."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    def freeze_state(self) -> FreezeState:
+        """Return whether changes are frozen."""
+        return self._access.rollouts.freeze_state
+
+    async def services(self, name: str | None = None) -> list[ServiceGlance]:
+        """Return all services, by name, or the one named; none if there is none of that name."""
+        found = await self._access.store.deployments(service=name, limit=1 if name else NEWEST)
+        newest: dict[str, DeploymentRecord] = {}
+        for record in found.items:
+            newest.setdefault(record.service_name, record)
+        entries = self._access.catalog.services
+        names = sorted(entries) if name is None else [name] if name in entries else []
+        return [self._service(entries[each], newest.get(each)) for each in names]
+
+    def _service(self, entry: ServiceEntry, last: DeploymentRecord | None) -> ServiceGlance:
+        shares = shares_of(entry)
+        is_open = self._access.rollouts.open_for(entry.record.name)
+        return ServiceGlance(
+            record=entry.record,
+            versions=[self._version(each, shares) for each in entry.versions.values()],
+            deployment=is_open,
+            last=is_open or last,
+        )
+
+    def _version(self, entry: VersionEntry, shares: dict[str, float]) -> VersionGlance:
+        version_id = entry.record.id
+        in_flight, streams = self._access.tally.running(version_id)
+        return VersionGlance(
+            record=self._access.catalog.version_record(version_id),
+            share=shares.get(version_id, 0.0),
+            lately=self._access.tally.recent.version(version_id),
+            in_flight=in_flight,
+            streams=streams,
+        )
+
+
+def shares_of(entry: ServiceEntry) -> dict[str, float]:
+    """Return the percent of its service's traffic each version gets now: by weight, among those usable."""
+    usable = [each.record for each in entry.versions.values() if each.record.weight and each.is_usable]
+    total = sum(record.weight for record in usable)
+    return {record.id: 100 * record.weight / total for record in usable}

@@ -1,0 +1,41 @@
+"""The call that shows everything at a glance."""
+
+from gateway.actions.overview import ServiceGlance, VersionGlance
+from gateway.actions.reports import quantile_ms
+from gateway.admin import views
+from gateway.admin.call import Call, Reply
+from gateway.admin.schemas import OverviewView, ServiceGlanceView, VersionGlanceView, view
+
+
+async def get(call: Call) -> Reply:
+    """Show all services with versions, rates and rollouts."""
+    overview = call.actions.overview
+    found = await overview.services(call.query.service_name)
+    freeze = overview.freeze_state()
+    items = [_service(each) for each in found]
+    return Reply(value=OverviewView(frozen=freeze.frozen, freeze_reason=freeze.reason, items=items))
+
+
+def _service(glance: ServiceGlance) -> ServiceGlanceView:
+    return view(
+        ServiceGlanceView,
+        glance.record,
+        routes=glance.record.settings.routes,
+        versions=[_version(each) for each in glance.versions],
+        deployment=views.deployment(glance.deployment) if glance.deployment else None,
+        last=views.deployment(glance.last) if glance.last else None,
+    )
+
+
+def _version(glance: VersionGlance) -> VersionGlanceView:
+    lately = glance.lately
+    return view(
+        VersionGlanceView,
+        glance.record,
+        share=round(glance.share, 2),
+        rate=round(lately.rate, 2),
+        error_percent=round(100 * lately.errors / lately.answers, 2) if lately.answers else None,
+        p95_ms=quantile_ms(lately.latency, 0.95),
+        in_flight=glance.in_flight,
+        streams=glance.streams,
+    )

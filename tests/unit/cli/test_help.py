@@ -1,0 +1,133 @@
+"""The command line explains itself: every command in a group, with examples where one is not obvious."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+import click
+import pytest
+from click.shell_completion import ShellComplete
+
+from gateway.cli import helping
+from gateway.cli.client import Reply, refusal
+from gateway.cli.commands import root
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_every_command_has_its_group_and_a_short_line(cli: Any, capsys: Capture) -> None:
+    grouped = {name for names in helping.SECTIONS.values() for name in names}
+    assert set(root.commands) <= grouped
+    assert set(root.commands) <= helping.SHORT.keys()
+    assert cli("--help") == 0
+    out = capsys.readouterr().out
+    assert "Further:" not in out
+    for text in (*helping.SECTIONS, "GATEWAY_ADMIN_URL", "GATEWAY_TOKEN", "Exit codes", "denied"):
+        assert text in out
+
+
+@pytest.mark.parametrize("name", sorted(root.commands))
+def test_every_help_says_where_the_shared_options_are(cli: Any, name: str, capsys: Capture) -> None:
+    assert cli(name, "--help") == 0
+    out = capsys.readouterr().out
+    assert "gateway --help" in out
+    assert "--admin-url" not in out, "explained once, not everywhere"
+    for example in helping.EXAMPLES.get(name, ()):
+        assert example in out
+
+
+@pytest.mark.parametrize(
+    "line", [line for lines in helping.EXAMPLES.values() for line in lines], ids=lambda line: line[:40]
+)
+def test_examples_are_lines_the_parser_takes(line: str) -> None:
+    """An example that is refused for its options teaches the wrong thing."""
+    for part in line.replace("|", "&&").split("&&"):
+        words = _words(part)
+        if not words or words[0] != "gateway" or words[1] not in root.commands:
+            continue
+        command: click.Command = root.commands[words[1]]
+        arguments = words[2:]
+        if isinstance(command, click.Group):
+            command, arguments = command.commands[arguments[0]], arguments[1:]
+        command.make_context(words[1], arguments, resilient_parsing=False)
+
+
+def _words(text: str) -> list[str]:
+    words = shlex.split(text)
+    return words[: words.index(">")] if ">" in words else words
+
+
+# -- completion
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_a_script_the_shell_takes(cli: Any, shell: str, capsys: Capture, tmp_path: Any) -> None:
+    assert cli("completion", shell) == 0
+    script = capsys.readouterr().out
+    assert "_GATEWAY_COMPLETE" in script
+    program = shutil.which(shell)
+    if program is not None:
+        file = tmp_path / "completion"
+        file.write_text(script)
+        check = [program, "--no-execute" if shell == "fish" else "-n", str(file)]
+        assert subprocess.run(check, capture_output=True, text=True, check=False).stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("shell", "words"), [("bash", "gateway roll"), ("zsh", "gateway roll"), ("fish", "gateway roll")]
+)
+def test_what_is_begun_is_completed(shell: str, words: str) -> None:
+    found = completed(shell, words, "1" if shell != "fish" else "roll")
+    assert "rollback" in found
+    assert "deploy" not in found
+
+
+def completed(shell: str, words: str, position: str) -> str:
+    """Return what the shell's script would be told."""
+    asked = {"_GATEWAY_COMPLETE": f"{shell}_complete", "COMP_WORDS": words, "COMP_CWORD": position}
+    done = subprocess.run(
+        [sys.executable, "-c", "from gateway.cli.commands import run; run([])"],
+        env=os.environ | asked,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout
+
+
+def test_names_of_services_are_completed(api: Any, made: Any) -> None:
+    api.answers |= {
+        "GET services": made.page({"name": "auth"}, {"name": "shop"}),
+        "GET deployment/versions": made.page(made.version(), made.version(version="v2.0")),
+    }
+    complete = ShellComplete(root, {}, "gateway", "_GATEWAY_COMPLETE")
+    assert [each.value for each in complete.get_completions(["rollback"], "a")] == ["auth"]
+    assert [each.value for each in complete.get_completions(["drain", "auth"], "v1")] == ["v1.1"]
+
+
+# -- refusals
+
+
+@pytest.mark.parametrize(
+    ("status", "detail", "says"),
+    [
+        (401, "this call needs a token", "gateway token create NAME"),
+        (403, "freeze.put needs the role admin", "gateway token create NAME"),
+        (404, "no service 'x'", "`gateway get` lists"),
+        (409, "deployment 1 is open and owns the weights", "`gateway get -w`"),
+        (409, "changes are frozen: launch day", "`gateway freeze off`"),
+    ],
+)
+def test_a_refusal_names_the_next_command(status: int, detail: str, says: str) -> None:
+    refused = refusal(Reply(status, b""), {"detail": detail}, has_token=True)
+    assert str(refused).startswith(detail)
+    assert says in str(refused)
+
+
+def test_a_refusal_says_when_to_come_again(api: Any, cli: Any, capsys: Capture) -> None:
+    api.answers["GET overview"] = (429, {"detail": "too many calls"}, "12")
+    assert cli("get") == 1
+    assert capsys.readouterr().err == "gateway: too many calls; try again in 12 s\n"
