@@ -13,12 +13,13 @@ from gateway.control.catalog.entries import ServiceEntry, VersionEntry
 from gateway.control.processes.hub import WorkerInfo
 from gateway.control.recent import Recent
 from gateway.control.rollouts.rows import FreezeState
+from gateway.control.rollouts.unstored import Ordered
 from gateway.control.tally import VersionSum
 from gateway.control.upstreams.breakers import BreakerStatus
 from gateway.control.upstreams.drains import DrainState
 from gateway.control.upstreams.probes import ProbeResult
 from gateway.control.upstreams.smoke import SmokeReport
-from gateway.core.rollout.events import Event, Superseded
+from gateway.core.rollout.events import Event, Order, Superseded
 from gateway.core.rollout.plan import HookKind, Plan, RolloutSettings, plan
 from gateway.core.rollout.state import Rollout
 from gateway.core.routing.service import ServiceSettings
@@ -58,6 +59,9 @@ class Rollouts(Protocol):
         self, tx: Transaction, record: DeploymentRecord, plan: Plan, actor: str
     ) -> DeploymentRecord: ...
     def order(self, tx: Transaction, deployment_id: str, event: Event) -> DeploymentRecord: ...
+    def record_of(self, deployment_id: str) -> DeploymentRecord | None: ...
+    def unstored(self, deployment_id: str) -> DeploymentRecord | None: ...
+    async def order_at_once(self, deployment_id: str, order: Order, audit: AuditEntry) -> Ordered: ...
     async def closed(self, service: str, timeout_s: float) -> bool: ...
     def freeze(self, tx: Transaction, freeze_state: FreezeState) -> None: ...
     @property
@@ -152,7 +156,7 @@ class Access:
         noted = details if details is not None else {}
         async with self.refusals(actor, action, resource_id, noted), self.store.transaction() as tx:
             yield tx
-            tx.add_audit(self._entry(actor, action, resource_id, noted))
+            tx.add_audit(self.entry(actor, action, resource_id, noted))
 
     @asynccontextmanager
     async def refusals(
@@ -172,13 +176,14 @@ class Access:
         """Audit a refusal in a transaction of its own; a store that fails must not hide the reason."""
         try:
             async with self.store.transaction() as tx:
-                tx.add_audit(self._entry(actor, action, resource_id, details, allowed=False))
+                tx.add_audit(self.entry(actor, action, resource_id, details, allowed=False))
         except GatewayError as exc:
             log.error("refusal_not_audited", action=action, actor=actor.name, error=str(exc))
 
-    def _entry(
+    def entry(
         self, actor: Actor, action: str, resource_id: str, details: dict[str, Any], *, allowed: bool = True
     ) -> AuditEntry:
+        """Return a change's row of the audit trail."""
         return AuditEntry(
             at=self.now(),
             actor=actor.name,

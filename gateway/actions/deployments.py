@@ -10,6 +10,7 @@ from gateway.actions.access import RECENT, Access, Actor, planned, require_match
 from gateway.actions.bodies import Explain, Promote, StartDeployment, Traffic
 from gateway.actions.problems import Problem, conflict, not_found
 from gateway.control.catalog.entries import ServiceEntry, VersionEntry
+from gateway.control.rollouts.unstored import Ordered
 from gateway.core.rollout.events import (
     Complete,
     Event,
@@ -42,7 +43,9 @@ class Deployments:
     # -- looking
 
     async def get(self, deployment_id: str) -> DeploymentRecord:
-        """Return a deployment."""
+        """Return a deployment, as it is in force."""
+        if (in_force := self._access.rollouts.unstored(deployment_id)) is not None:
+            return in_force
         record = await self._access.store.deployment(deployment_id)
         if record is None:
             raise not_found("deployment", deployment_id)
@@ -57,9 +60,15 @@ class Deployments:
         limit: int = 50,
     ) -> Page[DeploymentRecord]:
         """Return deployments, newest first."""
-        return await self._access.store.deployments(
+        page = await self._access.store.deployments(
             service=service_name, status=status, cursor=cursor, limit=limit
         )
+        in_force = [self._access.rollouts.unstored(record.id) or record for record in page.items]
+        return Page(in_force, page.next)
+
+    def is_stored(self, deployment_id: str) -> bool:
+        """Return whether the store has a deployment as it is in force."""
+        return self._access.rollouts.unstored(deployment_id) is None
 
     async def decisions(
         self, deployment_id: str, *, cursor: str | None = None, limit: int = 100
@@ -238,11 +247,10 @@ class Deployments:
             actor, "deployment.promote", deployment_id, order, {"full": body.full}, if_match
         )
 
-    async def pause(self, actor: Actor, deployment_id: str, body: Explain) -> DeploymentRecord:
-        """Hold a deployment where it is; the judge goes on guarding."""
-        return await self._explained(
-            actor, "deployment.pause", deployment_id, Pause(actor.name, body.reason), body
-        )
+    async def pause(self, actor: Actor, deployment_id: str, body: Explain) -> Ordered:
+        """Hold a deployment where it is; the judge goes on guarding. Stored or not (`Ordered`)."""
+        order = Pause(actor.name, body.reason)
+        return await self._order_at_once(actor, "deployment.pause", deployment_id, order, body)
 
     async def resume(
         self, actor: Actor, deployment_id: str, body: Explain, *, if_match: str | None = None
@@ -260,20 +268,40 @@ class Deployments:
             actor, "deployment.complete", deployment_id, Complete(actor.name), body, if_match
         )
 
-    async def rollback(self, actor: Actor, deployment_id: str, body: Explain) -> DeploymentRecord:
-        """Move all traffic back to the old version, now. Never frozen, never refused for an If-Match."""
-        order = Rollback(actor.name, body.reason)
-        return await self._reverted(
-            await self._explained(actor, "deployment.rollback", deployment_id, order, body)
-        )
+    async def rollback(self, actor: Actor, deployment_id: str, body: Explain) -> Ordered:
+        """Move all traffic back to the old version, now. Never frozen, never refused for an If-Match.
 
-    async def _reverted(self, record: DeploymentRecord) -> DeploymentRecord:
+        A store that fails does not hold it up: then it is in force, and stored later (`Ordered`).
+        """
+        order = Rollback(actor.name, body.reason)
+        done = await self._order_at_once(actor, "deployment.rollback", deployment_id, order, body)
+        return await self._reverted(done)
+
+    async def _reverted(self, done: Ordered) -> Ordered:
         """Return the deployment as it is once the workers serve by the old weights, or shortly after anyway.
 
         They do within milliseconds; a slow one is not waited for, and the answer then says `rolling`.
         """
-        await self._access.rollouts.closed(record.service_name, REVERT_S)
-        return await self.get(record.id)
+        if not done.stored:
+            return done
+        await self._access.rollouts.closed(done.record.service_name, REVERT_S)
+        return Ordered(await self.get(done.record.id))
+
+    async def _order_at_once(
+        self, actor: Actor, action: str, deployment_id: str, order: Order, body: Explain
+    ) -> Ordered:
+        """Have an order carried out that waits for no store. Raises Problem 404, IllegalTransition (409)."""
+        access, rollouts = self._access, self._access.rollouts
+        details = {"reason": body.reason} if body.reason else {}
+        async with access.refusals(actor, action, deployment_id, details):
+            running = rollouts.record_of(deployment_id)
+            if running is None:
+                record = await self.get(deployment_id)
+                details["service"] = record.service_name
+                raise conflict(refusal_once_ended(record.status, order))
+            details["service"] = running.service_name
+            entry = access.entry(actor, action, deployment_id, details)
+            return await rollouts.order_at_once(deployment_id, order, entry)
 
     async def _explained(
         self,
@@ -307,17 +335,19 @@ class Deployments:
 
     # -- undo
 
-    async def undo(self, actor: Actor, service_name: str, body: Explain) -> DeploymentRecord:
+    async def undo(self, actor: Actor, service_name: str, body: Explain) -> Ordered:
         """Take back the last release: roll it back if it is open, else start one to the version before."""
         deployment = self._access.rollouts.open_for(service_name)
         if deployment is not None:
             order = Undo(actor.name, body.reason)
-            undone = await self._explained(actor, "service.undo", deployment.id, order, body)
-            return await self._reverted(undone)
+            return await self._reverted(
+                await self._order_at_once(actor, "service.undo", deployment.id, order, body)
+            )
         async with self._access.refusals(actor, "service.undo", service_name):
             before = await self._version_before(self._access.service(service_name))
         back = StartDeployment(service_name=service_name, to_version=before, strategy="immediate")
-        return await self._start(actor, "service.undo", back, back.rollout(), None, reason=body.reason)
+        record = await self._start(actor, "service.undo", back, back.rollout(), None, reason=body.reason)
+        return Ordered(record)
 
     async def _version_before(self, service: ServiceEntry) -> str:
         """Return the id of the version the current one replaced.

@@ -8,12 +8,19 @@ from gateway.actions.problems import Problem
 from gateway.admin.auth import Unauthorized
 from gateway.admin.call import Reply
 from gateway.admin.schemas import FieldProblem, ProblemView
-from gateway.errors import GatewayError, StaleEpoch
+from gateway.errors import GatewayError, StaleEpoch, StoreError
 from gateway.http1.app import Response
+from gateway.log import get_logger
 
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
 GUARDS: Final = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
+
+STORE_FAILED: Final = "the gateway's store cannot do this at the moment; nothing was changed"
+"""What a client is shown; why, and of which file, is in the log."""
+STORE_RETRY_S: Final = 5
+
+log = get_logger(component="admin")
 
 _encoder: Final = msgspec.json.Encoder()
 
@@ -35,6 +42,9 @@ def refusal(error: GatewayError) -> Response:
         error = Problem(
             503, "Service Unavailable", "another process is in charge; ask again", retry_after_s=1
         )
+    elif isinstance(error, StoreError) and error.status == StoreError.status:
+        log.error("store_failed", error=str(error))
+        error = Problem(503, error.title, STORE_FAILED, retry_after_s=STORE_RETRY_S)
     fields = [("Content-Type", PROBLEM), *GUARDS]
     errors: list[FieldProblem] = []
     if isinstance(error, Problem):

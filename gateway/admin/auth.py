@@ -4,6 +4,7 @@ Wrong tokens are limited per address, to bound what they cost and what they writ
 token is never refused for the wrong ones that came from its address, so nobody can lock an operator out.
 """
 
+import asyncio
 import hmac
 import os
 import time
@@ -26,6 +27,8 @@ from gateway.store.records import AuditEntry, Role, TokenRecord
 log = get_logger()
 
 LOGIN_WINDOW_S: Final = 900.0
+NOTE_S: Final = 0.25
+"""How long a call waits for its token's use to be stored, at most."""
 USE_NOTED_EVERY: Final = timedelta(minutes=10)
 """How exact `lastUsedAt` is: a write for each request would be too much to know it better."""
 
@@ -63,6 +66,8 @@ class Authenticator:
         self.refused_logins = 0
         """Logins refused beyond the limit: counted here, stored nowhere."""
         self._store = store
+        self._noting: dict[str, asyncio.Task[None]] = {}
+        """By token id: its use on the way into the store."""
         self._failed = SlidingWindow(failed_logins, LOGIN_WINDOW_S)
         self._clock = clock
         self._utc = utc
@@ -146,9 +151,23 @@ class Authenticator:
             log.error("audit_lost", action=entry.action, actor=entry.actor, reason=str(exc))
 
     async def _note_use(self, record: TokenRecord) -> None:
+        """Store that the token is used, now and then; a store that is slow keeps nobody waiting."""
         now = self._utc()
         if record.last_used_at is not None and now - record.last_used_at < USE_NOTED_EVERY:
             return
+        if record.id not in self._noting:
+            work = self._store_use(record, now)
+            task = asyncio.get_running_loop().create_task(work, name="note a token's use")
+            self._noting[record.id] = task
+            task.add_done_callback(lambda _: self._noting.pop(record.id, None))
+            await asyncio.wait({task}, timeout=NOTE_S)
+
+    async def close(self) -> None:
+        """Finish what is being noted."""
+        if self._noting:
+            await asyncio.wait(set(self._noting.values()))
+
+    async def _store_use(self, record: TokenRecord, now: datetime) -> None:
         try:
             async with self._store.transaction() as tx:
                 # Read again under the writer's lock: a revocation in between must not be undone.

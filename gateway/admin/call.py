@@ -56,6 +56,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """What a handler answers. value: a view, encoded as JSON; None: no body."""
 
     value: object = None
+    status: int | None = None
+    """None: the route's."""
     fields: tuple[tuple[str, str], ...] = ()
 
 

@@ -57,6 +57,10 @@ def build(routes: tuple[Route, ...]) -> dict[str, Any]:
     }
 
 
+AT_ONCE: Final = frozenset({"deployment.rollback", "deployment.pause", "service.undo"})
+"""Orders that do not wait for a store that fails."""
+
+
 def _operation(route: Route) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": route.action.replace(".", "_"),
@@ -64,7 +68,7 @@ def _operation(route: Route) -> dict[str, Any]:
         "description": f"Needs the role {route.role} or a higher one.",
         "tags": [route.path.partition("/")[0]],
         "parameters": [*_path_parameters(route.path), *_query_parameters(route.query), *_fields(route)],
-        "responses": {str(route.status): _answer(route), **_refusals()},
+        "responses": {str(route.status): _answer(route), **_early(route), **_refusals()},
     }
     if route.is_change and route.method != "DELETE":
         operation["requestBody"] = {
@@ -84,6 +88,13 @@ def _answer(route: Route) -> dict[str, Any]:
     if route.status == 201:
         answer["headers"] = {"Location": {"schema": {"type": "string"}}}
     return answer
+
+
+def _early(route: Route) -> dict[str, Any]:
+    """Return the answer to an order that is carried out before it can be stored."""
+    if route.action not in AT_ONCE:
+        return {}
+    return {"202": {**_answer(route), "description": "In force, and not stored yet (`stored` is false)."}}
 
 
 def _refusals() -> dict[str, Any]:

@@ -130,6 +130,8 @@ class DeploymentView(View, frozen=True, kw_only=True):
     """The judge's last word in this step, with its evidence."""
     warning: str
     """What an order was carried out in spite of."""
+    stored: bool
+    """False: what is shown is in force, and the store could not take it yet."""
     config: dict[str, Any]
     started_at: datetime | None
     completed_at: datetime | None

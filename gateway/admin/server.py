@@ -125,6 +125,7 @@ class AdminServer:
         await self._app.close(deadline_s)
         if self._changes:
             await asyncio.wait(self._changes, timeout=deadline_s)
+        await self._auth.close()
 
     async def handle(self, request: Request) -> Response:
         """Answer one request. Never raises but for bugs."""
@@ -180,7 +181,7 @@ class AdminServer:
         if route is EVENTS and "application/json" not in request.fields.get("accept", ""):
             return await self._stream(request, call.query)
         reply = await (self._finish(route.handler(call)) if route.is_change else route.handler(call))
-        return answer(route.status, reply, request.fields.get("if-none-match"))
+        return answer(reply.status or route.status, reply, request.fields.get("if-none-match"))
 
     async def _parse(self, request: Request, route: Route, actor: Actor, params: dict[str, str]) -> Call:
         """Return the call as its action takes it. Raises Problem; a change refused here is audited too."""

@@ -13,8 +13,11 @@ CLOCKED = frozenset({Phase.STEPPING, Phase.BAKING, Phase.PAUSED, Phase.CONFIRM_P
 _state = msgspec.json.Decoder(Rollout)
 
 
-def deployment(record: DeploymentRecord) -> DeploymentView:
-    """Return what is shown of a rollout: its row, and what the machine's stored state says of progress."""
+def deployment(record: DeploymentRecord, *, stored: bool = True) -> DeploymentView:
+    """Return what is shown of a rollout: its row, and what the machine's state says of progress.
+
+    stored: whether the store has it so.
+    """
     state = _state.decode(record.state) if record.state else None
     columns = {name: getattr(record, name) for name in _SHARED}
     columns["config"] = hidden(record.config)
@@ -26,6 +29,7 @@ def deployment(record: DeploymentRecord) -> DeploymentView:
         summary=summary(state) if state else record.error_message or "",
         verdict=state.judged if state else None,
         warning=state.warning if state else "",
+        stored=stored,
         **columns,
     )
 

@@ -38,6 +38,8 @@ def _moved(out: Output, deployment: dict[str, Any]) -> int:
     out.value(deployment, *(line for line in lines if line))
     if deployment.get("warning"):
         out.note(f"warning: {deployment['warning']}")
+    if deployment.get("stored") is False:
+        out.note("warning: it is in force, but the gateway's store cannot take it yet; it is stored later")
     return OK
 
 

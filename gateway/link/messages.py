@@ -8,7 +8,7 @@ from typing import Final, Literal
 import msgspec
 
 from gateway.link.counts import VersionTotals
-from gateway.link.snapshot import Snapshot
+from gateway.link.snapshot import Mark, Snapshot
 
 PROTOCOL: Final = 1
 
@@ -36,6 +36,12 @@ class Hello(msgspec.Struct, frozen=True, tag="hello", tag_field="t"):
     accepting: bool = False
     draining: bool = False
     release: str = ""
+
+
+class Marks(msgspec.Struct, frozen=True, tag="marks", tag_field="t"):
+    """Right after a HELLO to another control: every mark in the worker's table."""
+
+    marks: tuple[Mark, ...] = ()
 
 
 class Ack(msgspec.Struct, frozen=True, tag="ack", tag_field="t"):
@@ -134,4 +140,4 @@ class DrainEndpoints(msgspec.Struct, frozen=True, tag="drain_endpoints", tag_fie
 
 
 Down = Snapshot | Accept | Drain | DrainEndpoints | Quit | Lend | Reclaim
-Up = Hello | Ack | BreakerReport | Counts | DrainReport | Leaving
+Up = Hello | Marks | Ack | BreakerReport | Counts | DrainReport | Leaving

@@ -54,6 +54,25 @@ class VersionSnap(msgspec.Struct, frozen=True, omit_defaults=True):
     endpoints: tuple[EndpointSnap, ...] = ()
 
 
+class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An act that was done before it could be stored. Workers keep it for the next control.
+
+    It counts only for a deployment that the store still has open, and has not heard of it yet.
+    """
+
+    deployment: str
+    serial: int
+    """Number of the rollout's last record with the act: a stored state that has as many knows of it."""
+    order: Literal["rollback", "pause", "lower"]
+    actor: str
+    """Who ordered it, or what brought it about."""
+    reason: str
+    at: float
+    """When it was done: seconds since the epoch."""
+    automatic: bool = False
+    """Nobody ordered it."""
+
+
 class RolloutSnap(msgspec.Struct, frozen=True, omit_defaults=True):
     """The open deployment, as far as choosing a version needs it."""
 
@@ -62,6 +81,8 @@ class RolloutSnap(msgspec.Struct, frozen=True, omit_defaults=True):
     """Version id."""
     new: str
     percent: float
+    mark: Mark | None = None
+    """What has been done to it that is not stored."""
 
 
 class ServiceSnap(msgspec.Struct, frozen=True, omit_defaults=True):

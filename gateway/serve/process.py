@@ -26,11 +26,12 @@ from gateway.control.processes.sdnotify import Notifier
 from gateway.control.processes.succession import Succession
 from gateway.control.processes.supervisor import Supervisor
 from gateway.control.processes.template import Template
-from gateway.control.processes.upgrade import Upgrade
+from gateway.control.processes.upgrade import Upgrade, UpgradeFailed
 from gateway.control.rollouts.loop import load_counts
 from gateway.control.tally import Tally
 from gateway.core.settings.targets import Listener
 from gateway.errors import GatewayError
+from gateway.link.snapshot import Mark
 from gateway.net.listener import raise_descriptor_limit
 from gateway.serve import loading
 from gateway.serve.background import Background
@@ -45,6 +46,10 @@ TOKEN_NAME: Final = "admin.token"  # noqa: S105  # a file's name
 HELD_BACK: Final = (signal.SIGHUP, signal.SIGUSR2)
 """Would end a process that does not handle them yet: they wait until it does."""
 ADMIN_CLOSE_S: Final = 2.0
+MARKS_S: Final = 1.0
+"""How long a start waits for orphans to say what is done and not stored: each does with its HELLO."""
+UNSTORED: Final = "a rollback or a pause is not stored yet"
+"""Why nothing may be built anew from the store now."""
 
 
 def main(config_path: str | None = None, overrides: Mapping[str, Any] | None = None) -> int:
@@ -150,10 +155,11 @@ class Control:
         if was_abandoned:
             self._starting = None  # a stop must find us there, to end the orphans
         await self.supervisor.gather_orphans(expected=was_abandoned)
+        marks = await self.hub.marks(MARKS_S)
         self.listeners.adopt_activated(os.environ)
         self.listeners.bind()
         self.handles.bind_admin()
-        await self._open_components()
+        await self._open_components(marks)
         self.supervisor.start()
         await self.supervisor.ready()
         await self.components.store.raise_epoch()
@@ -178,12 +184,14 @@ class Control:
         self.components.catalog.publish_all()
         succession.taken(epoch)
 
-    async def _open_components(self) -> None:
+    async def _open_components(self, marks: Mapping[str, Mark] | None = None) -> None:
+        """marks: what a former control did before it could store it, by deployment."""
         self.opened = await Components.open(
             self.settings,
             self.hub,
             self.tally,
             self,
+            marks=marks or {},
             upgrade=self.upgrade,
             listeners=self._own_listeners,
         )
@@ -261,6 +269,8 @@ class Control:
         """Read the configuration again, all or nothing."""
         self.notifier.reloading()
         try:
+            if self.components.rollouts.has_unstored:
+                raise GatewayError(UNSTORED)
             new = self._reload()
             loading.refuse_unreloadable(self.settings, new)
             proxy = self.components.proxy_settings(new)
@@ -279,6 +289,8 @@ class Control:
 
         Raises UpgradeFailed with the reason; this one goes on.
         """
+        if self.components.rollouts.has_unstored:
+            raise UpgradeFailed(UNSTORED)
         handles = self.handles
         upgrade = Upgrade(
             lock=handles.lock,

@@ -4,7 +4,7 @@ Composition only: what each needs is named here once, and nothing is decided.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
@@ -20,6 +20,7 @@ from gateway.control.processes.hub import Hub
 from gateway.control.processes.peer import Peer
 from gateway.control.rollouts.acts import Acts
 from gateway.control.rollouts.loop import Rollouts
+from gateway.control.rollouts.unstored import counting
 from gateway.control.rollouts.webhooks import Webhooks
 from gateway.control.tally import Tally
 from gateway.control.upstreams.breakers import Breakers
@@ -30,7 +31,7 @@ from gateway.control.upstreams.resolver import Resolver
 from gateway.core.settings.targets import Listener, TargetRules
 from gateway.errors import StoreError
 from gateway.link.messages import BreakerReport
-from gateway.link.snapshot import ProxySettings
+from gateway.link.snapshot import Mark, ProxySettings
 from gateway.log import get_logger
 from gateway.store.sqlite import SqliteStore
 
@@ -60,6 +61,8 @@ class Components:
         listeners: where the gateway itself listens.
         """
         self.store = store
+        self.marks: Mapping[str, Mark] = {}
+        """What was done before it could be stored, and nobody has taken over yet, by deployment."""
         self.tally = tally
         self.gateway_id = gateway_id
         self.catalog = Catalog(hub, proxy=self.proxy_settings(settings), workers=settings.worker_count)
@@ -109,17 +112,22 @@ class Components:
         tally: Tally,
         state: ProcessState,
         *,
+        marks: Mapping[str, Mark],
         upgrade: Callable[[], Awaitable[int]],
         listeners: Callable[[], Sequence[Listener]],
     ) -> "Components":
-        """Open the store and build what serves from it: the first table is ready when this returns."""
+        """Open the store and build what serves from it: the first table is ready when this returns.
+
+        marks: what a former control did before it could store it, by deployment: it stays in force.
+        """
         store = await SqliteStore.open(settings.store.url, now=datetime.now(UTC))
         try:
             own_id = (await store.meta("gateway_id") or b"").decode()
             components = cls(
                 settings, store, hub, tally, state, gateway_id=own_id, upgrade=upgrade, listeners=listeners
             )
-            await components.catalog.load(store, settings.service)
+            components.marks = counting(marks, await store.open_deployments())
+            await components.catalog.load(store, settings.service, components.marks)
             with suppress(TimeoutError):
                 async with asyncio.timeout(NAMES_S):
                     await components.resolver.resolve_all()
@@ -145,7 +153,8 @@ class Components:
     async def resume(self) -> None:
         """Go on with everything the store says is under way."""
         await self.breakers.recover()
-        await self.rollouts.recover()
+        await self.rollouts.recover(self.marks)
+        self.marks = {}
         self.catalog.follow(self.rollouts)
         self.drains.recover(await self.store.load_versions())
 

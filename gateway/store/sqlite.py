@@ -18,7 +18,7 @@ from gateway.store.audit import GENESIS, Tail, verify
 from gateway.store.faults import named
 from gateway.store.migrations import BOOKKEEPING, COMPATIBLE_FROM, MIGRATIONS, SCHEMA, Migration
 from gateway.store.reads import Reads
-from gateway.store.records import DEFAULT_RETENTION, AuditReport, Retention
+from gateway.store.records import DEFAULT_RETENTION, AuditReport, Retention, TokenRecord
 from gateway.store.tables import time_text
 from gateway.store.transaction import PUT_META, Counters, SqliteTransaction
 
@@ -59,6 +59,9 @@ class SqliteStore(Reads):
         """See `api.Store.on_event`."""
         self._writer = writer
         self._turn = asyncio.Lock()
+        self._tokens: dict[str, TokenRecord] | None = None
+        """By hash: who may come in must not depend on a disk that fails. None: not read yet."""
+        self._token_commits = 0
         self._waiting = 0
         """Transactions that wait for their turn."""
         self._commits = 0
@@ -139,24 +142,41 @@ class SqliteStore(Reads):
                 self._in_doubt = None
                 raise
         self._in_doubt = None
-        transaction.follow()
+        self._follow(transaction)
 
     def _settle_doubt(self, found: bytes | None) -> None:
         """Learn what became of a commit after which nothing could be read. found: the store's mark."""
         if self._in_doubt is not None:
             (mark, transaction), self._in_doubt = self._in_doubt, None
             if found == mark:
-                transaction.follow()
+                self._follow(transaction)
+
+    def _follow(self, transaction: SqliteTransaction) -> None:
+        """Let memory follow a commit."""
+        self._token_commits += bool(transaction.tokens)
+        if self._tokens is not None:
+            self._tokens.update((record.hash, record) for record in transaction.tokens)
+        transaction.follow()
 
     async def raise_epoch(self) -> int:
         """See `api.Store.raise_epoch`."""
         async with self._turn:
             try:
                 self.epoch = await _to_the_end(self._raise_epoch())
+                self._tokens = None
             except BaseException:
                 await _to_the_end(self._roll_back())
                 raise
         return self.epoch
+
+    async def token_by_hash(self, digest: str) -> TokenRecord | None:
+        """See `api.Store.token_by_hash`. From memory: this process alone writes tokens."""
+        while self._tokens is None:
+            seen = self._token_commits
+            found = {record.hash: record for record in await self.tokens()}
+            if seen == self._token_commits:  # else one was committed while we read
+                self._tokens = found
+        return self._tokens.get(digest)
 
     async def is_current(self) -> bool:
         """See `api.Store.is_current`."""

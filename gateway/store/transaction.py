@@ -70,6 +70,8 @@ class SqliteTransaction:
         """Statement -> rows. References are checked at commit, so only rows of one statement need to keep
         their order; a deletion stands in a batch of its own.
         """
+        self.tokens: list[TokenRecord] = []
+        """What was put, for the store's memory of them."""
         self._callbacks: list[Callable[[], object]] = []
 
     def put_service(self, record: ServiceRecord) -> None:
@@ -123,6 +125,7 @@ class SqliteTransaction:
             self._queue_alone(f"DELETE FROM {BREAKERS.name} WHERE key = ?", (key,))
 
     def put_token(self, record: TokenRecord) -> None:
+        self.tokens.append(record)
         self._queue(TOKENS.put, TOKENS.row(record))
 
     def set_meta(self, key: str, value: bytes) -> None:

@@ -23,7 +23,7 @@ from gateway.core.routing.table import Endpoint, Route, RoutingTable, Service, V
 from gateway.errors import LinkError
 from gateway.link.counts import VersionCounts
 from gateway.link.messages import BreakerReport
-from gateway.link.snapshot import EndpointSnap, ProxySettings, ServiceSnap, Snapshot, VersionSnap
+from gateway.link.snapshot import EndpointSnap, Mark, ProxySettings, ServiceSnap, Snapshot, VersionSnap
 
 PoolFactory = Callable[[Endpoint, ServiceSettings, ProxySettings], Any]
 """Makes the pool of an endpoint. A pool has `close()`: no new lease, idle connections closed, running ones
@@ -83,6 +83,11 @@ class Live:
                 pool.close()
             raise LinkError(f"snapshot {snapshot.number}: {exc}") from exc
         self._swap(draft)
+
+    def marks(self) -> tuple[Mark, ...]:
+        """Return what the table says was done to deployments before it could be stored."""
+        open_ones = (snap.rollout for snap in self._snaps.values() if snap.rollout is not None)
+        return tuple(rollout.mark for rollout in open_ones if rollout.mark is not None)
 
     def tick(self, now: float) -> None:
         """Let time pass for the breakers that are not closed; to be called every 100 ms or so."""

@@ -35,6 +35,7 @@ from gateway.link.messages import (
     Leaving,
     Lend,
     ListenerName,
+    Marks,
     Quit,
     Reclaim,
 )
@@ -161,6 +162,7 @@ class Worker:
 
     def on_link_found(self) -> None:
         """Tell the new control everything, once."""
+        self.uplink.send(Marks(self.live.marks()))
         self._cancel("orphan")
         self.is_abandoned = False
         self.reporter.repeat()

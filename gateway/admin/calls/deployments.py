@@ -1,8 +1,11 @@
 """Calls about rollouts: start, steer, look."""
 
+from msgspec.structs import replace
+
 from gateway.admin import views
 from gateway.admin.call import Call, Reply, created, listing, page, tagged
 from gateway.admin.schemas import DecisionView, EventView, view
+from gateway.control.rollouts.unstored import Ordered
 from gateway.store.records import DeploymentRecord
 
 
@@ -19,12 +22,17 @@ async def list_all(call: Call) -> Reply:
     found = await call.actions.deployments.list_all(
         query.service_name, status=query.status, cursor=query.after, limit=query.limit
     )
-    return listing([views.deployment(record) for record in found.items], found.next)
+    shown = [
+        views.deployment(record, stored=call.actions.deployments.is_stored(record.id))
+        for record in found.items
+    ]
+    return listing(shown, found.next)
 
 
 async def get(call: Call) -> Reply:
     """Show a rollout."""
-    return _shown(await call.actions.deployments.get(call.id))
+    stored = call.actions.deployments.is_stored(call.id)
+    return ordered(Ordered(await call.actions.deployments.get(call.id), stored=stored), unstored=200)
 
 
 async def set_traffic(call: Call) -> Reply:
@@ -43,7 +51,7 @@ async def promote(call: Call) -> Reply:
 
 async def pause(call: Call) -> Reply:
     """Hold a rollout."""
-    return _shown(await call.actions.deployments.pause(call.actor, call.id, call.body))
+    return ordered(await call.actions.deployments.pause(call.actor, call.id, call.body))
 
 
 async def resume(call: Call) -> Reply:
@@ -62,7 +70,7 @@ async def complete(call: Call) -> Reply:
 
 async def rollback(call: Call) -> Reply:
     """Move all traffic back."""
-    return _shown(await call.actions.deployments.rollback(call.actor, call.id, call.body))
+    return ordered(await call.actions.deployments.rollback(call.actor, call.id, call.body))
 
 
 async def decisions(call: Call) -> Reply:
@@ -83,6 +91,12 @@ async def events(call: Call) -> Reply:
 async def whatif(call: Call) -> Reply:
     """Replay earlier rollouts under other settings."""
     return Reply(value=await call.actions.whatif.replay(call.body))
+
+
+def ordered(done: Ordered, *, unstored: int = 202) -> Reply:
+    """Return what came of an order. unstored: the status where it is in force and not stored yet."""
+    reply = tagged(views.deployment(done.record, stored=done.stored), done.record)
+    return reply if done.stored else replace(reply, status=unstored)
 
 
 def _shown(record: DeploymentRecord) -> Reply:

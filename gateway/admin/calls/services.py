@@ -3,8 +3,8 @@
 from msgspec import convert, to_builtins
 from msgspec.structs import replace
 
-from gateway.admin import views
 from gateway.admin.call import Call, Reply, created, part, tagged
+from gateway.admin.calls.deployments import ordered
 from gateway.admin.schemas import ServiceView, view
 from gateway.core.routing.service import ServiceSettings
 from gateway.core.settings.secrets import hidden
@@ -51,8 +51,7 @@ async def stats(call: Call) -> Reply:
 
 async def undo(call: Call) -> Reply:
     """Take back the last release."""
-    record = await call.actions.deployments.undo(call.actor, call.name, call.body)
-    return tagged(views.deployment(record), record)
+    return ordered(await call.actions.deployments.undo(call.actor, call.name, call.body))
 
 
 async def pause(call: Call) -> Reply:

@@ -7,7 +7,7 @@ addresses of names) lives only here and is found out again.
 
 import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol
@@ -16,11 +16,12 @@ from msgspec.structs import replace
 
 from gateway.control.catalog.declared import Declared, declare, route_conflict
 from gateway.control.catalog.entries import EndpointEntry, Observer, ServiceEntry, VersionEntry, context_of
+from gateway.control.catalog.marked import as_marked, lowered
 from gateway.control.upstreams.probes import Probed
 from gateway.core.resilience.health import Health
 from gateway.core.settings.targets import parse_target
 from gateway.errors import ConfigError
-from gateway.link.snapshot import BreakerView, ProxySettings, RolloutSnap, Snapshot
+from gateway.link.snapshot import BreakerView, Mark, ProxySettings, RolloutSnap, Snapshot
 from gateway.log import get_logger
 from gateway.store.api import Store
 from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord
@@ -41,6 +42,7 @@ class OpenRollouts(Protocol):
     """Who knows which deployment is open."""
 
     def open_for(self, service: str) -> DeploymentRecord | None: ...
+    def mark_for(self, service: str) -> Mark | None: ...
 
 
 class Catalog:
@@ -72,18 +74,27 @@ class Catalog:
         """Name -> id of services the file declared once and does not any more: stored, not served."""
         self._open: dict[str, DeploymentRecord] = {}
         """Open deployments as stored, until somebody knows better."""
+        self._marks: dict[str, Mark] = {}
+        """What was done to them and is not stored, by deployment, until then."""
         self._rollouts: OpenRollouts | None = None
         self._observers: list[Observer] = []
 
     # -- building
 
-    async def load(self, store: Store, declared: Iterable[Declared] = ()) -> None:
+    async def load(
+        self, store: Store, declared: Iterable[Declared] = (), marks: Mapping[str, Mark] | None = None
+    ) -> None:
         """Build everything from the store and the services of the configuration file.
 
-        Endpoints that are known already keep their state. Raises StoreError if a row does not load,
-        ConfigError if two services claim the same route.
+        marks: acts that were done before they could be stored, by deployment: they are in force. Endpoints
+        that are known already keep their state. Raises StoreError if a row does not load, ConfigError if two
+        services claim the same route.
         """
-        self._open = {record.service_name: record for record in await store.open_deployments()}
+        self._marks = dict(marks or {})
+        self._open = {
+            record.service_name: as_marked(record, self._marks.get(record.id))
+            for record in await store.open_deployments()
+        }
         await self._take(store, tuple(declared))
 
     async def reload(self, store: Store, declared: Iterable[Declared], proxy: ProxySettings) -> None:
@@ -125,7 +136,8 @@ class Catalog:
             if problem := route_conflict({name: record.settings for name, record in kept.items()}):
                 raise ConfigError("service", problem)
             set_aside = {name: record.id for name, record in services.items() if name not in kept}
-            tx.on_commit(partial(self._build, kept.values(), (*versions, *made.versions), set_aside))
+            kept, in_force = lowered(self._marks.values(), self._open.values(), kept, versions)
+            tx.on_commit(partial(self._build, kept.values(), (*in_force, *made.versions), set_aside))
         for name in self._set_aside:
             log.warning("service_set_aside", service=name, reason="the configuration no longer declares it")
 
@@ -241,6 +253,7 @@ class Catalog:
         """From now on ask `rollouts` which deployment is open. Call it once they have been taken up."""
         self._rollouts = rollouts
         self._open.clear()
+        self._marks.clear()
 
     def open_for(self, service: str) -> DeploymentRecord | None:
         """Return the service's open deployment, if there is one."""
@@ -322,8 +335,13 @@ class Catalog:
         record = self.open_for(service)
         if record is None or record.from_version_id is None:
             return None
+        mark = self._rollouts.mark_for(service) if self._rollouts is not None else self._marks.get(record.id)
         return RolloutSnap(
-            id=record.id, old=record.from_version_id, new=record.to_version_id, percent=record.traffic_percent
+            id=record.id,
+            old=record.from_version_id,
+            new=record.to_version_id,
+            percent=record.traffic_percent,
+            mark=mark,
         )
 
     # -- observers

@@ -25,9 +25,10 @@ from gateway.link.messages import (
     EndpointLoad,
     Hello,
     Leaving,
+    Marks,
     Up,
 )
-from gateway.link.snapshot import Snapshot
+from gateway.link.snapshot import Mark, Snapshot
 from gateway.log import get_logger
 
 log = get_logger(component="hub")
@@ -125,11 +126,16 @@ class Hub:
         close_all(fds)
         if not peer.is_greeted:
             return
+        if peer.marks is None:
+            peer.marks = ()  # of an older release: it knows none
+            self._progress.set()
         match message:
             case Counts():
                 self.events.counts(peer, message)
             case Ack():
                 self._acknowledged(peer, message)
+            case Marks():
+                peer.marks = message.marks
             case BreakerReport():
                 self.events.breaker(peer, message)
             case DrainReport():
@@ -193,6 +199,22 @@ class Hub:
         """Return who should serve by `number` and does not. A leaver of another release may not read it."""
         behind = [peer for peer in self.peers.values() if peer.sent and peer.applied < number]
         return [peer for peer in behind if not (peer.draining and peer.refused >= number)]
+
+    async def marks(self, timeout_s: float) -> dict[str, Mark]:
+        """Return what the workers' tables say was done and not stored, by deployment: the newest of each.
+
+        Waits up to `timeout_s` seconds for those that have not said.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                while any(peer.marks is None for peer in self.peers.values()):
+                    self._progress.clear()
+                    await self._progress.wait()
+        except TimeoutError:
+            silent = sorted(peer.pid for peer in self.peers.values() if peer.marks is None)
+            log.warning("marks_not_heard", pids=silent)
+        found = [mark for peer in self.peers.values() for mark in peer.marks or ()]
+        return {mark.deployment: mark for mark in sorted(found, key=lambda mark: mark.serial)}
 
     def workers(self) -> list[WorkerInfo]:
         """Return every worker that said HELLO and whose link stands, orphans too."""

@@ -8,7 +8,7 @@ from typing import Protocol
 from gateway.control.processes.listeners import Held, names_of
 from gateway.link.channel import Channel, decode_up
 from gateway.link.messages import Accept, Drain, DrainEndpoints, EndpointLoad, Lend, Quit, Reclaim, Up
-from gateway.link.snapshot import Snapshot
+from gateway.link.snapshot import Mark, Snapshot
 from gateway.log import get_logger
 
 log = get_logger(component="hub")
@@ -42,6 +42,8 @@ class Peer:
         self.accepting = False
         self.heard_at = time.monotonic()
         self.apply_us = 0
+        self.marks: tuple[Mark, ...] | None = None
+        """Acts that no store may know of, as its table has them; None: it has not said yet."""
         self.loads: dict[str, EndpointLoad] = {}
         """By endpoint key: what its last report said still runs there."""
         self._owner = owner

@@ -2,13 +2,14 @@
 
 Every change of a rollout is one move inside one store transaction (`moved.py`); memory follows at the commit,
 and only then are the acts begun (`performer.py`). Nothing is consumed before: what a failed commit was made
-of, the next one is made of again. After a crash the same acts are issued again from the stored state, so
-nothing here needs to be remembered elsewhere.
+of, the next one is made of again. One exception: what returns traffic to the old version does not wait for a
+store that fails (`unstored.py`); its commit follows. After a crash the same acts are issued again from the
+stored state, so nothing here needs to be remembered elsewhere.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Final, Protocol
 
@@ -16,10 +17,9 @@ import msgspec
 from msgspec.structs import replace
 
 from gateway.control.rollouts.acts import Acts, CatalogView
-from gateway.control.rollouts.commit_queue import CommitQueue
-from gateway.control.rollouts.moved import Happening, Moved, decide, judged, put
+from gateway.control.rollouts.in_force import InForce, is_done
+from gateway.control.rollouts.moved import Happening, Moved, judged
 from gateway.control.rollouts.notices import Notices
-from gateway.control.rollouts.performer import Performer
 from gateway.control.rollouts.rows import (
     FREEZE,
     FreezeState,
@@ -29,20 +29,38 @@ from gateway.control.rollouts.rows import (
     progress_of,
 )
 from gateway.control.rollouts.running import Running
+from gateway.control.rollouts.unstored import (
+    GRACE_S,
+    Ordered,
+    audit_of,
+    counting,
+    is_asking,
+    mark_of,
+    ordered_by,
+)
 from gateway.control.rollouts.windows import Judged as JudgedCells
 from gateway.control.rollouts.windows import OpenRow, cells_of
 from gateway.control.tally import Part, Tally
 from gateway.core.judge.judge import judge, seeded
 from gateway.core.judge.window import Window
-from gateway.core.rollout.events import Event, FreezeOff, FreezeOn, Judged, Start, Tick, UsabilityChanged
+from gateway.core.rollout.events import (
+    Event,
+    FreezeOff,
+    FreezeOn,
+    Judged,
+    Order,
+    Start,
+    Tick,
+)
 from gateway.core.rollout.moves import MAX_TICK_MS
 from gateway.core.rollout.plan import Plan
 from gateway.core.rollout.rollout import resume
 from gateway.core.rollout.state import JUDGED, Rollout
-from gateway.errors import StaleEpoch, StoreError
+from gateway.errors import IllegalTransition, StaleEpoch, StoreError
+from gateway.link.snapshot import Mark
 from gateway.log import get_logger
 from gateway.store.api import Store, Transaction
-from gateway.store.records import DeploymentRecord
+from gateway.store.records import AuditEntry, DeploymentRecord
 
 log = get_logger(component="rollouts")
 
@@ -85,20 +103,19 @@ class Rollouts:
         *,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        grace_s: float = GRACE_S,
     ) -> None:
+        """grace_s: how long a rollback waits for its commit before it goes ahead."""
         self._store = store
         self._catalog = catalog
         self._tally = tally
         self._notices = Notices(store, catalog, acts.webhooks)
         self._clock = clock
         self._wall = wall
-        self._running: dict[str, Running] = {}
-        self._open: dict[str, Running] = {}
-        """Of those, the open ones, by service."""
-        queue: CommitQueue[Running] = CommitQueue(
-            store, lambda tx, running, fact: self._move(tx, running, [fact])
-        )
-        self._performer = Performer(acts, queue, self._forget)
+        self._grace_s = grace_s
+        self._in_force = InForce(store, catalog, acts, wall=wall, grace_s=grace_s)
+        self._committing: asyncio.Task[None] | None = None
+        """The commit of a tick, as long as it takes."""
         self._ticking = asyncio.Lock()
         self.freeze_state = FreezeState()
         self._stopping = False
@@ -115,16 +132,16 @@ class Rollouts:
     @property
     def under_way(self) -> list[asyncio.Task[None]]:
         """Return the acts that have not ended."""
-        return self._performer.under_way
+        return self._in_force.performer.under_way
 
     def open_for(self, service: str) -> DeploymentRecord | None:
         """Return the service's open deployment, if there is one."""
-        running = self._open.get(service)
+        running = self._in_force.open.get(service)
         return running.record if running is not None else None
 
     async def closed(self, service: str, timeout_s: float) -> bool:
         """Wait until the service's open deployment is open no more. Returns whether it came to that."""
-        running = self._open.get(service)
+        running = self._in_force.open.get(service)
         if running is None:
             return True
         try:
@@ -134,9 +151,14 @@ class Rollouts:
             return False
         return True
 
+    def record_of(self, deployment_id: str) -> DeploymentRecord | None:
+        """Return a deployment's row as it is in force, while this process still works on it."""
+        running = self._in_force.running.get(deployment_id)
+        return running.record if running is not None else None
+
     def state_of(self, deployment_id: str) -> Rollout | None:
         """Return the machine's state while this process still works on the deployment."""
-        running = self._running.get(deployment_id)
+        running = self._in_force.running.get(deployment_id)
         return running.state if running else None
 
     def begin(self, tx: Transaction, record: DeploymentRecord, plan: Plan, actor: str) -> DeploymentRecord:
@@ -156,42 +178,70 @@ class Rollouts:
         running.windows.start_from(counts)
         counted = encoded_part(self._tally.part(state.service))
         running.record = replace(record, progress=encoded_progress(counted, OpenRow()))
-        return self._move(tx, running, [Start(actor)])
+        return self._in_force.move(tx, running, [Start(actor)])
 
     def order(self, tx: Transaction, deployment_id: str, event: Event) -> DeploymentRecord:
         """Carry out a person's order inside the caller's transaction.
 
         Raises IllegalTransition if the deployment has no move for it, KeyError if it is not at work here.
         """
-        running = self._running[deployment_id]
-        return self._move(tx, running, [*self._usability_news(running.state), event])
+        running = self._in_force.running[deployment_id]
+        return self._in_force.move(tx, running, [*self._in_force.usability_news(running.state), event])
+
+    async def order_at_once(self, deployment_id: str, order: Order, audit: AuditEntry) -> Ordered:
+        """Carry out a rollback or a pause now, in a transaction of its own, or before it can be stored.
+
+        audit: its row, which is stored with it. Raises IllegalTransition; KeyError if the deployment is not
+        at work here; StoreError if it has no traffic to return and cannot be stored.
+        """
+        return await self._in_force.order_at_once(self._in_force.running[deployment_id], order, audit)
+
+    def mark_for(self, service: str) -> Mark | None:
+        """Return what was done to the service's open deployment and is not stored."""
+        running = self._in_force.open.get(service)
+        return mark_of(running.unstored[-1]) if running is not None and running.unstored else None
+
+    def unstored(self, deployment_id: str) -> DeploymentRecord | None:
+        """Return a deployment as it is in force, if the store does not know of that yet."""
+        running = self._in_force.running.get(deployment_id)
+        return running.record if running is not None and running.unstored else None
+
+    @property
+    def has_unstored(self) -> bool:
+        """Whether anything is in force that is not stored."""
+        return any(running.unstored for running in self._in_force.running.values())
 
     def freeze(self, tx: Transaction, freeze_state: FreezeState) -> None:
         """Hold or release every rollout's advance inside the caller's transaction."""
         tx.set_meta(FREEZE, msgspec.json.encode(freeze_state))
-        for running in list(self._running.values()):
+        for running in list(self._in_force.running.values()):
             if running.state.is_open:
-                self._move(tx, running, [FreezeOn() if freeze_state.frozen else FreezeOff()])
+                self._in_force.move(tx, running, [FreezeOn() if freeze_state.frozen else FreezeOff()])
         tx.on_commit(lambda: setattr(self, "freeze_state", freeze_state))
 
     # the loop
 
-    async def recover(self) -> None:
+    async def recover(self, marks: Mapping[str, Mark] | None = None) -> None:
         """Take up every stored rollout where it stopped; after catalog and tally are loaded, or after `stop`.
 
-        Raises StoreError naming a deployment whose state does not load.
+        marks: what was done before it could be stored, by deployment, as workers have it. Raises StoreError
+        naming a deployment whose state does not load.
         """
-        self._stopping = self._performer.is_stopping = False
+        self._stopping = self._in_force.performer.is_stopping = False
         self._last_tick = None
-        self._running.clear()
-        self._open.clear()
+        known = dict(marks or {})
+        known.update((mark.deployment, mark) for name in self._in_force.open if (mark := self.mark_for(name)))
+        self._in_force.running.clear()
+        self._in_force.open.clear()
         await self._notices.recover()
         stored = await self._store.meta(FREEZE)
         self.freeze_state = msgspec.json.decode(stored, type=FreezeState) if stored else FreezeState()
-        for record in await _unfinished(self._store):
-            self._take_up(record)
+        records = await _unfinished(self._store)
+        known = counting(known, records)
+        for record in records:
+            self._take_up(record, known.get(record.id))
 
-    def _take_up(self, record: DeploymentRecord) -> None:
+    def _take_up(self, record: DeploymentRecord, mark: Mark | None) -> None:
         running = Running(record, decoded(record))
         if running.is_done:
             return
@@ -202,17 +252,32 @@ class Rollouts:
             running.windows.start_from(Tally.of(progress.counted).judged(service), row)
         else:
             running.windows.start_from(self._tally.judged(service))
-        self._take(running, record, running.state)
+        self._in_force.take(running, record, running.state)
+        if mark is not None:
+            self._do_again(running, mark)
         running.state, commands = resume(running.state)
         log.info("rollout_resumed", deployment=record.id, phase=running.state.phase, step=running.state.step)
-        self._performer.perform(running, commands)
+        self._in_force.performer.perform(running, commands)
+
+    def _do_again(self, running: Running, mark: Mark) -> None:
+        """Go on from what a former control did and could not store."""
+        order = ordered_by(mark)
+        if order is None:
+            return
+        try:
+            moved = self._in_force.decide(running, [order], audit=audit_of(mark), wall=mark.at)
+        except IllegalTransition as exc:
+            log.error("mark_ignored", deployment=mark.deployment, order=mark.order, reason=str(exc))
+            return
+        log.warning("mark_taken_over", deployment=mark.deployment, order=mark.order, actor=mark.actor)
+        self._in_force.act_before_commit(running, moved)
 
     async def run(self) -> None:
         """Tick once a second, until stopped or replaced by a newer control."""
         while not self._stopping:
             started = self._clock()
             try:
-                await self.tick()
+                await self.tick(patience_s=TICK_S / 2)
             except StaleEpoch:
                 log.error("rollouts_stopped", reason="another control process has taken over")
                 return
@@ -220,18 +285,26 @@ class Rollouts:
                 log.error("rollout_tick_failed", error=str(exc))
             await asyncio.sleep(max(0.05, TICK_S - (self._clock() - started)))
 
-    async def tick(self) -> None:
+    async def tick(self, *, patience_s: float = 60.0) -> None:
         """Let the time since the last tick pass: judge every open rollout and move it on.
 
         They are committed by batches, each with the totals its evidence was made of. What was committed until
-        now is told to the webhooks. The first tick only starts the clock.
+        now is told to the webhooks. The first tick only starts the clock. A commit that takes longer than
+        `patience_s` goes on, and the next tick waits for it too. Raises StoreError.
         """
         async with self._ticking:
             self._ticks += 1
             is_first = not self._close_windows()
-            await self._notices.catch_up()
-            if not is_first:
-                await self._commit_tick()
+            if self._committing is None:
+                work = self._commit_tick(is_first=is_first)
+                self._committing = self._in_force.spawn(work, "commit a tick")
+            commit = self._committing
+            if not await is_done(commit, self._grace_s):
+                self._act_where_urgent()
+                await asyncio.wait({commit}, timeout=patience_s)
+            if commit.done():
+                self._committing = None
+                commit.result()
 
     def _close_windows(self) -> bool:
         """Cut a window of every open rollout. Returns False for the first tick, which has none."""
@@ -240,7 +313,7 @@ class Rollouts:
         if before is None:
             return False
         elapsed_s = min(now - before, MAX_TICK_MS / 1000)  # of a stall, no more was watched
-        for running in self._open.values():
+        for running in self._in_force.open.values():
             state = running.state
             running.windows.close(
                 self._tally.judged(state.service),
@@ -253,10 +326,22 @@ class Rollouts:
             running.elapsed_s += elapsed_s
         return True
 
-    async def _commit_tick(self) -> None:
+    def _act_where_urgent(self) -> None:
+        """Return traffic where the judge wants it, although the tick is not committed."""
+        for running in list(self._in_force.open.values()):
+            proposed = running.proposed
+            if proposed is None or proposed.order or proposed.base is not running.state:
+                proposed = self._ticked(running)
+            if proposed.state.percent < proposed.base.percent or is_asking(proposed):
+                self._in_force.act_before_commit(running, proposed)
+
+    async def _commit_tick(self, *, is_first: bool) -> None:
         """Store what the tick comes to, by batches."""
+        await self._notices.catch_up()
+        if is_first:
+            return
         is_save_due = self._ticks % SAVE_TICKS == 0 or self._tally.has_ended
-        waiting = list(self._open.values())
+        waiting = list(self._in_force.open.values())
         if not waiting and not is_save_due:
             return
         async with self._store.transaction() as tx:
@@ -272,72 +357,28 @@ class Rollouts:
     def _tick_batch(self, tx: Transaction, batch: Iterable[Running]) -> None:
         for running in batch:
             if running.state.is_open:  # it may have ended while others ticked
-                self._put(tx, running, self._ticked(running))
+                self._in_force.put(tx, running, self._ticked(running))
 
     def _ticked(self, running: Running) -> Moved:
         """Return what every window and all time that nothing in force was made of lead to."""
-        state, wall = running.state, self._wall()
+        state = running.state
         happenings: list[Happening] = [
-            *self._usability_news(state),
+            *self._in_force.usability_news(state),
             *(partial(_judgement, window) for window in running.windows.pending),
             Tick(round(min(running.elapsed_s * 1000, MAX_TICK_MS))),
         ]
-        moved = decide(state, running.record, happenings, running.windows, self._catalog, wall)
+        moved = self._in_force.decide(running, happenings)
         return judged(moved, running.windows, running.counted, self._catalog, elapsed_s=running.elapsed_s)
-
-    def _usability_news(self, state: Rollout) -> list[UsabilityChanged]:
-        """Return what a rollout has not been told yet: a person's order must not rest on the last tick's."""
-        old, new = self._catalog.is_usable(state.old), self._catalog.is_usable(state.new)
-        return [] if (old, new) == (state.old_usable, state.new_usable) else [UsabilityChanged(old, new)]
 
     async def stop(self) -> None:
         """Stop ticking and acting, and commit the last tick; the next control issues the acts again."""
         self._stopping = True
-        await self._performer.stop()
+        await self._in_force.performer.stop()
+        if self._committing is not None:
+            await asyncio.wait({self._committing})
+            self._committing = None
         self._ticks = -1
         await self.tick()
-
-    # one move
-
-    def _move(self, tx: Transaction, running: Running, events: Sequence[Event]) -> DeploymentRecord:
-        """Put what `events` lead to into `tx`. Returns the row as it will be stored."""
-        moved = decide(running.state, running.record, events, running.windows, self._catalog, self._wall())
-        self._put(tx, running, moved)
-        return moved.record
-
-    def _put(self, tx: Transaction, running: Running, moved: Moved) -> None:
-        """Put a move into `tx`; memory and acts follow at the commit."""
-        put(tx, moved)
-        tx.on_commit(lambda: self._enforce(running, moved))
-
-    def _enforce(self, running: Running, moved: Moved) -> None:
-        """Let memory follow a move, and begin its acts."""
-        self._take(running, moved.record, moved.state)
-        running.windows.taken(moved.windows, moved.open_row)
-        running.elapsed_s -= moved.elapsed_s
-        for version in moved.versions:
-            self._catalog.put_version(version)
-        if moved.service is not None:
-            self._catalog.put_service(moved.service)
-        self._performer.drop_unwanted(running)
-        self._performer.perform(running, moved.commands)
-        self._forget(running)
-
-    def _take(self, running: Running, record: DeploymentRecord, state: Rollout) -> None:
-        """Let memory follow what was committed; the catalog, which asks for the record, comes after."""
-        if running.record.status != record.status:
-            log.info("rollout_status", deployment=record.id, status=record.status, reason=state.reason)
-        running.record, running.state = record, state
-        self._running[record.id] = running
-        if state.is_open:
-            self._open[state.service] = running
-        elif self._open.get(state.service) is running:
-            del self._open[state.service]
-            running.closed.set()
-
-    def _forget(self, running: Running) -> None:
-        if running.is_done and not running.acts:
-            self._running.pop(running.state.id, None)
 
 
 def _judgement(window: Window, state: Rollout) -> Judged | None:

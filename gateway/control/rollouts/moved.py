@@ -66,6 +66,11 @@ class Moved(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         return self.state.percent < self.base.percent or self.state.phase is Phase.REVERTING
 
     @property
+    def has_weights(self) -> bool:
+        """Whether it asks for new weights."""
+        return any(isinstance(command, SetWeights) for command in self.commands)
+
+    @property
     def is_pausing(self) -> bool:
         """Whether it is a person's pause."""
         paused = self.state.paused
@@ -131,6 +136,16 @@ def judged(
         rows=tuple(rows),
         open_row=row,
         elapsed_s=elapsed_s,
+    )
+
+
+def as_in_force(moved: Moved, catalog: CatalogRows) -> Moved:
+    """Return a move that is in force already with the rows as they have become since."""
+    service = moved.service
+    return replace(
+        moved,
+        versions=tuple(catalog.version_record(version.id) for version in moved.versions),
+        service=catalog.service_record(service.name) if service is not None else None,
     )
 
 

@@ -1,7 +1,7 @@
 """The acts of rollouts under way: each is a task that ends in a committed fact."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Final, Protocol
 
 from gateway.control.rollouts.running import Running
@@ -24,19 +24,18 @@ class Acting(Protocol):
     async def carry_out(self, record: DeploymentRecord, state: Rollout, act: Act) -> Event: ...
 
 
-class Commits(Protocol):
-    """Who commits the fact an act ends in."""
-
-    async def commit(self, rollout: Running, fact: Event) -> None: ...
-
-
 class Performer:
     """Begins acts, ends those nobody waits for any more, and reports what came of them."""
 
-    def __init__(self, acts: Acting, commits: Commits, on_ended: Callable[[Running], None]) -> None:
-        """on_ended: called when an act of a rollout has ended, however."""
+    def __init__(
+        self,
+        acts: Acting,
+        commit: Callable[[Running, Event], Awaitable[None]],
+        on_ended: Callable[[Running], None],
+    ) -> None:
+        """commit: stores the fact an act ended in. on_ended: called when an act has ended, however."""
         self._acts = acts
-        self._commits = commits
+        self._commit = commit
         self._on_ended = on_ended
         self._tasks: set[asyncio.Task[None]] = set()
         self.is_stopping = False
@@ -75,7 +74,7 @@ class Performer:
                 try:
                     fact = await self._acts.carry_out(running.record, running.state, act)
                     running.acts.pop(repr(act), None)
-                    await self._commits.commit(running, fact)
+                    await self._commit(running, fact)
                     return
                 except StaleEpoch:
                     return

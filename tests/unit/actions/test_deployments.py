@@ -254,7 +254,7 @@ async def test_an_ended_deployment_takes_no_orders(tmp_path: Path) -> None:
         await made.two_versions()
         record = await made.start()
         await made.settle()
-        ended = await made.actions.deployments.rollback(ANN, record.id, Explain(reason="no"))
+        ended = (await made.actions.deployments.rollback(ANN, record.id, Explain(reason="no"))).record
         assert (ended.status, ended.traffic_percent) == ("rolled_back", 0), "the answer says how it ended"
         await made.settle()
         with pytest.raises((Problem, IllegalTransition)) as refused:
@@ -268,7 +268,7 @@ async def test_undo_rolls_an_open_deployment_back(tmp_path: Path) -> None:
         await made.two_versions()
         record = await made.start()
         await made.settle()
-        undone = await made.actions.deployments.undo(ANN, "auth", Explain(reason="support called"))
+        undone = (await made.actions.deployments.undo(ANN, "auth", Explain(reason="support called"))).record
         assert undone.id == record.id
         assert undone.error_message == "Rolled back by ann: support called"
         await made.settle()
@@ -284,7 +284,7 @@ async def test_undo_of_a_completed_release_is_a_new_one_back(tmp_path: Path) -> 
         await made.settle()
         assert (await made.actions.services.get("auth")).current_version_id == new
         assert (await made.actions.versions.get(old)).status == "deprecated"
-        back = await made.actions.deployments.undo(ANN, "auth", Explain(reason="support called"))
+        back = (await made.actions.deployments.undo(ANN, "auth", Explain(reason="support called"))).record
         assert (await made.audit())[0].details["reason"] == "support called"
         assert (back.from_version, back.to_version, back.strategy) == ("v2", "v1", "immediate")
         await made.settle()

@@ -80,6 +80,8 @@ class FakeNoun:
         self._noun = noun
 
     def __getattr__(self, verb: str) -> Callable[..., Any]:
+        if verb == "is_stored":
+            return lambda deployment_id: True
         name = f"{self._noun}.{verb}"
 
         async def action(*args: Any, **kwargs: Any) -> Any:

@@ -10,9 +10,10 @@ from gateway.actions.access import ROLES
 from gateway.actions.problems import conflict
 from gateway.admin.call import BASE, Route
 from gateway.admin.routes import ROUTES
+from gateway.control.rollouts.unstored import Ordered
 from gateway.core.resilience.health import HealthSettings
 from gateway.core.routing.service import WebhookSettings
-from gateway.errors import IllegalTransition, StaleEpoch
+from gateway.errors import IllegalTransition, StaleEpoch, StoreError
 from gateway.store.api import Page
 from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord
 from tests.unit.admin.bench import Bench
@@ -227,7 +228,7 @@ async def test_an_actions_problem_is_the_answer(bench: Bench) -> None:
 
 
 async def test_starts_are_limited_and_rollbacks_are_not(bench: Bench, deployment: DeploymentRecord) -> None:
-    bench.actions.answers |= {"deployments.start": deployment, "deployments.rollback": deployment}
+    bench.actions.answers |= {"deployments.start": deployment, "deployments.rollback": Ordered(deployment)}
     body = b'{"serviceName": "auth", "toVersion": "v1.1"}'
     for expected in (201, 201, 429):
         response = await bench.ask("POST", f"{BASE}/deployment/start", role="deployer", body=body)
@@ -236,6 +237,23 @@ async def test_starts_are_limited_and_rollbacks_are_not(bench: Bench, deployment
     for _ in range(30):
         response = await bench.ask("POST", f"{BASE}/deployment/dep-1/rollback", role="deployer")
         assert response.status == 200
+
+
+async def test_a_rollback_that_is_in_force_and_not_stored_is_202(
+    bench: Bench, deployment: DeploymentRecord
+) -> None:
+    bench.actions.answers["deployments.rollback"] = Ordered(deployment, stored=False)
+    response = await bench.ask("POST", f"{BASE}/deployment/dep-1/rollback", role="deployer")
+    assert response.status == 202
+    assert json.loads(response.body)["stored"] is False
+
+
+async def test_a_store_that_fails_is_503_without_its_path(bench: Bench) -> None:
+    bench.actions.answers["deployments.promote"] = StoreError("/var/secret/gateway.db: disk is full")
+    response = await bench.ask("POST", f"{BASE}/deployment/dep-1/promote", role="deployer")
+    assert response.status == 503
+    assert int(dict(response.fields)["Retry-After"]) > 0
+    assert b"secret" not in response.body
 
 
 async def test_the_idempotency_key_is_handed_on(bench: Bench, deployment: DeploymentRecord) -> None:
@@ -288,7 +306,7 @@ async def test_every_answer_is_kept_out_of_caches(bench: Bench) -> None:
 async def test_changes_wait_while_another_process_takes_over(
     bench: Bench, deployment: DeploymentRecord
 ) -> None:
-    bench.actions.answers |= {"deployments.rollback": deployment, "deployments.get": deployment}
+    bench.actions.answers |= {"deployments.rollback": Ordered(deployment), "deployments.get": deployment}
     bench.server.hold_changes(held=True)
     response = await bench.ask("POST", f"{BASE}/deployment/dep-1/rollback")
     assert (response.status, dict(response.fields)["Retry-After"]) == (503, "1")

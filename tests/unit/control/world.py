@@ -16,10 +16,13 @@ from gateway.core.routing.service import ServiceSettings
 from gateway.core.settings.smoke import SmokeSettings
 from gateway.link.counts import JudgedTotals, VersionTotals
 from gateway.link.messages import Counts, EndpointLoad
+from gateway.link.snapshot import Mark
 from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord
 from gateway.store.sqlite import SqliteStore
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
+GRACE_S = 30.0
+"""A machine that is slow is no store that fails."""
 
 
 class FakeCatalog:
@@ -148,6 +151,8 @@ class World:
         self.webhooks = Webhooks()
         self.checks = FakeChecks()
         self.now = 1000.0
+        self.marks: Mapping[str, Mark] = {}
+        self.grace_s = GRACE_S
 
     async def open(self) -> "World":
         """Open the store, as a control that starts; call again after `crash`."""
@@ -163,9 +168,15 @@ class World:
         await load_counts(self.store, self.tally)
         self.drains = Drains(self.store, self.catalog, self.hub)
         self.rollouts = Rollouts(
-            self.store, self.catalog, self.tally, self.make_acts(), clock=lambda: self.now
+            self.store,
+            self.catalog,
+            self.tally,
+            self.make_acts(),
+            clock=lambda: self.now,
+            grace_s=self.grace_s,
         )
-        await self.rollouts.recover()
+        await self.rollouts.recover(self.marks)
+        self.marks = {}
         return self
 
     async def open_store(self, url: str) -> SqliteStore:
@@ -174,8 +185,9 @@ class World:
     def make_acts(self) -> Acts:
         return Acts(self.catalog, self.hub, self.checks, self.drains, self.webhooks)
 
-    async def crash(self) -> None:
-        """End without a last tick, as a kill does, and start again."""
+    async def crash(self, marks: Mapping[str, Mark] | None = None) -> None:
+        """End without a last tick, as a kill does, and start again. marks: what the workers' tables say."""
+        self.marks = marks or {}
         for task in self.rollouts.under_way:
             task.cancel()
         await self.drains.stop()

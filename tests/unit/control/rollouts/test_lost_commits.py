@@ -3,18 +3,13 @@
 Guards against a verdict of "0 of 69 failed" after 158 errors that were served while the disk was full.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.errors import StoreError
-from gateway.store.records import DeploymentRecord
-from gateway.store.sqlite import SqliteStore
-from tests.unit.control.world import World
-from tests.unit.store.failing import Disk, Where, on
+from tests.unit.control.failing_world import failing_world
+from tests.unit.store.failing import Where
 
 SLOW: dict[str, Any] = {
     "steps": (10, 100),
@@ -25,53 +20,13 @@ SLOW: dict[str, Any] = {
 }
 
 
-class FailingWorld(World):
-    """The control world on a disk that fails when it is told to."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.disk = Disk()
-
-    async def open_store(self, url: str) -> SqliteStore:
-        return on(self.disk, await super().open_store(url))
-
-    async def failing_second(self, *, answers: int = 0, errors: int = 0) -> None:
-        """Let a second pass whose tick cannot be committed."""
-        with pytest.raises(StoreError):
-            await self.second(answers=answers, errors=errors)
-
-    async def stored(self, deployment: str) -> DeploymentRecord:
-        record = await self.store.deployment(deployment)
-        assert record is not None
-        return record
-
-    async def in_rows(self, deployment: str) -> tuple[int, int]:
-        """Return the new version's answers and errors in the rows for replay."""
-        rows = await self.store.windows(deployment_id=deployment)
-        return (
-            sum(row.answers for row in rows if row.version_id == "v2"),
-            sum(sum(row.errors.values()) for row in rows if row.version_id == "v2"),
-        )
-
-
-@asynccontextmanager
-async def world(path: Path) -> AsyncIterator[FailingWorld]:
-    made = FailingWorld(path)
-    await made.open()
-    try:
-        yield made
-    finally:
-        made.disk.fails = None
-        await made.close()
-
-
 @pytest.mark.parametrize(
     ("where", "statement"), [("begin", 0), ("commit", 0), *(("statement", n) for n in range(3))]
 )
 async def test_evidence_of_failed_commits_is_judged_by_the_next_one(
     tmp_path: Path, where: Where, statement: int
 ) -> None:
-    async with world(tmp_path) as made:
+    async with failing_world(tmp_path) as made:
         deployment = await made.start(**SLOW)
         await made.settle()
         await made.rollouts.tick()  # starts the clock
@@ -90,7 +45,7 @@ async def test_evidence_of_failed_commits_is_judged_by_the_next_one(
 
 
 async def test_evidence_is_counted_once_when_control_dies_between_failed_commits(tmp_path: Path) -> None:
-    async with world(tmp_path) as made:
+    async with failing_world(tmp_path) as made:
         deployment = await made.start(**SLOW)
         await made.settle()
         await made.rollouts.tick()  # starts the clock
@@ -108,7 +63,7 @@ async def test_evidence_is_counted_once_when_control_dies_between_failed_commits
 
 
 async def test_rows_for_replay_hold_what_failed_commits_did_not_store(tmp_path: Path) -> None:
-    async with world(tmp_path) as made:
+    async with failing_world(tmp_path) as made:
         deployment = await made.start(**SLOW)
         await made.settle()
         await made.rollouts.tick()
@@ -120,7 +75,7 @@ async def test_rows_for_replay_hold_what_failed_commits_did_not_store(tmp_path: 
                 await made.second(answers=20)
         made.disk.fails = None
         await made.second()
-        gathered = made.rollouts._running[deployment].windows.open_row.gathered
+        gathered = made.rollouts._in_force.running[deployment].windows.open_row.gathered
         answers, errors = await made.in_rows(deployment)
         answers += sum(cell.answers for cell in gathered.new) if gathered else 0
         errors += sum(sum(cell.errors.values()) for cell in gathered.new) if gathered else 0
@@ -128,7 +83,7 @@ async def test_rows_for_replay_hold_what_failed_commits_did_not_store(tmp_path: 
 
 
 async def test_a_commit_reported_as_failed_and_done_all_the_same_counts_nothing_twice(tmp_path: Path) -> None:
-    async with world(tmp_path) as made:
+    async with failing_world(tmp_path) as made:
         deployment = await made.start(**SLOW)
         await made.settle()
         await made.rollouts.tick()
@@ -146,7 +101,7 @@ async def test_a_commit_reported_as_failed_and_done_all_the_same_counts_nothing_
 
 async def test_users_errors_survive_failed_commits(tmp_path: Path) -> None:
     """Of a sticky service, who met an error is reported once."""
-    async with world(tmp_path) as made:
+    async with failing_world(tmp_path) as made:
         deployment = await made.start(**SLOW)
         await made.settle()
         await made.rollouts.tick()  # starts the clock
@@ -156,14 +111,14 @@ async def test_users_errors_survive_failed_commits(tmp_path: Path) -> None:
         made.disk.fails = "commit"
         await made.failing_second(answers=20)
         made.disk.fails = None
-        windows = made.rollouts._running[deployment].windows
+        windows = made.rollouts._in_force.running[deployment].windows
         assert [key.key for window in windows.pending for key in window.new_keys] == [7]
         await made.second(answers=20)
         assert windows.pending == ()
 
 
 async def test_totals_of_a_worker_that_ended_are_stored_once_the_disk_works(tmp_path: Path) -> None:
-    async with world(tmp_path) as made:
+    async with failing_world(tmp_path) as made:
         await made.rollouts.tick()
         made.worker.serve("v1", 1, 10_000, 50)
         made.worker.report(made.tally)

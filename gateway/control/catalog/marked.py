@@ -1,0 +1,42 @@
+"""Rows as they are in force where something was done that the store does not know of yet."""
+
+from collections.abc import Iterable, Mapping
+
+from msgspec.structs import replace
+
+from gateway.link.snapshot import Mark
+from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord
+
+
+def as_marked(record: DeploymentRecord, mark: Mark | None) -> DeploymentRecord:
+    """Return an open deployment's row as the mark has it."""
+    return replace(record, traffic_percent=0) if mark is not None and mark.order == "rollback" else record
+
+
+def lowered(
+    marks: Iterable[Mark],
+    deployments: Iterable[DeploymentRecord],
+    services: Mapping[str, ServiceRecord],
+    versions: Iterable[VersionRecord],
+) -> tuple[dict[str, ServiceRecord], list[VersionRecord]]:
+    """Return services and versions with all traffic back where a rollback was done and not stored."""
+    marked = {mark.deployment for mark in marks if mark.order == "rollback"}
+    undone = [record for record in deployments if record.id in marked]
+    weights: dict[str | None, int] = {record.to_version_id: 0 for record in undone}
+    weights.update((record.from_version_id, 100) for record in undone)
+    names = {record.service_name for record in undone}
+    return (
+        {
+            name: replace(record, generation=record.generation + 1) if name in names else record
+            for name, record in services.items()
+        },
+        [_weighted(record, weights) for record in versions],
+    )
+
+
+def _weighted(record: VersionRecord, weights: Mapping[str | None, int]) -> VersionRecord:
+    if record.id not in weights:
+        return record
+    if not weights[record.id]:
+        return replace(record, weight=0)
+    return replace(record, weight=weights[record.id], draining=False, drained=False, drain_deadline=None)

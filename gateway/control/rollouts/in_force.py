@@ -1,0 +1,207 @@
+"""The rollouts of this process as they are in force, and how that changes: by a commit, or ahead of it."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
+
+from gateway.control.rollouts.acts import Acts, CatalogView
+from gateway.control.rollouts.commit_queue import CommitQueue
+from gateway.control.rollouts.moved import Happening, Moved, as_in_force, decide, put
+from gateway.control.rollouts.performer import Performer
+from gateway.control.rollouts.running import Running
+from gateway.control.rollouts.unstored import ANSWER_S, MAX_UNSTORED, Ordered, may_act
+from gateway.core.rollout.events import Event, Order, UsabilityChanged
+from gateway.core.rollout.state import Rollout
+from gateway.errors import StaleEpoch, StoreBusy, StoreError
+from gateway.log import get_logger
+from gateway.store.api import Store, Transaction
+from gateway.store.records import AuditEntry, DeploymentRecord
+
+log = get_logger(component="rollouts")
+
+
+class InForce:
+    """Those that still have something to do, and every change of them."""
+
+    def __init__(
+        self,
+        store: Store,
+        catalog: CatalogView,
+        acts: Acts,
+        *,
+        wall: Callable[[], float],
+        grace_s: float,
+    ) -> None:
+        """wall: seconds since the epoch. grace_s: how long a rollback waits for its commit."""
+        self.running: dict[str, Running] = {}
+        self.open: dict[str, Running] = {}
+        """Of those, the open ones, by service."""
+        self._store = store
+        self._catalog = catalog
+        self._wall = wall
+        self._grace_s = grace_s
+        self._facts: CommitQueue[Running] = CommitQueue(store, self._move_by)
+        self.performer = Performer(acts, self._commit_fact, self._forget)
+        self._commits: set[asyncio.Task[None]] = set()
+
+    def decide(
+        self,
+        running: Running,
+        happenings: Iterable[Happening],
+        *,
+        audit: AuditEntry | None = None,
+        wall: float | None = None,
+    ) -> Moved:
+        """Return what `happenings` lead to from what is in force. wall: None: it is now.
+
+        Raises IllegalTransition.
+        """
+        now = self._wall() if wall is None else wall
+        windows, catalog = running.windows, self._catalog
+        return decide(running.state, running.record, happenings, windows, catalog, now, audit=audit)
+
+    def usability_news(self, state: Rollout) -> list[UsabilityChanged]:
+        """Return what a rollout does not know yet: a person's order must not rest on the last tick's."""
+        old, new = self._catalog.is_usable(state.old), self._catalog.is_usable(state.new)
+        return [] if (old, new) == (state.old_usable, state.new_usable) else [UsabilityChanged(old, new)]
+
+    # by a commit
+
+    def move(self, tx: Transaction, running: Running, events: Sequence[Event]) -> DeploymentRecord:
+        """Put what `events` lead to into `tx`. Returns the row as it will be stored."""
+        moved = self.decide(running, events)
+        self.put(tx, running, moved)
+        return moved.record
+
+    def put(self, tx: Transaction, running: Running, moved: Moved) -> None:
+        """Put a move into `tx`, after those in force that no store knows of; memory follows at the commit."""
+        running.proposed = moved
+        late = tuple(running.unstored)
+        for each in late:
+            put(tx, as_in_force(each, self._catalog), is_late=True)
+        if moved not in late:
+            put(tx, moved)
+        tx.on_commit(partial(self._committed, running, moved, late))
+
+    def _committed(self, running: Running, moved: Moved, late: tuple[Moved, ...]) -> None:
+        was_unstored = bool(running.unstored)
+        running.unstored = [each for each in running.unstored if each is not moved and each not in late]
+        if moved.base is running.state and moved not in late:
+            self._enforce(running, moved)
+        if was_unstored and not running.unstored:
+            log.info("stored_late", deployment=running.state.id)
+            self._catalog.publish([running.state.service])  # without the mark
+
+    def _move_by(self, tx: Transaction, running: Running, fact: Event) -> None:
+        self.move(tx, running, [fact])
+
+    async def _commit_fact(self, running: Running, fact: Event) -> None:
+        """Commit the fact an act ended in; what returns traffic does not wait for a store that fails."""
+        commit = self.spawn(self._facts.commit(running, fact), "commit a fact")
+        try:
+            if not await is_done(commit, self._grace_s):
+                moved = self.decide(running, [fact])
+                if moved.state.percent < moved.base.percent:
+                    self.act_before_commit(running, moved)
+            await asyncio.shield(commit)
+        except asyncio.CancelledError:
+            commit.cancel()
+            raise
+
+    # ahead of it
+
+    async def order_at_once(self, running: Running, order: Order, audit: AuditEntry) -> Ordered:
+        """See `Rollouts.order_at_once`."""
+        made: list[Moved] = []
+
+        async def commit() -> None:
+            async with self._store.transaction() as tx:
+                made[:] = made or [self._ordered(running, order, audit)]
+                self.put(tx, running, made[0])
+
+        task = self.spawn(commit(), "order")
+        if not await is_done(task, self._grace_s):
+            moved = made[0] if made else self._ordered(running, order, audit)
+            if may_act(moved):
+                made[:] = [moved]
+                self.act_before_commit(running, moved)
+                await asyncio.wait({task}, timeout=ANSWER_S)
+                return Ordered(running.record, stored=moved not in running.unstored)
+        await asyncio.shield(task)
+        return Ordered(running.record)
+
+    def _ordered(self, running: Running, order: Order, audit: AuditEntry) -> Moved:
+        return self.decide(running, [*self.usability_news(running.state), order], audit=audit)
+
+    def act_before_commit(self, running: Running, moved: Moved) -> None:
+        """Put a move in force that is not stored, with a mark of it for the next control.
+
+        Raises StoreBusy if too many wait to be stored.
+        """
+        if moved in running.unstored:
+            return
+        if len(running.unstored) >= MAX_UNSTORED:
+            raise StoreBusy(f"deployment {running.state.id}: too many orders wait to be stored")
+        running.unstored.append(moved)
+        log.error("acted_before_stored", deployment=running.state.id, phase=moved.state.phase)
+        self._enforce(running, moved)
+        if not moved.has_weights:
+            self._catalog.publish([running.state.service])
+
+    # either way
+
+    def _enforce(self, running: Running, moved: Moved) -> None:
+        """Let memory follow a move, and begin its acts."""
+        self.take(running, moved.record, moved.state)
+        running.windows.taken(moved.windows, moved.open_row)
+        running.elapsed_s -= moved.elapsed_s
+        for version in moved.versions:
+            self._catalog.put_version(version)
+        if moved.service is not None:
+            self._catalog.put_service(moved.service)
+        self.performer.drop_unwanted(running)
+        self.performer.perform(running, moved.commands)
+        self._forget(running)
+
+    def take(self, running: Running, record: DeploymentRecord, state: Rollout) -> None:
+        """Let memory follow; the catalog, which asks for the record, comes after."""
+        if running.record.status != record.status:
+            log.info("rollout_status", deployment=record.id, status=record.status, reason=state.reason)
+        running.record, running.state = record, state
+        self.running[record.id] = running
+        if state.is_open:
+            self.open[state.service] = running
+        elif self.open.get(state.service) is running:
+            del self.open[state.service]
+            running.closed.set()
+
+    def _forget(self, running: Running) -> None:
+        if running.is_done and not running.acts and not running.unstored:
+            self.running.pop(running.state.id, None)
+
+    def spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
+        """Begin a commit that may outlive the patience of who waits for it."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._commits.add(task)
+        task.add_done_callback(self._spent)
+        return task
+
+    def _spent(self, task: asyncio.Task[None]) -> None:
+        self._commits.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waits for it hears of it too
+
+
+async def is_done(task: asyncio.Task[None], seconds: float) -> bool:
+    """Wait a while for `task`. Returns whether it is done, unless the store kept it from that.
+
+    Raises what else went wrong with it.
+    """
+    await asyncio.wait({task}, timeout=seconds)
+    if not task.done():
+        return False
+    error = task.exception()
+    if isinstance(error, StoreError) and not isinstance(error, StaleEpoch):
+        return False
+    task.result()
+    return True
