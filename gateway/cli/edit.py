@@ -106,23 +106,22 @@ def rm(api: AdminClient, out: Output, service: str, version: str | None, yes: bo
             f"or forget all of it: `gateway rm {service}`"
         )
     _confirm(f"forget {service} {version} ({found['url']})?", yes=yes)
-    if not found["drained"]:
-        _drain(api, f"{service} {version}", f"deployment/versions/{found['id']}/drain")
-    api.call("DELETE", f"deployment/versions/{found['id']}")
+    forget_version(api, f"{service} {version}", found["id"])
     out.value(found, f"{service} {version} is forgotten")
     return OK
 
 
-def _drain(api: AdminClient, name: str, path: str) -> None:
-    """Let what still runs at a version finish: only then may it be forgotten."""
+def forget_version(api: AdminClient, name: str, version_id: str) -> None:
+    """Drain a version and delete it: what still runs there finishes first. Raises CliError."""
+    path = f"deployment/versions/{version_id}"
 
     def drained() -> bool | None:
-        return True if api.get(path)["safeToStop"] else None
+        return True if api.get(f"{path}/drain")["safeToStop"] else None
 
-    api.post(path)
-    wait_for(
-        drained, DRAIN_MS, f"timed out: {name} is still busy; `gateway drain {name} --wait` waits longer"
-    )
+    api.post(f"{path}/drain")
+    busy = f"timed out: {name} is still busy; `gateway drain {name} --wait` waits longer"
+    wait_for(drained, DRAIN_MS, busy)
+    api.call("DELETE", path)
 
 
 def _confirm(question: str, *, yes: bool) -> None:

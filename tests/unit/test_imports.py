@@ -36,7 +36,7 @@ MAY_IMPORT: Final = {
     "control": frozenset({"store.api", "store.records", "link", "core", "http1", "net"}),
     "actions": frozenset({"control", "store.api", "store.records", "core"}),
     "admin": frozenset({"actions", "control", "store.records", "store.api", "link", "core", "http1", "net"}),
-    "cli": frozenset({"config", "admin.schemas"}),
+    "cli": frozenset({"config", "core.settings"}),
     "serve": EVERY_ROOM,
     "demo": frozenset(),
     "log": frozenset(),

@@ -144,6 +144,44 @@ async def test_what_was_mistyped_can_be_forgotten(tmp_path: Path) -> None:
         assert (await gateway_command(gateway, "get")).out.count("\n") == 1
 
 
+async def test_a_file_is_planned_applied_and_exported(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(running(tmp_path))
+        old, new = [await stack.enter_async_context(sample(version)) for version in ("v1.0", "v1.1")]
+        file = tmp_path / "services.toml"
+        text = f"""
+[[service]]
+name = "auth"
+routes = [{{ path = "/" }}]
+[[service.version]]
+version = "v1.0"
+url = "{old}"
+weight = 100
+"""
+        file.write_text(text)
+        assert (await gateway_command(gateway, "plan", "-f", str(file))).code == 3
+        applied = await gateway_command(gateway, "apply", "-f", str(file))
+        assert applied.code == 0, applied
+        assert (await gateway_command(gateway, "plan", "-f", str(file))).code == 0
+        assert (await gateway_command(gateway, "deploy", "auth", "v1.0")).code == 0
+
+        file.write_text(f'{text}[[service.version]]\nversion = "v1.1"\nurl = "{new}"\nweight = 100\n')
+        applied = await gateway_command(gateway, "apply", "-f", str(file))
+        assert applied.out.endswith("next: gateway deploy auth v1.1\n"), applied
+        tree = (await gateway_command(gateway, "get", "auth", "-o", "json")).json
+        weights = {version["version"]: version["weight"] for version in tree["versions"]}
+        assert weights == {"v1.0": 100, "v1.1": 0}, "a file moves no traffic"
+
+        exported = tmp_path / "exported.toml"
+        exported.write_text((await gateway_command(gateway, "export")).out)
+        assert (await gateway_command(gateway, "plan", "-f", str(exported))).code == 0
+        wrong = tmp_path / "wrong.toml"
+        wrong.write_text(text.replace("routes", "rutes"))
+        refused = await gateway_command(gateway, "apply", "-f", str(wrong))
+        assert refused.code == 2
+        assert "service[0].rutes: unknown key" in refused.err
+
+
 async def test_events_are_the_newest_of_their_service(tmp_path: Path) -> None:
     """`-n` used to count the events of all services."""
     async with AsyncExitStack() as stack:
