@@ -19,6 +19,7 @@ from gateway.core.routing.service import RouteSettings, ServiceSettings
 from gateway.http1.client import UpstreamConnection
 from gateway.link.snapshot import EndpointSnap, ProxySettings, ServiceSnap, Snapshot, VersionSnap
 from gateway.worker.plane import Plane
+from gateway.worker.pool import Pool
 
 ANSWERS: Final = 997
 """Different responses."""
@@ -47,17 +48,18 @@ class Bare:
 
     def __init__(self, versions: int = 1, *, is_trusted: bool = False) -> None:
         self.plane = Plane(seed=1)
-        self.plane.live.apply(snapshot(versions, (("127.0.0.0/8",),) if is_trusted else ()))
-        self.plane.sweep(0.0)
+        self.plane.apply(snapshot(versions, (("127.0.0.0/8",),) if is_trusted else ()))
         self.client = self.plane.factory()()
         self.client.accepted("127.0.0.1", lambda: None)
         self.client_side = Sunk()
         self.client.connection_made(self.client_side)
         self.upstreams = {}
-        for endpoint in self.plane.live.table.services["bench"].endpoints():
-            upstream = UpstreamConnection(endpoint.pool)
+        for endpoint in self.plane.live_table.current.services["bench"].endpoints():
+            pool = endpoint.pool
+            assert isinstance(pool, Pool)
+            upstream = UpstreamConnection(pool)
             upstream.connection_made(Sunk())
-            endpoint.pool.give_back(upstream, time.monotonic() + 3600)
+            pool.give_back(upstream, time.monotonic() + 3600)
             self.upstreams[endpoint] = upstream
 
     def serve(self, requests: Iterator[bytes], answers: Iterator[bytes], count: int) -> float:
@@ -67,7 +69,7 @@ class Bare:
         began = time.thread_time_ns()
         for _ in range(count):
             client(next_request())
-            exchange.upstream.data_received(next_answer())  # type: ignore[attr-defined]
+            exchange.attempt.upstream.data_received(next_answer())  # type: ignore[attr-defined]
         return (time.thread_time_ns() - began) / 1000 / count
 
 

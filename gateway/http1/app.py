@@ -118,6 +118,9 @@ class _Call:
         if self._task is not None:
             self._task.cancel()
 
+    def on_closed(self) -> None:
+        """Whatever is kept goes with the connection."""
+
     def on_idle(self) -> None:
         self._body = []
 

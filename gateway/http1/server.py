@@ -16,7 +16,7 @@ from gateway.http1.message import (
     problem_response,
 )
 from gateway.http1.request import CHUNKED_BODY, RequestReader
-from gateway.http1.sink import NEVER, Sink
+from gateway.http1.sink import NEVER, NO_SINK, Sink
 
 MAX_PENDING_BYTES: Final = 65_536
 """How far a client may pipeline ahead before it is not read from any more."""
@@ -154,6 +154,7 @@ class ServerProtocol(asyncio.Protocol):
         self.on_lost()
         if busy:
             self.sink.on_gone(ClientGone("the client closed the connection"))
+        self._forget_sink()
 
     def pause_writing(self) -> None:
         self.writable = False
@@ -259,6 +260,7 @@ class ServerProtocol(asyncio.Protocol):
         self._forget_half()
         self.owner.open.discard(self)
         self._phase = _CLOSED
+        self._forget_sink()
         return self.transport
 
     def close_if_idle(self) -> None:
@@ -472,6 +474,11 @@ class ServerProtocol(asyncio.Protocol):
             self._break(ClientGone("the client closed the connection"))
         else:
             self.abort()
+
+    def _forget_sink(self) -> None:
+        """Cut the circle of a connection and what answers it: both are freed at once, not by a collection."""
+        sink, self.sink = self.sink, NO_SINK
+        sink.on_closed()
 
     def _forget_half(self) -> None:
         half, self._half = self._half, None

@@ -23,6 +23,9 @@ class Sink(Protocol):
     def on_gone(self, error: DownstreamError) -> None:
         """The request can no longer be answered by the sink: the client left, or broke its request."""
 
+    def on_closed(self) -> None:
+        """The connection has ended, or is somebody else's: let go of whatever refers back to it."""
+
     def on_idle(self) -> None:
         """No request has come for a while: let go of what is only kept for speed."""
 
@@ -34,3 +37,22 @@ class Sink(Protocol):
 
     def on_timeout(self) -> None:
         """That time is over."""
+
+
+class NoSink:
+    """Stands in where nobody answers any more."""
+
+    def on_head(self) -> None: ...
+    def on_body(self, data: bytes) -> None: ...
+    def on_end(self, trailers: list[tuple[bytes, bytes]]) -> None: ...
+    def on_gone(self, error: DownstreamError) -> None: ...
+    def on_closed(self) -> None: ...
+    def on_idle(self) -> None: ...
+    def on_writable(self, *, writable: bool) -> None: ...
+    def timeout_s(self) -> float:
+        return NEVER
+
+    def on_timeout(self) -> None: ...
+
+
+NO_SINK: Final = NoSink()

@@ -39,6 +39,10 @@ decode_up: Final[Callable[[bytes], Up]] = msgspec.msgpack.Decoder(Up).decode
 decode_down: Final[Callable[[bytes], Down]] = msgspec.msgpack.Decoder(Down).decode
 
 
+def _nothing() -> None:
+    """Nobody waits for that."""
+
+
 class ChannelOwner(Protocol[Received_contra]):
     """Who takes what a channel receives. Called from the loop, never after `on_lost`."""
 
@@ -69,6 +73,8 @@ class Channel(Generic[Received]):
         self._sending = memoryview(b"")
         self._sending_fds: tuple[int, ...] = ()
         self._is_blocked = False
+        self.on_flushed: Callable[[], None] = _nothing
+        """Called when the kernel has taken all that was to be sent. Settable."""
         self.is_open = True
         self._loop.add_reader(sock.fileno(), self._on_readable)
 
@@ -141,6 +147,7 @@ class Channel(Generic[Received]):
         if self._is_blocked:
             self._is_blocked = False
             self._loop.remove_writer(self._sock.fileno())
+        self.on_flushed()
 
     def _stop_sending(self) -> None:
         """The other end is gone. What it said last is still to be read; then comes the end, and `on_lost`."""

@@ -11,6 +11,8 @@ from gateway.core.judge.window import BUCKETS, bucket_of
 ANSWERED = "answered"
 OUTCOMES = (ANSWERED, "connect", "reset", "timeout", "bad_response", "client_gone", "refused")
 """What became of an attempt. `answered` is any response head, 5xx included."""
+MAX_COHORT_ERRORS = 1_000
+"""Errors of users kept for one report."""
 
 
 class JudgedCounts:
@@ -111,6 +113,11 @@ class VersionCounts:
             counts.errors[error] = counts.errors.get(error, 0) + 1
         counts.latency[bucket_of(latency_us)] += 1
         self.dirty = True
+
+    def cohort_error(self, generation: int, share: int, key_number: int, kind: str) -> None:
+        """Count an error of a sticky service's user, as far as there is room."""
+        if len(self.cohort_errors) < MAX_COHORT_ERRORS:
+            self.cohort_errors.append((generation, share, key_number, kind))
 
     def answer(self, method: str, status: int, latency_us: int, generation: int, share: int) -> None:
         """Count what nearly every exchange is: a first attempt, chosen by the split, and well answered.

@@ -1,12 +1,12 @@
 """The current routing table, and how the next one takes its place.
 
 `apply` builds the next table beside the current one and checks it, then swaps one reference; a request reads
-`Live.table` once and keeps what it read. Endpoints (with their breakers and pools), counts, rounds and retry
-budgets outlive the swap; a service that did not change is the same object before and after.
+`LiveTable.current` once and keeps what it read. Endpoints (with their breakers and pools), counts, rounds and
+retry budgets outlive the swap; a service that did not change is the same object before and after.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import chain
 from random import Random
 from typing import Any, Final
@@ -19,21 +19,20 @@ from gateway.core.resilience.breaker import (
     compile_breaker,
 )
 from gateway.core.routing.service import ServiceSettings
-from gateway.core.routing.table import Endpoint, Route, RoutingTable, Service, Version
+from gateway.core.routing.table import Endpoint, EndpointPool, Route, RoutingTable, Service, Version
 from gateway.errors import LinkError
 from gateway.link.counts import VersionCounts
 from gateway.link.messages import BreakerReport
 from gateway.link.snapshot import EndpointSnap, Mark, ProxySettings, ServiceSnap, Snapshot, VersionSnap
 
-PoolFactory = Callable[[Endpoint, ServiceSettings, ProxySettings], Any]
-"""Makes the pool of an endpoint. A pool has `close()`: no new lease, idle connections closed, running ones
-finish."""
+PoolFactory = Callable[[Endpoint, ServiceSettings, ProxySettings], EndpointPool]
+"""Makes the pool of an endpoint."""
 
 KEPT_COUNTS: Final = 256
 """Versions gone whose counts are kept, at least those not yet sent and those still running something."""
 
 
-class Live:
+class LiveTable:
     """What this worker serves by now.
 
     slot: this worker's number. clock: monotonic seconds. seed: of the order inside rounds, the same on every
@@ -48,7 +47,7 @@ class Live:
         clock: Callable[[], float] = time.monotonic,
         seed: int | None = None,
     ) -> None:
-        self.table = RoutingTable()
+        self.current = RoutingTable()
         self.proxy = ProxySettings()
         self.counts: dict[str, VersionCounts] = {}
         """By version id; kept for versions gone, so that totals are not lost."""
@@ -66,15 +65,15 @@ class Live:
         self._endpoints: dict[str, Endpoint] = {}
         self._owners: dict[str, Service] = {}
         """Endpoint key -> the service to refresh when its breaker moves."""
-        self._restless: dict[str, Breaker] = {}
+        self._not_closed: dict[str, Breaker] = {}
         """Breakers that are not closed, by endpoint key: time passes for them in `tick`."""
         self._swapping = False
 
     def apply(self, snapshot: Snapshot) -> None:
         """Serve by `snapshot` from now on. Raises LinkError on a bad one; the old table and its pools
         stay."""
-        if not snapshot.whole and snapshot.number <= self.table.number:
-            raise LinkError(f"snapshot {snapshot.number} came after snapshot {self.table.number}")
+        if not snapshot.whole and snapshot.number <= self.current.number:
+            raise LinkError(f"snapshot {snapshot.number} came after snapshot {self.current.number}")
         draft = _Draft(snapshot, self._snaps, self.proxy, self._workers)
         try:
             self._build(draft)
@@ -91,8 +90,13 @@ class Live:
 
     def tick(self, now: float) -> None:
         """Let time pass for the breakers that are not closed; to be called every 100 ms or so."""
-        for breaker in list(self._restless.values()):
+        for breaker in list(self._not_closed.values()):
             breaker.tick(now)
+
+    def endpoints(self) -> Iterator[Endpoint]:
+        """Yield every endpoint of the current table."""
+        for service in self.current.services.values():
+            yield from service.endpoints()
 
     def _build(self, draft: "_Draft") -> None:
         """Make all that can fail, and touch nothing that requests are served by."""
@@ -102,7 +106,7 @@ class Live:
                 draft.services[name] = self._build_service(draft, snap)
                 draft.routes[name] = _routes_of(draft.services[name])
             else:
-                draft.services[name] = self.table.services[name]
+                draft.services[name] = self.current.services[name]
                 draft.routes[name] = self._routes[name]
             for endpoint in draft.services[name].endpoints():
                 if endpoint.key in draft.owners:
@@ -146,7 +150,8 @@ class Live:
         )
 
     def _build_version(self, draft: "_Draft", service: ServiceSnap, snap: VersionSnap) -> Version:
-        counts = self.counts.get(snap.id)
+        counts = self.counts.get(snap.id) or VersionCounts(service.name, snap.name, snap.id)
+        draft.counts[snap.id] = counts
         return Version(
             snap.id,
             snap.name,
@@ -158,7 +163,7 @@ class Live:
             active=snap.active,
             draining=snap.draining,
             standby=snap.standby,
-            counts=counts if counts is not None else VersionCounts(service.name, snap.name, snap.id),
+            counts=counts,
             chance=self._chance,
         )
 
@@ -172,28 +177,29 @@ class Live:
             if key not in draft.fresh:
                 stale.append(draft.endpoints[key].pool)
             draft.endpoints[key].pool = pool
+        for version_id, counts in draft.counts.items():
+            self.counts.setdefault(version_id, counts)
         self._swapping = True
         for name in draft.changed:
             self._update_service(now, draft.services[name], draft.snaps[name])
         self._swapping = False
         self._snaps, self._workers = draft.snaps, draft.workers
         self.proxy = draft.proxy
-        self.table = draft.table
+        self.current = draft.table
         for endpoint in gone:
-            if self._restless.get(endpoint.key) is endpoint.breaker:
-                self._restless.pop(endpoint.key, None)
+            if self._not_closed.get(endpoint.key) is endpoint.breaker:
+                self._not_closed.pop(endpoint.key, None)
         for pool in stale:
             pool.close()
         self._forget_counts()
 
     def _update_service(self, now: float, service: Service, snap: ServiceSnap) -> None:
         """Let a new service go on where its predecessor stood, with what control says of its endpoints."""
-        before = self.table.services.get(service.name)
+        before = self.current.services.get(service.name)
         if before is not None and before.id == service.id:
             service.take_over(before)
         breaker_settings = compile_breaker(snap.settings.breaker)
         for version, version_snap in zip(service.versions, snap.versions, strict=True):
-            self.counts.setdefault(version.id, version.counts)
             for endpoint, each in zip(version.endpoints, version_snap.endpoints, strict=True):
                 self._update_endpoint(now, endpoint, each)
                 self._update_breaker(now, endpoint, each, breaker_settings)
@@ -210,14 +216,14 @@ class Live:
     ) -> None:
         if settings is None:
             endpoint.breaker = None
-            self._restless.pop(endpoint.key, None)
+            self._not_closed.pop(endpoint.key, None)
             return
         if endpoint.breaker is None:
             endpoint.breaker = self._new_breaker(endpoint, settings)
         endpoint.breaker.reconfigure(settings)
         view = snap.breaker
         word = BreakerWord(view.epoch, BreakerState(view.state), view.grant, view.open_for_s)
-        endpoint.breaker.tell(now, word)
+        endpoint.breaker.notify(now, word)
 
     def _new_breaker(self, endpoint: Endpoint, settings: BreakerSettings) -> Breaker:
         def report(epoch: int, kind: Any, count: int) -> None:
@@ -235,8 +241,8 @@ class Live:
         if breaker is None or self._endpoints.get(endpoint.key) is not endpoint:
             return
         if breaker.state is not BreakerState.CLOSED:
-            self._restless[endpoint.key] = breaker
-        elif self._restless.pop(endpoint.key, None) is not None:
+            self._not_closed[endpoint.key] = breaker
+        elif self._not_closed.pop(endpoint.key, None) is not None:
             endpoint.available_since = now
         if not self._swapping:
             self._owners[endpoint.key].refresh(now)
@@ -244,7 +250,7 @@ class Live:
     def _forget_counts(self) -> None:
         """Forget the counts of versions long gone, oldest first, once they are sent and nothing runs
         there."""
-        services = self.table.services.values()
+        services = self.current.services.values()
         if len(self.counts) - sum(len(service.versions) for service in services) <= KEPT_COUNTS:
             return
         known = {version.id for service in services for version in service.versions}
@@ -280,7 +286,9 @@ class _Draft:
         self.owners: dict[str, Service] = {}
         self.fresh: dict[str, Endpoint] = {}
         """Endpoints that are new."""
-        self.pools: dict[str, Any] = {}
+        self.counts: dict[str, VersionCounts] = {}
+        """Of its versions, by id."""
+        self.pools: dict[str, EndpointPool] = {}
         """Pools that are new: of fresh endpoints, and of kept ones whose settings changed."""
         self.table = RoutingTable()
 

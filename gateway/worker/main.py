@@ -19,18 +19,14 @@ from typing import Final
 import uvloop
 
 from gateway.errors import ConfigError, LinkError
-from gateway.link.counts import VersionCounts, VersionTotals, totals_of
 from gateway.link.fds import MAX_FDS, close_all
 from gateway.link.messages import (
     PROTOCOL,
     Accept,
     Ack,
-    Counts,
     Down,
     Drain,
     DrainEndpoints,
-    DrainReport,
-    EndpointLoad,
     Hello,
     Leaving,
     Lend,
@@ -45,8 +41,8 @@ from gateway.log import get_logger
 from gateway.net.capacity import Capacity
 from gateway.net.listener import Listener, connections_within, raise_descriptor_limit
 from gateway.net.tls import CertificateFiles, ServerTls
-from gateway.worker.live_table import Live
 from gateway.worker.plane import Plane
+from gateway.worker.reporter import Reporter
 from gateway.worker.uplink import Uplink
 
 log = get_logger(component="worker")
@@ -89,15 +85,17 @@ class Worker:
         """The exit code, once there is nothing left to do."""
         self.is_accepting = False
         self.is_draining = False
+        self.is_ending = False
+        """The last words are being said."""
         self.is_abandoned = False
         """No control has come for the whole orphan timeout."""
         self.plane = Plane(slot=order.slot)
-        self.live = self.plane.live
         self.uplink = Uplink(Path(order.link_path), self)
-        self.reporter = Reporter(self.live, self.plane, self.uplink)
-        self.live.on_breaker = self.uplink.send
+        self.reporter = Reporter(self.plane, self.uplink)
+        self.live_table = self.plane.live_table
+        self.live_table.on_breaker = self.uplink.send
         self.capacity = Capacity(1)
-        self.plane.arriving = lambda: self.capacity.open > self.plane.connections
+        self.plane.draining.arriving = lambda: self.capacity.open > self.plane.connections
         self._sockets = sockets
         self._listeners: dict[ListenerName, Listener] = {}
         self._tls: dict[int, ServerTls] = {}
@@ -141,7 +139,7 @@ class Worker:
             slot=self.order.slot,
             incarnation=self.order.incarnation,
             pid=os.getpid(),
-            applied=self.live.table.number,
+            applied=self.live_table.current.number,
             listeners=names,
             accepting=self.is_accepting,
             draining=self.is_draining,
@@ -155,14 +153,14 @@ class Worker:
             self._end(0)
             return
         timeout_s = self.order.orphan_timeout_s
-        if self.live.table.number:
-            timeout_s = self.live.proxy.orphan_timeout_s
+        if self.live_table.current.number:
+            timeout_s = self.live_table.proxy.orphan_timeout_s
         log.warning("control_lost", slot=self.order.slot, drains_in_s=timeout_s)
         self._later("orphan", timeout_s, self._on_orphan_timeout)
 
     def on_link_found(self) -> None:
         """Tell the new control everything, once."""
-        self.uplink.send(Marks(self.live.marks()))
+        self.uplink.send(Marks(self.live_table.marks()))
         self._cancel("orphan")
         self.is_abandoned = False
         self.reporter.repeat()
@@ -180,7 +178,7 @@ class Worker:
             case Reclaim():
                 self._give_back(message.listeners)
             case DrainEndpoints():
-                self.plane.drain_endpoints(message.keys, message.deadline_s)
+                self.plane.draining.begin_endpoints(message.keys, message.deadline_s)
                 self.reporter.watch(message.keys)
             case Drain():
                 self._drain_after(message.delay_s, message.deadline_s)
@@ -191,15 +189,15 @@ class Worker:
     # -- tables
 
     def _apply(self, snapshot: Snapshot) -> None:
-        is_first = not self.live.table.number
+        is_first = not self.live_table.current.number
         began = time.perf_counter_ns()
         try:
-            self.live.apply(snapshot)
+            self.plane.apply(snapshot)
         except LinkError as exc:
             self.uplink.send(Ack(snapshot.number, error=str(exc)))
             return
         self.uplink.send(Ack(snapshot.number, apply_us=(time.perf_counter_ns() - began) // 1000))
-        self._limit(self.live.proxy, snapshot.workers)
+        self._limit(self.live_table.proxy, snapshot.workers)
         if is_first:
             _settle_memory()
         elif snapshot.proxy is not None:
@@ -215,7 +213,7 @@ class Worker:
         """Read the certificates again: control sends the whole settings when its configuration was read
         again.
         """
-        self.plane.reload_tls()
+        self.plane.pools.reload_tls()
         for tls in self._tls.values():
             try:
                 tls.reload()
@@ -289,7 +287,7 @@ class Worker:
     def _on_orphan_timeout(self) -> None:
         log.warning("orphan_drains", slot=self.order.slot)
         self.is_abandoned = True
-        self._drain(self.live.proxy.drain_s)
+        self._drain(self.live_table.proxy.drain_s)
 
     def _drain_after(self, delay_s: float, deadline_s: float) -> None:
         if delay_s > 0:
@@ -302,32 +300,31 @@ class Worker:
         first = not self.is_draining
         self.is_draining = True
         self._stop_accepting(take_queue=True)
-        self.plane.begin_drain(deadline_s)
+        self.plane.draining.begin(deadline_s)
         if first:
             message, _ = self.hello()
             self.uplink.send(message)
             self._ending = asyncio.get_running_loop().create_task(self._leave(), name="leave")
 
     async def _leave(self) -> None:
-        await self.plane.drained.wait()
+        await self.plane.draining.drained.wait()
         self._end(0)
 
     def _end(self, code: int) -> None:
         """Say the last words, and be done once control has them."""
-        if self.done.done() or "flush" in self._timers:
+        if self.done.done() or self.is_ending:
             return
+        self.is_ending = True
         self.is_draining = True
         self._stop_accepting()
         self.plane.close_now()
-        self.uplink.send(Leaving(self.plane.forced))
+        self.uplink.send(Leaving(self.plane.draining.forced))
         self.reporter.report_last()
-        self._flush(code, asyncio.get_running_loop().time() + FLUSH_S)
+        self._later("flush", FLUSH_S, lambda: self._be_done(code))
+        self.uplink.when_flushed(lambda: self._be_done(code))
 
-    def _flush(self, code: int, deadline: float) -> None:
-        loop = asyncio.get_running_loop()
-        if self.uplink.backlog and loop.time() < deadline:
-            self._later("flush", 0.01, lambda: self._flush(code, deadline))
-        elif not self.done.done():
+    def _be_done(self, code: int) -> None:
+        if not self.done.done():
             self.done.set_result(code)
 
     # -- time
@@ -336,7 +333,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         lag_us = max(0, round((loop.time() - self._timers["tick"].when()) * 1e6))
         self._later("tick", TICK_S, self._on_tick)
-        self.live.tick(time.monotonic())
+        self.live_table.tick(time.monotonic())
         self.reporter.report(lag_us)
 
     def _later(self, name: str, delay_s: float, callback: Callable[[], None]) -> None:
@@ -347,74 +344,6 @@ class Worker:
         timer = self._timers.pop(name, None)
         if timer is not None:
             timer.cancel()
-
-
-class Reporter:
-    """What goes up every 100 ms: the counts that changed, and what still runs at draining endpoints."""
-
-    def __init__(self, live: Live, plane: Plane, uplink: Uplink) -> None:
-        self._live = live
-        self._plane = plane
-        self._uplink = uplink
-        self._in_flight: dict[str, tuple[int, int]] = {}
-        """By version id: the gauges last sent. They move without making a version dirty."""
-        self._watched: set[str] = set()
-        """Draining endpoints."""
-        self._loads: tuple[EndpointLoad, ...] = ()
-
-    def watch(self, keys: tuple[str, ...]) -> None:
-        """Report on these endpoints from now on."""
-        self._watched.update(keys)
-        self._loads = ()
-
-    def repeat(self) -> None:
-        """A new control listens: it knows nothing yet."""
-        self._loads = ()
-        for counts in self._live.counts.values():
-            counts.dirty = True
-
-    def report(self, lag_us: int) -> None:
-        """Send counts and loads, unless the last ones still wait to be taken: then their changes wait too."""
-        if not self._uplink.is_connected or self._uplink.backlog:
-            return
-        self._uplink.send(self._counts(lag_us))
-        if self._watched:
-            self._report_loads()
-
-    def report_last(self) -> None:
-        """Send what has changed, whatever waits: there is no next time."""
-        self._uplink.send(self._counts(0))
-
-    def _counts(self, lag_us: int) -> Counts:
-        plane = self._plane
-        return Counts(
-            versions=tuple(
-                self._taken(each) for each in self._live.counts.values() if self._has_changed(each)
-            ),
-            connections=plane.connections,
-            accepted=plane.accepted,
-            requests=plane.requests,
-            refused=dict(plane.refused),
-            forced=plane.forced,
-            log_dropped=plane.log_dropped,
-            loop_lag_us=lag_us,
-        )
-
-    def _has_changed(self, counts: VersionCounts) -> bool:
-        gauges = (counts.in_flight, counts.streams)
-        return counts.dirty or self._in_flight.get(counts.version_id, (0, 0)) != gauges
-
-    def _taken(self, counts: VersionCounts) -> VersionTotals:
-        counts.dirty = False
-        self._in_flight[counts.version_id] = (counts.in_flight, counts.streams)
-        return totals_of(counts)
-
-    def _report_loads(self) -> None:
-        running = {load.key: load for load in self._plane.drain_report()}
-        loads = tuple(running.get(key) or EndpointLoad(key, 0, 0, 0) for key in sorted(self._watched))
-        if loads != self._loads:
-            self._loads = loads
-            self._uplink.send(DrainReport(loads))
 
 
 def _settle_memory() -> None:

@@ -9,7 +9,7 @@ from gateway.core.routing.table import Endpoint, Service
 from gateway.core.settings.limits import Timeouts
 from gateway.http1.request import RequestReader
 from gateway.net.networks import Networks
-from gateway.worker.admission import Gate
+from gateway.worker.admission import Admission
 from gateway.worker.pool import seconds
 
 _COOKIE: Final = rb"(?:^|;)[ \t]*%b=([^;]*)"
@@ -19,11 +19,11 @@ class Policy:
     """What an exchange asks of its service beyond choosing a version."""
 
     __slots__ = (
+        "admission",
         "body_idle_s",
         "connect_s",
         "fallback",
         "fallback_endpoint",
-        "gate",
         "issues_cookie",
         "replay_bytes",
         "response_header_s",
@@ -34,7 +34,7 @@ class Policy:
     )
 
     def __init__(
-        self, service: Service, timeouts: Timeouts, gate: Gate, fallback_endpoint: Endpoint | None
+        self, service: Service, timeouts: Timeouts, admission: Admission, fallback_endpoint: Endpoint | None
     ) -> None:
         settings = service.settings
         own = settings.timeouts
@@ -42,8 +42,8 @@ class Policy:
         self.response_header_s = seconds(own, timeouts, "response_header")
         self.body_idle_s = seconds(own, timeouts, "body_idle")
         self.stream_idle_s = seconds(own, timeouts, "stream_idle")
-        gate.configure(settings.concurrency, paused=service.paused)
-        self.gate: Gate | None = gate if gate.is_needed else None
+        admission.configure(settings.concurrency, paused=service.paused)
+        self.admission: Admission | None = admission if admission.is_needed else None
         """None on the common path: neither paused nor limited."""
         self.fallback: FallbackSettings | None = settings.fallback
         self.fallback_endpoint = fallback_endpoint

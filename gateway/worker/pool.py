@@ -36,8 +36,6 @@ class Pool:
 
     def __init__(self, endpoint: Endpoint, settings: ServiceSettings, proxy: ProxySettings) -> None:
         url = urlsplit(endpoint.url)
-        self.authority = url.netloc.encode() or b"localhost"
-        """The Host of a request that named none."""
         self._endpoint = endpoint
         self._path = endpoint.url.removeprefix("unix:") if url.scheme == "unix" else ""
         self._host = endpoint.address or url.hostname or ""
@@ -68,6 +66,14 @@ class Pool:
     def is_over(self) -> bool:
         """Whether it is closed and has nothing left to close."""
         return self._is_closed and not self._idle
+
+    def leaks(self) -> list[str]:
+        """Return in words what is not as it ought to be while no exchange runs."""
+        found = (
+            [f"{len(self._connecting)} are connecting to {self._endpoint.key}"] if self._connecting else []
+        )
+        unfit = sum(not (each.is_open and each.is_reusable) for each in self._idle)
+        return found + ([f"{unfit} kept for {self._endpoint.key} are of no use"] if unfit else [])
 
     def lease(self, now: float) -> UpstreamConnection | None:
         """Return the idle connection used last, or None. now: monotonic seconds."""

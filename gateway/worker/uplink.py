@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -45,6 +45,7 @@ class Uplink:
         self._channel: Channel[Down] | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._is_closed = False
+        self._on_flushed: Callable[[], None] | None = None
 
     @property
     def is_connected(self) -> bool:
@@ -64,6 +65,13 @@ class Uplink:
         """Send `message`; dropped without control, who learns all it needs from the next HELLO and totals."""
         if self._channel is not None:
             self._channel.send(message, fds)
+
+    def when_flushed(self, callback: Callable[[], None]) -> None:
+        """Call back once all that was sent is with control, or never will be."""
+        if self._channel is None or not self._channel.backlog:
+            callback()
+        else:
+            self._on_flushed = self._channel.on_flushed = callback
 
     def close(self) -> None:
         """End the link and stop trying."""
@@ -119,5 +127,7 @@ class Uplink:
     def on_lost(self, reason: str) -> None:
         """Control is gone, or gave this link up."""
         self._channel = None
+        if self._on_flushed is not None:
+            self._on_flushed()
         self._owner.on_link_lost()
         self._retry_later()

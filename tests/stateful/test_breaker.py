@@ -126,7 +126,7 @@ class BreakerMachine(RuleBasedStateMachine):
             word = worker.down.pop() if only_the_newest else worker.down.popleft()
             if only_the_newest:
                 worker.down.clear()
-            worker.breaker.tell(self.now, word)
+            worker.breaker.notify(self.now, word)
 
     @rule(seconds=st.sampled_from([0.1, 0.5, 1.0, 5.0, 6.1]))
     def pass_time(self, seconds: float) -> None:

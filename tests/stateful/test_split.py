@@ -6,6 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from gateway.core.routing.service import ServiceSettings
 from gateway.core.routing.table import ALL, Endpoint, Service, Version
+from gateway.link.counts import VersionCounts
 
 pytestmark = pytest.mark.timeout(1_800)
 """Enough for the `deep` profile on a busy machine."""
@@ -53,6 +54,7 @@ class SplitMachine(RuleBasedStateMachine):
                 settings=ServiceSettings(),
                 weight=self.weights[name],
                 standby=name == self.standby,
+                counts=VersionCounts("s", name, name),
                 chance=lambda: 0.5,
             )
             for name in NAMES

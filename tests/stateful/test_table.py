@@ -13,7 +13,7 @@ from gateway.core.routing.table import ALL, Endpoint
 from gateway.errors import LinkError
 from gateway.link.messages import BreakerReport
 from gateway.link.snapshot import EndpointSnap, ServiceSnap, Snapshot, VersionSnap
-from gateway.worker.live_table import Live
+from gateway.worker.live_table import LiveTable
 
 pytestmark = pytest.mark.timeout(1_800)
 """Enough for the `deep` profile on a busy machine."""
@@ -87,7 +87,7 @@ class TableMachine(RuleBasedStateMachine):
         self.now = 100.0
         self.pools: dict[int, Pool] = {}
         self.reports: list[BreakerReport] = []
-        self.live = Live(slot=0, pool_factory=self.make_pool, clock=lambda: self.now, seed=1)
+        self.live = LiveTable(slot=0, pool_factory=self.make_pool, clock=lambda: self.now, seed=1)
         self.live.on_breaker = self.reports.append
         self.number = 0
         self.snaps: dict[str, ServiceSnap] = {}
@@ -117,13 +117,13 @@ class TableMachine(RuleBasedStateMachine):
     @rule()
     def apply_a_bad_one(self) -> None:
         """A route claimed twice: the table stays, and no pool is left open."""
-        table, pools = self.live.table, dict(self.pools)
+        table, pools = self.live.current, dict(self.pools)
         name = next(iter(self.snaps))
         thief = ServiceSnap("thief", "thief", 1, self.snaps[name].settings)
         try:
             self.live.apply(Snapshot(self.number + 1, False, {"thief": thief}))
         except LinkError:
-            assert self.live.table is table
+            assert self.live.current is table
             assert self.pools == pools
             return
         raise AssertionError("a route claimed twice was accepted")
@@ -146,7 +146,7 @@ class TableMachine(RuleBasedStateMachine):
 
     @rule(service=st.sampled_from(SERVICES), key=st.none() | st.binary(max_size=3), times=st.integers(1, 20))
     def request(self, service: str, key: bytes | None, times: int) -> None:
-        route = self.live.table.match("h", f"/{service}/x", "GET")
+        route = self.live.current.match("h", f"/{service}/x", "GET")
         assert (route is not None) == (service in self.snaps)
         if route is None:
             return
@@ -164,15 +164,15 @@ class TableMachine(RuleBasedStateMachine):
 
     @invariant()
     def shares_sum_to_everything_or_no_version_may_be_chosen(self) -> None:
-        assert set(self.live.table.services) == set(self.snaps)
-        for name, service in self.live.table.services.items():
+        assert set(self.live.current.services) == set(self.snaps)
+        for name, service in self.live.current.services.items():
             shares = {each.id: each.share for each in service.versions if each.share}
             assert set(shares) == self.choosable(name)
             assert sum(shares.values()) == (ALL if shares else 0)
 
     @invariant()
     def every_endpoint_served_has_one_open_pool_and_no_other_is_open(self) -> None:
-        served = [each for service in self.live.table.services.values() for each in service.endpoints()]
+        served = [each for service in self.live.current.services.values() for each in service.endpoints()]
         assert {id(each.pool) for each in served} == {
             number for number, pool in self.pools.items() if not pool.closed
         }
@@ -180,7 +180,7 @@ class TableMachine(RuleBasedStateMachine):
 
     @invariant()
     def counts_are_known_for_every_version(self) -> None:
-        for service in self.live.table.services.values():
+        for service in self.live.current.services.values():
             for version in service.versions:
                 assert self.live.counts[version.id] is version.counts
 
@@ -189,7 +189,7 @@ class TableMachine(RuleBasedStateMachine):
     def model_swap(self, changed: set[str]) -> None:
         present = {}
         for name, snap in self.snaps.items():
-            for version, made in zip(snap.versions, self.live.table.services[name].versions, strict=True):
+            for version, made in zip(snap.versions, self.live.current.services[name].versions, strict=True):
                 for point, endpoint in zip(version.endpoints, made.endpoints, strict=True):
                     is_called_back = name in changed and point.key in self.drained and not point.draining
                     if is_called_back:

@@ -71,13 +71,6 @@ INSIDE: Final = {
 """Part of a room -> the parts of the same room it may import, besides itself."""
 STILL_TIED: Final = [
     ["http1.connections", "http1.server"],
-    [
-        "worker.exchange.endings",
-        "worker.exchange.exchange",
-        "worker.exchange.ledger",
-        "worker.plane",
-        "worker.tunnel.tunnels",
-    ],
 ]
 """Circles that are still to be cut."""
 NOT_IN_CORE: Final = frozenset(
@@ -217,8 +210,7 @@ def test_no_two_files_import_each_other() -> None:
 
 
 def test_parts_of_a_room_import_one_way() -> None:
-    tied = {name for group in STILL_TIED for name in group} | {"worker.admission"}
-    assert [pair for pair in wrong_inside(edges()) if not tied.issuperset(pair)] == []
+    assert wrong_inside(edges()) == []
 
 
 def test_every_part_is_described() -> None:

@@ -190,7 +190,7 @@ class Breaker:
             self._granted_at = now
             self._offer(now, True)
 
-    def tell(self, now: float, word: BreakerWord) -> None:
+    def notify(self, now: float, word: BreakerWord) -> None:
         """Take control's word. If control is behind, tell it again what it has missed."""
         if word.epoch < self.epoch:
             self._repeat()

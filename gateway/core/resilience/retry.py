@@ -111,11 +111,22 @@ class RetryBudget:
             self._roll(int(now))
         self._now += 1
 
+    def has_one(self, now: float) -> bool:
+        """Return whether `take` would give one now."""
+        if now >= self._next_at:
+            self._roll(int(now))
+        return self._is_earned or self._floor >= WHOLE
+
+    @property
+    def _is_earned(self) -> bool:
+        """Whether the percentage pays for one more."""
+        return (self._spent + 1) * WHOLE <= self._percent * (self._window + self._now)
+
     def take(self, now: float) -> bool:
         """Spend one retry if there is one."""
         if now >= self._next_at:
             self._roll(int(now))
-        if (self._spent + 1) * WHOLE <= self._percent * (self._window + self._now):
+        if self._is_earned:
             self._spent += 1
             self._retries[self._second % WINDOW_S] += 1
             return True

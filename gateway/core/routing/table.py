@@ -7,7 +7,8 @@ objects that the next table takes over. Which versions are usable, and their sha
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Final, Protocol
+from urllib.parse import urlsplit
 
 from gateway.core.resilience.breaker import Breaker, compile_breaker
 from gateway.core.resilience.retry import RetryBudget, RetryPolicy, RetrySettings, compile_retry
@@ -24,11 +25,42 @@ LONGEST_ROUND: Final = ALL
 """Requests. Weights that would need a longer one (33.33, 12.51, …) are split by their shares instead."""
 
 
+class EndpointPool(Protocol):
+    """What keeps an endpoint's connections: whoever makes tables makes them, core never touches one."""
+
+    def close(self) -> None:
+        """No new lease; idle connections are closed, running ones finish."""
+
+
+class _NoPool:
+    """Before there is one."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+NO_POOL: Final = _NoPool()
+
+
+class AttemptCounts(Protocol):
+    """Where a version's attempts are counted: link.counts.VersionCounts, which core does not know."""
+
+    in_flight: int
+    streams: int
+
+    def answer(self, method: str, status: int, latency_us: int, generation: int, share: int) -> None: ...
+    def request(self, method: str, status: int, latency_us: int) -> None: ...
+    def attempt(self, outcome: str) -> None: ...
+    def judge(self, generation: int, share: int, error: str | None, latency_us: int) -> None: ...
+    def cohort_error(self, generation: int, share: int, key_number: int, kind: str) -> None: ...
+
+
 class Endpoint:
     """One address of a version, as this worker sees it. Kept over table swaps, by `key`."""
 
     __slots__ = (
         "address",
+        "authority",
         "available_since",
         "breaker",
         "draining",
@@ -48,6 +80,8 @@ class Endpoint:
         self.address = address
         """Numeric; empty for `unix:`."""
         self.port = port
+        self.authority = urlsplit(url).netloc.encode() or b"localhost"
+        """The Host of a request that named none."""
         self.healthy = False
         self.draining = False
         """Once true it stays so."""
@@ -61,8 +95,8 @@ class Endpoint:
         """Attempts cut at a drain deadline: total."""
         self.breaker: Breaker | None = None
         """None: switched off."""
-        self.pool: Any = None
-        """worker.pool.Pool, made by the factory that `worker.live` was given; core never touches it."""
+        self.pool: EndpointPool = NO_POOL
+        """Made by the factory that the worker's table was given."""
 
     @property
     def admits(self) -> bool:
@@ -71,10 +105,7 @@ class Endpoint:
 
 
 class Version:
-    """One version of a service, as this worker sees it.
-
-    counts: a link.counts.VersionCounts, which core does not know; the exchange counts on it.
-    """
+    """One version of a service, as this worker sees it."""
 
     __slots__ = (
         "_chance",
@@ -104,7 +135,7 @@ class Version:
         active: bool = True,
         draining: bool = False,
         standby: bool = False,
-        counts: Any = None,
+        counts: AttemptCounts,
         chance: Callable[[], float],
     ) -> None:
         self.id = version_id

@@ -1,4 +1,4 @@
-"""One request, end to end: head -> route -> version -> endpoint -> breaker -> connection -> relay -> settled.
+"""One request, end to end: head -> route -> version -> endpoint -> breaker -> attempt -> answered, settled.
 
 An exchange belongs to its client connection and serves its requests one after the other. It is moved by what
 the two connections hear; on the common path (a pooled connection at hand) nothing waits and no task, future
@@ -7,16 +7,16 @@ or timer is made.
 
 from collections.abc import Callable
 from time import monotonic
+from typing import Final
 
-from gateway.core.routing.table import Endpoint, RoutingTable, Service, Version
+from gateway.core.routing.table import Endpoint, Route, RoutingTable, Version
 from gateway.errors import (
-    BadResponse,
     ClientGone,
-    ConnectFailed,
+    DownstreamError,
+    Draining,
     Exhausted,
     GatewayError,
     LoopDetected,
-    MethodNotAllowed,
     NoEndpoint,
     NoRoute,
     Refused,
@@ -26,217 +26,256 @@ from gateway.errors import (
 )
 from gateway.http1.chunked import chunk, last_chunk
 from gateway.http1.client import UpstreamConnection
+from gateway.http1.connections import reason_label
 from gateway.http1.heads import plain_name
 from gateway.http1.message import response_head
 from gateway.http1.request import CHUNKED_BODY
+from gateway.http1.server import ServerProtocol
 from gateway.http1.sink import NEVER
 from gateway.link.counts import ANSWERED
-from gateway.worker.admission import Gate
-from gateway.worker.exchange import max_forwards as asides
-from gateway.worker.exchange import response_head as answers
+from gateway.worker.admission import Admission
+from gateway.worker.exchange import max_forwards
+from gateway.worker.exchange.attempt import CONNECTING, RELAYING, Attempt
 from gateway.worker.exchange.cdn_loop import is_loop
-from gateway.worker.exchange.endings import Endings
-from gateway.worker.exchange.ledger import (
-    CONNECTING,
-    IDLE,
-    KINDS,
-    METHODS,
-    OTHER,
-    PASSED_ON,
-    QUEUED,
-    REFUSED,
-    RELAYING,
-    SENT,
-)
-from gateway.worker.policy import Policy, sticky_key
-from gateway.worker.tunnel.tunnels import TunnelHold
+from gateway.worker.exchange.choice import asked_for, find_key
+from gateway.worker.exchange.context import Context
+from gateway.worker.exchange.failures import Failures, may_repeat, no_route, problem_of
+from gateway.worker.exchange.record import Record
+from gateway.worker.exchange.tunnel_hold import TunnelHold
+from gateway.worker.exchange.upload import Upload
+from gateway.worker.policy import Policy
+
+OTHER: Final = "OTHER"
+"""What any other method is counted as: clients may make up as many as they like."""
+METHODS: Final = {
+    name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE")
+}
 
 
-class Exchange(Endings):
-    """The sink of a client connection and of whatever upstream it uses."""
+class Exchange:
+    """What answers a client connection's requests, and what its attempts are made for."""
 
-    __slots__ = ()
+    __slots__ = (
+        "admission",
+        "attempt",
+        "client",
+        "context",
+        "failures",
+        "forwarder",
+        "head",
+        "is_held",
+        "is_idle",
+        "policy",
+        "record",
+        "request",
+        "route",
+        "upload",
+    )
+
+    def __init__(self, context: Context, client: ServerProtocol) -> None:
+        self.context = context
+        self.client = client
+        self.request = client.reader
+        self.forwarder = context.nobody
+        self.record = Record()
+        self.is_idle = True
+        """No request is under way."""
+        self.is_held = False
+        """The service is paused, or has as many requests as it may."""
+        self.route: Route | None = None
+        self.policy: Policy | None = None
+        self.admission: Admission | None = None
+        """What has let the request in, to be left at the end."""
+        self.head = b""
+        """What is sent upstream, the same at every attempt."""
+        self.attempt = Attempt(self, self.record, client)
+        self.failures = Failures()
+        self.upload = Upload()
 
     # --- 1. the request's head: which version of which service ------------------------------------
 
     def on_head(self) -> None:
         """Route a request, and attempt it."""
-        self.began = now = monotonic()
-        self.attempts = 0
-        plane = self.plane
-        plane.requests += 1
-        table = plane.live.table
-        if not self._find_route(table):
+        record, context = self.record, self.context
+        self.is_idle = False
+        record.began = now = monotonic()
+        record.attempts = 0
+        context.requests += 1
+        if not self._find_route(context.live_table.current):
             return
         policy = self.policy
         assert policy is not None
-        if policy.gate is not None:
-            self._knock(policy.gate)
+        if policy.admission is not None:
+            self._ask_admission(policy.admission)
             return
         self._choose(policy, now)
 
     def _find_route(self, table: RoutingTable) -> bool:
         """Find the route, or answer."""
-        request = self.request
-        self.method = METHODS.get(request.method, OTHER)
+        request, record = self.request, self.record
+        record.method = METHODS.get(request.method, OTHER)
         path = request.path.decode("ascii") if request.path != b"*" else "/"
-        method = request.method.decode("ascii")
-        self.route = route = table.match(request.host, path, method)
+        self.route = route = table.match(request.host, path, request.method.decode("ascii"))
         if route is None:
-            self.service = self.policy = None
-            self.refuse(_no_route(table.methods(request.host, path)))
+            record.service = self.policy = None
+            self.refuse(no_route(table.methods(request.host, path)))
             return False
-        self.service = service = route.service
-        self.policy = self.plane.policies.get(service) or self.plane.policy_of(service)
+        record.service = service = route.service
+        self.policy = self.context.policies.by_service[service]
         loop = request.special.get(b"cdn-loop")
-        if loop is not None and is_loop(loop, self.plane.forwarding.gateway, service.name):
+        if loop is not None and is_loop(loop, self.context.forwarding.gateway, service.name):
             self.refuse(LoopDetected("the request has come round to this gateway again"))
             return False
         return b"max-forwards" not in request.special or not self._ends_here()
 
-    def on_idle(self) -> None:
-        """Keep what there is: it is small."""
-
     def _ends_here(self) -> bool:
         """Count a hop off Max-Forwards, and answer if none is left."""
-        hops = asides.hops_left(self.client)
+        hops = max_forwards.hops_left(self.client)
         if hops == 0:
-            self.status = 200
-            self.answer(*asides.answer(self.client))
+            self._answer(200, *max_forwards.answer(self.client))
             return True
         if hops is not None:
             self.request.special[b"max-forwards"] = b"%d" % (hops - 1)
         return False
 
-    def _knock(self, gate: Gate) -> None:
-        """Pass the gate of a service that is paused or limited."""
-        self.phase = QUEUED
+    def _ask_admission(self, admission: Admission) -> None:
+        """Be let in to a service that is paused or limited, now or later."""
+        self.is_held = True
         self.client.deadline = 0.0
         try:
-            may_go_on = gate.enter(self)
+            may_go_on = admission.enter(self)
         except Refused as error:
+            self.is_held = False
             self.refuse(error)
             return
         if may_go_on:
-            self.on_admitted(gate)
+            self.on_admitted(admission)
 
-    def on_admitted(self, gate: Gate) -> None:
-        """The gate is passed; the table may have changed while the request was held."""
-        self.phase = CONNECTING
-        self.gate = gate
-        plane = self.plane
-        service = plane.live.table.services.get(self.service.name) if self.service else None
+    def on_admitted(self, admission: Admission) -> None:
+        """Go on; the table may have changed while the request was held."""
+        self.is_held = False
+        self.admission = admission
+        context, record = self.context, self.record
+        service = context.live_table.current.services.get(record.service.name) if record.service else None
         if service is None:
             self.refuse(NoRoute("the service has been removed"))
             return
-        self.service = service
-        self.policy = policy = plane.policies.get(service) or plane.policy_of(service)
+        record.service = service
+        self.policy = policy = context.policies.by_service[service]
         self._choose(policy, monotonic())
 
     def _choose(self, policy: Policy, now: float) -> None:
         """Find the version: a tester's, the cohort's, or by weight."""
-        request, service = self.request, self.service
+        record = self.record
+        service = record.service
         assert service is not None
         if service.budget is not None:
             service.budget.on_request(now)
         version = None
-        if plain_name(policy.version_header) in request.names:
-            version = self._asked_for(service, policy)
-        self.is_chosen_by_split = version is None
+        if plain_name(policy.version_header) in self.request.names:
+            version = asked_for(self.request, service, policy, self.forwarder)
+        record.is_chosen_by_split = version is None
         if version is None:
             if policy.sticky:
-                self._find_key(service, policy)
-            version = service.only or service.choose(now, self.key)
+                find_key(record, self.request, policy, self.forwarder, self.context.request_ids)
+            version = service.only or service.choose(now, record.key)
         if version is None:
             self._fall_back(now, policy)
             return
-        self.generation = service.generation
-        self.share = version.share
-        if not self._attempt(version, now):
+        record.generation = service.generation
+        record.share = version.share
+        endpoint = self.failures.admit(version, now)
+        if endpoint is None:
             self._fall_back(now, policy)
-
-    def _asked_for(self, service: Service, policy: Policy) -> Version | None:
-        """Return the version a tester names, if this client may; nobody's field is passed on."""
-        name = self.request.field(policy.version_header) or b""
-        self.request.drop(policy.version_header)
-        if not policy.version_allow.holds(self.forwarder.client_of(self.request).address):
-            return None
-        return service.by_name(name.decode("latin-1"))
-
-    def _find_key(self, service: Service, policy: Policy) -> None:
-        assert service.sticky is not None
-        by = service.sticky.by
-        self.key = sticky_key(by, self.request, self.forwarder.client_of(self.request).address)
-        if self.key is None and policy.issues_cookie and by.startswith("cookie:"):
-            self.key = self.plane.request_ids()
-            self.set_cookie = b"Set-Cookie: %b=%b; Path=/; HttpOnly; SameSite=Lax\r\n" % (
-                by[7:].encode(),
-                self.key,
-            )
-
-    # --- 2. an attempt: endpoint, breaker, connection ---------------------------------------------
-
-    def _attempt(self, version: Version, now: float) -> bool:
-        """Try `version` at an endpoint not tried yet. Returns False if it has none that admits us."""
-        endpoint = version.pick(now, self.tried)
-        while endpoint is not None:
-            breaker = endpoint.breaker
-            epoch = 0 if breaker is None else breaker.admit(now)
-            if epoch is not None:
-                self.breaker_epoch = epoch
-                version.counts.in_flight += 1
-                self.version = version
-                self._lease(endpoint, now)
-                return True
-            self.tried.append(endpoint)
-            endpoint = version.pick(now, self.tried)
-        return False
-
-    def _lease(self, endpoint: Endpoint, now: float) -> None:
-        self.endpoint = self.last_endpoint = endpoint
-        endpoint.in_flight += 1
-        self.attempts += 1
-        pool = endpoint.pool
-        if not self.head:
-            self.head = self.forwarder.head(self.request, self.route, pool.authority)
-        connection = pool.lease(now)
-        if connection is None:
-            self._connect(endpoint)
         else:
-            self._send(connection)
+            self._begin(version, endpoint, now)
 
-    def _connect(self, endpoint: Endpoint) -> None:
-        self.phase = CONNECTING
-        self.client.deadline = 0.0
-        self.connecting = endpoint.pool.connect(self)
+    # --- 2. attempts: endpoint, breaker, connection -----------------------------------------------
 
-    def on_connected(self, connection: UpstreamConnection) -> None:
-        self.connecting = None
-        self._send(connection)
+    def _begin(self, version: Version | None, endpoint: Endpoint, now: float) -> None:
+        """Make an attempt there. version: None at a fallback elsewhere."""
+        if not self.head:
+            self.head = self.forwarder.head(self.request, self.route, endpoint.authority)
+        self.attempt.start(version, endpoint, self.failures.epoch, self.head, now)
 
-    def on_connect_failed(self, error: ConnectFailed) -> None:
-        self.connecting = None
-        self._fail("connect", error)
+    def may_be_repeated(self) -> bool:
+        return not self.client.answer_begun and may_repeat(
+            self.record.method, body_at_hand=self.upload.is_replayable
+        )
+
+    def on_failed(self, kind: str, error: UpstreamError) -> None:
+        """Charge the failure to the attempt's version, then try again if that is allowed, or say so."""
+        now, attempt = monotonic(), self.attempt
+        may_retry = self._may_retry(kind, sent=error.sent, now=now)
+        attempt.settle(now, "bad_response" if kind == "502" else kind, kind)
+        place = self.failures.admit_again(self.record, now) if may_retry else None
+        if place is not None:
+            self._begin(*place, now)
+        elif self.client.answer_begun:
+            self._forget()
+            self.client.abort()  # never a clean end to half an answer
+        else:
+            self.refuse(error)
+
+    def is_tried_again(self, kind: str, now: float) -> bool:
+        """Drop an answer that is worth another attempt, if one can really be made now."""
+        attempt = self.attempt
+        if not self._may_retry(kind, sent=True, now=now):
+            return False
+        attempt.notify_breaker(now, kind)  # first: one that opens by this failure lets nobody in again
+        place = self.failures.admit_again(self.record, now)
+        if place is None:
+            return False
+        attempt.drop_answer(now)
+        attempt.settle(now, ANSWERED, kind)
+        self._begin(*place, now)
+        return True
+
+    def _may_retry(self, kind: str, *, sent: bool, now: float) -> bool:
+        """Return whether the policy and the budget allow for another attempt."""
+        record, service = self.record, self.record.service
+        if service is None or record.version is None or service.retry is None:
+            return False
+        return service.retry.can_retry(
+            attempts=record.attempts,
+            kind=kind,
+            sent=sent,
+            method=record.method,
+            body_at_hand=self.upload.is_replayable,
+            response_started=self.client.answer_begun,
+        ) and (service.budget is None or service.budget.has_one(now))
 
     def on_exhausted(self, error: Exhausted) -> None:
-        """We have run out of descriptors or the like: nothing to hold against the endpoint."""
-        self.connecting = None
-        self.settle(monotonic(), REFUSED, None)
         self.refuse(error)
 
-    def _send(self, connection: UpstreamConnection) -> None:
-        """Send the head, and what has come of the body."""
-        self.upstream = connection
-        self.phase = SENT
-        self.client.deadline = 0.0
-        connection.send(self, self.request.method, self.head)
-        if self.request.length:
-            assert self.policy is not None
-            self.upload.send_held(connection, self.policy.replay_bytes)
-            if connection.writable:
-                self.client.resume()
+    def _fall_back(self, now: float, policy: Policy) -> None:
+        """Answer although no version is usable: as the service's fallback says, else 503."""
+        record, fallback = self.record, policy.fallback
+        record.is_chosen_by_split = False
+        if fallback is not None and fallback.status is not None:
+            self.context.clients.count_refusal("fallback")
+            head = response_head(fallback.status, (("Content-Type", fallback.content_type),))
+            self._answer(fallback.status, head, fallback.body.encode())
+            return
+        if fallback is not None and fallback.version is not None and record.service is not None:
+            version = record.service.by_name(fallback.version)
+            endpoint = self.failures.admit(version, now) if version is not None else None
+            if endpoint is not None:
+                self._begin(version, endpoint, now)
+                return
+        if policy.fallback_endpoint is not None:
+            self._begin(None, policy.fallback_endpoint, now)
+            return
+        self.refuse(NoEndpoint("no version of the service is usable"))
 
     # --- 3. the request's body, on its way up -----------------------------------------------------
+
+    def on_sent(self, upstream: UpstreamConnection) -> None:
+        """The head is with an upstream: send what has come of the body."""
+        assert self.policy is not None
+        self.upload.send_held(upstream, self.policy.replay_bytes)
+        if upstream.writable:
+            self.client.resume()
 
     def on_body(self, data: bytes) -> None:
         self._pass_up(data if self.request.length != CHUNKED_BODY else chunk(data))
@@ -247,274 +286,172 @@ class Exchange(Endings):
             self._pass_up(last_chunk(trailers))
 
     def _pass_up(self, framed: bytes) -> None:
-        if self.upstream is not None:
+        upstream = self.attempt.upstream
+        if upstream is not None:
             assert self.policy is not None
-            self.upload.send(framed, self.upstream, self.policy.replay_bytes)
+            self.upload.send(framed, upstream, self.policy.replay_bytes)
             return
         self.upload.hold(framed)
         if self.upload.is_long:
             self.client.pause()
 
-    def on_upstream_writable(self, *, writable: bool) -> None:
-        self.client.deadline = 0.0
-        if writable:
-            self.client.resume()
-        else:
-            self.client.pause()
-
-    # --- 4. the response, on its way down ---------------------------------------------------------
-
-    def on_response(self, body: bytes, *, complete: bool) -> None:
-        """Pass on a response's head, and what came with it: all of it, most often."""
-        upstream, client = self.upstream, self.client
-        assert upstream is not None
-        reader = upstream.reader
-        self.status = status = reader.status
-        now = monotonic()
-        if status >= 500 and self._is_tried_again(status, now):
-            return
-        self.answered_us = int((now - self.began) * 1e6)
-        if not complete:
-            self._begin_relay(body)
-            return
-        self.phase = PASSED_ON
-        self.content_bytes = len(body)
-        if not client.begin_answer() or self.request.http10 or self.set_cookie:
-            more = self.set_cookie + client.connection_field()
-            head = answers.whole_head(reader, more, http10=self.request.http10)
-        else:
-            head = answers.whole_head(reader, b"", http10=False)
-        client.transport.write(head + body if body else head)
-        self._complete(now)
-
-    def _begin_relay(self, body: bytes) -> None:
-        """Send the head of a response whose body is still coming."""
-        upstream, client, request = self.upstream, self.client, self.request
-        endpoint = self.endpoint
-        assert upstream is not None
-        assert endpoint is not None
-        reader = upstream.reader
-        self.phase = RELAYING
-        client.deadline = 0.0
-        if self.version is not None:
-            self.version.counts.request(self.method, self.status, self.answered_us)
-        self.rechunks = reader.length < 0 and not request.http10
-        if reader.length < 0 and request.http10:
-            request.keep_alive = False  # the close ends the body
-        client.begin_answer()
-        head = answers.begun_head(reader, self.set_cookie + client.connection_field(), rechunks=self.rechunks)
-        self.content_bytes = len(body)
-        if body and self.rechunks:
-            body = chunk(body)
-        client.transport.write(head + body)
-        if reader.length < 0 and answers.is_event_stream(reader):
-            self.count_stream(endpoint, 1)
-
-    def on_response_body(self, data: bytes) -> None:
-        self.client.deadline = 0.0
-        self.content_bytes += len(data)
-        self.client.transport.write(chunk(data) if self.rechunks else data)
-
-    def on_response_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
-        if self.rechunks:
-            self.client.transport.write(last_chunk(trailers))
-        self._complete(monotonic())
+    # --- 4. the response, on its way down: see Attempt ----------------------------------------------
 
     def on_writable(self, *, writable: bool) -> None:
         """The client reads too slowly, or has caught up."""
-        if self.upstream is None:
+        upstream = self.attempt.upstream
+        if upstream is None:
             return
         if writable:
-            self.upstream.resume()
+            upstream.resume()
         else:
-            self.upstream.pause()
+            upstream.pause()
 
-    def on_interim(self) -> None:
-        """Pass on a 1xx (RFC 9110 §15.2): a 100 only to who waits for it, nothing to HTTP/1.0."""
-        upstream, client = self.upstream, self.client
-        assert upstream is not None
-        reader = upstream.reader
-        if reader.status == 100:
-            client.continue_body()
-        elif not self.request.http10:
-            client.transport.write(answers.interim_head(reader))
+    def on_complete(self) -> None:
+        self._forget()
+        self.client.finish()
 
-    def on_upgrade(self, rest: bytes) -> None:
-        """Join the two connections if the client asked for it (RFC 9110 §7.8)."""
-        if not self.request.upgrade:
-            self.on_upstream_lost(BadResponse("the upstream switched protocols unasked", sent=True))
-            return
-        if self.client.body_missing and self.request.length == CHUNKED_BODY:
-            # Its other chunks would be taken for the new protocol's bytes; those of a known length may come.
-            self.on_upstream_lost(BadResponse("the upstream switched protocols too early", sent=True))
-            return
-        upstream, client = self.upstream, self.client
-        assert upstream is not None
-        reader = upstream.reader
-        self.status = 101
-        protocol = reader.special.get(b"upgrade", self.request.upgrade)
-        self.answered_us = int((monotonic() - self.began) * 1e6)
-        if self.version is not None:
-            self.version.counts.request(self.method, 101, self.answered_us)
-        client.begin_answer()
-        client.transport.write(answers.switching_head(reader, protocol))
-        self.plane.tunnels.join(self, rest, is_websocket=protocol.lower() == b"websocket")
+    def on_switched(self, rest: bytes, *, is_websocket: bool) -> None:
+        self.context.tunnels.join(self, rest, is_websocket=is_websocket)
 
     def detach(self) -> Callable[[bool], None]:
         """Leave the two connections to a tunnel. Returns what to call at its end, with whether it was cut."""
-        endpoint = self.endpoint
-        assert endpoint is not None
-        hold = TunnelHold(endpoint, self.version, self.gate, self.client.on_lost)
-        self.settle(monotonic(), ANSWERED, None)
-        self.gate = self.upstream = None
-        self.forget()
+        attempt, record = self.attempt, self.record
+        assert record.endpoint is not None
+        hold = TunnelHold(record.endpoint, record.version, self.admission, self.client.on_lost)
+        attempt.upstream = None
+        attempt.settle(monotonic(), ANSWERED, None)
+        self.admission = None
+        self._forget()
         return hold.end
 
-    # --- 5. the end -------------------------------------------------------------------------------
+    # --- 5. what the gateway answers itself -------------------------------------------------------
 
-    def _complete(self, now: float) -> None:
-        """The response is with the client, whole."""
-        upstream, client, endpoint = self.upstream, self.client, self.endpoint
-        assert upstream is not None
-        assert endpoint is not None
-        self.upstream = None
-        request = self.request
-        if not upstream.writable or (request.length and (client.body_missing or request.upgrade)):
-            # The rest of the upload must not be taken for, or wait before, another request; and some servers
-            # take the body of a request to upgrade for something else.
-            upstream.close()
+    def refuse(self, error: GatewayError) -> None:
+        """Answer with a problem of our own."""
+        self.context.clients.count_refusal(reason_label(error))
+        self._answer(error.status, *problem_of(error))
+
+    def _answer(self, status: int, pieces: list[bytes], body: bytes) -> None:
+        record = self.record
+        record.status = status
+        record.content_bytes = len(body)
+        record.answered_us = int((monotonic() - record.began) * 1e6)
+        self._forget()
+        self.client.answer(pieces, body)
+
+    # --- 6. other ends ----------------------------------------------------------------------------
+
+    def on_gone(self, error: DownstreamError) -> None:
+        """The client left, or spoilt its own request: stop everything at once."""
+        self._give_up()
+        self.record.status = error.status
+        self._forget()
+
+    def cut(self) -> None:
+        """A drain's deadline has passed: end this exchange, so that nobody takes it for complete."""
+        if self.endpoint is not None:
+            self.endpoint.forced += 1
+        self._give_up()
+        if self.client.answer_begun or self.is_idle:
+            self._forget()
+            self.client.abort()
         else:
-            if not client.writable:
-                upstream.resume()
-            endpoint.pool.give_back(upstream, now)
-        self.settle(now, ANSWERED, KINDS[self.status])
-        self.forget()
-        client.finish()
+            self.refuse(Draining("the service is being replaced"))
 
-    # --- 6. when it goes wrong --------------------------------------------------------------------
+    def end_stream(self) -> None:
+        """End an event stream that drains: without the last chunk, so that its client comes back."""
+        self._give_up()
+        self._forget()
+        self.client.abort()
 
-    def on_upstream_lost(self, error: UpstreamError) -> None:
-        """The upstream closed, was reset, or sent what is no response."""
-        upstream, self.upstream = self.upstream, None
-        assert upstream is not None
-        upstream.close()
-        if upstream.was_silent and upstream.is_reused and self.may_be_repeated():
-            # It closed an idle connection as we reused it: nobody's failure (RFC 9112 §9.3.1).
-            assert self.endpoint is not None
-            self._connect(self.endpoint)
-            return
-        self._fail("502" if isinstance(error, BadResponse) else "reset", error)
+    def on_idle(self) -> None:
+        """Keep what there is: it is small."""
 
-    def _fail(self, kind: str, error: UpstreamError) -> None:
-        """An attempt failed: charge it to its version, then try again if that is allowed, or say so."""
-        now = monotonic()
-        outcome = "bad_response" if kind == "502" else kind
-        again = self.alternative(kind, sent=error.sent, now=now)
-        failed = self.endpoint
-        self.settle(now, outcome, kind)
-        if again is not None and self._attempt_again(again, failed, now):
-            return
-        self.answer_failure(error)
+    def on_closed(self) -> None:
+        """There will be no other request."""
+        self.attempt.close()
 
-    def _is_tried_again(self, status: int, now: float) -> bool:
-        """Drop an answer that is worth another attempt, and make it."""
-        kind = KINDS[status]
-        upstream, failed = self.upstream, self.endpoint
-        assert kind is not None
-        assert upstream is not None
-        assert failed is not None
-        again = self.alternative(kind, sent=True, now=now)
-        if again is None:
-            return False
-        self.upstream = None
-        if upstream.is_reusable and upstream.writable and not self.client.body_missing:
-            failed.pool.give_back(upstream, now)
-        else:
-            upstream.close()
-        self.settle(now, ANSWERED, kind)
-        if not self._attempt_again(again, failed, now):
-            self.answer_failure(BadResponse(f"the upstream answered {status}", sent=True))
-        return True
+    def _give_up(self) -> None:
+        """End what is under way without a verdict on the upstream."""
+        if self.is_held and self.policy is not None and self.policy.admission is not None:
+            self.policy.admission.give_up(self)
+        self.attempt.give_up()
 
-    def _attempt_again(self, version: Version, failed: Endpoint | None, now: float) -> bool:
-        """Try an endpoint of `version` not tried yet; if all have been, any of them."""
-        if failed is not None:
-            self.tried.append(failed)
-        if self._attempt(version, now):
-            return True
-        self.tried.clear()
-        return self._attempt(version, now)
-
-    def _fall_back(self, now: float, policy: Policy) -> None:
-        """Answer although no version is usable: as the service's fallback says, else 503."""
-        self.is_chosen_by_split = False
-        fallback = policy.fallback
-        if fallback is not None and fallback.status is not None:
-            self.status = fallback.status
-            self.plane.clients.count_refusal("fallback")
-            head = response_head(fallback.status, (("Content-Type", fallback.content_type),))
-            self.answer(head, fallback.body.encode())
-            return
-        if fallback is not None and fallback.version is not None and self.service is not None:
-            version = self.service.by_name(fallback.version)
-            if version is not None and self._attempt(version, now):
-                return
-        if policy.fallback_endpoint is not None:
-            self.version = None
-            self._lease(policy.fallback_endpoint, now)
-            return
-        self.refuse(NoEndpoint("no version of the service is usable"))
+    def _forget(self) -> None:
+        """The request is over: log it, and leave its place to another."""
+        log = self.context.log_file.current
+        if log is not None:
+            log.add(self.record.line(self.client, self.forwarder.client_of(self.request).address))
+        self.is_idle = True
+        self.is_held = False
+        self.head = b""
+        self.record.clear()
+        if self.failures.tried:
+            self.failures.tried.clear()
+        if self.request.length:
+            self.upload.forget()
+        if self.admission is not None:
+            admission, self.admission = self.admission, None
+            admission.leave()
 
     # --- 7. deadlines -----------------------------------------------------------------------------
 
     def timeout_s(self) -> float:
         """How long the present wait may last (0 in the settings: for ever)."""
-        policy = self.policy
-        if policy is None or self.phase == IDLE:
+        policy, attempt = self.policy, self.attempt
+        if policy is None or self.is_idle:
             return NEVER
-        if self.phase == QUEUED:
-            return policy.gate.wait_s() if policy.gate is not None else NEVER
-        if self.phase == CONNECTING:
-            return policy.connect_s
-        if self.phase == SENT and (not self.client.body_missing or self.client.awaits_continue):
-            return policy.response_header_s
-        return (policy.stream_idle_s if self.is_stream else policy.body_idle_s) or NEVER
+        if self.is_held:
+            return policy.admission.wait_s() if policy.admission is not None else NEVER
+        return attempt.timeout_s(policy) if not attempt.is_over else NEVER
 
     def on_timeout(self) -> None:
         """It has lasted too long: whose fault is it?"""
-        client, upstream = self.client, self.upstream
-        if self.phase == QUEUED:
+        client, attempt = self.client, self.attempt
+        if self.is_held:
             assert self.policy is not None
-            assert self.policy.gate is not None
-            error = self.policy.gate.refusal()
-            self.give_up()
+            assert self.policy.admission is not None
+            error = self.policy.admission.refusal()
+            self._give_up()
             self.refuse(error)
-        elif self.phase == CONNECTING:
-            assert self.connecting is not None
-            self.connecting.cancel()
-            self.connecting = None
-            self._fail("connect", UpstreamTimeout("the upstream did not accept a connection in time"))
-        elif self._is_clients_turn(upstream):
-            self.give_up()
+        elif attempt.is_over:
+            return
+        elif attempt.phase == CONNECTING:
+            attempt.drop()
+            self.on_failed("connect", UpstreamTimeout("the upstream did not accept a connection in time"))
+        elif attempt.is_clients_turn:
+            self._give_up()
             self.refuse(TooSlow("the body did not come in time"))
-        elif self.phase == RELAYING and not client.writable:
+        elif attempt.phase == RELAYING and not client.writable:
             self.on_gone(ClientGone("the client does not read its answer"))
             client.abort()
-        elif upstream is not None:
-            self.upstream = None
-            upstream.close()
-            self._fail("timeout", UpstreamTimeout("the upstream did not answer in time", sent=True))
+        elif attempt.upstream is not None:
+            attempt.drop()
+            self.on_failed("timeout", UpstreamTimeout("the upstream did not answer in time", sent=True))
 
-    def _is_clients_turn(self, upstream: UpstreamConnection | None) -> bool:
-        """Tell whether it is the client that something is waited for: the rest of its body."""
-        client = self.client
-        if self.phase != SENT or upstream is None or not client.body_missing or client.awaits_continue:
-            return False
-        return upstream.writable
+    # --- what others ask --------------------------------------------------------------------------
 
+    @property
+    def upstream(self) -> UpstreamConnection | None:
+        """The connection in use."""
+        return self.attempt.upstream
 
-def _no_route(allowed: list[str]) -> GatewayError:
-    """Say why no route took a request. allowed: the methods that would have done."""
-    if not allowed:
-        return NoRoute("no route names this host and path")
-    return MethodNotAllowed("no route of this path takes the method", ", ".join(allowed))
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Where an attempt is running."""
+        return self.record.endpoint if not self.attempt.is_over else None
+
+    @property
+    def began(self) -> float:
+        """Monotonic seconds."""
+        return self.record.began
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it has no end to wait for."""
+        return self.attempt.is_stream
+
+    @property
+    def stream_idle_s(self) -> float:
+        return self.policy.stream_idle_s if self.policy is not None else 0.0

@@ -2,46 +2,37 @@
 
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
-from gateway.core.routing.table import Endpoint, Version
-from gateway.worker.admission import Gate
+from gateway.core.routing.table import Endpoint
+from gateway.http1.client import UpstreamConnection
+from gateway.http1.server import ServerProtocol
 from gateway.worker.tunnel.frames import GOING_AWAY, SERVICE_RESTART
 from gateway.worker.tunnel.tunnel import Tunnel
-
-if TYPE_CHECKING:
-    from gateway.worker.exchange.exchange import Exchange
 
 SPREAD: Final = 0.7
 """Goodbyes are spread over this part of a drain's window, so that clients do not all come back at once."""
 
 
-class TunnelHold:
-    """What a tunnel takes at its endpoint, its version and its service's gate, from its 101 to its end."""
+class Upgraded(Protocol):
+    """An exchange that becomes a tunnel."""
 
-    def __init__(
-        self, endpoint: Endpoint, version: Version | None, gate: Gate | None, on_lost: Callable[[], None]
-    ) -> None:
-        self._endpoint = endpoint
-        self._version = version
-        self._gate = gate
-        self._on_lost = on_lost
-        self._count(1)
+    @property
+    def client(self) -> ServerProtocol: ...
+    @property
+    def upstream(self) -> UpstreamConnection | None: ...
+    @property
+    def endpoint(self) -> Endpoint | None: ...
+    @property
+    def began(self) -> float:
+        """Monotonic seconds."""
 
-    def end(self, was_cut: bool) -> None:
-        """Give it all back."""
-        self._endpoint.forced += was_cut
-        self._count(-1)
-        if self._gate is not None:
-            self._gate.leave()
-        self._on_lost()
+    @property
+    def stream_idle_s(self) -> float:
+        """Seconds without a byte after which the tunnel ends; 0: never."""
 
-    def _count(self, change: int) -> None:
-        self._endpoint.in_flight += change
-        self._endpoint.streams += change
-        if self._version is not None:
-            self._version.counts.in_flight += change
-            self._version.counts.streams += change
+    def detach(self) -> Callable[[bool], None]:
+        """Leave the two connections. Returns what to call at the end, with whether it was cut."""
 
 
 class Tunnels:
@@ -57,11 +48,10 @@ class Tunnels:
         self._drains: dict[str | None, tuple[float, int]] = {}
         """Endpoint key (None: all) -> (monotonic seconds when it is over, Close code)."""
 
-    def join(self, exchange: "Exchange", rest: bytes, *, is_websocket: bool) -> None:
+    def join(self, exchange: Upgraded, rest: bytes, *, is_websocket: bool) -> None:
         """Make a tunnel of an exchange's two connections. rest: what the upstream sent behind its 101."""
-        upstream, client, policy = exchange.upstream, exchange.client, exchange.policy
+        upstream, client, idle_s = exchange.upstream, exchange.client, exchange.stream_idle_s
         assert upstream is not None
-        assert policy is not None
         pending = client.take_pending()
         endpoint, began = exchange.endpoint, exchange.began
         key = endpoint.key if endpoint else ""
@@ -72,7 +62,7 @@ class Tunnels:
             websocket=is_websocket,
             on_end=lambda ended: self._ended(ended, on_end),
             key=key,
-            idle_s=policy.stream_idle_s,
+            idle_s=idle_s,
         )
         self.open[tunnel] = began
         # An endpoint that was called back meanwhile has the same key, and no drain.

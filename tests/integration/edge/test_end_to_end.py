@@ -47,7 +47,7 @@ class Gateway:
         factory = self.plane.factory(tls="tls" in options)
         refused = self.plane.clients.count_refusal
         self.listener = Listener(sock, factory, self.capacity, on_refused=refused, **options)
-        self.plane.arriving = lambda: self.capacity.open > self.plane.connections
+        self.plane.draining.arriving = lambda: self.capacity.open > self.plane.connections
 
     def apply(self, url: str, settings: dict[str, Any], proxy: ProxySettings | None = None) -> None:
         """Serve by these settings from now on."""
@@ -58,8 +58,8 @@ class Gateway:
         service = ServiceSnap(
             id="s", name="s", generation=1, settings=checked, versions=(version,), current="v1"
         )
-        number = self.plane.live.table.number + 1
-        self.plane.live.apply(Snapshot(number=number, whole=True, services={"s": service}, proxy=proxy))
+        number = self.plane.live_table.current.number + 1
+        self.plane.apply(Snapshot(number=number, whole=True, services={"s": service}, proxy=proxy))
 
     @contextlib.asynccontextmanager
     async def client(
@@ -322,7 +322,7 @@ async def test_share_of_a_client_is_freed_by_every_way_a_connection_ends() -> No
                     writer.write(b"nonsense\r\n\r\n")
                     assert b"400" in await reader.read()
             await until(lambda: running.capacity.open == 0)
-        assert running.plane.refused["connections_per_client"] == 4
+        assert running.plane.clients.refused["connections_per_client"] == 4
 
 
 # WebSockets
@@ -348,7 +348,7 @@ async def test_websocket_passes_and_frees_everything_it_held() -> None:
             for size in (1, 200, 70_000, 1_000_000):
                 await client.send(b"x" * size)
                 assert await client.recv() == b"x" * size
-            (counts,) = running.plane.live.counts.values()
+            (counts,) = running.plane.live_table.counts.values()
             assert counts.streams == 1
             assert running.capacity.open == 1
         await until(lambda: running.capacity.open == 0)
@@ -376,12 +376,12 @@ async def test_websocket_to_an_upstream_through_tls_and_its_goodbye(authority: A
     ):
         await peer.send("x" * 300_000)
         assert await peer.recv() == "x" * 300_000
-        running.plane.begin_drain(1.0)
+        running.plane.draining.begin(1.0)
         with pytest.raises(ConnectionClosed) as caught:
             await asyncio.wait_for(peer.recv(), WAIT_S)
         assert caught.value.rcvd is not None
-        await asyncio.wait_for(running.plane.drained.wait(), WAIT_S)
-        assert running.plane.forced == 0
+        await asyncio.wait_for(running.plane.draining.drained.wait(), WAIT_S)
+        assert running.plane.draining.forced == 0
 
 
 async def test_websocket_whose_client_vanishes_is_let_go_upstream() -> None:
@@ -424,26 +424,26 @@ async def test_drain_of_the_worker_says_goodbye_to_websockets_and_ends() -> None
         await peers[0].send("before")
         assert await peers[0].recv() == "before"
         running.listener.stop()
-        running.plane.begin_drain(3.0)
+        running.plane.draining.begin(3.0)
         for peer in peers:
             with pytest.raises(ConnectionClosed) as caught:
                 await asyncio.wait_for(peer.recv(), WAIT_S)
             assert caught.value.rcvd is not None
             assert caught.value.rcvd.code in (1001, 1012)
-        await asyncio.wait_for(running.plane.drained.wait(), WAIT_S)
-        assert running.plane.forced == 0
+        await asyncio.wait_for(running.plane.draining.drained.wait(), WAIT_S)
+        assert running.plane.draining.forced == 0
 
 
 async def test_drain_of_an_endpoint_says_goodbye_to_its_websockets() -> None:
     async with websockets(echo) as url, gateway(url) as running:
         async with connect(f"ws://127.0.0.1:{running.port}/chat") as peer:
-            running.plane.drain_endpoints(("e",), 1.0)
+            running.plane.draining.begin_endpoints(("e",), 1.0)
             with pytest.raises(ConnectionClosed) as caught:
                 await asyncio.wait_for(peer.recv(), WAIT_S)
             assert caught.value.rcvd is not None
             assert caught.value.rcvd.code in (1001, 1012)
         await until(lambda: running.capacity.open == 0)
-        assert running.plane.forced == 0
+        assert running.plane.draining.forced == 0
 
 
 async def test_websocket_opened_while_the_worker_drains_is_said_goodbye_to() -> None:
@@ -451,13 +451,13 @@ async def test_websocket_opened_while_the_worker_drains_is_said_goodbye_to() -> 
         sock = socket.create_connection(("127.0.0.1", running.port))
         await until(lambda: running.capacity.open == 1)
         running.listener.stop()
-        running.plane.begin_drain(WAIT_S)
+        running.plane.draining.begin(WAIT_S)
         async with connect(f"ws://127.0.0.1:{running.port}/chat", sock=sock) as peer:
             with pytest.raises(ConnectionClosed) as caught:
                 await asyncio.wait_for(peer.recv(), WAIT_S)
             assert caught.value.rcvd is not None
-        await asyncio.wait_for(running.plane.drained.wait(), WAIT_S)
-        assert running.plane.forced == 0
+        await asyncio.wait_for(running.plane.draining.drained.wait(), WAIT_S)
+        assert running.plane.draining.forced == 0
 
 
 @pytest.mark.parametrize("through_tls", [False, True], ids=["proxy", "tls"])
@@ -469,9 +469,9 @@ async def test_connection_still_shaking_hands_when_a_drain_begins_is_served(
         sock = socket.create_connection(("127.0.0.1", running.port))
         await until(lambda: running.capacity.open == 1)
         running.listener.stop()
-        running.plane.begin_drain(WAIT_S)
+        running.plane.draining.begin(WAIT_S)
         running.plane.sweep(time.monotonic())
-        assert not running.plane.drained.is_set()
+        assert not running.plane.draining.drained.is_set()
         tls: dict[str, Any] = {}
         if through_tls:
             tls = {"ssl": upstream_context(ca=str(authority.ca)), "server_hostname": "a.example"}
@@ -484,15 +484,15 @@ async def test_connection_still_shaking_hands_when_a_drain_begins_is_served(
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
-        await asyncio.wait_for(running.plane.drained.wait(), WAIT_S)
+        await asyncio.wait_for(running.plane.draining.drained.wait(), WAIT_S)
 
 
 async def test_handshake_without_an_end_does_not_outlast_the_drain(authority: Any) -> None:
     async with upstream() as url, gateway(url, tls=server_tls(authority)) as running, running.client():
         await until(lambda: running.capacity.open == 1)
         running.listener.stop()
-        running.plane.begin_drain(0.1)
-        await asyncio.wait_for(running.plane.drained.wait(), WAIT_S)
+        running.plane.draining.begin(0.1)
+        await asyncio.wait_for(running.plane.draining.drained.wait(), WAIT_S)
 
 
 # The access log

@@ -64,7 +64,7 @@ async def gateway(address: str, *, trusted: tuple[str, ...] = (), per_client: in
             id="s", name="s", generation=1, settings=settings, versions=(version,), current="v"
         )
         proxy = ProxySettings(trusted_proxies=(trusted,))
-        plane.live.apply(Snapshot(number=1, whole=True, services={"s": service}, proxy=proxy))
+        plane.apply(Snapshot(number=1, whole=True, services={"s": service}, proxy=proxy))
         sock = socket.create_server((address, 0), family=socket.AF_INET6, dualstack_ipv6=address == "::")
         own_port: int = sock.getsockname()[1]
         listener = Listener(sock, plane.factory(), Capacity(100, per_client))

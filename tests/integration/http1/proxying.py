@@ -126,18 +126,18 @@ class Proxy:
 
     def apply(self, *services: ServiceSnap, proxy: ProxySettings | None = None) -> None:
         self.number += 1
-        self.plane.live.apply(
+        self.plane.apply(
             Snapshot(
                 number=self.number,
                 whole=True,
                 services={each.name: each for each in services},
-                proxy=proxy or self.plane.live.proxy,
+                proxy=proxy or self.plane.live_table.proxy,
             )
         )
 
     def counts(self, version: str) -> VersionCounts:
         """Return what was counted of a version up to now."""
-        counts = self.plane.live.counts[version]
+        counts = self.plane.live_table.counts[version]
         counts.fold()
         return counts
 

@@ -92,14 +92,14 @@ async def test_draining_endpoint_finishes_what_runs_and_takes_no_more() -> None:
         client.send(GET)
         await eventually(lambda: proxy.counts("v1").in_flight == 1)
         proxy.apply(service(draining(one), two))
-        proxy.plane.drain_endpoints((one.endpoints[0].key,), 60.0)
+        proxy.plane.draining.begin_endpoints((one.endpoints[0].key,), 60.0)
         assert (await proxy.ask(GET)).endswith(b"ok")
-        load = proxy.plane.drain_report()[0]
+        load = proxy.plane.draining.report()[0]
         assert (load.key, load.in_flight) == (one.endpoints[0].key, 1)
         go.set()
         assert (await client.answer()).endswith(b"ok")
-        await eventually(lambda: proxy.plane.drain_report()[0].in_flight == 0)
-        assert proxy.plane.drain_report()[0].forced == 0
+        await eventually(lambda: proxy.plane.draining.report()[0].in_flight == 0)
+        assert proxy.plane.draining.report()[0].forced == 0
     assert len(new.seen) == 1
 
 
@@ -116,11 +116,11 @@ async def test_what_still_runs_at_the_deadline_is_cut_and_counted() -> None:
         client.send(GET)
         await client.until(b"abc")
         proxy.apply(service(draining(only)))
-        proxy.plane.drain_endpoints((only.endpoints[0].key,), 0.05)
+        proxy.plane.draining.begin_endpoints((only.endpoints[0].key,), 0.05)
         assert await client.rest() == b""
-        await eventually(lambda: proxy.plane.drain_report()[0].in_flight == 0)
-        assert proxy.plane.drain_report()[0].forced == 1
-        assert proxy.plane.forced == 1
+        await eventually(lambda: proxy.plane.draining.report()[0].in_flight == 0)
+        assert proxy.plane.draining.report()[0].forced == 1
+        assert proxy.plane.draining.forced == 1
 
 
 async def test_event_stream_ends_before_the_deadline_without_a_last_chunk() -> None:
@@ -136,10 +136,10 @@ async def test_event_stream_ends_before_the_deadline_without_a_last_chunk() -> N
         client.send(GET)
         await client.until(b"1\r\na\r\n")
         proxy.apply(service(draining(only)))
-        proxy.plane.drain_endpoints((only.endpoints[0].key,), 0.2)
+        proxy.plane.draining.begin_endpoints((only.endpoints[0].key,), 0.2)
         assert await client.rest() == b""
-        await eventually(lambda: proxy.plane.drain_report()[0].streams == 0)
-        assert proxy.plane.forced == 0
+        await eventually(lambda: proxy.plane.draining.report()[0].streams == 0)
+        assert proxy.plane.draining.forced == 0
 
 
 async def test_a_request_that_becomes_a_stream_during_the_drain_ends_as_one() -> None:
@@ -156,12 +156,12 @@ async def test_a_request_that_becomes_a_stream_during_the_drain_ends_as_one() ->
         client = await proxy.client()
         client.send(GET)
         await eventually(lambda: proxy.counts("v1").in_flight == 1)
-        proxy.plane.begin_drain(4.0)
+        proxy.plane.draining.begin(4.0)
         go.set()
         await client.until(b"1\r\na\r\n")
         assert await client.rest() == b""
-        await asyncio.wait_for(proxy.plane.drained.wait(), PATIENCE_S)
-        assert proxy.plane.forced == 0
+        await asyncio.wait_for(proxy.plane.draining.drained.wait(), PATIENCE_S)
+        assert proxy.plane.draining.forced == 0
 
 
 async def test_draining_plane_answers_with_connection_close_and_ends() -> None:
@@ -170,14 +170,14 @@ async def test_draining_plane_answers_with_connection_close_and_ends() -> None:
         client = await proxy.client()
         client.send(GET)
         assert b"Connection" not in await client.answer()
-        proxy.plane.begin_drain(60.0)
+        proxy.plane.draining.begin(60.0)
         client.send(GET)
         answer = await client.rest()
         assert b"\r\nConnection: close\r\n" in answer
         assert answer.endswith(b"ok")
         client.close()
-        await asyncio.wait_for(proxy.plane.drained.wait(), PATIENCE_S)
-        assert proxy.plane.forced == 0
+        await asyncio.wait_for(proxy.plane.draining.drained.wait(), PATIENCE_S)
+        assert proxy.plane.draining.forced == 0
 
 
 async def test_idle_connections_are_closed_before_the_deadline_of_a_drain() -> None:
@@ -185,10 +185,10 @@ async def test_idle_connections_are_closed_before_the_deadline_of_a_drain() -> N
         client = await proxy.client()
         client.send(GET)
         await client.answer()
-        proxy.plane.begin_drain(1.0)
+        proxy.plane.draining.begin(1.0)
         assert await client.rest() == b""
-        await asyncio.wait_for(proxy.plane.drained.wait(), PATIENCE_S)
-        assert proxy.plane.forced == 0
+        await asyncio.wait_for(proxy.plane.draining.drained.wait(), PATIENCE_S)
+        assert proxy.plane.draining.forced == 0
 
 
 async def test_a_short_drain_leaves_idle_connections_time_to_ask_once_more() -> None:
@@ -197,7 +197,7 @@ async def test_a_short_drain_leaves_idle_connections_time_to_ask_once_more() -> 
         client = await proxy.client()
         client.send(GET)
         await client.answer()
-        proxy.plane.begin_drain(5.0)
+        proxy.plane.draining.begin(5.0)
         proxy.plane.sweep(time.monotonic())
         client.send(GET)
         assert b"\r\nConnection: close\r\n" in await client.rest()

@@ -27,7 +27,7 @@ CHUNKED_POST = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\
 
 def settled(proxy: Proxy, name: str = "v1") -> bool:
     """Return whether nothing runs at a version, in its counts and at its endpoints."""
-    versions = [each for s in proxy.plane.live.table.services.values() for each in s.versions]
+    versions = [each for s in proxy.plane.live_table.current.services.values() for each in s.versions]
     endpoints = [each for v in versions for each in v.endpoints]
     return not proxy.counts(name).in_flight and not any(each.in_flight for each in endpoints)
 
@@ -413,7 +413,7 @@ async def test_paused_service_holds_requests_and_lets_them_go_in_order() -> None
         for n in range(5):
             clients.append(await proxy.client())
             clients[-1].send(b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n" % n)
-            await eventually(lambda n=n: proxy.plane.requests == n + 1)  # type: ignore[misc]
+            await eventually(lambda n=n: proxy.plane.context.requests == n + 1)  # type: ignore[misc]
         assert upstream.seen == []
         proxy.apply(service(version("v1", upstream)))
         for client in clients:
@@ -427,7 +427,7 @@ async def test_client_gone_while_held_is_forgotten() -> None:
         proxy.apply(service(version("v1", upstream), paused=True))
         client = await proxy.client()
         client.send(GET)
-        await eventually(lambda: proxy.plane.requests == 1)
+        await eventually(lambda: proxy.plane.context.requests == 1)
         client.reset()
         await eventually(lambda: not proxy.plane.connections)
         proxy.apply(service(version("v1", upstream)))
@@ -450,7 +450,7 @@ async def test_requests_over_the_limit_queue_and_the_rest_is_shed() -> None:
         for n in range(4):
             clients.append(await proxy.client())
             clients[-1].send(GET)
-            await eventually(lambda n=n: proxy.plane.requests == n + 1)  # type: ignore[misc]
+            await eventually(lambda n=n: proxy.plane.context.requests == n + 1)  # type: ignore[misc]
         shed = await clients[3].answer()
         assert shed.startswith(b"HTTP/1.1 503 ")
         assert b"\r\nRetry-After: " in shed

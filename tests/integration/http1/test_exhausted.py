@@ -7,7 +7,7 @@ from tests.integration.http1.proxying import GET, Upstream, eventually, proxying
 async def test_connect_without_a_descriptor_is_a_503_and_not_held_against_the_endpoint() -> None:
     async with proxying(Upstream()) as proxy:
         clients = [await proxy.client() for _ in range(20)]
-        await eventually(lambda: proxy.plane.accepted == 20)
+        await eventually(lambda: proxy.plane.clients.accepted == 20)
         with no_descriptors_left():
             for client in clients:
                 client.send(GET)

@@ -42,16 +42,8 @@ async def watched(*upstreams: Upstream, **settings: Any) -> AsyncIterator[Proxy]
         for client in proxy.clients:
             client.reset()
         await eventually(lambda: not plane.connections)
-        counts = plane.live.counts["v1"]
-        await eventually(lambda: counts.in_flight == counts.streams == 0)
-        for endpoint in plane._endpoints():
-            assert endpoint.in_flight == endpoint.streams == 0
-        for gate in plane._gates.values():
-            assert gate._running == 0
-            assert not gate._waiting
-        for pool in plane._pools:
-            assert not pool._connecting
-            assert all(each.is_open and each.is_reusable for each in pool._idle)
+        await eventually(lambda: not plane.leaks())
+        for pool in plane.pools.open:
             pool.sweep(float("inf"))
         for upstream in upstreams:
             for peer in upstream._peers:

@@ -57,11 +57,11 @@ async def test_files_are_read_again_when_told_and_one_that_cannot_be_used_change
     endpoint = Endpoint("e", url="https://127.0.0.1:1")
     settings = ServiceSettings(tls=UpstreamTlsSettings(ca=str(ca)))
     plane = Plane()
-    pool = plane._make_pool(endpoint, settings, ProxySettings())
+    pool = plane.pools.make(endpoint, settings, ProxySettings())
     first = pool._tls_context()
-    plane.reload_tls()
+    plane.pools.reload_tls()
     second = pool._tls_context()
     assert second is not first
     ca.write_text("nothing of use")
-    plane.reload_tls()
+    plane.pools.reload_tls()
     assert pool._tls_context() is second

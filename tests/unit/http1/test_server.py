@@ -76,6 +76,9 @@ class Echo:
     def on_gone(self, error: DownstreamError) -> None:
         self.calls.append("gone")
 
+    def on_closed(self) -> None:
+        self.calls.append("closed")
+
     def on_idle(self) -> None:
         """Nothing is kept."""
 

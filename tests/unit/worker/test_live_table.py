@@ -14,7 +14,7 @@ from gateway.errors import LinkError
 from gateway.link.messages import BreakerReport
 from gateway.link.snapshot import BreakerView, EndpointSnap, ProxySettings, ServiceSnap, Snapshot, VersionSnap
 from gateway.worker import live_table as live_module
-from gateway.worker.live_table import Live
+from gateway.worker.live_table import LiveTable
 
 SETTINGS = ServiceSettings(
     routes=(RouteSettings(path="/api"),), breaker=BreakerSettings(failure_threshold=2, reset_timeout=10_000)
@@ -36,14 +36,14 @@ class Pool:
 
 
 class Worker:
-    """A Live with a hand-moved clock and pools one can look at."""
+    """A LiveTable with a hand-moved clock and pools one can look at."""
 
     def __init__(self, slot: int = 0) -> None:
         self.now = 1_000.0
         self.pools: list[Pool] = []
         self.refused = ""
         self.reports: list[BreakerReport] = []
-        self.live = Live(slot=slot, pool_factory=self.make_pool, clock=lambda: self.now, seed=1)
+        self.live = LiveTable(slot=slot, pool_factory=self.make_pool, clock=lambda: self.now, seed=1)
         self.live.on_breaker = self.reports.append
 
     def make_pool(self, endpoint: Endpoint, settings: ServiceSettings, proxy: ProxySettings) -> Pool:
@@ -53,11 +53,11 @@ class Worker:
         return self.pools[-1]
 
     def apply(self, *services: ServiceSnap, whole: bool = False, **given: Any) -> None:
-        given.setdefault("number", self.live.table.number + 1)
+        given.setdefault("number", self.live.current.number + 1)
         self.live.apply(Snapshot(whole=whole, services={each.name: each for each in services}, **given))
 
     def service(self, name: str = "auth") -> Service:
-        return self.live.table.services[name]
+        return self.live.current.services[name]
 
     def endpoint(self, version: int = 0, index: int = 0) -> Endpoint:
         return self.service().versions[version].endpoints[index]
@@ -95,14 +95,14 @@ def elsewhere(name: str, path: str) -> ServiceSnap:
 
 def test_before_the_first_snapshot_nothing_is_routed() -> None:
     worker = Worker()
-    assert worker.live.table.match("h", "/", "GET") is None
-    assert worker.live.table.number == 0
+    assert worker.live.current.match("h", "/", "GET") is None
+    assert worker.live.current.number == 0
 
 
 def test_a_snapshot_routes_its_services() -> None:
     worker = Worker()
     worker.apply(service(version("v1"), current="v1", paused=True), whole=True, proxy=ProxySettings())
-    route = worker.live.table.match("h", "/api/x", "GET")
+    route = worker.live.current.match("h", "/api/x", "GET")
     assert route is not None
     assert route.service is worker.service()
     assert route.service.stable is route.service.versions[0]
@@ -129,7 +129,7 @@ def test_a_service_that_did_not_change_is_the_same_object() -> None:
     other = worker.service("other")
     worker.apply(service(version("v1", 50)))
     assert worker.service("other") is other
-    route = worker.live.table.match("h", "/other", "GET")
+    route = worker.live.current.match("h", "/other", "GET")
     assert route is not None
     assert route.service is other
 
@@ -155,7 +155,7 @@ def test_a_removed_service_is_no_longer_routed() -> None:
     worker = Worker()
     worker.apply(service(version("v1")), elsewhere("other", "/other"), whole=True)
     worker.apply(removed=("auth",))
-    assert worker.live.table.match("h", "/api", "GET") is None
+    assert worker.live.current.match("h", "/api", "GET") is None
     assert worker.open_pools() == ["other-v1|1"]
 
 
@@ -164,8 +164,8 @@ def test_a_whole_snapshot_replaces_everything_even_with_a_lower_number() -> None
     worker = Worker()
     worker.apply(service(version("v1")), whole=True, number=70)
     worker.apply(elsewhere("other", "/other"), whole=True, number=1)
-    assert sorted(worker.live.table.services) == ["other"]
-    assert worker.live.table.number == 1
+    assert sorted(worker.live.current.services) == ["other"]
+    assert worker.live.current.number == 1
 
 
 def test_a_change_that_is_older_than_the_table_is_refused() -> None:
@@ -191,10 +191,10 @@ def test_a_bad_snapshot_changes_nothing_and_leaves_no_pool_open(bad: ServiceSnap
     worker = Worker()
     worker.refused = "refused"
     worker.apply(service(version("v1"), version("v2")), whole=True)
-    table, before = worker.live.table, worker.open_pools()
+    table, before = worker.live.current, worker.open_pools()
     with pytest.raises(LinkError, match="snapshot 2: "):
         worker.apply(bad)
-    assert worker.live.table is table
+    assert worker.live.current is table
     assert worker.open_pools() == before
     assert "v9" not in worker.live.counts
     worker.apply(service(version("v1")), number=2)

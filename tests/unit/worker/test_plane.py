@@ -14,7 +14,7 @@ def service(name: str, *, paused: bool = False, fallback: str | None = None) -> 
 
 
 def swap(plane: Plane, number: int, *services: ServiceSnap, removed: tuple[str, ...] = ()) -> None:
-    plane.live.apply(
+    plane.apply(
         Snapshot(
             number=number,
             whole=number == 1,
@@ -23,19 +23,18 @@ def swap(plane: Plane, number: int, *services: ServiceSnap, removed: tuple[str, 
             proxy=ProxySettings() if number == 1 else None,
         )
     )
-    plane.sweep(0.0)
 
 
 def test_swap_compiles_only_the_services_that_changed() -> None:
     """A change of one of a thousand services must not hold requests up for all."""
     plane = Plane()
     swap(plane, 1, service("a"), service("b", fallback="http://127.0.0.1:9"))
-    before = {each.name: policy for each, policy in plane.policies.items()}
+    before = {each.name: policy for each, policy in plane.policies.by_service.items()}
     swap(plane, 2, service("a"))
-    after = {each.name: policy for each, policy in plane.policies.items()}
+    after = {each.name: policy for each, policy in plane.policies.by_service.items()}
     assert after["a"] is not before["a"]
     assert after["b"] is before["b"]
-    assert set(plane.policies) == set(plane.live.table.services.values())
+    assert set(plane.policies.by_service) == set(plane.live_table.current.services.values())
     kept = after["b"].fallback_endpoint
     assert kept is not None
     assert not kept.pool.is_over
@@ -44,18 +43,20 @@ def test_swap_compiles_only_the_services_that_changed() -> None:
 def test_fallback_of_a_service_that_went_is_closed() -> None:
     plane = Plane()
     swap(plane, 1, service("a"), service("b", fallback="http://127.0.0.1:9"))
-    gone = next(policy.fallback_endpoint for each, policy in plane.policies.items() if each.name == "b")
+    gone = next(
+        policy.fallback_endpoint for each, policy in plane.policies.by_service.items() if each.name == "b"
+    )
     assert gone is not None
     swap(plane, 2, removed=("b",))
     assert gone.pool.is_over
 
 
-def test_gate_of_a_service_that_goes_on_is_lifted() -> None:
+def test_admission_of_a_service_that_goes_on_is_lifted() -> None:
     plane = Plane()
     swap(plane, 1, service("a", paused=True), service("b"))
-    paused = {each.name: policy for each, policy in plane.policies.items()}
-    assert paused["a"].gate is not None
+    paused = {each.name: policy for each, policy in plane.policies.by_service.items()}
+    assert paused["a"].admission is not None
     swap(plane, 2, service("a"))
-    resumed = {each.name: policy for each, policy in plane.policies.items()}
-    assert resumed["a"].gate is None
+    resumed = {each.name: policy for each, policy in plane.policies.by_service.items()}
+    assert resumed["a"].admission is None
     assert resumed["b"] is paused["b"]

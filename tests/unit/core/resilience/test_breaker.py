@@ -47,7 +47,7 @@ class Guarded:
             self.attempt(False)
 
     def tell(self, epoch: int, state: BreakerState, grant: int = 0, open_for_s: float = 0.0) -> None:
-        self.breaker.tell(self.now, BreakerWord(epoch, state, grant, open_for_s))
+        self.breaker.notify(self.now, BreakerWord(epoch, state, grant, open_for_s))
 
     def later(self, seconds: float) -> None:
         self.now += seconds

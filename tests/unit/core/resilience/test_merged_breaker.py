@@ -242,7 +242,7 @@ def test_what_gets_through_to_a_dead_endpoint_is_bounded(workers: int, delay: in
             _, slot, epoch, kind, count = up.pop(0)
             if control.report(0.0, slot, epoch=epoch, kind=kind, count=count):
                 for other, breaker in enumerate(breakers):
-                    breaker.tell(0.0, control.word(0.0, other))
+                    breaker.notify(0.0, control.word(0.0, other))
     assert failed <= SETTINGS.failure_threshold * workers
     if delay == 0:
         assert failed <= 2 * workers + SETTINGS.failure_threshold

@@ -21,6 +21,7 @@ from gateway.core.routing.table import (
     shares_of,
     weight_units,
 )
+from gateway.link.counts import VersionCounts
 
 NOW = 50.0
 
@@ -36,6 +37,7 @@ def endpoint(key: str, *, healthy: bool = True, draining: bool = False) -> Endpo
 def version(name: str, weight: float, **given: Any) -> Version:
     given.setdefault("endpoints", (endpoint(f"{name}|1"),))
     given.setdefault("settings", ServiceSettings())
+    given.setdefault("counts", VersionCounts("auth", name, name))
     return Version(name, name, weight=weight, chance=lambda: 0.0, **given)
 
 

@@ -56,7 +56,7 @@ class Joined:
                 writable=True,
             ),
             upstream=SimpleNamespace(release=lambda: self.upstream, writable=True),
-            policy=SimpleNamespace(stream_idle_s=0.0),
+            stream_idle_s=0.0,
             endpoint=SimpleNamespace(key=key, draining=draining),
             began=1.0,
             detach=lambda: self.ended.append,

@@ -1,0 +1,55 @@
+"""What all exchanges of a worker share."""
+
+from gateway.http1.connections import Connections
+from gateway.link.snapshot import ProxySettings
+from gateway.net.networks import Networks
+from gateway.worker.exchange.request_head import Forwarder, ForwardSettings, RequestIds, trusts_nobody
+from gateway.worker.live_table import LiveTable
+from gateway.worker.log_file import LogFile
+from gateway.worker.policies import Policies
+from gateway.worker.tunnel.tunnels import Tunnels
+
+
+class Context:
+    """Made once by the plane; an exchange reads it, and counts here."""
+
+    __slots__ = (
+        "_trusted",
+        "clients",
+        "forwarding",
+        "live_table",
+        "log_file",
+        "nobody",
+        "policies",
+        "request_ids",
+        "requests",
+        "tunnels",
+    )
+
+    def __init__(self, live_table: LiveTable, policies: Policies, clients: Connections) -> None:
+        self.live_table = live_table
+        self.policies = policies
+        self.clients = clients
+        self.tunnels = Tunnels()
+        self.log_file = LogFile()
+        self.request_ids = RequestIds()
+        self.nobody = Forwarder(peer="", scheme=b"http", ids=self.request_ids)
+        """Of a client that is not known yet."""
+        self.forwarding = ForwardSettings()
+        self.requests = 0
+        """Exchanges begun, since the start."""
+        self._trusted: tuple[Networks, ...] = ()
+        """By index of the listen table."""
+
+    def follow(self, proxy: ProxySettings) -> None:
+        """Take settings in force, for connections made from now on."""
+        self._trusted = tuple(map(Networks, proxy.trusted_proxies))
+        self.forwarding = ForwardSettings(proxy.gateway_id.encode(), proxy.via)
+        self.log_file.follow(proxy)
+
+    def forwarder_of(self, peer: str, scheme: bytes, listen: int) -> Forwarder:
+        """Return what writes heads for a client at `peer`, who came through that listener."""
+        is_trusted = self._trusted[listen].holds if listen < len(self._trusted) else trusts_nobody
+        return Forwarder(
+            peer=peer, scheme=scheme, ids=self.request_ids, is_trusted=is_trusted, settings=self.forwarding
+        )

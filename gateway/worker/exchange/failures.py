@@ -1,0 +1,95 @@
+"""What follows a failed attempt: another one, somewhere, or an answer of our own."""
+
+from typing import Final
+
+from gateway.core.resilience.retry import IDEMPOTENT
+from gateway.core.routing.table import Endpoint, Service, Version
+from gateway.errors import GatewayError, MethodNotAllowed, NoRoute
+from gateway.http1.message import problem_response
+from gateway.worker.exchange.record import Record
+
+NO_EPOCH: Final = 0
+"""No breaker's: what ends with it is dropped."""
+RETRY_AFTER_S: Final = "1"
+KINDS: Final = [None if status < 400 else str(status) for status in range(1000)]
+"""What an answer of each status is to retry, breaker and judge: None is a good one."""
+CLIENT_GONE: Final = "client_gone"
+REFUSED: Final = "refused"
+UNJUDGED: Final = frozenset((CLIENT_GONE, REFUSED))
+"""What became of an attempt that says nothing of its version: the client left, or we could not even try."""
+
+
+def may_repeat(method: str, *, body_at_hand: bool) -> bool:
+    """Tell whether a request that may have been received may be sent again (RFC 9110 §9.2.2)."""
+    return body_at_hand and method in IDEMPOTENT
+
+
+def no_route(allowed: list[str]) -> GatewayError:
+    """Say why no route took a request. allowed: the methods that would have done."""
+    if not allowed:
+        return NoRoute("no route names this host and path")
+    return MethodNotAllowed("no route of this path takes the method", ", ".join(allowed))
+
+
+def problem_of(error: GatewayError) -> tuple[list[bytes], bytes]:
+    """Return the head and the content of an answer of our own."""
+    fields = (("Retry-After", RETRY_AFTER_S),) if error.status == 503 else ()
+    if isinstance(error, MethodNotAllowed):
+        fields = (("Allow", error.allow),)
+    return problem_response(error, fields)
+
+
+class Failures:
+    """Where a request has been tried in vain, and whether and where it is tried again."""
+
+    __slots__ = ("epoch", "tried")
+
+    def __init__(self) -> None:
+        self.tried: list[Endpoint] = []
+        self.epoch = 0
+        """What the breaker gave that admitted last."""
+
+    def admit(self, version: Version, now: float) -> Endpoint | None:
+        """Return an endpoint of `version` not tried yet whose breaker lets us in; None if there is none."""
+        endpoint = version.pick(now, self.tried)
+        while endpoint is not None:
+            breaker = endpoint.breaker
+            epoch = NO_EPOCH if breaker is None else breaker.admit(now)
+            if epoch is not None:
+                self.epoch = epoch
+                return endpoint
+            self.tried.append(endpoint)
+            endpoint = version.pick(now, self.tried)
+        return None
+
+    def admit_again(self, record: Record, now: float) -> tuple[Version, Endpoint] | None:
+        """Find the place of another attempt: an endpoint not tried yet; if all have been, any of them.
+
+        It takes one retry from the budget, if it finds one.
+        """
+        service, version, failed = record.service, record.version, record.endpoint
+        assert service is not None
+        assert version is not None
+        assert failed is not None
+        self.tried.append(failed)
+        version = self._next_version(service, version, record.attempts)
+        endpoint = self.admit(version, now)
+        if endpoint is None:
+            self.tried.clear()
+            endpoint = self.admit(version, now)
+        if endpoint is None:
+            return None
+        if service.budget is not None:
+            service.budget.take(now)
+        return version, endpoint
+
+    def _next_version(self, service: Service, version: Version, attempts: int) -> Version:
+        """Return the version to try next.
+
+        One more try at the version itself; were it bad as a whole, three endpoints would use up all tries.
+        """
+        order = (version, service.stable) if attempts == 1 else (service.stable, version)
+        for other in order:
+            if other is not None and other.usable and any(each not in self.tried for each in other.available):
+                return other
+        return version

@@ -1,0 +1,51 @@
+"""Which access log is open: the one the settings ask for."""
+
+import logging
+from typing import Literal
+
+from gateway.link.snapshot import ProxySettings
+from gateway.worker.access_log import AccessLog
+
+logger = logging.getLogger(__name__)
+
+
+class LogFile:
+    """`current` is the log to write to, None while it is off."""
+
+    __slots__ = ("_dropped_before", "_settings", "current")
+
+    def __init__(self) -> None:
+        self.current: AccessLog | None = None
+        self._settings = ("off", "-")
+        self._dropped_before = 0
+        """By logs closed since."""
+
+    @property
+    def dropped(self) -> int:
+        """Lines that were not written, since the start."""
+        return self._dropped_before + (self.current.dropped if self.current is not None else 0)
+
+    def follow(self, proxy: ProxySettings) -> None:
+        """Write the log the settings ask for, where they say."""
+        settings = (proxy.access_log_format, proxy.access_log_path)
+        if settings == self._settings:
+            return
+        self._settings = settings
+        self.close(wait_s=0)
+        if proxy.access_log_format == "off":
+            return
+        style: Literal["json", "combined"] = "json" if proxy.access_log_format == "json" else "combined"
+        try:
+            log = AccessLog(style, proxy.access_log_path)
+        except OSError as exc:
+            logger.error("the access log cannot be opened: %s", exc)
+            return
+        log.start()
+        self.current = log
+
+    def close(self, wait_s: float = 1.0) -> None:
+        """Write what is left, for `wait_s` seconds at most."""
+        if self.current is not None:
+            self.current.close(wait_s)
+            self._dropped_before += self.current.dropped
+            self.current = None
