@@ -46,6 +46,16 @@ class UpstreamSink(Protocol):
         """The upstream reads too slowly (False), or has caught up (True)."""
 
 
+class _NoTransport(asyncio.Transport):
+    """Stands in where there is no connection."""
+
+    def abort(self) -> None:
+        """Nothing to cut."""
+
+
+NO_TRANSPORT: Final = _NoTransport()
+
+
 class UpstreamConnection(asyncio.Protocol):
     """One connection to an endpoint. `pool` is whoever keeps it while it is idle."""
 
@@ -71,7 +81,7 @@ class UpstreamConnection(asyncio.Protocol):
     def __init__(self, pool: Any) -> None:
         self.pool = pool
         self.reader = ResponseReader()
-        self.transport: asyncio.Transport = asyncio.Transport()
+        self.transport: asyncio.Transport = NO_TRANSPORT
         self.idle_until = 0.0
         """Monotonic seconds until which an idle connection is kept."""
         self.is_reusable = True
@@ -121,6 +131,10 @@ class UpstreamConnection(asyncio.Protocol):
         self._sink = None
         self._phase = _CLOSED
         self.transport.abort()
+
+    def forget_transport(self) -> None:
+        """Cut the circle with a transport that never came to anything."""
+        self.transport = NO_TRANSPORT
 
     def release(self) -> asyncio.Transport:
         """Hand the transport over (to a tunnel)."""

@@ -174,6 +174,11 @@ class RequestReader(Head):
         self._parser = None
         self._read = []
 
+    def close(self) -> None:
+        """There will be no other head: let go of the parser of one that never ended, which refers back."""
+        self._parser = None
+        self.held = b""
+
     # --- from bytes to fields ---------------------------------------------------------------------
 
     def _begin(self) -> None:

@@ -80,7 +80,8 @@ class ResponseReader(Head):
         return end - held
 
     def forget_held(self) -> None:
-        """Drop a head that was never finished."""
+        """Drop a head that was never finished, and its parser, which refers back."""
+        self._parser = None
         self.held = b""
 
     def on_header(self, name: bytes, value: bytes) -> None:

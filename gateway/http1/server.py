@@ -479,6 +479,7 @@ class ServerProtocol(asyncio.Protocol):
         """Cut the circle of a connection and what answers it: both are freed at once, not by a collection."""
         sink, self.sink = self.sink, NO_SINK
         sink.on_closed()
+        self.reader.close()
 
     def _forget_half(self) -> None:
         half, self._half = self._half, None

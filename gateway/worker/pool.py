@@ -9,7 +9,7 @@ from gateway.core.routing.service import ServiceSettings, UpstreamTlsSettings
 from gateway.core.routing.table import Endpoint
 from gateway.core.settings.limits import Timeouts, UpstreamTimeouts
 from gateway.core.settings.targets import check_target
-from gateway.errors import ConfigError, ConnectFailed, Exhausted, GatewayError
+from gateway.errors import ConnectFailed, Exhausted, GatewayError
 from gateway.http1.client import OUR_FAULT, UpstreamConnection
 from gateway.link.snapshot import ProxySettings
 from gateway.net.tls import default_upstream_context, upstream_context
@@ -147,13 +147,23 @@ class Pool:
             lessee.on_connected(connection)
 
     async def _open(self) -> UpstreamConnection:
+        connection = UpstreamConnection(self)
+        try:
+            await self._open_to(connection)
+        except BaseException:
+            connection.close()
+            connection.forget_transport()  # if it has one by now, nobody will say that it was lost
+            raise
+        return connection
+
+    async def _open_to(self, connection: UpstreamConnection) -> None:
         loop = asyncio.get_running_loop()
         if self._path:
-            _, connection = await loop.create_unix_connection(lambda: UpstreamConnection(self), self._path)
-            return connection
+            await loop.create_unix_connection(lambda: connection, self._path)
+            return
         context = self._tls_context()
-        transport, connection = await loop.create_connection(
-            lambda: UpstreamConnection(self),
+        transport, _ = await loop.create_connection(
+            lambda: connection,
             self._host,
             self._port,
             ssl=context,
@@ -161,18 +171,13 @@ class Pool:
         )
         if not self._endpoint.address:  # a fallback's name, which control has not looked up and judged
             self._check_peer(transport)
-        return connection
 
     def _check_peer(self, transport: asyncio.BaseTransport) -> None:
         """Raise ConfigError if the url's name led where no url may; OSError if nobody is there any more."""
         peer = transport.get_extra_info("peername")
         if not peer:
             raise ConnectionResetError("connection ended")
-        try:
-            check_target(self._endpoint.url, peer[0])
-        except ConfigError:
-            transport.close()
-            raise
+        check_target(self._endpoint.url, peer[0])
 
     def _tls_context(self) -> ssl.SSLContext | None:
         if self._tls is not None and self._context is None:
