@@ -6,7 +6,19 @@ from collections.abc import Sequence
 import click
 
 from gateway import __version__, config
-from gateway.cli import apply, completion, deploy, edit, operate, reports, rollouts, show, versions, waiting
+from gateway.cli import (
+    apply,
+    completion,
+    deploy,
+    edit,
+    operate,
+    rehearse,
+    reports,
+    rollouts,
+    show,
+    versions,
+    waiting,
+)
 from gateway.cli.client import AdminClient
 from gateway.cli.connect import client_command, client_group
 from gateway.cli.exits import FAILED, OK, USAGE, CliError, Unreachable
@@ -23,7 +35,7 @@ def root(**_: str | None) -> None:
     """An HTTP gateway that deploys the services behind it with zero downtime."""
 
 
-for room in (deploy, rollouts, show, reports, versions, edit, apply, operate, completion):
+for room in (deploy, rollouts, rehearse, show, reports, versions, edit, apply, operate, completion):
     for command in room.COMMANDS:
         root.add_command(command)
 

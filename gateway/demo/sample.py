@@ -67,6 +67,8 @@ class Connection(asyncio.Protocol):
         self.body_bytes = 0
         self.waiting: list[tuple[str, str, int, bool]] = []
         self.timer: asyncio.TimerHandle | None = None
+        self.receiving = False
+        """A request has begun, and its body is not all here."""
         self.closing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -76,7 +78,7 @@ class Connection(asyncio.Protocol):
     def close_when_idle(self) -> None:
         """Close now, or after the answers under way."""
         self.closing = True
-        if not self.waiting:
+        if not self.waiting and not self.receiving:
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -95,7 +97,7 @@ class Connection(asyncio.Protocol):
             self.transport.close()
 
     def on_message_begin(self) -> None:
-        self.url, self.body_bytes = b"", 0
+        self.url, self.body_bytes, self.receiving = b"", 0, True
 
     def on_url(self, url: bytes) -> None:
         self.url += url
@@ -108,6 +110,7 @@ class Connection(asyncio.Protocol):
         self.body_bytes += len(body)
 
     def on_message_complete(self) -> None:
+        self.receiving = False
         keep_alive = self.parser.should_keep_alive()
         method = self.parser.get_method().decode()
         self.waiting.append((method, self.url.decode("latin-1"), self.body_bytes, keep_alive))
