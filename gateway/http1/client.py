@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol, cast
 from gateway.errors import BadResponse, ResetMidway, UpstreamError
 from gateway.http1.chunked import ChunkedDecoder, ChunkError
 from gateway.http1.response import CHUNKED_BODY, UNTIL_CLOSE, ResponseReader
+from gateway.net import progress
 
 _IDLE: Final = 0  # no request under way: nothing may come
 _HEAD: Final = 1  # a request was sent, its final head has not come
@@ -148,6 +149,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)  # uvloop's are no subclasses of it
 
     def data_received(self, data: bytes) -> None:
+        progress.counter[0] += 1
         try:
             phase = self._phase
             if phase == _HEAD:

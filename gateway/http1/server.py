@@ -17,6 +17,7 @@ from gateway.http1.message import (
 )
 from gateway.http1.request import CHUNKED_BODY, RequestReader
 from gateway.http1.sink import NEVER, NO_SINK, Sink
+from gateway.net import progress
 
 MAX_PENDING_BYTES: Final = 65_536
 """How far a client may pipeline ahead before it is not read from any more."""
@@ -117,6 +118,7 @@ class ServerProtocol(asyncio.Protocol):
         self.owner.open.add(self)
 
     def data_received(self, data: bytes) -> None:
+        progress.counter[0] += 1
         if self._pending:
             self._hold(data)
             return

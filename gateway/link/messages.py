@@ -132,6 +132,10 @@ class Reclaim(msgspec.Struct, frozen=True, tag="reclaim", tag_field="t"):
     listeners: tuple[ListenerName, ...]
 
 
+class ReopenLogs(msgspec.Struct, frozen=True, tag="reopen_logs", tag_field="t"):
+    """Open the log file anew: it was moved away. A release that does not know this word notices by itself."""
+
+
 class DrainEndpoints(msgspec.Struct, frozen=True, tag="drain_endpoints", tag_field="t"):
     """How long the named endpoints, marked draining in a snapshot, may still run what they run."""
 
@@ -139,5 +143,5 @@ class DrainEndpoints(msgspec.Struct, frozen=True, tag="drain_endpoints", tag_fie
     deadline_s: float
 
 
-Down = Snapshot | Accept | Drain | DrainEndpoints | Quit | Lend | Reclaim
+Down = Snapshot | Accept | Drain | DrainEndpoints | Quit | Lend | Reclaim | ReopenLogs
 Up = Hello | Marks | Ack | BreakerReport | Counts | DrainReport | Leaving

@@ -30,3 +30,5 @@ class Spawn(msgspec.Struct, frozen=True, tag="spawn", tag_field="t"):
     """Files of its control, which the last of its orphans removes when nobody has followed."""
     drain_s: float = 30.0
     release: str = ""
+    progress_cell: int = 0
+    """Which of the shared progress counters it raises."""

@@ -33,7 +33,7 @@ from gateway.core.settings.targets import Listener
 from gateway.errors import GatewayError
 from gateway.link.snapshot import Mark
 from gateway.net.listener import raise_descriptor_limit
-from gateway.serve import loading
+from gateway.serve import loading, signals
 from gateway.serve.background import Background
 from gateway.serve.handles import LINK_NAME, Handles
 from gateway.serve.runtime_file import RUNTIME_NAME, remove_runtime, write_runtime
@@ -43,8 +43,6 @@ from gateway.worker.main import run_worker
 logger = log.get_logger(component="serve")
 
 TOKEN_NAME: Final = "admin.token"  # noqa: S105  # a file's name
-HELD_BACK: Final = (signal.SIGHUP, signal.SIGUSR2)
-"""Would end a process that does not handle them yet: they wait until it does."""
 ADMIN_CLOSE_S: Final = 2.0
 MARKS_S: Final = 1.0
 """How long a start waits for orphans to say what is done and not stored: each does with its HELLO."""
@@ -55,7 +53,7 @@ UNSTORED: Final = "a rollback or a pause is not stored yet"
 def main(config_path: str | None = None, overrides: Mapping[str, Any] | None = None) -> int:
     """Run the gateway until it is to stop. Returns the exit code; raises ConfigError first of all."""
     log.configure()
-    signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+    signals.hold_back()
 
     load = partial(loading.load, config_path, overrides)
     settings = load()
@@ -116,6 +114,8 @@ class Control:
         self.handles = Handles(self.folder, settings.admin.address)
         self.opened: Components | None = None
         self.background = Background(self.notifier, self._on_broken)
+        self._epoch = 0
+        """As raised by a successor."""
         self._unready: str | None = "starting"
         self._starting: asyncio.Task[Any] | None = None
         """What a signal to stop cancels, as long as nobody has given anything up for our sake."""
@@ -146,6 +146,8 @@ class Control:
         else:
             await self._succeed(succession)
         await self._take_charge()
+        if succession is not None:
+            succession.taken(self._epoch)
         self._starting = None
 
     async def _begin(self) -> None:
@@ -179,10 +181,9 @@ class Control:
         else:
             self.handles.inherit(handed)
         self.hub.open(self.handles.link)
-        epoch = await self.components.store.raise_epoch()
+        self._epoch = await self.components.store.raise_epoch()
         await self.components.catalog.load(self.components.store, self.settings.service)
         self.components.catalog.publish_all()
-        succession.taken(epoch)
 
     async def _open_components(self, marks: Mapping[str, Mark] | None = None) -> None:
         """marks: what a former control did before it could store it, by deployment."""
@@ -206,6 +207,10 @@ class Control:
         self.supervisor.open()  # last of what can fail: until here a former control's workers serve on
         self.background.start_loops(components)
         self._unready = None
+        self._announce()
+
+    def _announce(self) -> None:
+        """Say where this gateway is, and that its main process is this one."""
         listen, admin = self.listeners.addresses(), self.handles.admin_address
         write_runtime(self.folder, listen=listen, admin=admin)
         self.notifier.ready()
@@ -231,12 +236,12 @@ class Control:
 
     def listen_to_signals(self) -> None:
         """Act on signals from now on; those for a gateway that serves wait until this one does."""
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._on_stop)
-        loop.add_signal_handler(signal.SIGINT, self._on_stop)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._once_serving(self.reload, "reload"))
-        loop.add_signal_handler(signal.SIGUSR2, lambda: self._once_serving(self._upgrade_quietly, "upgrade"))
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
+        signals.handle(
+            stop=self._on_stop,
+            reload=lambda: self._once_serving(self.reload, "reload"),
+            reopen_logs=self.hub.reopen_logs,
+            upgrade=lambda: self._once_serving(self._upgrade_quietly, "upgrade"),
+        )
 
     @property
     def is_stopping(self) -> bool:
@@ -299,7 +304,6 @@ class Control:
             admin={handles.admin_address: handles.admin},
             quiesce=self._quiesce,
             resume=self._resume,
-            is_in_charge=self._is_in_charge,
             is_wanted=lambda: not self._ended.done(),
         )
         try:
@@ -324,13 +328,26 @@ class Control:
         await self._stop_loops()
 
     async def _resume(self) -> None:
+        """Go on after all: the successor is dead. What cannot be taken back ends this control, too."""
+        try:
+            await self._take_back()
+        except Exception as exc:
+            logger.error("upgrade_not_undone", error=repr(exc), consequence="the next control takes over")
+            self._on_broken()
+            raise
+
+    async def _take_back(self) -> None:
+        store = self.components.store
+        if not await store.is_current():
+            logger.warning("epoch_taken_back", reason="the new control died after it had raised it")
+            await store.raise_epoch()
+            await self.components.catalog.load(store, self.settings.service)
+            self.components.catalog.publish_all()
         self.hub.open(self.handles.link)
         await self.components.resume()
         self.background.start_loops(self.components)
         self.components.admin.hold_changes(held=False)
-
-    async def _is_in_charge(self) -> bool:
-        return await self.components.store.is_current()
+        self._announce()
 
     # -- stopping
 

@@ -118,6 +118,11 @@ class AccessLog:
         self._piece_bytes += len(encoded)
         self._piece_lines += len(lines)
 
+    def reopen(self) -> None:
+        """Write what there is, then open the file anew if it was moved away."""
+        self.flush()
+        self._writer.reopen()
+
     def close(self, wait_s: float = CLOSE_S) -> None:
         """Write what is left. A target that stalls is waited for so long, then left to the process's end."""
         self.flush()

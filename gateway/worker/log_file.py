@@ -43,6 +43,11 @@ class LogFile:
         log.start()
         self.current = log
 
+    def reopen(self) -> None:
+        """Open the file anew if it was moved away."""
+        if self.current is not None:
+            self.current.reopen()
+
     def close(self, wait_s: float = 1.0) -> None:
         """Write what is left, for `wait_s` seconds at most."""
         if self.current is not None:

@@ -1,6 +1,6 @@
 """Where the access log goes: a file that may be moved away at any time, a pipe, or standard output.
 
-A file that was moved away or deleted is opened anew within a second: rotation needs no signal.
+A file that was moved away or deleted is opened anew within a second, if lines come, or by `reopen` at once.
 """
 
 import os
@@ -31,6 +31,11 @@ class LogTarget:
         parts = whole_lines(piece) if stat.S_ISFIFO(os.fstat(self._fd).st_mode) else (piece,)
         for part in parts:
             self._write_all(part)
+
+    def reopen(self) -> None:
+        """Look now whether the file is still where it was. Raises OSError."""
+        self._look_at = 0.0
+        self._follow_rotation()
 
     def close(self) -> None:
         """Close a file; standard output is not ours to close."""

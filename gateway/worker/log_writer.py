@@ -36,11 +36,18 @@ class LogWriter(threading.Thread):
         while (item := self._pieces.get()) is not None:
             piece, lines = item
             try:
-                self._target.write(piece)
+                if lines:
+                    self._target.write(piece)
+                else:
+                    self._target.reopen()
             except OSError:
                 self.lost += lines  # a full disk, a closed pipe: the next piece may fare better
             self._taken_bytes += len(piece)
         self._target.close()
+
+    def reopen(self) -> None:
+        """Open the file anew once what waits has been written."""
+        self._pieces.put((b"", 0))
 
     def close(self, wait_s: float) -> None:
         """Write what waits, then end; return when that is done, or after `wait_s` seconds."""

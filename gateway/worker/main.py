@@ -34,10 +34,12 @@ from gateway.link.messages import (
     Marks,
     Quit,
     Reclaim,
+    ReopenLogs,
 )
 from gateway.link.snapshot import ProxySettings, Snapshot
 from gateway.link.spawn import Spawn
 from gateway.log import get_logger
+from gateway.net import progress
 from gateway.net.capacity import Capacity
 from gateway.net.listener import Listener, connections_within, raise_descriptor_limit
 from gateway.net.tls import CertificateFiles, ServerTls
@@ -112,7 +114,7 @@ class Worker:
                 self._tls[index] = ServerTls([CertificateFiles(*pair) for pair in listen.certificates])
         loop = asyncio.get_running_loop()
         # An interrupt at the terminal reaches the whole process group; control alone acts on it, and drains.
-        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)
         loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
         self.plane.start()
@@ -182,6 +184,8 @@ class Worker:
                 self.reporter.watch(message.keys)
             case Drain():
                 self._drain_after(message.delay_s, message.deadline_s)
+            case ReopenLogs():
+                self.plane.context.log_file.reopen()
             case Quit():
                 self._end(0)
         close_all(fds)
@@ -330,6 +334,7 @@ class Worker:
     # -- time
 
     def _on_tick(self) -> None:
+        progress.counter[0] += 1
         loop = asyncio.get_running_loop()
         lag_us = max(0, round((loop.time() - self._timers["tick"].when()) * 1e6))
         self._later("tick", TICK_S, self._on_tick)

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -101,7 +102,7 @@ def test_workers_that_die_at_their_start_are_backed_off_from(gateway: Gateway) -
     control = gateway.launch("--entry", "crash")
     wait_until(lambda: gateway.logged().count("worker_lost") >= 8, "eight crashes")
     delays = [float(found) for found in re.findall(r'"slot": 0.*?"next_in_s": ([0-9.]+)', gateway.logged())]
-    assert delays[:4] == [0, 0.1, 0.2, 0.4]
+    assert delays[:4] == [0, 0.1, 0.1, 0.1]  # nobody else serves
     control.process.send_signal(signal.SIGTERM)
     control.wait()
 
@@ -125,9 +126,43 @@ def test_workers_serve_on_without_control_and_the_next_one_adopts_them(gateway: 
     gateway.wait(lambda status: status["answered"] == load.answered, "nothing counted twice or lost")
 
 
-def test_workers_outlive_the_template_and_their_control(gateway: Gateway, load: Load) -> None:
-    old = gateway.workers()
+def test_a_killed_template_is_followed_by_its_twin_again_and_again(gateway: Gateway, load: Load) -> None:
+    control, workers = gateway.controls[-1], gateway.workers()
+    for _ in range(3):
+        template = gateway.wait(lambda status: status["spare"], "a twin")["template"]
+        os.kill(template, signal.SIGKILL)
+        gateway.wait(lambda status, template=template: status["template"] != template, "its twin")
+    assert gateway.workers() == workers, "workers live on"
+    load.until(REQUESTS // 2)
+    load.stop()
+    assert load.failures == []
+    assert control.process.poll() is None
+    for pid in workers.values():  # their template is long dead
+        os.kill(pid, signal.SIGKILL)
+    gateway.wait(
+        lambda status: all_ready(status) and not set(workers.values()) & workers_of(status), "replaced"
+    )
+    assert gateway.ask()["restarts"]["killed"] == 2
+    assert gateway.get() == 200
+
+
+def test_a_hung_worker_of_a_dead_template_is_killed(gateway: Gateway) -> None:
+    gateway.start()
+    gateway.wait(lambda status: status["spare"], "a twin")
     os.kill(gateway.ask()["template"], signal.SIGKILL)
+    pid = gateway.workers()[1]
+    os.kill(pid, signal.SIGSTOP)
+    gateway.wait(lambda status: status["restarts"]["hung"] == 1 and all_ready(status), "replaced")
+    assert not is_alive(pid)
+
+
+def test_template_and_twin_dead_end_control_but_not_its_workers(gateway: Gateway, load: Load) -> None:
+    old = gateway.workers()
+    status = gateway.wait(lambda status: status["spare"], "a twin")
+    os.kill(gateway.controls[-1].pid, signal.SIGSTOP)  # so that it sees both deaths at once
+    os.kill(status["spare"], signal.SIGKILL)
+    os.kill(status["template"], signal.SIGKILL)
+    os.kill(gateway.controls[-1].pid, signal.SIGCONT)
     gateway.controls[-1].wait()  # it could replace no worker any more
     assert all(map(is_alive, old.values()))
     gateway.start()
@@ -135,6 +170,18 @@ def test_workers_outlive_the_template_and_their_control(gateway: Gateway, load: 
     load.until(REQUESTS)
     load.stop()
     assert load.failures == []
+
+
+def test_all_workers_killed_twice_in_a_second_answer_within_one(gateway: Gateway) -> None:
+    gateway.start()
+    for _ in range(2):
+        for pid in gateway.workers().values():
+            os.kill(pid, signal.SIGKILL)
+        began = time.monotonic()
+        assert gateway.get() == 200, "the connection waits in the socket that control holds"
+        assert time.monotonic() - began < 10, "not a slot's whole pause"
+    gateway.wait(all_ready, "both are back")
+    assert gateway.ask()["restarts"]["killed"] >= 2
 
 
 def test_fewer_workers_keep_every_socket(gateway: Gateway, load: Load) -> None:
@@ -206,7 +253,9 @@ def test_upgrades_cost_nothing(gateway: Gateway, load: Load) -> None:
     gateway.wait(lambda status: status["answered"] == load.answered, "nothing counted twice or lost")
 
 
-@pytest.mark.parametrize(("point", "reason"), [("ready", "made to fail"), ("commit", "ended with 7")])
+@pytest.mark.parametrize(
+    ("point", "reason"), [("ready", "made to fail"), ("commit", "ended with 7"), ("epoch", "ended with 7")]
+)
 def test_an_upgrade_that_fails_leaves_the_old_control_in_charge(
     gateway: Gateway, point: str, reason: str
 ) -> None:
@@ -219,9 +268,10 @@ def test_an_upgrade_that_fails_leaves_the_old_control_in_charge(
     load.until(REQUESTS)
     load.stop()
     after = gateway.ask()
+    raised = 2 if point == "epoch" else 0  # by the one that died, and by the one that takes it back
     assert (after["pid"], after["epoch"], after["sockets"]) == (
         control.pid,
-        before["epoch"],
+        before["epoch"] + raised,
         before["sockets"],
     )
     assert gateway.workers() == workers

@@ -45,7 +45,7 @@ class Commit(msgspec.Struct, frozen=True, tag="commit", tag_field="t"):
 
 
 class Taken(msgspec.Struct, frozen=True, tag="taken", tag_field="t"):
-    """The new control has raised the epoch."""
+    """The new control has raised the epoch, and its workers accept."""
 
     epoch: int
 

@@ -49,6 +49,8 @@ class HubEvents:
     """Who hears of the workers; each attribute is set once, by whoever builds the control process."""
 
     def __init__(self) -> None:
+        self.is_genuine: Callable[[Peer, Hello], bool] = lambda peer, hello: True
+        """Whether a HELLO may be believed; else its link is closed."""
         self.hello: Callable[[Peer, Hello, list[int]], None] = lambda peer, hello, fds: close_all(fds)
         """A worker introduced itself; its descriptors are the callback's to close."""
         self.ack: Callable[[Peer], None] = lambda peer: None
@@ -148,17 +150,28 @@ class Hub:
 
     def _greet(self, peer: Peer, hello: Hello, fds: list[int]) -> None:
         """Name the link and bring its worker up to date. A worker that comes back replaces its old link."""
+        if not self.events.is_genuine(peer, hello):
+            log.error("hello_refused", slot=hello.slot, claimed_pid=hello.pid, pid=peer.pid)
+            close_all(fds)
+            self._drop(peer)
+            return
         self._nameless.discard(peer)
         previous = self.peers.pop(hello.incarnation, None)
         if previous is not None and previous is not peer:
             previous.close()
-        peer.slot, peer.incarnation, peer.pid = hello.slot, hello.incarnation, hello.pid
+        peer.slot, peer.incarnation = hello.slot, hello.incarnation
+        if not peer.is_proven:
+            peer.pid = hello.pid
         peer.draining, peer.accepting, peer.is_greeted = hello.draining, hello.accepting, True
         self.peers[hello.incarnation] = peer
         self.events.hello(peer, hello, fds)
         if hello.protocol == PROTOCOL and self.whole is not None and not peer.sent:
             peer.snapshot(self.personal(self.whole(), peer.incarnation))
             self._repeat_drains(peer)
+
+    def _drop(self, peer: Peer) -> None:
+        self._nameless.discard(peer)
+        peer.close()
 
     def _acknowledged(self, peer: Peer, ack: Ack) -> None:
         if ack.error:
@@ -179,6 +192,12 @@ class Hub:
                 peer.snapshot(self.personal(snapshot, peer.incarnation))
             elif self.whole is not None:
                 peer.snapshot(self.personal(self.whole(), peer.incarnation))
+
+    def reopen_logs(self) -> None:
+        """Have every worker open its log file anew: it was moved away."""
+        for peer in self.peers.values():
+            peer.reopen_logs()
+        log.info("logs_reopened", workers=len(self.peers))
 
     async def applied(self, number: int, timeout_s: float) -> list[int]:
         """Wait until every running worker serves by snapshot `number` or a newer one.

@@ -18,6 +18,9 @@ from gateway.core.settings.targets import Listener
 from gateway.errors import ConfigError
 from gateway.link.messages import ListenerName
 from gateway.link.spawn import ListenSpec
+from gateway.log import get_logger
+
+log = get_logger(component="listeners")
 
 BACKLOG: Final = 4096
 """Connections that may wait in one socket; the kernel caps it at `net.core.somaxconn`."""
@@ -76,7 +79,12 @@ class Listeners:
         Returns what is now held, None if nothing was taken. `name` is the other process's, whose tables may
         have had another order: the socket's own address decides.
         """
-        sock = socket.socket(fileno=fd)
+        sock = listening_socket(fd)
+        if sock is None:
+            log.warning(
+                "descriptor_refused", name=name.address, slot=name.slot, reason="no listening TCP socket"
+            )
+            return None
         listen = self._listen_of(bound_address(sock), name.listen)
         inode = os.fstat(fd).st_ino
         if listen is None or any(other.inode == inode for other in self.held):
@@ -88,11 +96,13 @@ class Listeners:
         return held
 
     def adopt_activated(self, environ: Mapping[str, str]) -> None:
-        """Take over the sockets systemd opened for us (`LISTEN_FDS`); every slot shares them."""
+        """Take over the sockets systemd opened for us (`LISTEN_FDS`), for every slot. Raises ConfigError."""
         if environ.get("LISTEN_PID") != str(os.getpid()):
             return
-        count = int(environ.get("LISTEN_FDS", "0"))
-        for fd in range(FIRST_ACTIVATED_FD, FIRST_ACTIVATED_FD + count):
+        count = environ.get("LISTEN_FDS", "0")
+        if not count.isdigit():
+            raise ConfigError("LISTEN_FDS", f"{count!r} is not a number of descriptors")
+        for fd in range(FIRST_ACTIVATED_FD, FIRST_ACTIVATED_FD + int(count)):
             held = self.adopt(ListenerName("", 0), fd)
             if held is not None:
                 os.set_inheritable(held.sock.fileno(), False)
@@ -201,6 +211,23 @@ def drop_first_packets(sock: socket.socket) -> bool:
     except OSError:
         return False
     return True
+
+
+def listening_socket(fd: int) -> socket.socket | None:
+    """Return `fd` as a socket; None, and it is closed, unless it is a TCP socket that listens."""
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError:
+        os.close(fd)
+        return None
+    try:
+        is_listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError:
+        is_listening = 0
+    if is_listening and sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type is socket.SOCK_STREAM:
+        return sock
+    sock.close()
+    return None
 
 
 def names_of(held: Iterable[Held]) -> tuple[ListenerName, ...]:

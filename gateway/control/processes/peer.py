@@ -7,7 +7,17 @@ from typing import Protocol
 
 from gateway.control.processes.listeners import Held, names_of
 from gateway.link.channel import Channel, decode_up
-from gateway.link.messages import Accept, Drain, DrainEndpoints, EndpointLoad, Lend, Quit, Reclaim, Up
+from gateway.link.messages import (
+    Accept,
+    Drain,
+    DrainEndpoints,
+    EndpointLoad,
+    Lend,
+    Quit,
+    Reclaim,
+    ReopenLogs,
+    Up,
+)
 from gateway.link.snapshot import Mark, Snapshot
 from gateway.log import get_logger
 
@@ -29,6 +39,9 @@ class Peer:
 
     def __init__(self, sock: socket, pid: int, owner: PeerOwner) -> None:
         self.pid = pid
+        """As the kernel saw it connect; until HELLO 0 where control made both ends."""
+        self.is_proven = pid > 0
+        """Whether the kernel, not HELLO, says who it is."""
         self.slot = -1
         self.incarnation = ""
         self.applied = 0
@@ -71,6 +84,10 @@ class Peer:
         """Let the worker finish what it has, and leave."""
         self.draining = True
         self._channel.send(Drain(deadline_s, delay_s))
+
+    def reopen_logs(self) -> None:
+        """Let the worker open its log file anew."""
+        self._channel.send(ReopenLogs())
 
     def quit(self) -> None:
         """Let the worker leave at once."""

@@ -52,12 +52,18 @@ class Succession:
 
     @classmethod
     def from_environ(cls, environ: MutableMapping[str, str]) -> "Succession | None":
-        """Return the conversation that an old control began by starting us; None if none did."""
+        """Return the conversation that an old control began by starting us; None if none did.
+
+        Raises LinkError for a descriptor that is no socket.
+        """
         fd = environ.pop(ENVIRONMENT, None)
         if fd is None:
             return None
-        os.set_inheritable(int(fd), False)
-        return cls(socket.socket(fileno=int(fd)))
+        try:
+            os.set_inheritable(int(fd), False)
+            return cls(socket.socket(fileno=int(fd)))
+        except (ValueError, OSError) as exc:
+            raise LinkError(f"{ENVIRONMENT}={fd} names no socket: is it set by hand?") from exc
 
     async def listeners(self) -> list[tuple[ListenerName, int]]:
         """Return the old control's listening sockets: names and descriptors, ours to keep or close.
@@ -88,6 +94,9 @@ class Succession:
         if not isinstance(word, Commit):
             close_all(fds)
             raise LinkError(f"{type(word).__name__} came where Commit was due")
+        if len(fds) != 2 + len(word.admin):
+            close_all(fds)
+            raise LinkError(f"Commit came with {len(fds)} descriptors")
         lock, link, *admin = fds
         return Handed(
             lock=StoreLock.inherit(lock),
@@ -103,7 +112,7 @@ class Succession:
                     await asyncio.sleep(0.01)
 
     def taken(self, epoch: int) -> None:
-        """The epoch is raised: we are in charge."""
+        """The epoch is raised and our workers accept: we are in charge, and nothing can fail any more."""
         self._say(Taken(epoch))
 
     def failed(self, reason: str) -> None:

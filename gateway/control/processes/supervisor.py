@@ -1,10 +1,9 @@
 """Keeps N workers running, one a slot, and every listening socket accepted on.
 
 A worker is forked idle, gets a table, and accepts once it has acknowledged one. A dead one is replaced at
-once on the same sockets; one that says nothing for two seconds is killed first. A slot whose workers keep
-dying backs off. While a slot has no worker its sockets are lent to a healthy one. Workers of another
-control (orphans of a dead one, or those of a predecessor that upgraded) come in by HELLO: their sockets
-are adopted, and they drain once ours accept.
+once on the same sockets; one that hangs is killed first. A slot whose workers keep dying backs off, but only
+while another worker serves: its sockets are lent to a healthy one meanwhile. Workers of another control
+(orphans) come in by HELLO: their sockets are adopted, and they drain once ours accept.
 
 Order of calls: build with the template and the hub (its listener open) → `await gather_orphans` →
 `listeners.bind()` → `start()` → `await ready()` → `open()`; at the end `await stop()`, or `release()` to
@@ -12,8 +11,6 @@ a successor.
 """
 
 import asyncio
-import os
-import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +20,7 @@ from typing import Final
 
 from gateway.control.processes.hub import Hub
 from gateway.control.processes.listeners import Listeners, names_of
+from gateway.control.processes.orphans import Orphans
 from gateway.control.processes.peer import Peer
 from gateway.control.processes.placement import Placement
 from gateway.control.processes.slots import TICK_S, Backoff, Worker
@@ -32,18 +30,14 @@ from gateway.link.fds import close_all
 from gateway.link.messages import Hello, Leaving
 from gateway.link.spawn import Spawn
 from gateway.log import get_logger
+from gateway.net.progress import CELLS
 
 log = get_logger(component="supervisor")
 
-SILENCE_S: Final = 2.0
-"""A worker that says nothing for so long is hung: it owes a heartbeat every 100 ms."""
-START_S: Final = 10.0
-"""The same before its HELLO: TLS files are read, a busy machine forks slowly."""
 FORK_RETRY_S: Final = 10.0
 """After a worker could not even be ordered: descriptors ran out."""
-ORPHANS_S: Final = 2.0
-QUIET_S: Final = 0.3
-"""Orphans try the link every 100 ms: after three tries without a new one, all have come."""
+ALONE_S: Final = 0.1
+"""The longest pause while no worker serves: somebody must listen, yet a crash loop not take the whole CPU."""
 HANDSHAKES_S: Final = 0.25
 """For clients whose connection is under way when the gateway stops: a round trip."""
 GRACE_S: Final = 3.0
@@ -88,15 +82,17 @@ class Supervisor:
         """By incarnation: every one of ours that has not exited."""
         self._current: dict[int, str] = {}
         """Slot -> the incarnation that is its worker now; leavers are not."""
-        self._orphans: dict[str, Peer] = {}
+        self._orphans = Orphans(listeners, drain_s)
         self._placement = Placement(listeners, hub)
         self._backoffs = [Backoff() for _ in range(listeners.slots)]
-        self._timers: set[asyncio.TimerHandle] = set()
+        self._waiting: dict[int, asyncio.TimerHandle] = {}
+        """By slot: what forks its next worker, after a pause."""
         self._tick: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
         self._is_open = False
         self._is_stopping = False
         template.attach(self)
+        hub.events.is_genuine = self._is_genuine
         hub.events.hello = self._on_hello
         hub.events.ack = self._on_ack
         hub.events.leaving = self._on_leaving
@@ -105,28 +101,8 @@ class Supervisor:
     # -- starting
 
     async def gather_orphans(self, *, expected: bool) -> None:
-        """Wait for the workers of a dead control to bring their sockets, while an address lacks one.
-
-        expected: the last control did not end properly, so orphans are likely even where no address is taken.
-        """
-        if not expected and not self.listeners.taken():
-            return
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + ORPHANS_S
-        while loop.time() < deadline:
-            came = await self._another_orphan()
-            if not came and not self.listeners.taken():
-                return
-
-    async def _another_orphan(self) -> bool:
-        """Wait a little for one more orphan; False if none came."""
-        known = len(self._orphans)
-        try:
-            async with asyncio.timeout(QUIET_S):
-                await self._until(lambda: len(self._orphans) > known)
-        except TimeoutError:
-            return False
-        return True
+        """See `Orphans.gather`."""
+        await self._orphans.gather(expected=expected)
 
     def start(self) -> None:
         """Fork a worker for every slot. They get their table, and stay idle until `open`."""
@@ -146,8 +122,7 @@ class Supervisor:
         """Let the workers accept; whoever accepted before them drains."""
         self._is_open = True
         self._arrange()
-        for peer in self._orphans.values():
-            self._drain_orphan(peer)
+        self._orphans.drain()
 
     def ready_slots(self) -> list[int]:
         """Return the slots whose own worker serves, or could."""
@@ -183,9 +158,7 @@ class Supervisor:
                 await self._until(self._is_empty)
         for worker in self._workers.values():
             self.template.kill(worker.incarnation)
-        for peer in self._orphans.values():
-            with suppress(ProcessLookupError):
-                os.kill(peer.pid, signal.SIGKILL)
+        self._orphans.kill()
         with suppress(TimeoutError):
             async with asyncio.timeout(GRACE_S):
                 await self._until(self._is_empty)
@@ -200,14 +173,14 @@ class Supervisor:
 
     def _begin_stop(self) -> None:
         self._is_stopping = True
-        for timer in self._timers:
+        for timer in self._waiting.values():
             timer.cancel()
-        self._timers.clear()
+        self._waiting.clear()
         if self._tick is not None:
             self._tick.cancel()
 
     def _is_empty(self) -> bool:
-        return not self._workers and not self._orphans
+        return not self._workers and not len(self._orphans)
 
     # -- one worker
 
@@ -217,13 +190,14 @@ class Supervisor:
         try:
             self._fork(slot)
         except OSError as exc:
-            log.error("worker_not_forked", slot=slot, reason=str(exc), next_in_s=FORK_RETRY_S)
-            self._later(FORK_RETRY_S, slot)
+            delay_s = self._pause_s(FORK_RETRY_S)
+            log.error("worker_not_forked", slot=slot, reason=str(exc), next_in_s=delay_s)
+            self._later(delay_s, slot)
 
     def _fork(self, slot: int) -> None:
         """Have a worker forked, and its link with it. Raises OSError when descriptors ran out."""
         held = self.listeners.of_slot(slot)
-        worker = Worker(slot, self._clock(), names_of(held))
+        worker = Worker(slot, self._clock(), names_of(held), self._free_cell())
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
             try:
@@ -246,7 +220,13 @@ class Supervisor:
             leftovers=tuple(str(path) for path in self.leftovers),
             drain_s=self.drain_s,
             release=self.release_name,
+            progress_cell=worker.cell,
         )
+
+    def _free_cell(self) -> int:
+        """Return a progress counter no other worker raises; the last is shared if there are too many."""
+        taken = {worker.cell for worker in self._workers.values()}
+        return next((cell for cell in range(CELLS) if cell not in taken), CELLS - 1)
 
     def _ready(self) -> list[Worker]:
         """Return the workers that serve, or could, and whose link stands."""
@@ -263,8 +243,8 @@ class Supervisor:
         self._spawn(worker.slot)
         self._arrange()
 
-    def _lose(self, worker: Worker, status: int) -> None:
-        """A worker's process ended."""
+    def _lose(self, worker: Worker, status: int | None) -> None:
+        """A worker's process ended; status: None if its template died before it."""
         self._placement.drop(worker.incarnation)
         self.on_ended(worker.incarnation)
         if self._current.get(worker.slot) != worker.incarnation:
@@ -272,10 +252,10 @@ class Supervisor:
         del self._current[worker.slot]
         if self._is_stopping:
             return
-        how = "hung" if worker.is_doomed else "killed" if status < 0 else "exited"
+        how = "hung" if worker.is_doomed else "killed" if status is None or status < 0 else "exited"
         self.restarts[how] += 1
         lived_s = self._clock() - worker.started_at
-        delay_s = self._backoffs[worker.slot].after(lived_s)
+        delay_s = self._pause_s(self._backoffs[worker.slot].after(lived_s))
         log.error(
             "worker_lost",
             slot=worker.slot,
@@ -290,14 +270,25 @@ class Supervisor:
             self._later(delay_s, worker.slot)
         else:
             self._spawn(worker.slot)
+        if not self._ready():
+            self._hurry()
+
+    def _pause_s(self, wanted_s: float) -> float:
+        """Return how long a slot may wait for its next worker: hardly, while nobody serves its sockets."""
+        return wanted_s if self._ready() else min(wanted_s, ALONE_S)
+
+    def _hurry(self) -> None:
+        """Nobody serves: what backs off does so no longer."""
+        for slot, timer in list(self._waiting.items()):
+            timer.cancel()
+            self._later(ALONE_S, slot)
 
     def _later(self, delay_s: float, slot: int) -> None:
         def run() -> None:
-            self._timers.discard(timer)
+            del self._waiting[slot]
             self._spawn(slot)
 
-        timer = asyncio.get_running_loop().call_later(delay_s, run)
-        self._timers.add(timer)
+        self._waiting[slot] = asyncio.get_running_loop().call_later(delay_s, run)
 
     def _arrange(self) -> None:
         """Have every socket accepted on, once workers may accept at all."""
@@ -306,32 +297,25 @@ class Supervisor:
 
     # -- the link's events
 
+    def _is_genuine(self, peer: Peer, hello: Hello) -> bool:
+        """Whether a HELLO in the name of one of our workers comes from its process."""
+        worker = self._workers.get(hello.incarnation)
+        return worker is None or not peer.is_proven or worker.pid == peer.pid
+
     def _on_hello(self, peer: Peer, hello: Hello, fds: list[int]) -> None:
         worker = self._workers.get(hello.incarnation)
         if worker is not None:
             close_all(fds)
             worker.peer = peer
-            worker.pid = hello.pid
+            peer.pid = worker.pid or peer.pid
             if hello.draining:
                 self._vacate(worker)
             self._arrange()
             return
-        for name, fd in zip(hello.listeners, fds, strict=False):
-            self.listeners.adopt(name, fd)
-        close_all(fds[len(hello.listeners) :])
-        if self._orphans.get(hello.incarnation) is not peer:
-            log.info(
-                "orphan_adopted", slot=hello.slot, pid=hello.pid, sockets=len(fds), draining=hello.draining
-            )
-        self._orphans[hello.incarnation] = peer
-        self._changed.set()
+        self._orphans.adopt(peer, hello, fds)
         if self._is_open:
             self._arrange()
-            self._drain_orphan(peer)
-
-    def _drain_orphan(self, peer: Peer) -> None:
-        if not peer.draining:
-            peer.drain(self.drain_s)
+            self._orphans.drain()
 
     def _on_ack(self, peer: Peer) -> None:
         worker = self._workers.get(peer.incarnation)
@@ -350,8 +334,7 @@ class Supervisor:
 
     def _on_lost(self, peer: Peer, reason: str) -> None:
         self.on_absent(peer.incarnation)
-        if self._orphans.pop(peer.incarnation, None) is not None:
-            log.info("orphan_gone", slot=peer.slot, pid=peer.pid, reason=reason)
+        self._orphans.lost(peer, reason)
         self._placement.drop(peer.incarnation)
         self._arrange()
         self._changed.set()
@@ -365,36 +348,44 @@ class Supervisor:
             self.template.kill(incarnation)  # too late: its slot has another
             return
         worker.pid = pid
+        if worker.peer is not None:
+            worker.peer.pid = pid
         log.info("worker_started", slot=worker.slot, pid=pid)
 
-    def on_exited(self, incarnation: str, pid: int, status: int) -> None:
-        """The worker ended and was reaped. Its last words may still wait in the link."""
+    def on_exited(self, incarnation: str, pid: int, status: int | None) -> None:
+        """The worker ended, or never came to be. Its last words may still wait in the link."""
         worker = self._workers.pop(incarnation, None)
         if worker is not None:
             self._lose(worker, status)
         self._changed.set()
 
     def on_template_lost(self) -> None:
-        """The template died."""
-        if self._is_stopping:
-            return
-        log.error("template_lost", workers=len(self._workers))
-        self.on_template_gone()
+        """Template and twin died."""
+        if not self._is_stopping:
+            log.error("templates_lost", workers=len(self._workers))
+            self.on_template_gone()
 
     # -- time
 
     def _on_tick(self) -> None:
         self._tick = asyncio.get_running_loop().call_later(TICK_S, self._on_tick)
         for worker in list(self._workers.values()):
-            limit_s = SILENCE_S if worker.peer is not None else START_S
-            heard_at = worker.peer.heard_at if worker.peer is not None else worker.started_at
-            if worker.silence.tick(heard_at) >= limit_s and not worker.is_doomed:
+            peer = worker.peer
+            heard_at = peer.heard_at if peer is not None else worker.started_at
+            worker.watch.tick(heard_at, self.template.counters.read(worker.cell))
+            if not worker.is_doomed and worker.watch.is_hung(has_spoken=peer is not None):
                 self._give_up(worker)
 
     def _give_up(self, worker: Worker) -> None:
         """The worker is hung, or never came to be."""
         worker.is_doomed = True
-        log.error("worker_hung", slot=worker.slot, pid=worker.pid, silent_s=worker.silence.seconds)
+        log.error(
+            "worker_hung",
+            slot=worker.slot,
+            pid=worker.pid,
+            silent_s=worker.watch.silent_s,
+            stalled_s=worker.watch.stalled_s,
+        )
         self.template.kill(worker.incarnation)
         if not worker.pid:
             self.on_exited(worker.incarnation, 0, 1)

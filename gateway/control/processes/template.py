@@ -1,65 +1,42 @@
-"""The template process: forked before any loop runs, it forks every worker.
+"""Control's hold on the template process and its spare twin, which fork every worker.
 
-It has imported all a worker needs and frozen its heap, so a worker costs a fork and shares its memory, and a
-package changed on disk never mixes releases. It holds no listener, no store and no lock; it ends when control
-does, and leaves the workers alive: they serve on, and the next control adopts their sockets.
-
-Commands and answers are single packets (SOCK_SEQPACKET): `Spawn` with the worker's link and listening
-sockets, and `Kill`; back come `Forked` and `Exited`. Only the template, as their parent, may kill workers: it
-alone knows that a pid has not been reaped and given to somebody else.
+The template is forked before any loop runs; the twin is forked from it as soon as one does, and takes over if
+it dies: nothing is imported again, so releases never mix. A worker whose template died is watched by its
+pidfd, and killed by it.
 """
 
 import asyncio
 import gc
 import os
-import select
 import signal
 import socket
 import sys
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import Final, NoReturn, Protocol
+from typing import Final, Protocol
 
-import msgspec
-
-from gateway.errors import LinkError
-from gateway.link.fds import close_all, recv_with_fds, send_with_fds
+from gateway.control.processes.forker import Forker
+from gateway.control.processes.pidfd import send_signal
+from gateway.control.processes.template_process import (
+    Answer,
+    Entry,
+    Exited,
+    Forked,
+    Kill,
+    Serving,
+    Spare,
+    run_to_exit,
+    serve,
+)
+from gateway.link.fds import close_all
 from gateway.link.spawn import Spawn
+from gateway.log import get_logger
+from gateway.net.progress import SharedCounters
 
-PACKET_BYTES: Final = 1024 * 1024
-MAX_FD: Final = 1 << 20
+log = get_logger(component="template")
 
-Entry = Callable[[Spawn, socket.socket, list[socket.socket]], int]
-"""Runs a worker to its end: (what it is, its link, its listening sockets) -> exit code."""
-
-
-class Kill(msgspec.Struct, frozen=True, tag="kill", tag_field="t"):
-    """Send `signal` to the worker of `incarnation`, if it still runs."""
-
-    incarnation: str
-    signal: int
-
-
-class Forked(msgspec.Struct, frozen=True, tag="forked", tag_field="t"):
-    """The worker of `incarnation` runs as `pid`."""
-
-    incarnation: str
-    pid: int
-
-
-class Exited(msgspec.Struct, frozen=True, tag="exited", tag_field="t"):
-    """The worker of `incarnation` ended. status: its exit code, or minus the signal that killed it."""
-
-    incarnation: str
-    pid: int
-    status: int
-
-
-_decode_command: Final = msgspec.msgpack.Decoder(Spawn | Kill).decode
-_decode_answer: Final = msgspec.msgpack.Decoder(Forked | Exited).decode
-_encode: Final = msgspec.msgpack.Encoder().encode
+SPARE_AGAIN_S: Final = 1.0
+"""After a twin died, before the next one is forked."""
 
 
 class TemplateOwner(Protocol):
@@ -68,26 +45,47 @@ class TemplateOwner(Protocol):
     def on_forked(self, incarnation: str, pid: int) -> None:
         """The worker runs."""
 
-    def on_exited(self, incarnation: str, pid: int, status: int) -> None:
-        """The worker ended and was reaped."""
+    def on_exited(self, incarnation: str, pid: int, status: int | None) -> None:
+        """The worker ended, or never came to be. status: None if nobody can know it any more."""
 
     def on_template_lost(self) -> None:
-        """The template died: no worker can be forked any more."""
+        """Template and twin died: no worker can be forked, or watched, any more."""
+
+
+class _Forked:
+    """A worker that runs, and the descriptor it is known by; None where the system has none."""
+
+    def __init__(self, pid: int, pidfd: int | None, forker: Forker) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.forker = forker
 
 
 class Template:
-    """Control's end of the template process."""
+    """The template in use, its twin, and the workers they forked."""
 
-    def __init__(self, sock: socket.socket, pid: int) -> None:
+    def __init__(self, sock: socket.socket, pid: int, counters: SharedCounters) -> None:
         self.pid = pid
-        self._sock = sock
+        """Of the template in use."""
+        self.counters = counters
+        """What every worker counts its progress in."""
+        self._first = sock, pid
+        self._current: Forker | None = None
+        self._spare: Forker | None = None
+        self.spare_pid = 0
+        """Of its twin; 0 until there is one."""
         self._owner: TemplateOwner | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._unsent: list[tuple[bytes, list[int]]] = []
+        self._retry: asyncio.TimerHandle | None = None
+        self._ordered: set[str] = set()
+        """Incarnations that the template in use has not answered for."""
+        self._workers: dict[str, _Forked] = {}
+        """By incarnation."""
+        self._is_closed = False
 
     @classmethod
     def start(cls, entry: Entry) -> "Template":
         """Fork the template, which runs `entry` in each worker. Call it before any loop or thread exists."""
+        counters = SharedCounters()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         gc.collect()
         gc.freeze()
@@ -95,181 +93,130 @@ class Template:
         sys.stderr.flush()
         pid = os.fork()
         if pid == 0:
-            _run_to_exit(lambda: _serve(theirs, entry))
+            run_to_exit(lambda: serve(theirs, entry, counters))
         theirs.close()
-        ours.setblocking(False)
-        return cls(ours, pid)
+        return cls(ours, pid, counters)
 
     def attach(self, owner: TemplateOwner) -> None:
-        """Report to `owner` from the running loop on."""
+        """Report to `owner` from the running loop on, and have the twin forked."""
         self._owner = owner
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._sock.fileno(), self._on_readable)
+        self._current = Forker(self._first[0], self)
+        self._order_spare()
 
-    def spawn(self, worker: Spawn, link: socket.socket, listeners: Sequence[socket.socket]) -> None:
-        """Fork `worker` with copies of its sockets; `Forked` follows."""
-        self._send(worker, [link.fileno(), *(sock.fileno() for sock in listeners)])
+    def spawn(self, order: Spawn, link: socket.socket, listeners: Sequence[socket.socket]) -> None:
+        """Fork a worker with copies of its sockets. `on_forked` follows, or `on_exited`.
 
-    def kill(self, incarnation: str, number: int = signal.SIGKILL) -> None:
-        """Signal a worker that this template forked; nothing happens if it is gone."""
-        self._send(Kill(incarnation, number), [])
+        Raises OSError when descriptors ran out.
+        """
+        assert self._current is not None, "attach first"
+        self._current.send(order, [link.fileno(), *(sock.fileno() for sock in listeners)])
+        self._ordered.add(order.incarnation)
+
+    def kill(self, incarnation: str) -> None:
+        """Kill a worker; nothing happens if it is gone."""
+        worker = self._workers.get(incarnation)
+        if worker is None:
+            return
+        if worker.pidfd is not None:
+            send_signal(worker.pidfd, signal.SIGKILL)
+        else:
+            worker.forker.send(Kill(incarnation, signal.SIGKILL))
 
     def close(self) -> None:
-        """Let the template end; its workers, if any are left, live on."""
-        if self._sock.fileno() < 0:
+        """Let template and twin end; workers, if any are left, go on."""
+        if self._is_closed:
             return
-        if self._loop is not None:
-            self._loop.remove_reader(self._sock.fileno())
-            self._loop.remove_writer(self._sock.fileno())
-        self._sock.close()
-        for _, fds in self._unsent:
-            close_all(fds)
-        self._unsent.clear()
-        with suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
+        self._is_closed = True
+        if self._retry is not None:
+            self._retry.cancel()
+        for forker in (self._current, self._spare):
+            if forker is not None:
+                forker.close()
+        for incarnation in list(self._workers):
+            self._forget(incarnation)
+        sock, pid = self._first
+        sock.close()
+        _reap(pid)
 
-    def _send(self, command: Spawn | Kill, fds: list[int]) -> None:
-        if self._sock.fileno() < 0:
-            return
-        self._unsent.append((_encode(command), [os.dup(fd) for fd in fds]))
-        self._flush()
+    # -- ForkerOwner
 
-    def _flush(self) -> None:
-        loop = self._loop
-        assert loop is not None, "attach first"
-        while self._unsent:
-            packet, fds = self._unsent[0]
-            try:
-                send_with_fds(self._sock, packet, fds)
-            except BlockingIOError:
-                loop.add_writer(self._sock.fileno(), self._flush)
-                return
-            except OSError:
-                self._lose()
-                return
-            close_all(fds)
-            del self._unsent[0]
-        loop.remove_writer(self._sock.fileno())
-
-    def _on_readable(self) -> None:
-        try:
-            packet, fds = recv_with_fds(self._sock, PACKET_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            packet, fds = b"", []
+    def on_answer(self, forker: Forker, answer: Answer, fds: list[int]) -> None:
+        """Pass on what became of an order."""
+        match answer:
+            case Serving(pid) if forker is self._spare:
+                self.spare_pid = pid
+            case Forked(incarnation, pid):
+                self._ordered.discard(incarnation)
+                self._workers[incarnation] = _Forked(pid, fds.pop(0) if fds else None, forker)
+                self._reports_to().on_forked(incarnation, pid)
+            case Exited(incarnation, pid, status):
+                self._end(incarnation, pid, status)
         close_all(fds)
-        if not packet:
-            self._lose()
+
+    def on_forker_lost(self, forker: Forker) -> None:
+        """The twin takes over; without one, this control can only make room for the next."""
+        if forker is self._spare:
+            self._spare = None
+            self._retry = asyncio.get_running_loop().call_later(SPARE_AGAIN_S, self._order_spare)
             return
-        assert self._owner is not None
-        answer = _decode_answer(packet)
-        if isinstance(answer, Forked):
-            self._owner.on_forked(answer.incarnation, answer.pid)
-        else:
-            self._owner.on_exited(answer.incarnation, answer.pid, answer.status)
-
-    def _lose(self) -> None:
-        self.close()
-        if self._owner is not None:
-            self._owner.on_template_lost()
-
-
-def name_process(name: str) -> None:
-    """Show this process as `name` (15 characters) in `ps -o comm` and `top`."""
-    with suppress(OSError):
-        Path("/proc/self/comm").write_text(name)
-
-
-# -- in the template process
-
-
-def _run_to_exit(run: Callable[[], int]) -> NoReturn:
-    """Run `run` and leave this forked process without unwinding into its parent's frames."""
-    code = 1
-    try:
-        code = run()
-    except SystemExit as exc:
-        code = exc.code if isinstance(exc.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        with suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
-
-
-def _serve(sock: socket.socket, entry: Entry) -> int:
-    """Fork and reap workers until control is gone."""
-    # Whatever control had open (activated sockets, an upgrade's pipe) would live on in every worker.
-    os.closerange(3, sock.fileno())
-    os.closerange(sock.fileno() + 1, MAX_FD)
-    name_process("gateway-fork")
-    # An interrupt at the terminal goes to the whole process group; only control acts on it, and drains.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
-    woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.signal(signal.SIGCHLD, lambda number, frame: None)
-    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
-    incarnations: dict[int, str] = {}
-    while True:
-        readable, _, _ = select.select([sock.fileno(), woken], [], [])
-        if woken in readable:
-            os.read(woken, 4096)
-            _reap(sock, incarnations)
-        if sock.fileno() in readable and not _obey(sock, entry, incarnations, [woken, waker]):
-            return 0
-
-
-def _reap(sock: socket.socket, incarnations: dict[int, str]) -> None:
-    while incarnations:
-        pid, status = os.waitpid(-1, os.WNOHANG)
-        if pid == 0:
+        _reap(self._first[1])
+        widows = [name for name, worker in self._workers.items() if worker.forker is forker]
+        has_twin = self._spare is not None and self.spare_pid  # it has said that it serves
+        if not has_twin or any(self._workers[name].pidfd is None for name in widows):
+            self._reports_to().on_template_lost()
             return
-        answer = Exited(incarnations.pop(pid, ""), pid, os.waitstatus_to_exitcode(status))
-        with suppress(OSError):
-            sock.send(_encode(answer))
+        log.error("template_lost", pid=self.pid, successor=self.spare_pid, workers=len(widows))
+        self._current, self.pid, self._spare = self._spare, self.spare_pid, None
+        for name in widows:
+            self._watch(name)
+        unanswered, self._ordered = self._ordered, set()
+        for name in unanswered:
+            self._reports_to().on_exited(name, 0, None)
+        self._order_spare()
+
+    # -- the twin
+
+    def _order_spare(self) -> None:
+        """Have a twin forked from the template in use. Without descriptors it is tried again."""
+        self._retry = None
+        if self._is_closed or self._spare is not None or self._current is None:
+            return
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                self._current.send(Spare(), [theirs.fileno()])
+        except OSError as exc:
+            log.error("spare_not_forked", reason=str(exc), next_in_s=SPARE_AGAIN_S)
+            self._retry = asyncio.get_running_loop().call_later(SPARE_AGAIN_S, self._order_spare)
+            return
+        self._spare, self.spare_pid = Forker(ours, self), 0
+
+    # -- workers
+
+    def _watch(self, incarnation: str) -> None:
+        """The template that would have reaped the worker is gone: its pidfd says when it ends."""
+        worker = self._workers[incarnation]
+        assert worker.pidfd is not None
+        loop = asyncio.get_running_loop()
+        loop.add_reader(worker.pidfd, lambda: self._end(incarnation, worker.pid, None))
+
+    def _end(self, incarnation: str, pid: int, status: int | None) -> None:
+        self._ordered.discard(incarnation)
+        self._forget(incarnation)
+        self._reports_to().on_exited(incarnation, pid, status)
+
+    def _forget(self, incarnation: str) -> None:
+        worker = self._workers.pop(incarnation, None)
+        if worker is not None and worker.pidfd is not None:
+            asyncio.get_running_loop().remove_reader(worker.pidfd)
+            os.close(worker.pidfd)
+
+    def _reports_to(self) -> TemplateOwner:
+        assert self._owner is not None, "attach first"
+        return self._owner
 
 
-def _obey(sock: socket.socket, entry: Entry, incarnations: dict[int, str], private: list[int]) -> bool:
-    """Carry out one command. False: control is gone."""
-    try:
-        packet, fds = recv_with_fds(sock, PACKET_BYTES)
-    except LinkError:
-        return True  # no descriptors left: control gives up a worker it hears nothing of
-    except OSError:
-        return False
-    if not packet:
-        return False
-    command = _decode_command(packet)
-    if isinstance(command, Kill):
-        for pid, incarnation in incarnations.items():
-            if incarnation == command.incarnation:
-                os.kill(pid, command.signal)
-        return True
-    answer = _fork(command, fds, entry, [sock.fileno(), *private])
-    close_all(fds)
-    if isinstance(answer, Forked):
-        incarnations[answer.pid] = command.incarnation
-    with suppress(OSError):
-        sock.send(_encode(answer))
-    return True
-
-
-def _fork(order: Spawn, fds: list[int], entry: Entry, private: list[int]) -> Forked | Exited:
-    """Fork a worker with `fds`, without what is `private` to the template; too many processes: it has
-    ended.
-    """
-    try:
-        pid = os.fork()
-    except OSError:
-        return Exited(order.incarnation, 0, 1)
-    if pid:
-        return Forked(order.incarnation, pid)
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    close_all(private)
-    name_process(f"gateway-{order.slot}")
-    link, *listeners = [socket.socket(fileno=fd) for fd in fds]
-    _run_to_exit(lambda: entry(order, link, listeners))
+def _reap(pid: int) -> None:
+    """Take the exit of a child that has ended, or is about to; a twin's parent is not this process."""
+    with suppress(ChildProcessError):
+        os.waitpid(pid, 0)

@@ -5,13 +5,13 @@
 2. New (`Succession`): loads, forks a template, starts idle workers, and says Ready within 30 s.
 3. Old: stops its loops and admin writes, commits its last tick, accepts no more links, and sends Commit: the
    lock, the link's and the admin listener.
-4. New: raises the store's epoch, and says Taken: it is in charge.
-5. Old: names the new one to systemd, and ends.
-6. New: lets its workers accept. The old ones come to it by HELLO, and drain.
+4. New: raises the store's epoch, goes on with all that is under way, lets its workers accept, and says Taken:
+   it is in charge.
+5. Old: names the new one to systemd, and ends. Its workers come to the new one by HELLO, and drain.
 
-Until the epoch is raised the old one can go on as if nothing had been: it still holds all it gave copies of.
-A new one whose predecessor dies before Commit (`commit` returns None) takes the lock itself, as after any
-crash.
+Until it hears Taken the old one can go on: it still holds all it gave copies of. If the new one fails before,
+the old one makes sure of its end and takes everything back, the epoch too if that was raised. A new one whose
+predecessor dies before Commit (`commit` returns None) takes the lock itself, as after any crash.
 """
 
 import asyncio
@@ -43,8 +43,8 @@ from gateway.log import get_logger
 log = get_logger(component="upgrade")
 
 READY_S: Final = 30.0
-TAKE_S: Final = 10.0
-"""From Commit to Taken: one store transaction. The gateway takes no admin write meanwhile."""
+TAKE_S: Final = 20.0
+"""From Commit to Taken: some store transactions. The gateway takes no admin write meanwhile."""
 MEANT_FOR_US: Final = ("LISTEN_", "WATCHDOG_PID")
 """Variables of systemd that hold for one process. Without the pid the watchdog is its successor's, too."""
 CONTAINER_INITS: Final = frozenset({"tini", "docker-init", "dumb-init", "catatonit"})
@@ -73,16 +73,15 @@ class Upgrade:
         admin: Mapping[str, socket.socket],
         quiesce: Callable[[], Awaitable[None]],
         resume: Callable[[], Awaitable[None]],
-        is_in_charge: Callable[[], Awaitable[bool]],
         is_wanted: Callable[[], bool] = lambda: True,
         command: Sequence[str] = (),
     ) -> None:
         """Everything a successor needs.
 
-        held: the listening sockets. quiesce: stop the loops, admin writes and taking links, commit the
-        last tick. resume: undo that. is_in_charge: whether the store's epoch is still ours. is_wanted:
-        asked when the new one is ready: a gateway that is to stop meanwhile must not live on in its
-        successor. command: what starts a new control; empty: what started this one.
+        held: the listening sockets. quiesce: stop the loops, admin writes and taking links, commit the last
+        tick. resume: undo that, also where a new one has raised the epoch and died. is_wanted: asked when the
+        new one is ready: a gateway that is to stop meanwhile must not live on in its successor. command: what
+        starts a new control; empty: what started this one.
         """
         self._lock = lock
         self._held = held
@@ -90,7 +89,6 @@ class Upgrade:
         self._admin = dict(admin)
         self._quiesce = quiesce
         self._resume = resume
-        self._is_in_charge = is_in_charge
         self._is_wanted = is_wanted
         self._command = tuple(command) or (sys.executable, *sys.orig_argv[1:])
 
@@ -138,15 +136,12 @@ class Upgrade:
             conversation.send(Commit(tuple(self._admin)), sockets)
             await self._expect(Taken, conversation, process, TAKE_S)
         except BaseException:
-            if await self._is_in_charge():
-                # Only its end makes sure that it does not raise the epoch after we looked.
-                process.kill()
-                await _end(process)
-            if await self._is_in_charge():
-                self._lock.sign()
-                await self._resume()
-                raise
-            log.warning("successor_took_charge_unsaid", pid=process.pid)
+            # Only its end makes sure that it does nothing more: it may have raised the epoch already.
+            process.kill()
+            await _end(process)
+            self._lock.sign()
+            await self._resume()
+            raise
         process.returncode = 0  # it outlives us: nobody is to wait for it
         return process.pid
 

@@ -132,7 +132,12 @@ class Gateway:
         except (OSError, ValueError):
             return {}
         if found:
-            self.pids |= {found["pid"], found["template"], *(worker["pid"] for worker in found["workers"])}
+            self.pids |= {
+                found["pid"],
+                found["template"],
+                found["spare"] or found["pid"],
+                *(worker["pid"] for worker in found["workers"]),
+            }
         return found
 
     def wait(self, condition: Callable[[dict[str, Any]], Any], what: str) -> dict[str, Any]:

@@ -101,7 +101,11 @@ class Mini:
         else:
             await self.succeed(self.succession)
         self.load_tally()
+        if os.environ.get("MINI_FAIL") == "epoch" and self.succession is not None:
+            os._exit(7)
         self.supervisor.open()
+        if self.succession is not None:
+            self.succession.taken(self.own_epoch)
         self.loops_running = True
 
     async def begin(self) -> None:
@@ -130,7 +134,7 @@ class Mini:
         else:
             self.lock = handed.lock
             self.open_link(handed.link)
-        succession.taken(self.raise_epoch())
+        self.raise_epoch()
 
     def open_link(self, listener: socket.socket) -> None:
         self.link = listener
@@ -199,11 +203,10 @@ class Mini:
 
         async def resume() -> None:
             assert self.link is not None
+            if self.epoch() != self.own_epoch:
+                self.raise_epoch()
             self.hub.open(self.link)
             self.loops_running = True
-
-        async def is_in_charge() -> bool:
-            return self.epoch() == self.own_epoch
 
         upgrade = Upgrade(
             lock=self.lock,
@@ -212,7 +215,6 @@ class Mini:
             admin={},
             quiesce=quiesce,
             resume=resume,
-            is_in_charge=is_in_charge,
         )
         try:
             await upgrade.run()
@@ -232,6 +234,7 @@ class Mini:
         reply |= {
             "pid": os.getpid(),
             "template": self.supervisor.template.pid,
+            "spare": self.supervisor.template.spare_pid,
             "epoch": self.own_epoch,
             "addresses": self.listeners.addresses(),
             "sockets": sorted([held.name.slot, held.inode] for held in self.listeners.held),

@@ -3,12 +3,15 @@
 import asyncio
 import os
 import signal
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway import config
+from gateway.control.processes.upgrade import UpgradeFailed
+from gateway.errors import StoreError
 from gateway.serve import process as serve
 from gateway.serve.wiring import Components
 from gateway.store.sqlite import SqliteStore
@@ -57,7 +60,7 @@ async def test_a_stop_during_the_handover_is_passed_on(
     control.handles.acquire()
     control.handles.bind_admin()
     control.opened = await Components.open(
-        settings, control.hub, control.tally, control, upgrade=control.upgrade, listeners=lambda: ()
+        settings, control.hub, control.tally, control, marks={}, upgrade=control.upgrade, listeners=lambda: ()
     )
     control.listen_to_signals()
     async with asyncio.TaskGroup() as group:
@@ -88,6 +91,74 @@ async def test_a_store_is_closed_when_what_stands_on_it_cannot_be_built(
     control = serve.Control(settings, lambda: settings, _Template())  # type: ignore[arg-type]
     with pytest.raises(RuntimeError):
         await Components.open(
-            settings, control.hub, control.tally, control, upgrade=control.upgrade, listeners=lambda: ()
+            settings,
+            control.hub,
+            control.tally,
+            control,
+            marks={},
+            upgrade=control.upgrade,
+            listeners=lambda: (),
         )
     assert closed == [True]
+
+
+async def opened(tmp_path: Path) -> serve.Control:
+    """Return a control that has everything but workers."""
+    settings = config.check(settings_in(tmp_path))
+    control = serve.Control(settings, lambda: settings, _Template())  # type: ignore[arg-type]
+    control.handles.acquire()
+    control.handles.bind_admin()
+    control.opened = await Components.open(
+        settings, control.hub, control.tally, control, marks={}, upgrade=control.upgrade, listeners=lambda: ()
+    )
+    await control.components.store.raise_epoch()
+    return control
+
+
+class _DeadSuccessor:
+    """An upgrade whose successor raises the epoch, and dies."""
+
+    def __init__(self, *, quiesce: Any, resume: Any, **_: Any) -> None:
+        self._quiesce, self._resume = quiesce, resume
+
+    async def run(self) -> int:
+        await self._quiesce()
+        other = await SqliteStore.open(self.url, now=datetime.now(UTC))
+        await other.raise_epoch()
+        await other.close()
+        await self._resume()
+        raise UpgradeFailed("the new control ended with 7 before it was in charge")
+
+    url = ""
+
+
+async def test_control_takes_the_epoch_back_from_a_dead_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It believed that the new one was in charge, and left: nobody was."""
+    control = await opened(tmp_path)
+    monkeypatch.setattr(_DeadSuccessor, "url", control.settings.store.url)
+    monkeypatch.setattr(serve, "Upgrade", _DeadSuccessor)
+    with pytest.raises(UpgradeFailed):
+        await control.upgrade()
+    assert await control.components.store.is_current()
+    await control.components.store.prune(datetime.now(UTC))  # it writes again
+    assert not control.is_stopping
+    await control.background.stop_loops()
+    await control.abandon()
+
+
+async def test_control_that_cannot_take_the_epoch_back_ends_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control = await opened(tmp_path)
+    monkeypatch.setattr(_DeadSuccessor, "url", control.settings.store.url)
+    monkeypatch.setattr(serve, "Upgrade", _DeadSuccessor)
+
+    async def fails(store: SqliteStore) -> bool:
+        raise StoreError("disk I/O error")
+
+    monkeypatch.setattr(SqliteStore, "is_current", fails)
+    with pytest.raises(StoreError):
+        await control.upgrade()
+    assert await control.serve() == 1

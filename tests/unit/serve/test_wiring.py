@@ -30,7 +30,7 @@ async def test_the_first_table_has_endpoints_for_named_hosts(tmp_path: Path) -> 
     settings = config.check({"store": {"url": f"sqlite:///{tmp_path / 'gateway.db'}"}, "service": [service]})
     hub = Hub()
     components = await Components.open(
-        settings, hub, Tally(), _State(), upgrade=_upgrade, listeners=lambda: ()
+        settings, hub, Tally(), _State(), marks={}, upgrade=_upgrade, listeners=lambda: ()
     )
     try:
         assert hub.whole is not None

@@ -1,6 +1,7 @@
 """How long a slot waits, who counts as silent, and who accepts on which socket."""
 
 import asyncio
+import os
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from gateway.control.processes import slots
 from gateway.control.processes import supervisor as module
 from gateway.control.processes.hub import Hub
 from gateway.control.processes.listeners import Listeners
-from gateway.control.processes.slots import Backoff, Silence
+from gateway.control.processes.slots import Backoff, Watch
 from gateway.control.processes.supervisor import Supervisor
 from gateway.core.routing.service import ServiceSettings
 from gateway.link.channel import Channel, decode_down
@@ -45,11 +47,26 @@ def test_a_worker_that_lived_well_ends_the_backoff() -> None:
     assert backoff.after(1.0) == 0.1
 
 
-def test_silence_is_counted_in_ticks_and_ends_with_any_word() -> None:
-    silence = Silence()
-    assert silence.tick(5.0) == 0
-    assert [silence.tick(5.0) for _ in range(8)][-1] == 2.0
-    assert silence.tick(5.1) == 0
+def ticked(watch: Watch, *moves: tuple[float, int]) -> Watch:
+    for heard_at, counter in moves:
+        watch.tick(heard_at, counter)
+    return watch
+
+
+def test_a_worker_that_does_nothing_hangs_after_two_seconds() -> None:
+    watch = ticked(Watch(), *[(5.0, 7)] * 8)
+    assert not watch.is_hung(has_spoken=True)
+    assert ticked(watch, (5.0, 7)).is_hung(has_spoken=True)
+    assert not watch.is_hung(has_spoken=False), "it is still starting"
+    assert not ticked(watch, (5.1, 7)).is_hung(has_spoken=True), "any word ends it"
+
+
+def test_a_worker_too_busy_for_heartbeats_does_not_hang_while_it_gets_on() -> None:
+    """198 MB of heads kept a loop from its timers for three seconds, and its worker was killed for it."""
+    watch = ticked(Watch(), *[(5.0, count) for count in range(40)])
+    assert watch.silent_s == 9.75
+    assert not watch.is_hung(has_spoken=True)
+    assert ticked(watch, (5.0, 99)).is_hung(has_spoken=True), "but a heartbeat is owed in ten seconds"
 
 
 class Process:
@@ -90,10 +107,20 @@ class Process:
     def on_lost(self, reason: str) -> None:
         self.room.changed.set()
 
-    def die(self, status: int = -9) -> None:
+    def die(self, status: int | None = -9) -> None:
         self.channel.close()
         self.room.processes.remove(self)
         self.room.supervisor.on_exited(self.order.incarnation, 1000, status)
+
+
+class Counters:
+    """Every worker's progress, as a test sets it."""
+
+    def __init__(self) -> None:
+        self.cells: dict[int, int] = {}
+
+    def read(self, cell: int) -> int:
+        return self.cells.get(cell, 0)
 
 
 class Room:
@@ -102,6 +129,7 @@ class Room:
     def __init__(self, slots: int, path: Path) -> None:
         self.processes: list[Process] = []
         self.killed: list[str] = []
+        self.counters = Counters()
         self.changed = asyncio.Event()
         self.orders: list[Spawn] = []
         self.is_forking = True
@@ -237,7 +265,7 @@ async def test_lent_sockets_are_spread_over_the_healthy(path: Path) -> None:
 async def test_a_hung_worker_is_killed_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TICK_S", 0.001)
     monkeypatch.setattr(
-        module, "SILENCE_S", 0.3
+        slots, "TICK_S", 0.01
     )  # ticks enough for the other to be heard, on a busy machine too
     room = Room(2, path)
     await room.serve()
@@ -256,7 +284,7 @@ async def test_a_hung_worker_is_killed_once(path: Path, monkeypatch: pytest.Monk
 
 async def test_a_worker_that_is_never_forked_is_given_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TICK_S", 0.001)
-    monkeypatch.setattr(module, "START_S", 0.01)
+    monkeypatch.setattr(slots, "SILENCE_S", 1.0)
     room = Room(1, path)
     room.is_forking = False
     room.supervisor.start()
@@ -366,3 +394,93 @@ async def test_a_stop_drains_everybody_and_waits(path: Path) -> None:
         process.die(0)
     await stopped
     assert sum(room.supervisor.restarts.values()) == 0
+
+
+async def test_a_slot_backs_off_only_while_another_worker_serves(path: Path) -> None:
+    """Ten seconds of nobody listening is an outage, whatever made the workers die."""
+    room = Room(2, path)
+    await room.serve()
+    for _ in range(10):
+        room.supervisor._backoffs[0].after(0.0)
+        room.supervisor._backoffs[1].after(0.0)  # the next ones wait ten seconds, if they may
+    room.of(0).die()
+    assert sorted(room.supervisor._waiting) == [0], "slot 1 serves: slot 0 backs off"
+    room.of(1).die()
+    async with asyncio.timeout(5):
+        await room.until(lambda: room.holders(0) == [0] and room.holders(1) == [1])
+    room.supervisor.release()
+
+
+async def test_workers_count_their_progress_apart(path: Path) -> None:
+    room = Room(3, path)
+    await room.serve()
+    cells = [order.progress_cell for order in room.orders]
+    assert cells == [0, 1, 2]
+    room.of(1).die()
+    await room.until(lambda: room.holders(1) == [1])
+    assert room.orders[-1].progress_cell == 1, "that of the dead one is free again"
+    room.supervisor.release()
+
+
+async def test_nobody_speaks_in_the_name_of_a_worker_of_ours(path: Path) -> None:
+    """A HELLO says who it comes from; only the kernel knows."""
+    room = Room(1, path)
+    await room.serve()
+    worker = room.of(0)
+    room.supervisor.on_forked(worker.order.incarnation, 1000)
+    ours, theirs = socket.socketpair()
+    room.hub.add(ours, 4_000_000)
+    said = Hello(PROTOCOL, 0, worker.order.incarnation, 1000, 99, accepting=True)
+    stranger = Channel(theirs, decode_down, Deaf())
+    stranger.send(said)
+    await room.until(lambda: not stranger.is_open)
+    assert [info.pid for info in room.hub.workers()] == [1000]
+    assert room.holders(0) == [0]
+    room.supervisor.release()
+
+
+async def test_the_pid_of_an_orphan_is_the_kernels(path: Path) -> None:
+    """Control would kill whatever process a HELLO names."""
+    room = Room(1, path)
+    ours, theirs = socket.socketpair()
+    room.hub.add(ours, 4_000_000)
+    orphan = Channel(theirs, decode_down, Deaf())
+    orphan.send(Hello(PROTOCOL, 0, "o", 1, 0))
+    await room.until(lambda: "o" in room.hub.peers)
+    assert room.hub.peers["o"].pid == 4_000_000
+    orphan.close()
+    room.supervisor.release()
+
+
+async def test_a_hello_whose_descriptors_are_no_listening_sockets_is_served_without_them(path: Path) -> None:
+    room = Room(1, path)
+    await room.serve()
+    reading, writing = os.pipe()
+    with Path(__file__).open() as file, socket.socket() as idle:
+        held = len(room.listeners.held)
+        ours, theirs = socket.socketpair()
+        room.hub.add(ours, 0)
+        names = tuple(ListenerName("127.0.0.1:0", slot) for slot in range(4))
+        orphan = Channel(theirs, decode_down, Deaf())
+        orphan.send(
+            Hello(PROTOCOL, 0, "o", 1, 0, names), [file.fileno(), reading, idle.fileno(), theirs.fileno()]
+        )
+        await room.until(lambda: "o" in room.hub.peers)
+    assert len(room.listeners.held) == held
+    os.close(reading)
+    os.close(writing)
+    orphan.close()
+    room.supervisor.release()
+
+
+class Deaf:
+    """The other end of a link, that hears nothing."""
+
+    def on_message(self, message: Any, fds: list[int]) -> None:
+        pass
+
+    def on_undecodable(self, payload: bytes, reason: str) -> None:
+        pass
+
+    def on_lost(self, reason: str) -> None:
+        pass

@@ -40,7 +40,6 @@ class Room:
         self.listeners.bind()
         self.link = socket.create_server(("127.0.0.1", 0))
         self.said: list[str] = []
-        self.epoch_is_ours = True
         self.is_wanted = True
         self.upgrade = Upgrade(
             lock=self.lock,
@@ -49,7 +48,6 @@ class Room:
             admin={"127.0.0.1:4201": self.link},
             quiesce=self.quiesce,
             resume=self.resume,
-            is_in_charge=self.is_in_charge,
             is_wanted=lambda: self.is_wanted,
             command=command,
         )
@@ -59,9 +57,6 @@ class Room:
 
     async def resume(self) -> None:
         self.said.append("resume")
-
-    async def is_in_charge(self) -> bool:
-        return self.epoch_is_ours
 
     async def fail(self) -> str:
         """Return why the upgrade failed."""
@@ -123,12 +118,19 @@ async def test_a_successor_that_dies_before_the_epoch_leaves_the_old_one_at_work
     assert (tmp_path / "gateway.lock").read_text().strip() == str(os.getpid())
 
 
-async def test_a_successor_that_took_the_epoch_is_believed_unheard(tmp_path: Path) -> None:
-    room = Room(tmp_path, *successor(DIES))
-    room.epoch_is_ours = False
-    await room.upgrade.run()
-    assert room.said == ["quiesce"]
-    room.close()
+async def test_a_successor_that_falls_silent_after_commit_is_ended_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it has done by then, it does no more: only then is everything taken back."""
+    monkeypatch.setattr(module, "TAKE_S", 0.05)
+    pid_file = tmp_path / "pid"
+    silent = f"handed = await succession.commit(); open({str(pid_file)!r}, 'w').write(str(os.getpid()))"
+    room = Room(tmp_path, *successor(silent + "; await asyncio.Event().wait()"))
+    assert "not taken after 0.05 s" in await room.fail()
+    assert room.said == ["quiesce", "resume"]
+    if pid_file.exists():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid_file.read_text()), 0)
 
 
 async def test_a_gateway_that_is_to_stop_meanwhile_does_not_live_on(tmp_path: Path) -> None:
@@ -191,3 +193,9 @@ async def test_a_word_out_of_turn_is_an_error() -> None:
     with pytest.raises(LinkError, match="Commit came where Offer was due"):
         await Succession(theirs).listeners()
     old.close()
+
+
+@pytest.mark.parametrize("value", ["", "x", "99999"])
+async def test_a_conversation_that_is_none_is_refused_by_its_name(value: str) -> None:
+    with pytest.raises(LinkError, match=ENVIRONMENT):
+        Succession.from_environ({ENVIRONMENT: value})
