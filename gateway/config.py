@@ -24,7 +24,7 @@ from gateway.errors import ConfigError, GatewayError
 
 SEARCH: Final = (Path("config/gateway.toml"), Path("/etc/gateway/gateway.toml"))
 ENV_PREFIX: Final = "GATEWAY__"
-FREE_FORM: Final = frozenset({"headers", "body", "json_value"})
+FREE_FORM: Final = frozenset({"headers", "body", "json_value", "values"})
 """Keys whose tables hold users' own names, which are left as written."""
 
 
@@ -383,7 +383,7 @@ def _by_name(tree: Any) -> Any:
 
 
 def _flat(tree: Any, path: str = "") -> dict[str, Any]:
-    if isinstance(tree, Mapping) and tree:
+    if isinstance(tree, Mapping) and tree and not path.endswith(".testers.values"):  # its keys are secrets
         flat: dict[str, Any] = {}
         for key, inner in tree.items():
             flat.update(_flat(inner, f"{path}.{snake(key)}" if path else snake(key)))

@@ -179,6 +179,10 @@ class NoEndpoint(Refused):
     """No version of the service is usable."""
 
 
+class TesterRefused(Refused):
+    """The version a tester asks for cannot be reached: it says why, and never gives another instead."""
+
+
 class PoolFull(Refused):
     """The service's concurrency limit and its queue are both full."""
 

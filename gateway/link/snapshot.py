@@ -52,6 +52,8 @@ class VersionSnap(msgspec.Struct, frozen=True, omit_defaults=True):
     standby: bool = False
     """The old version of an open deployment: serves at weight 0 when nothing with weight is usable."""
     endpoints: tuple[EndpointSnap, ...] = ()
+    tested: bool = False
+    """Its health check has passed where it answers now: testers may reach it, active or not."""
 
 
 class Mark(msgspec.Struct, frozen=True, omit_defaults=True):

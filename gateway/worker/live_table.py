@@ -163,6 +163,7 @@ class LiveTable:
             active=snap.active,
             draining=snap.draining,
             standby=snap.standby,
+            tested=snap.tested,
             counts=counts,
             chance=self._chance,
         )

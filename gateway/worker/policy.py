@@ -2,11 +2,13 @@
 
 import re
 from functools import lru_cache
+from hashlib import sha256
 from typing import Final
 
 from gateway.core.routing.service import FallbackSettings, VersionHeaderSettings
 from gateway.core.routing.table import Endpoint, Service
 from gateway.core.settings.limits import Timeouts
+from gateway.http1.heads import plain_name
 from gateway.http1.request import RequestReader
 from gateway.net.networks import Networks
 from gateway.worker.admission import Admission
@@ -20,6 +22,7 @@ class Policy:
 
     __slots__ = (
         "admission",
+        "asking",
         "body_idle_s",
         "connect_s",
         "fallback",
@@ -29,6 +32,9 @@ class Policy:
         "response_header_s",
         "sticky",
         "stream_idle_s",
+        "tester_cookie",
+        "tester_header",
+        "tester_values",
         "version_allow",
         "version_header",
     )
@@ -52,8 +58,26 @@ class Policy:
         self.version_header = header.name.lower().encode() if header else b""
         """Lower case; empty: switched off."""
         self.version_allow = _networks(header.allow_from if header else ())
+        testers = settings.testers
+        self.tester_cookie = testers.cookie.encode() if testers and testers.cookie else b""
+        """Name of the cookie that holds a tester's secret; empty: none does."""
+        self.tester_header = testers.header.lower().encode() if testers and testers.header else b""
+        values = testers.values if testers else {}
+        self.tester_values = {digest(each.encode()): wish for each, wish in values.items()}
+        """Digest of a secret -> the version it stands for: the time a look-up takes tells no secret."""
+        self.asking = frozenset(
+            plain_name(each)
+            for each in (self.version_header, self.tester_header, b"cookie" if self.tester_cookie else b"")
+            if each
+        )
+        """Plain names of the fields in which a request may ask for a version."""
         self.sticky = service.sticky is not None
         self.issues_cookie = service.sticky.issue_cookie if service.sticky else False
+
+
+def digest(secret: bytes) -> bytes:
+    """Return what stands for a secret in memory."""
+    return sha256(secret).digest()
 
 
 @lru_cache(maxsize=64)

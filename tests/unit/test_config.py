@@ -182,3 +182,28 @@ def test_reload_tells_no_secret(tmp_path: Path) -> None:
     health = 'health = { headers = { Authorization = "%s" } }'
     old, new = (load(tmp_path, SERVICE + health % secret) for secret in ("hunter2", "swordfish"))
     assert config.diff(old, new) == ["service.auth.health.headers.authorization: … -> …"]
+
+
+TESTERS = '[[service]]\nname = "a"\nroutes = [{ path = "/" }]\ntesters = { cookie = "c", values = %s }\n'
+
+
+def test_secrets_of_testers_stay_as_written(tmp_path: Path) -> None:
+    (service,) = load(tmp_path, TESTERS % '{ "My_Secret" = "v1" }').service
+    assert service.testers is not None
+    assert service.testers.values == {"My_Secret": "v1"}
+
+
+def test_reload_tells_no_tester_secret(tmp_path: Path) -> None:
+    """They are the keys of a table, which a diff names."""
+    old = load(tmp_path, TESTERS % '{ hunter2 = "v1" }')
+    new = load(tmp_path, TESTERS % '{ hunter3 = "v1", hunter4 = "@new" }')
+    (line,) = config.diff(old, new)
+    assert line.startswith("service.a.testers.values: ")
+    assert "hunter" not in line
+
+
+def test_wrong_tester_is_named_without_its_secret(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load(tmp_path, TESTERS % '{ hunter2 = "@old" }')
+    assert refused.value.path.startswith("service[0].testers.values")
+    assert "hunter2" not in str(refused.value)

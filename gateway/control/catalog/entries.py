@@ -131,12 +131,16 @@ class VersionEntry:
         return self.record.is_active and any(endpoint.is_usable for endpoint in self.endpoints.values())
 
     @property
+    def has_passed(self) -> bool:
+        """Whether a probe has passed where it answers now; nobody asks for one if health is switched off."""
+        return self.record.ever_healthy or self.service.health is None
+
+    @property
     def is_due(self) -> bool:
         """Whether it has weight without a rollout and has passed its first probe: it may begin."""
         record = self.record
-        passed = record.ever_healthy or self.service.health is None
         waiting = not record.is_active and record.weight > 0 and record.status != "deprecated"
-        return passed and waiting and not record.draining
+        return self.has_passed and waiting and not record.draining
 
     def follow_urls(self) -> None:
         """Keep the endpoints of its urls, drop those of others, and make those of numeric ones."""
@@ -176,6 +180,7 @@ class VersionEntry:
             draining=record.draining,
             standby=record.id == standby,
             endpoints=tuple(endpoint.snap(now) for endpoint in shown),
+            tested=self.has_passed,
         )
 
 

@@ -8,6 +8,7 @@ from gateway.core.resilience.breaker import BreakerSettings
 from gateway.core.resilience.health import HealthSettings
 from gateway.core.resilience.retry import RetrySettings
 from gateway.core.routing.cohort import StickySettings
+from gateway.core.routing.testers import TesterSettings
 from gateway.core.settings.base import Settings
 from gateway.core.settings.limits import Count, Millis, UpstreamTimeouts
 from gateway.core.settings.smoke import SmokeSettings
@@ -93,6 +94,7 @@ class ServiceSettings(Settings):
     breaker: BreakerSettings | bool = BreakerSettings()
     retry: RetrySettings | bool = RetrySettings()
     sticky: StickySettings | None = None
+    testers: TesterSettings | None = None
     version_header: VersionHeaderSettings | bool = VersionHeaderSettings()
     smoke_tests: SmokeSettings | None = None
     timeouts: UpstreamTimeouts = UpstreamTimeouts()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
-from gateway.core.resilience.breaker import Breaker, compile_breaker
+from gateway.core.resilience.breaker import Breaker, BreakerState, compile_breaker
 from gateway.core.resilience.retry import RetryBudget, RetryPolicy, RetrySettings, compile_retry
 from gateway.core.routing import balance
 from gateway.core.routing.cohort import Cohorts, StickySettings
@@ -99,6 +99,11 @@ class Endpoint:
         """Made by the factory that the worker's table was given."""
 
     @property
+    def is_closed(self) -> bool:
+        """Whether the breaker lets everything through."""
+        return self.breaker is None or self.breaker.state is BreakerState.CLOSED
+
+    @property
     def admits(self) -> bool:
         """Whether the breaker lets an attempt through now."""
         return self.breaker is None or self.breaker.is_available
@@ -120,6 +125,7 @@ class Version:
         "name",
         "share",
         "standby",
+        "tested",
         "usable",
         "weight",
     )
@@ -135,6 +141,7 @@ class Version:
         active: bool = True,
         draining: bool = False,
         standby: bool = False,
+        tested: bool = False,
         counts: AttemptCounts,
         chance: Callable[[], float],
     ) -> None:
@@ -147,6 +154,8 @@ class Version:
         self.draining = draining
         self.standby = standby
         """The old version of an open rollout: serves at weight 0 when nothing with weight is usable."""
+        self.tested = tested
+        """Testers may reach it, active or not."""
         self.counts = counts
         self.usable = False
         self.share = 0
@@ -170,6 +179,31 @@ class Version:
         return balance.pick(
             endpoints, now=now, tried=tried, slow_start_s=self._slow_start_s, chance=self._chance
         )
+
+    def pick_for_tester(self, now: float, tried: Collection[Endpoint] = ()) -> Endpoint | None:
+        """Return the endpoint for a tester's attempt: healthy, and with a breaker that asks for no trials."""
+        return balance.pick(
+            [each for each in self.endpoints if each.healthy and not each.draining and each.is_closed],
+            now=now,
+            tried=tried,
+            slow_start_s=0.0,
+            chance=self._chance,
+        )
+
+    def why_not(self) -> str:
+        """Return why testers cannot reach it, for their eyes; empty if they can."""
+        healthy = [each for each in self.endpoints if each.healthy and not each.draining]
+        if self.draining:
+            return "is being drained, or has been"
+        if not self.endpoints:
+            return "has no endpoint yet"
+        if not (self.active or self.tested):
+            return "has not passed its health check yet"
+        if not healthy:
+            return "is not healthy"
+        if not any(each.is_closed for each in healthy):
+            return "fails: the breakers of its endpoints are open"
+        return ""
 
 
 class Service:
@@ -259,8 +293,19 @@ class Service:
             return self._weighted[self._draw()]
         return self._weighted[self._cohort(key)]
 
+    def named(self, name: str) -> Version | None:
+        """Return a version by its name, usable or not."""
+        return self._by_name.get(name)
+
+    def newest(self) -> Version | None:
+        """Return the open rollout's new version, or the newest without weight; None if there is neither."""
+        if self.new is not None:
+            return next((each for each in self.versions if each.id == self.new), None)
+        idle = [each for each in self.versions if not each.weight and not each.draining]
+        return idle[-1] if idle else None
+
     def by_name(self, name: str) -> Version | None:
-        """Return the version a tester asked for, weight or not; None unless it is usable."""
+        """Return a version by its name, weight or not; None unless it is usable."""
         version = self._by_name.get(name)
         return version if version is not None and version.usable else None
 

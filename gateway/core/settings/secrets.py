@@ -18,7 +18,7 @@ def hidden(value: Any) -> Any:
     """Return settings, or a part or patch of them, as they may be shown. value: of built-in types.
 
     Not shown are keys that sign, values of header fields, bodies of smoke tests, paths of webhooks (Slack's
-    hold its key), and queries of shutdown urls.
+    hold its key), queries of shutdown urls, and what testers bring.
     """
     return _changed(value, lambda at, secret, shown: shown, "")
 
@@ -52,6 +52,8 @@ def _field(name: str, value: Any, around: Mapping[str, Any], change: _Change, at
         return {field: change(f"{at}/{field}", each, HIDDEN) for field, each in value.items()}
     if name == "webhooks" and isinstance(value, list | tuple):
         return [_hook(each, change, f"{at}/{index}") for index, each in enumerate(value)]
+    if name == "testers" and isinstance(value, Mapping):
+        return _testers(value, change, at)
     if name in ("shutdown_url", "shutdownUrl"):
         return change(at, value, _without_query(value))
     return _changed(value, change, at)
@@ -62,6 +64,15 @@ def _hook(value: Any, change: _Change, at: str) -> Any:
     if isinstance(value, Mapping) and isinstance(value.get("url"), str):
         result["url"] = change(f"{at}/url", value["url"], host_alone(value["url"]))
     return result
+
+
+def _testers(value: Mapping[str, Any], change: _Change, at: str) -> Any:
+    """Return testers as they may be shown: their secrets are the names of `values`."""
+    values = value.get("values")
+    if not isinstance(values, Mapping):
+        return value
+    names = [change(f"{at}/values", secret, f"{n}{HIDDEN}") for n, secret in enumerate(values, 1)]
+    return {**value, "values": dict(zip(names, values.values(), strict=True))}
 
 
 def host_alone(url: str) -> str:

@@ -1,21 +1,53 @@
 """What a request says about the version it should get: a tester's wish, or whose request it is."""
 
-from gateway.core.routing.table import Service, Version
+from gateway.http1.heads import plain_name
 from gateway.http1.request import RequestReader
 from gateway.worker.exchange.record import Record
 from gateway.worker.exchange.request_head import Forwarder, RequestIds
-from gateway.worker.policy import Policy, sticky_key
+from gateway.worker.policy import Policy, digest, sticky_key
 
 
-def asked_for(
-    request: RequestReader, service: Service, policy: Policy, forwarder: Forwarder
-) -> Version | None:
-    """Return the version a tester names, if this client may; nobody's field is passed on."""
-    name = request.field(policy.version_header) or b""
-    request.drop(policy.version_header)
-    if not policy.version_allow.holds(forwarder.client_of(request).address):
-        return None
-    return service.by_name(name.decode("latin-1"))
+def wish_of(request: RequestReader, policy: Policy, forwarder: Forwarder) -> str | None:
+    """Return the name of the version a tester asks for, or `@new`; None from anybody else.
+
+    What asks is taken out of the request, whoever sent it: a secret, or a field only some may use.
+    """
+    wish = None
+    if policy.tester_cookie:
+        for secret in _take_cookie(request, policy.tester_cookie):
+            wish = wish or policy.tester_values.get(digest(secret))
+    elif policy.tester_header:
+        secret = request.field(policy.tester_header) or b""
+        wish = policy.tester_values.get(digest(secret))
+        request.drop(policy.tester_header)
+    if policy.version_header and plain_name(policy.version_header) in request.names:
+        name = request.field(policy.version_header) or b""
+        request.drop(policy.version_header)
+        if wish is None and name and policy.version_allow.holds(forwarder.client_of(request).address):
+            wish = name.decode("latin-1")
+    return wish
+
+
+def _take_cookie(request: RequestReader, name: bytes) -> list[bytes]:
+    """Take a cookie out of a request, as often as it is there. Returns its values."""
+    values: list[bytes] = []
+    pairs = []
+    for field, value in request.pairs:
+        if field.lower() != b"cookie":
+            pairs.append((field, value))
+            continue
+        others = []
+        for crumb in value.split(b";"):
+            key, _, content = crumb.strip(b" \t").partition(b"=")
+            if key.rstrip(b" \t") == name:
+                values.append(content.strip(b' \t"'))
+            else:
+                others.append(crumb)
+        if others:
+            pairs.append((field, b";".join(others).lstrip(b" \t")))
+    if values:
+        request.pairs = pairs
+    return values
 
 
 def find_key(
@@ -25,11 +57,10 @@ def find_key(
     service = record.service
     assert service is not None
     assert service.sticky is not None
-    by = service.sticky.by
-    record.key = sticky_key(by, request, forwarder.client_of(request).address)
+    by, client = service.sticky.by, forwarder.client_of(request)
+    record.key = sticky_key(by, request, client.address)
     if record.key is None and policy.issues_cookie and by.startswith("cookie:"):
         record.key = ids()
-        record.set_cookie = b"Set-Cookie: %b=%b; Path=/; HttpOnly; SameSite=Lax\r\n" % (
-            by[7:].encode(),
-            record.key,
-        )
+        secure = b"; Secure" if client.proto == b"https" else b""
+        cookie = (by[7:].encode(), record.key, secure)
+        record.set_cookie = b"Set-Cookie: %b=%b; Path=/; HttpOnly; SameSite=Lax%b\r\n" % cookie

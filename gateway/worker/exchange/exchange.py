@@ -9,7 +9,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
-from gateway.core.routing.table import Endpoint, Route, RoutingTable, Version
+from gateway.core.routing.table import Endpoint, Route, RoutingTable, Service, Version
+from gateway.core.routing.testers import NEW
 from gateway.errors import (
     ClientGone,
     DownstreamError,
@@ -20,6 +21,7 @@ from gateway.errors import (
     NoEndpoint,
     NoRoute,
     Refused,
+    TesterRefused,
     TooSlow,
     UpstreamError,
     UpstreamTimeout,
@@ -27,7 +29,6 @@ from gateway.errors import (
 from gateway.http1.chunked import chunk, last_chunk
 from gateway.http1.client import UpstreamConnection
 from gateway.http1.connections import reason_label
-from gateway.http1.heads import plain_name
 from gateway.http1.message import response_head
 from gateway.http1.request import CHUNKED_BODY
 from gateway.http1.server import ServerProtocol
@@ -37,7 +38,7 @@ from gateway.worker.admission import Admission
 from gateway.worker.exchange import max_forwards
 from gateway.worker.exchange.attempt import CONNECTING, RELAYING, Attempt
 from gateway.worker.exchange.cdn_loop import is_loop
-from gateway.worker.exchange.choice import asked_for, find_key
+from gateway.worker.exchange.choice import find_key, wish_of
 from gateway.worker.exchange.context import Context
 from gateway.worker.exchange.failures import Failures, may_repeat, no_route, problem_of
 from gateway.worker.exchange.record import Record
@@ -132,6 +133,8 @@ class Exchange:
         """Count a hop off Max-Forwards, and answer if none is left."""
         hops = max_forwards.hops_left(self.client)
         if hops == 0:
+            for name in self.policy.asking if self.policy is not None else ():
+                self.request.drop(name)  # what is echoed holds no secret
             self._answer(200, *max_forwards.answer(self.client))
             return True
         if hops is not None:
@@ -171,14 +174,13 @@ class Exchange:
         assert service is not None
         if service.budget is not None:
             service.budget.on_request(now)
-        version = None
-        if plain_name(policy.version_header) in self.request.names:
-            version = asked_for(self.request, service, policy, self.forwarder)
-        record.is_chosen_by_split = version is None
-        if version is None:
-            if policy.sticky:
-                find_key(record, self.request, policy, self.forwarder, self.context.request_ids)
-            version = service.only or service.choose(now, record.key)
+        record.is_tester = False
+        if not policy.asking.isdisjoint(self.request.names) and self._serve_tester(service, policy, now):
+            return
+        record.is_chosen_by_split = True
+        if policy.sticky:
+            find_key(record, self.request, policy, self.forwarder, self.context.request_ids)
+        version = service.only or service.choose(now, record.key)
         if version is None:
             self._fall_back(now, policy)
             return
@@ -189,6 +191,24 @@ class Exchange:
             self._fall_back(now, policy)
         else:
             self._begin(version, endpoint, now)
+
+    def _serve_tester(self, service: Service, policy: Policy, now: float) -> bool:
+        """Attempt the version a tester asks for, or say why not. False: nobody asks, or there is none."""
+        wish, record = wish_of(self.request, policy, self.forwarder), self.record
+        if wish is None:
+            return False
+        version = service.newest() if wish == NEW else service.named(wish)
+        if version is None and wish == NEW:
+            return False
+        record.is_tester = True
+        record.is_chosen_by_split = False
+        reason = "is not registered" if version is None else version.why_not()
+        endpoint = self.failures.admit_tester(version, now) if version is not None and not reason else None
+        if endpoint is None:
+            self.refuse(TesterRefused(f"version {version.name if version else wish} {reason}"))
+        else:
+            self._begin(version, endpoint, now)
+        return True
 
     # --- 2. attempts: endpoint, breaker, connection -----------------------------------------------
 

@@ -49,6 +49,11 @@ class Failures:
         self.epoch = 0
         """What the breaker gave that admitted last."""
 
+    def admit_tester(self, version: Version, now: float) -> Endpoint | None:
+        """Return an endpoint of `version` not tried yet, without asking its breaker for a place."""
+        self.epoch = NO_EPOCH
+        return version.pick_for_tester(now, self.tried)
+
     def admit(self, version: Version, now: float) -> Endpoint | None:
         """Return an endpoint of `version` not tried yet whose breaker lets us in; None if there is none."""
         endpoint = version.pick(now, self.tried)
@@ -72,11 +77,13 @@ class Failures:
         assert version is not None
         assert failed is not None
         self.tried.append(failed)
-        version = self._next_version(service, version, record.attempts)
-        endpoint = self.admit(version, now)
+        admit = self.admit_tester if record.is_tester else self.admit
+        if not record.is_tester:
+            version = self._next_version(service, version, record.attempts)
+        endpoint = admit(version, now)
         if endpoint is None:
             self.tried.clear()
-            endpoint = self.admit(version, now)
+            endpoint = admit(version, now)
         if endpoint is None:
             return None
         if service.budget is not None:

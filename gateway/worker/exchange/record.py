@@ -19,6 +19,7 @@ class Record:
         "endpoint",
         "generation",
         "is_chosen_by_split",
+        "is_tester",
         "key",
         "method",
         "outcome",
@@ -43,6 +44,8 @@ class Record:
         self.share = 0
         """That the version had then: hundredths of a percent."""
         self.is_chosen_by_split = False
+        self.is_tester = False
+        """The client has asked for this version: it is nobody's evidence, and moves no breaker."""
         self.attempts = 0
         self.version: Version | None = None
         """Of the last attempt."""

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from gateway.core.routing.cohort import StickySettings
 from gateway.core.routing.service import RouteSettings, VersionHeaderSettings
 from gateway.link.snapshot import ProxySettings
 from tests.integration.http1.proxying import GET, Upstream, eventually, proxying, service, version
@@ -339,8 +340,6 @@ async def test_trailers_travel_but_not_those_that_frame_or_authorize() -> None:
 
 
 async def test_sticky_user_keeps_the_version_and_gets_a_cookie() -> None:
-    from gateway.core.routing.cohort import StickySettings
-
     one, two = Upstream(), Upstream()
     async with proxying(one, two) as proxy:
         proxy.apply(
@@ -360,11 +359,25 @@ async def test_sticky_user_keeps_the_version_and_gets_a_cookie() -> None:
         assert (len(one.seen), len(two.seen)) == (first[0] * 6, first[1] * 6)
 
 
+async def test_sticky_cookie_is_for_https_alone_where_the_client_came_by_it() -> None:
+    upstream = Upstream()
+    by_https = b"GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-Proto: https\r\n\r\n"
+    async with proxying(upstream, proxy=TRUSTING) as proxy:
+        sticky = StickySettings(by="cookie:uid", issue_cookie=True)
+        proxy.apply(service(version("v1", upstream), sticky=sticky), proxy=TRUSTING)
+        attributes = [
+            (await proxy.ask(ask)).split(b"\r\nSet-Cookie: ")[1].split(b"\r\n")[0].partition(b"; ")[2]
+            for ask in (GET, by_https)
+        ]
+    assert attributes == [
+        b"Path=/; HttpOnly; SameSite=Lax",
+        b"Path=/; HttpOnly; SameSite=Lax; Secure",
+    ]
+
+
 @pytest.mark.parametrize("status", [404, 500])
 async def test_a_sticky_users_error_is_told_with_its_kind(status: int) -> None:
     """The judge compares users by their first that counts; which do, the rollout says."""
-    from gateway.core.routing.cohort import StickySettings
-
     upstream = Upstream()
     upstream.answer = b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n" % status
     async with proxying(upstream) as proxy:

@@ -74,6 +74,25 @@ async def test_a_patch_merges_and_null_restores_the_default(tmp_path: Path) -> N
         assert (problem.status, problem.errors[0].pointer) == (422, "/health/interval")
 
 
+async def test_testers_secrets_are_replaced_as_a_whole_and_are_not_in_the_audit(tmp_path: Path) -> None:
+    """Nobody can read their names to null one of them; one that leaked must stop working."""
+    async with console(tmp_path) as made:
+        await made.service("mail", testers={"cookie": "release", "values": {"hunter2": "v1"}})
+        record = await made.actions.services.patch(ROOT, "mail", {"testers": {"values": {"hunter3": "v2"}}})
+        assert record.settings.testers is not None
+        assert (record.settings.testers.cookie, record.settings.testers.values) == (
+            "release",
+            {"hunter3": "v2"},
+        )
+        problem = await refusal(
+            made.actions.services.patch(ROOT, "mail", {"testers": {"values": {"1…": "v2"}}})
+        )
+        assert (problem.status, problem.errors[0].pointer) == (422, "/testers/values")
+        record = await made.actions.services.patch(ROOT, "mail", {"testers": None})
+        assert record.settings.testers is None
+        assert "hunter" not in str(await made.audit())
+
+
 async def test_a_webhook_secret_is_not_in_the_audit(tmp_path: Path) -> None:
     async with console(tmp_path) as made:
         await made.service("mail")

@@ -84,3 +84,13 @@ def test_query_of_a_shutdown_url_is_hidden_under_both_its_names() -> None:
 def test_a_malformed_patch_is_shown_as_it_is(patch: Any) -> None:
     assert hidden(patch) == patch
     assert stand_in(patch) == ""
+
+
+def test_secrets_of_testers_are_hidden_though_they_are_names() -> None:
+    settings = {"testers": {"cookie": "release", "values": {"hunter2": "v1", "hunter3": "@new"}}}
+    shown = hidden(settings)
+    assert shown == {"testers": {"cookie": "release", "values": {"1…": "v1", "2…": "@new"}}}
+    assert stand_in(settings) == ""
+    assert stand_in(shown) == "/testers/values"
+    assert hidden({"testers": None}) == {"testers": None}
+    assert msgspec.convert(shown, ServiceSettings).testers is not None, "what is shown has its shape"
