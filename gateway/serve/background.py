@@ -43,6 +43,7 @@ class Background:
             self.spawn(components.probes.run(), "probes"),
             self.spawn(components.breakers.run(), "breakers"),
             self.spawn(components.resolver.run(), "resolver"),
+            self.spawn(components.retention.run(), "retention"),
             self.spawn(keep_house(components.store), "housekeeping"),
             self.spawn(keep_reaping(), "reaper"),
         ]

@@ -16,6 +16,7 @@ from gateway.admin.auth import Authenticator
 from gateway.admin.server import AdminServer, ProcessState
 from gateway.config import Config
 from gateway.control.catalog.catalog import Catalog
+from gateway.control.catalog.retention import Retention
 from gateway.control.processes.hub import Hub
 from gateway.control.processes.peer import Peer
 from gateway.control.rollouts.acts import Acts
@@ -75,6 +76,7 @@ class Components:
         self.webhooks = Webhooks(TargetRules(own=listeners))  # anywhere else: chat services are not targets
         acts = Acts(self.catalog, hub, self.checks, self.drains, self.webhooks)
         self.rollouts = Rollouts(store, self.catalog, tally, acts)
+        self.retention = Retention(store, self.catalog, tally)
         self.resolver = Resolver(self.catalog, rules=rules)
         access = Access(
             store=store,

@@ -8,9 +8,9 @@ addresses of names) lives only here and is found out again.
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec.structs import replace
 
@@ -27,6 +27,9 @@ from gateway.store.api import Store
 from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord
 
 log = get_logger(component="catalog")
+
+COMING_UP: Final = timedelta(minutes=10)
+"""How long a version that has never answered is asked as often as any."""
 
 
 class Links(Protocol):
@@ -214,6 +217,12 @@ class Catalog:
         entry = self._by_version[version_id]
         if entry.record.circuit_state != entry.circuit_state:
             entry.record = replace(entry.record, circuit_state=entry.circuit_state)
+        if (
+            entry.record.drained
+            and entry.health is Health.UNKNOWN
+            and entry.record.health_status != "unknown"
+        ):
+            entry.record = replace(entry.record, health_status="unknown")
         return entry.record
 
     def version(self, version_id: str) -> VersionEntry:
@@ -262,15 +271,35 @@ class Catalog:
     # -- probing and names
 
     def to_probe(self) -> Iterator[str]:
-        """Yield the key of every endpoint to probe."""
+        """Yield the key of every endpoint that may answer."""
         for version in self._by_version.values():
-            if not version.record.drained and version.service.health is not None:
-                yield from version.endpoints
+            if version.service.health is not None:
+                yield from (key for key, each in version.endpoints.items() if each.is_worth_a_probe)
 
     def probed(self, key: str) -> Probed | None:
         """Return what there is to probe under `key`; None if it is gone."""
         endpoint = self.endpoint(key)
-        return endpoint.probed() if endpoint is not None else None
+        if endpoint is None or not endpoint.is_worth_a_probe:
+            return None
+        is_idle = self._is_idle(endpoint.version)
+        return endpoint.probed(is_idle=is_idle, is_rare=is_idle and self._is_settled(endpoint.version))
+
+    def _is_idle(self, version: VersionEntry) -> bool:
+        """Whether no request goes there, nor will by itself."""
+        record, service = version.record, version.service
+        rollout = self.open_for(service.record.name)
+        rolls = rollout is not None and record.id in (rollout.from_version_id, rollout.to_version_id)
+        return not record.weight and not rolls and not service.is_fallback(record.version)
+
+    def _is_settled(self, version: VersionEntry) -> bool:
+        """Whether nobody waits for a version to come up: it has been up, or had its time."""
+        record = version.record
+        return record.ever_healthy or self._now() - record.created_at > COMING_UP
+
+    def shares(self, service: str) -> dict[str, float]:
+        """Return the share of a service's requests each version gets now, 0–100, by id. Raises KeyError."""
+        rollout = self.open_for(service)
+        return self.services[service].shares(rollout.from_version_id if rollout is not None else None)
 
     def endpoints_of(self, version_id: str) -> list[Probed]:
         """Return a version's endpoints to probe, whatever its state; none if its health is switched off."""
@@ -279,8 +308,7 @@ class Catalog:
 
     def named_urls(self) -> list[tuple[str, str]]:
         """Return (version id, url) for every url whose host is a name."""
-        versions = [version for version in self._by_version.values() if not version.record.drained]
-        named = ((each.record.id, url) for each in versions for url in each.urls)
+        named = ((each.record.id, url) for each in self._by_version.values() for url in each.urls)
         return [(version_id, url) for version_id, url in named if parse_target(url).is_named]
 
     def set_addresses(self, version_id: str, url: str, addresses: tuple[str, ...]) -> bool:

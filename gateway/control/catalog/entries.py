@@ -74,7 +74,12 @@ class EndpointEntry:
             breaker=self.breaker,
         )
 
-    def probed(self) -> Probed | None:
+    @property
+    def is_worth_a_probe(self) -> bool:
+        """Whether it may answer: a drained one that has ceased to was stopped."""
+        return not (self.version.record.drained and self.state.health is Health.UNHEALTHY)
+
+    def probed(self, *, is_idle: bool = False, is_rare: bool = False) -> Probed | None:
         """Return what there is to probe; None if the service's health is switched off."""
         service = self.version.service
         if service.health is None:
@@ -88,6 +93,8 @@ class EndpointEntry:
             state=self.state,
             tls=service.tls(),
             server_name=service.record.settings.tls.server_name,
+            is_idle=is_idle,
+            is_rare=is_rare,
         )
 
 
@@ -109,12 +116,14 @@ class VersionEntry:
 
     @property
     def health(self) -> Health:
-        """Healthy if any endpoint is, unhealthy if all are, else unknown."""
-        if self.service.health is None:
-            return Health.HEALTHY
+        """Healthy if any endpoint is, unhealthy if all are, else unknown: so is a drained one nobody asks."""
         found = {endpoint.state.health for endpoint in self.endpoints.values()}
+        if self.service.health is None:
+            return Health.UNKNOWN if self.record.drained else Health.HEALTHY
         if Health.HEALTHY in found:
             return Health.HEALTHY
+        if self.record.drained:
+            return Health.UNKNOWN
         return Health.UNHEALTHY if found == {Health.UNHEALTHY} else Health.UNKNOWN
 
     @property
@@ -216,6 +225,22 @@ class ServiceEntry:
         settings, context = self._tls
         if context is not None:
             self._tls = settings, context_of(settings)
+
+    def shares(self, standby: str | None = None) -> dict[str, float]:
+        """Return the share of requests each version gets now, 0–100, by id; what gets none is left out.
+
+        standby: id of the version that serves where nothing with weight is usable: an open rollout's old one.
+        """
+        usable = [each.record for each in self.versions.values() if each.is_usable]
+        total = sum(record.weight for record in usable)
+        if total:
+            return {record.id: 100 * record.weight / total for record in usable if record.weight}
+        return {record.id: 100.0 for record in usable if record.id == standby}
+
+    def is_fallback(self, version: str) -> bool:
+        """Whether requests go to the version of this name when no other is usable."""
+        fallback = self.record.settings.fallback
+        return fallback is not None and fallback.version == version
 
     def named(self, version: str) -> VersionEntry | None:
         """Return the version of this name, or id."""

@@ -87,7 +87,7 @@ def message_of(event: EventRecord) -> Message | None:
             "alert": data.get("alert"),
         }
         text = str(data.get("text", event.kind))
-    elif event.kind in ("version.unhealthy", "version.healthy"):
+    elif event.kind in ("version.unhealthy", "version.healthy") and not data.get("idle"):
         told = {"version": event.version, "alert": event.kind == "version.unhealthy"}
         text = f"version {event.version} is {event.kind.partition('.')[2]}"
     else:

@@ -32,6 +32,8 @@ FAILURES_PER_PROBE_S: Final = 1.0
 """A passive failure asks for a probe at once, at the most this often for each endpoint."""
 GATE_GAP_S: Final = 0.1
 NEW_INTERVAL_S: Final = 1.0
+RARE: Final = 6
+"""Intervals between two probes of what nobody waits for."""
 NO_ADDRESS: Final = "its host name has no address"
 KEPT_RESULTS: Final = 100_000
 """Results that wait for a store that cannot write: as many as it keeps of 1,000 endpoints."""
@@ -48,6 +50,10 @@ class Probed(msgspec.Struct, frozen=True, kw_only=True):
     state: HealthState
     tls: ssl.SSLContext | None = None
     server_name: str | None = None
+    is_idle: bool = False
+    """Its version has no weight and is in no open rollout: what is found there alarms nobody."""
+    is_rare: bool = False
+    """It is idle and has been for a while: it is asked at every sixth interval."""
 
 
 class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +69,7 @@ class CatalogView(Protocol):
     """What probing needs of the catalog."""
 
     def to_probe(self) -> Iterable[str]:
-        """Return the key of every endpoint to probe: those of versions that are not drained."""
+        """Return the key of every endpoint that may answer: but for drained ones that have ceased to."""
 
     def probed(self, key: str) -> Probed | None:
         """Return what there is to probe under `key`; None if it is gone."""
@@ -172,6 +178,8 @@ class Probes:
             interval_s = probed.settings.interval / 1000
             if probed.state.health is Health.UNKNOWN:
                 interval_s = min(interval_s, NEW_INTERVAL_S)
+            elif probed.is_rare:
+                interval_s *= RARE
             try:
                 async with asyncio.timeout(interval_s * (0.9 + 0.2 * self._chance())):
                     await hurry.wait()
@@ -230,7 +238,7 @@ class Probes:
                 kind=f"version.{after.value}",
                 service=record.service_name,
                 version=record.version,
-                data={"endpoint": probed.url, "error": result.error},
+                data={"endpoint": probed.url, "error": result.error, "idle": probed.is_idle},
             )
         )
 

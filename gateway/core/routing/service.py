@@ -105,6 +105,8 @@ class ServiceSettings(Settings):
     slow_start: Millis = 10_000
     """Over how long a new or recovered endpoint ramps up."""
     webhooks: tuple[WebhookSettings, ...] = ()
+    keep_versions: Annotated[int, Meta(ge=1, le=1_000)] = 5
+    """How many deprecated versions are kept; older ones are deleted, but none that could be needed."""
     on_new_version: Literal["refuse", "restart"] = "refuse"
     """A start while a deployment is open: 409, or roll it back and start the newer one."""
 

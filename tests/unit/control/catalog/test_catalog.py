@@ -281,7 +281,7 @@ async def test_a_drained_version_shows_no_endpoints(tmp_path: Path) -> None:
         made.catalog.publish(["auth"])
         snap = made.links.newest.services["auth"].versions[1]
         assert (snap.draining, snap.endpoints) == (True, ())
-        assert new not in {key.partition("|")[0] for key in made.catalog.to_probe()}
+        assert new in {key.partition("|")[0] for key in made.catalog.to_probe()}, "its process may answer"
 
 
 # What is usable
@@ -387,3 +387,33 @@ def test_two_services_may_not_claim_one_route(
     if conflicts:
         assert "'one'" in problem
         assert "'two'" in problem
+
+
+async def test_shares_are_what_versions_really_get(tmp_path: Path) -> None:
+    """Weights are relative: 50 and 100 are a third and two thirds, and an ill version gets nothing."""
+    third = V1 | {"version": "v3", "url": "http://127.0.0.1:7202", "weight": 0}
+    async with console(
+        tmp_path, [declared(version=[V1 | {"weight": 50}, V2 | {"weight": 100}, third])]
+    ) as made:
+        ids = {name: entry.record.id for name, entry in versions(made).items()}
+        assert made.catalog.shares("auth") == {}, "nothing has passed a probe"
+        for version_id in ids.values():
+            await made.pass_probe(version_id)
+        shares = made.catalog.shares("auth")
+        assert shares == {ids["v1"]: pytest.approx(100 / 3), ids["v2"]: pytest.approx(200 / 3)}
+        for _ in range(5):
+            for probed in made.catalog.endpoints_of(ids["v2"]):
+                probed.state.checked(ok=False)
+        assert made.catalog.shares("auth") == {ids["v1"]: 100.0}
+
+
+async def test_the_stand_by_of_a_rollout_has_all_when_nothing_else_is_usable(tmp_path: Path) -> None:
+    async with console(tmp_path) as made:
+        old, new = await made.two_versions()
+        await made.start(strategy="immediate")
+        await made.settle()
+        assert made.catalog.shares("auth") == {new: 100.0}
+        for _ in range(5):
+            for probed in made.catalog.endpoints_of(new):
+                probed.state.checked(ok=False)
+        assert made.catalog.shares("auth") == {old: 100.0}

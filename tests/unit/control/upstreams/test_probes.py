@@ -11,8 +11,9 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.control.catalog.catalog import Catalog
+from gateway.control.rollouts.notices import message_of
 from gateway.control.upstreams import probes as module
-from gateway.control.upstreams.probes import Probes
+from gateway.control.upstreams.probes import Probed, Probes
 from gateway.core.resilience.health import Health, HealthSettings
 from gateway.core.routing.service import ServiceSettings
 from gateway.errors import ConnectFailed, Exhausted, StoreError, UpstreamTimeout
@@ -433,3 +434,90 @@ async def test_what_is_found_during_a_commit_is_stored_by_the_next(
         await storing
         await made.probes.flush()
         assert len(await made.results()) == 2
+
+
+# versions nobody waits for
+
+
+async def idle(made: World, **changed: Any) -> None:
+    """Take the weight from the version, and whatever else."""
+    made.catalog.put_version(replace(await made.stored(), weight=0, **changed))
+
+
+def probed(made: World) -> Probed | None:
+    return made.catalog.probed(made.catalog.endpoint_keys("v1")[0])
+
+
+async def test_a_version_without_weight_is_asked_at_every_sixth_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path, monkeypatch, stored=Health.HEALTHY) as made:
+        found = probed(made)
+        assert found is not None
+        assert not found.is_rare
+        await idle(made)
+        found = probed(made)
+        assert found is not None
+        assert found.is_rare
+        waits: list[float] = []
+
+        @asynccontextmanager
+        async def timeout(seconds: float) -> AsyncIterator[None]:
+            waits.append(seconds)
+            await asyncio.sleep(0)
+            raise TimeoutError
+            yield
+
+        monkeypatch.setattr(asyncio, "timeout", timeout)
+        task = asyncio.ensure_future(made.probes._watch(found.key, asyncio.Event()))
+        while len(waits) < 2:
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert waits[0] == 6 * SETTINGS.interval / 1000
+
+
+async def test_a_version_that_is_just_coming_up_is_not_asked_rarely(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deploy registers a version, starts its process, and waits until it is healthy."""
+    async with world(tmp_path, monkeypatch, stored=Health.UNKNOWN) as made:
+        await idle(made)
+        found = probed(made)
+        assert found is not None
+        assert (found.is_idle, found.is_rare) == (True, False)
+        made.catalog._now = lambda: START + timedelta(hours=1)
+        found = probed(made)
+        assert found is not None
+        assert found.is_rare, "nobody waits so long"
+
+
+async def test_an_idle_version_that_fails_alarms_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path, monkeypatch, stored=Health.HEALTHY) as made:
+        await idle(made)
+        made.upstream.status[url(0)] = 500
+        while await made.check() is not Health.UNHEALTHY:
+            pass
+        await made.probes.flush()
+        (event,) = await made.store.events(after=0, limit=100)
+        assert event.kind == "version.unhealthy"
+        assert message_of(event) is None, "no webhook, no alert"
+        assert (await made.stored()).health_status == "unhealthy"
+
+
+async def test_a_drained_version_is_asked_until_its_process_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It used to show the health it had when it was drained, for ever."""
+    async with world(tmp_path, monkeypatch, stored=Health.HEALTHY) as made:
+        await idle(made, draining=True, drained=True, is_active=False, status="deprecated")
+        assert list(made.catalog.to_probe()) == list(made.catalog.endpoint_keys("v1"))
+        assert await made.check() is Health.HEALTHY
+        made.upstream.status[url(0)] = 500
+        while await made.check() is not Health.UNKNOWN:
+            pass
+        assert list(made.catalog.to_probe()) == [], "nobody is there any more"
+        await made.probes.flush()
+        assert (await made.stored()).health_status == "unknown"
