@@ -54,7 +54,7 @@ class Overview:
         return [self._service(entries[each], newest.get(each)) for each in names]
 
     def _service(self, entry: ServiceEntry, last: DeploymentRecord | None) -> ServiceGlance:
-        shares = shares_of(entry)
+        shares = self._access.catalog.shares(entry.record.name)
         is_open = self._access.rollouts.open_for(entry.record.name)
         return ServiceGlance(
             record=entry.record,
@@ -73,10 +73,3 @@ class Overview:
             in_flight=in_flight,
             streams=streams,
         )
-
-
-def shares_of(entry: ServiceEntry) -> dict[str, float]:
-    """Return the percent of its service's traffic each version gets now: by weight, among those usable."""
-    usable = [each.record for each in entry.versions.values() if each.record.weight and each.is_usable]
-    total = sum(record.weight for record in usable)
-    return {record.id: 100 * record.weight / total for record in usable}

@@ -76,6 +76,8 @@ class VersionStats(Report, frozen=True, kw_only=True):
     version_id: str
     version: str
     weight: int
+    share: float
+    """Percent of the service's requests that it gets now."""
     requests: dict[str, int]
     """Answers by status."""
     total: int
@@ -139,16 +141,23 @@ class Reports:
             draining=endpoint.draining,
         )
 
+    async def shares(self, name: str) -> dict[str, float]:
+        """Return the percentage of a service's requests that each version gets now, by id."""
+        if name not in self._access.catalog.services:
+            return {}  # deleted meanwhile
+        return {key: round(share, 2) for key, share in self._access.catalog.shares(name).items()}
+
     async def stats(self, name: str) -> ServiceStats:
         """Return what was counted of a service's versions."""
         versions = self._access.service(name).versions.values()
+        shares = await self.shares(name)
         return ServiceStats(
             service_name=name,
             at=self._access.now(),
-            versions=[self._version_stats(version) for version in versions],
+            versions=[self._version_stats(version, shares) for version in versions],
         )
 
-    def _version_stats(self, entry: VersionEntry) -> VersionStats:
+    def _version_stats(self, entry: VersionEntry, shares: dict[str, float]) -> VersionStats:
         counted = self._access.tally.version(entry.record.id)
         by_status: dict[str, int] = {}
         for (_, status), count in counted.requests.items():
@@ -157,6 +166,7 @@ class Reports:
             version_id=entry.record.id,
             version=entry.record.version,
             weight=entry.record.weight,
+            share=shares.get(entry.record.id, 0.0),
             requests=by_status,
             total=sum(by_status.values()),
             errors=sum(count for status, count in by_status.items() if int(status) >= 500),

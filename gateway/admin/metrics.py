@@ -183,7 +183,12 @@ class GatewayCollector(Collector):
 
     def _versions(self) -> Iterator[Metric]:
         weight = GaugeMetricFamily(
-            "gateway_version_weight_percent", "Share of traffic asked for.", labels=VERSION
+            "gateway_version_weight_percent", "Share of its service's requests it gets now.", labels=VERSION
+        )
+        asked = GaugeMetricFamily(
+            "gateway_version_weight_asked",
+            "Weight asked for, relative to its service's other versions.",
+            labels=VERSION,
         )
         healthy = GaugeMetricFamily(
             "gateway_version_healthy", "1 healthy, 0 unhealthy, 0.5 not known yet.", labels=VERSION
@@ -192,13 +197,17 @@ class GatewayCollector(Collector):
         status = GaugeMetricFamily(
             "gateway_version_status", "1 for the status it is in.", labels=(*VERSION, "status")
         )
+        shares: dict[str, float] = {}
+        for name in self._catalog.services:
+            shares |= self._catalog.shares(name)
         for record in self._records():
             labels = (record.service_name, record.version)
-            weight.add_metric(labels, record.weight)
+            weight.add_metric(labels, shares.get(record.id, 0.0))
+            asked.add_metric(labels, record.weight)
             healthy.add_metric(labels, {"healthy": 1.0, "unhealthy": 0.0}.get(record.health_status, 0.5))
             active.add_metric(labels, record.is_active)
             status.add_metric((*labels, record.status), 1)
-        yield from (weight, healthy, active, status)
+        yield from (weight, asked, healthy, active, status)
 
     def _endpoints(self) -> Iterator[Metric]:
         labels = (*VERSION, "endpoint")

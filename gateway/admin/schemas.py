@@ -68,6 +68,9 @@ class VersionView(View, frozen=True, kw_only=True):
     url: str
     replicas: tuple[str, ...]
     weight: int
+    """As asked for: relative to the other versions' of its service."""
+    share: float
+    """Percent of its service's requests that it gets now: of the usable versions' weights, its part."""
     is_active: bool
     status: VersionStatus
     health_status: HealthStatus

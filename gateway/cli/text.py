@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import click
 
@@ -31,6 +32,13 @@ def table_lines(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> list[s
 def cell_text(cell: object) -> str:
     """Return a cell of a table as text, in one line."""
     return "-" if cell is None or cell == "" else str(cell).replace("\n", " ")
+
+
+def share_text(version: dict[str, Any]) -> str:
+    """Return the share a version really gets, and its weight where that says something else."""
+    weight = version["weight"]
+    share = version.get("share", weight)  # a gateway of an older release does not say
+    return f"{share:g} %" if share == weight else f"{share:g} % (weight {weight})"
 
 
 def yes_no(value: object) -> str:

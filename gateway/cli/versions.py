@@ -11,7 +11,7 @@ from gateway.cli.lookup import version_of
 from gateway.cli.options import any_service_argument, service_argument, version_argument
 from gateway.cli.output import Output
 from gateway.cli.params import duration
-from gateway.cli.text import local_time
+from gateway.cli.text import local_time, share_text
 from gateway.cli.waiting import wait_for
 
 
@@ -25,12 +25,12 @@ def versions(api: AdminClient, out: Output, service: str | None) -> int:
         api.get(f"services/{service}")  # says so if there is none
     out.table(
         items,
-        ("SERVICE", "VERSION", "WEIGHT", "STATUS", "HEALTH", "BREAKER", "URL", "REGISTERED"),
+        ("SERVICE", "VERSION", "SHARE", "STATUS", "HEALTH", "BREAKER", "URL", "REGISTERED"),
         (
             (
                 item["serviceName"],
                 item["version"],
-                f"{item['weight']} %",
+                share_text(item),
                 item["status"],
                 item["healthStatus"],
                 item["circuitState"].lower(),

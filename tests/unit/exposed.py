@@ -34,6 +34,7 @@ def exposed() -> dict[str, set[str]]:
 def _catalog() -> Any:
     endpoint = Fake(name="127.0.0.1:7200", breaker=Fake(state="CLOSED"), is_healthy=True, draining=False)
     record = Fake(
+        id="v",
         service_name="auth",
         version="v1.0",
         weight=100,
@@ -42,7 +43,8 @@ def _catalog() -> Any:
         status="production",
     )
     version = Fake(record=record, endpoints={"e": endpoint})
-    return Fake(services={"auth": Fake(record=Fake(name="auth"), versions={"v": version})})
+    services = {"auth": Fake(record=Fake(name="auth"), versions={"v": version})}
+    return Fake(services=services, shares=lambda name: {"v": 100.0})
 
 
 def _tally() -> Any:

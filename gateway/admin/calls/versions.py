@@ -1,5 +1,7 @@
 """Calls about versions: register, show, change, test, drain, delete."""
 
+from collections.abc import Sequence
+
 from msgspec import convert, to_builtins
 from msgspec.structs import replace
 
@@ -13,23 +15,24 @@ from gateway.store.records import VersionRecord
 async def create(call: Call) -> Reply:
     """Register a version."""
     record = await call.actions.versions.create(call.actor, call.body)
-    return created(f"deployment/versions/{record.id}", _shown(record))
+    return created(f"deployment/versions/{record.id}", await _shown(call, record))
 
 
 async def list_all(call: Call) -> Reply:
     """List versions."""
     found = await call.actions.versions.list_all(call.query.service_name)
-    return part(VersionView, map(_without_secrets, found.items), call.query, _place)
+    return part(VersionView, await _views(call, found.items), call.query, _place)
 
 
 async def get(call: Call) -> Reply:
     """Show a version."""
-    return _shown(await call.actions.versions.get(call.id))
+    return await _shown(call, await call.actions.versions.get(call.id))
 
 
 async def patch(call: Call) -> Reply:
     """Change a version."""
-    return _shown(await call.actions.versions.patch(call.actor, call.id, call.body, if_match=call.if_match))
+    changed = await call.actions.versions.patch(call.actor, call.id, call.body, if_match=call.if_match)
+    return await _shown(call, changed)
 
 
 async def delete(call: Call) -> Reply:
@@ -53,13 +56,21 @@ async def drain_state(call: Call) -> Reply:
     return Reply(value=await call.actions.versions.drain_state(call.id))
 
 
-def _place(record: VersionRecord) -> tuple[str, ...]:
+def _place(record: VersionView) -> tuple[str, ...]:
     """Return what orders versions in a list: by service, the oldest first."""
     return record.service_name, record.created_at.isoformat(), record.id
 
 
-def _shown(record: VersionRecord) -> Reply:
-    return tagged(view(VersionView, _without_secrets(record)), record)
+async def _shown(call: Call, record: VersionRecord) -> Reply:
+    (shown,) = await _views(call, [record])
+    return tagged(shown, record)
+
+
+async def _views(call: Call, records: Sequence[VersionRecord]) -> list[VersionView]:
+    shares: dict[str, float] = {}
+    for name in {record.service_name for record in records}:
+        shares |= await call.actions.reports.shares(name)
+    return [view(VersionView, _without_secrets(each), share=shares.get(each.id, 0.0)) for each in records]
 
 
 def _without_secrets(record: VersionRecord) -> VersionRecord:

@@ -90,6 +90,7 @@ def furnish(bench: Bench) -> None:
         "services.list_all": Page([service]),
         "versions.list_all": Page(versions),
         "deployments.list_all": Page([rollout, ended]),
+        "reports.shares": {"ver-0": 100.0},
         "reports.stats": ServiceStats(
             service_name="auth", at=datetime.now(UTC), versions=[stats(one) for one in versions]
         ),
@@ -107,6 +108,7 @@ def stats(version: VersionRecord) -> VersionStats:
         version_id=version.id,
         version=version.version,
         weight=version.weight,
+        share=100.0,
         requests={"200": 10},
         total=10,
         errors=0,

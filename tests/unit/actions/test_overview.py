@@ -4,7 +4,6 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.actions.overview import shares_of
 from gateway.admin.calls import overview
 from tests.unit.control.console import Console, console
 
@@ -17,10 +16,9 @@ async def glances(made: Console, name: str | None = None) -> dict[str, object]:
 async def test_a_share_is_what_a_version_gets_now(tmp_path: Path) -> None:
     async with console(tmp_path) as made:
         record = await made.register("v1")
-        entry = made.catalog.services["auth"]
-        assert shares_of(entry) == {}, "it has weight, and no probe has passed"
+        assert made.catalog.shares("auth") == {}, "it has weight, and no probe has passed"
         await made.pass_probe(record.id)
-        assert shares_of(entry) == {record.id: 100.0}
+        assert made.catalog.shares("auth") == {record.id: 100.0}
 
 
 async def test_services_come_by_name_with_their_newest_rollout(tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def made() -> Any:
                 "url": "http://127.0.0.1:7201",
                 "replicas": [],
                 "weight": 0,
+                "share": 0.0,
                 "isActive": False,
                 "status": "testing",
                 "healthStatus": "healthy",
