@@ -11,6 +11,7 @@ from gateway.cli import (
     completion,
     deploy,
     edit,
+    logs,
     operate,
     rehearse,
     reports,
@@ -35,7 +36,7 @@ def root(**_: str | None) -> None:
     """An HTTP gateway that deploys the services behind it with zero downtime."""
 
 
-for room in (deploy, rollouts, rehearse, show, reports, versions, edit, apply, operate, completion):
+for room in (deploy, rollouts, rehearse, show, reports, versions, edit, apply, logs, operate, completion):
     for command in room.COMMANDS:
         root.add_command(command)
 

@@ -54,6 +54,11 @@ def _chosen(name: str, value: str | None) -> str | None:
     return value if above is None else above
 
 
+def chosen_config() -> str | None:
+    """Return the configuration file the command was given; None: the usual places."""
+    return _chosen("config_path", click.get_current_context().params.get("config_path"))
+
+
 _OPTIONS = (
     click.option("--admin-url", envvar="GATEWAY_ADMIN_URL", hidden=True),
     click.option("--token", envvar="GATEWAY_TOKEN", hidden=True),

@@ -11,7 +11,7 @@ from gateway.cli.connect import client_command
 from gateway.cli.exits import OK, CliError, Unreachable
 from gateway.cli.options import any_service_argument
 from gateway.cli.output import Output
-from gateway.cli.text import local_time, yes_no
+from gateway.cli.text import local_time, print_line, yes_no
 
 RETRY_S: Final = 1.0
 
@@ -49,15 +49,17 @@ def _follow(api: AdminClient, out: Output, service: str | None, last: str | None
 
 def _print_event(out: Output, event: dict[str, Any]) -> None:
     """Print one event a line: JSON lines for scripts, so that following needs no end."""
-    if out.is_json:
-        click.echo(json.dumps(event, ensure_ascii=False))
-        return
+    print_line(json.dumps(event, ensure_ascii=False) if out.is_json else event_line(event))
+
+
+def event_line(event: dict[str, Any]) -> str:
+    """Return an event as people read it."""
     about = " ".join(part for part in (event["service"], event.get("version")) if part)
-    told = event["data"]
-    detail = told.get("text") or told.get("reason")
-    detail = detail or ", ".join(f"{key}={value}" for key, value in told.items() if value not in (None, ""))
+    data = event["data"]
+    detail = data.get("text") or data.get("reason")
+    detail = detail or ", ".join(f"{key}={value}" for key, value in data.items() if value not in (None, ""))
     head = f"{local_time(event['at'])}  {event['kind']:<22}  {about:<20}  {event['actor']:<12}"
-    click.echo(f"{head}  {detail}".rstrip())
+    return f"{head}  {detail}".rstrip()
 
 
 @click.command()

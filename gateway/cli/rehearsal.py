@@ -25,9 +25,19 @@ SLOW_CLIENTS: Final = 4
 SLOW_S: Final = 2.0
 BLOCKED_S: Final = 1.5
 """Who waits so long beside slow clients waits for them."""
-STOP_S: Final = 9.0
+STOP_S: Final = 8.0
 """How long it may take from the request to stop to its end."""
-LIMITS_S: Final = {"keep-alive": 4.0, "head": 3.0, "upload": 6.0, "slow-client": 5.0, "two-versions": 4.0}
+LIMITS_S: Final = {
+    "health": 8.0,
+    "keep-alive": 4.0,
+    "head": 3.0,
+    "upload": 5.0,
+    "slow-client": 5.0,
+    "two-versions": 3.0,
+    "stop": 10.0,
+}
+"""How long each check may take; together with the start of the command less than 40 s."""
+MAX_IDLE_S: Final = 10.0
 
 
 class Instance(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,8 +79,8 @@ async def rehearse(instance: Instance, said: Callable[[Check], None] = lambda ch
         checks.append(check)
         said(check)
 
-    await note("health", health(instance))
-    resting = asyncio.ensure_future(tried("idle", idle(instance)))
+    await note("health", asyncio.wait_for(health(instance), LIMITS_S["health"]))
+    resting = asyncio.ensure_future(tried("idle", asyncio.wait_for(idle(instance), MAX_IDLE_S + 3)))
     try:
         for name, work in (
             ("keep-alive", keep_alive),
@@ -92,7 +102,7 @@ async def rehearse(instance: Instance, said: Callable[[Check], None] = lambda ch
         checks.append(_not_tried("stop", "say how to stop it: --stop-command CMD or --shutdown-url URL"))
         said(checks[-1])
     else:
-        await note("stop", stop(instance))
+        await note("stop", asyncio.wait_for(stop(instance), LIMITS_S["stop"]))
     return checks
 
 
@@ -103,7 +113,7 @@ async def tried(name: str, work: Awaitable[str]) -> Check:
     except (Fault, Lost) as exc:
         return Check(name=name, ok=False, detail=str(exc))
     except TimeoutError:
-        return Check(name=name, ok=False, detail=f"no end within {LIMITS_S.get(name, STOP_S):g} s")
+        return Check(name=name, ok=False, detail=f"no answer within {LIMITS_S.get(name, MAX_IDLE_S):g} s")
 
 
 def _not_tried(name: str, why: str) -> Check:
@@ -178,7 +188,8 @@ async def idle(instance: Instance) -> str:
         if answer.closes:
             raise Fault("the connection is closed after its first answer")
         announced = _announced_s(answer)
-        wait_s = instance.idle_s if announced is None else min(instance.idle_s, max(0.0, announced - 0.5))
+        kept_s = min(instance.idle_s, MAX_IDLE_S)
+        wait_s = kept_s if announced is None else min(kept_s, max(0.0, announced - 0.5))
         began = time.monotonic()
         if await line.closed_within(wait_s + 0.3 * (announced is None)):
             took_s = time.monotonic() - began
