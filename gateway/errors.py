@@ -37,6 +37,10 @@ class StoreError(GatewayError):
     title = "Service Unavailable"
 
 
+class StoreDamaged(StoreError):
+    """The file is not what a store wrote."""
+
+
 class StoreBusy(StoreError):
     """Too many changes wait for the store, or one has waited too long."""
 

@@ -11,6 +11,7 @@ from gateway.actions.overview import Overview
 from gateway.actions.reports import Reports
 from gateway.actions.services import Services
 from gateway.actions.tokens import Tokens
+from gateway.actions.upkeep import Upkeep, Watch
 from gateway.actions.versions import Versions
 from gateway.actions.whatif import WhatIfs
 
@@ -18,7 +19,7 @@ from gateway.actions.whatif import WhatIfs
 class Actions:
     """Everything operators may do."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, watch: Watch) -> None:
         self.services = Services(access)
         self.versions = Versions(access, self.services)
         self.deployments = Deployments(access)
@@ -26,4 +27,5 @@ class Actions:
         self.overview = Overview(access)
         self.whatif = WhatIfs(access)
         self.gateway = Gateway(access)
+        self.upkeep = Upkeep(access, watch)
         self.tokens = Tokens(access)

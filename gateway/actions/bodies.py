@@ -127,6 +127,12 @@ class Promote(Settings):
     """All traffic now, then the bake, instead of the next step."""
 
 
+class Acknowledge(Settings):
+    """Body of an acknowledgement: what was found."""
+
+    note: str = ""
+
+
 class Explain(Settings):
     """The optional body of rollback, pause, resume, complete and undo."""
 

@@ -28,6 +28,8 @@ _encoder: Final = msgspec.json.Encoder()
 def answer(status: int, reply: Reply, if_none_match: str | None = None) -> Response:
     """Return a handler's reply; 304 if its ETag is one the client named (RFC 9110 §13.1.2)."""
     fields = [*GUARDS, *reply.fields]
+    if reply.stream is not None:
+        return Response(status, fields, reply.stream)
     if reply.value is None:
         return Response(204, fields)
     tag = dict(reply.fields).get("ETag")

@@ -1,7 +1,7 @@
 """One call of the admin API: what a handler is given, what it gives back, and the row that leads to it."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -56,6 +56,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """What a handler answers. value: a view, encoded as JSON; None: no body."""
 
     value: object = None
+    stream: AsyncIterator[bytes] | None = None
+    """A body that comes piece by piece, instead of a value; `fields` name its type."""
     status: int | None = None
     """None: the route's."""
     fields: tuple[tuple[str, str], ...] = ()

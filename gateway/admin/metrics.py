@@ -6,7 +6,8 @@ few and known.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final
+from contextlib import suppress
+from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import (
@@ -22,6 +23,7 @@ from gateway.control.catalog.catalog import Catalog
 from gateway.control.processes.hub import Hub
 from gateway.control.tally import Tally
 from gateway.core.judge.window import BUCKETS, bucket_upper_us
+from gateway.errors import StoreError
 from gateway.store.api import Store
 from gateway.store.records import DeploymentRecord, VersionRecord
 
@@ -58,6 +60,24 @@ def cumulative(latency: Mapping[int, int]) -> list[tuple[str, float]]:
     return [*rows, ("+Inf", sum(latency.values()))]
 
 
+class AuditSeen(Protocol):
+    """What is known of the audit trail."""
+
+    @property
+    def ok(self) -> bool: ...
+    @property
+    def reason(self) -> str: ...
+
+
+class StoreWatched(Protocol):
+    """What is known of the store's file."""
+
+    @property
+    def problem(self) -> str: ...
+    @property
+    def audit(self) -> AuditSeen: ...
+
+
 class Metrics:
     """Everything `/metrics` says."""
 
@@ -70,6 +90,7 @@ class Metrics:
         store: Store,
         restarts: Mapping[str, int],
         unready: Callable[[], str | None],
+        watch: StoreWatched,
         release: str,
     ) -> None:
         """restarts: worker replacements by cause, kept up to date by the supervisor. unready: why the
@@ -77,7 +98,7 @@ class Metrics:
         """
         self._store = store
         self._registry = CollectorRegistry()
-        self._gateway = GatewayCollector(catalog, tally, hub, store, restarts, unready, release)
+        self._gateway = GatewayCollector(catalog, tally, hub, store, restarts, unready, watch, release)
         self._registry.register(self._gateway)
         ProcessCollector(namespace="gateway_control", registry=self._registry)
         self._admin_seconds = Histogram(
@@ -104,8 +125,10 @@ class Metrics:
         self._admin_refused.labels(reason).inc()
 
     async def exposition(self) -> bytes:
-        """Return everything in Prometheus' text format."""
-        self._gateway.deployments = newest_by_service((await self._store.deployments(limit=NEWEST)).items)
+        """Return everything in Prometheus' text format; of deployments, what could be read last."""
+        with suppress(StoreError):
+            newest = await self._store.deployments(limit=NEWEST)
+            self._gateway.deployments = newest_by_service(newest.items)
         return generate_latest(self._registry)
 
 
@@ -128,6 +151,7 @@ class GatewayCollector(Collector):
         store: Store,
         restarts: Mapping[str, int],
         unready: Callable[[], str | None],
+        watch: StoreWatched,
         release: str,
     ) -> None:
         self.deployments: list[DeploymentRecord] = []
@@ -137,6 +161,7 @@ class GatewayCollector(Collector):
         self._store = store
         self._restarts = restarts
         self._unready = unready
+        self._watch = watch
         self._release = release
 
     def describe(self) -> list[Metric]:
@@ -294,6 +319,9 @@ class GatewayCollector(Collector):
         build.add_metric((self._release,), 1)
         yield build
         yield gauge("gateway_ready_status", "1 while /readyz says 200.", self._unready() is None)
+        watch = self._watch
+        yield gauge("gateway_store_ok", "1 while the store's file is whole, in its place.", not watch.problem)
+        yield gauge("gateway_audit_ok", "0 from a break of the audit trail to its ack.", watch.audit.ok)
         yield gauge("gateway_epoch_number", "Rises when another control takes over.", self._store.epoch)
 
     def _records(self) -> Iterator[VersionRecord]:

@@ -81,6 +81,9 @@ def _operation(route: Route) -> dict[str, Any]:
 def _answer(route: Route) -> dict[str, Any]:
     if route.answer is None:
         return {"description": "Done."}
+    if route.answer is bytes:
+        binary = {"schema": {"type": "string", "contentMediaType": "application/vnd.sqlite3"}}
+        return {"description": "Done.", "content": {"application/vnd.sqlite3": binary}}
     content: dict[str, Any] = {"application/json": {"schema": _ref(route.answer)}}
     if route is EVENTS:
         content["text/event-stream"] = {"schema": {"type": "string"}}
@@ -140,7 +143,7 @@ def _schemas(routes: tuple[Route, ...]) -> dict[str, Any]:
     kinds = {
         ProblemView,
         *(route.body for route in routes),
-        *(route.answer for route in routes if route.answer),
+        *(route.answer for route in routes if route.answer not in (None, bytes)),
     }
     _, components = _components(kinds)
     return {name: components[name] for name in sorted(components)}

@@ -9,10 +9,11 @@ from urllib.parse import unquote
 from gateway.actions import bodies
 from gateway.actions.problems import Problem
 from gateway.actions.reports import ServiceHealth, ServiceStats
+from gateway.actions.upkeep import AuditFound
 from gateway.actions.versions import TestReport
 from gateway.actions.whatif import Replays
 from gateway.admin.call import Route
-from gateway.admin.calls import deployments, gateway, overview, services, versions
+from gateway.admin.calls import deployments, gateway, overview, services, upkeep, versions
 from gateway.admin.queries import (
     AuditQuery,
     DeploymentEventsQuery,
@@ -23,6 +24,7 @@ from gateway.admin.queries import (
     VersionsQuery,
 )
 from gateway.admin.schemas import (
+    AuditReportView,
     AuditView,
     CreatedTokenView,
     DecisionView,
@@ -176,6 +178,19 @@ ROUTES: Final = (
     Route(
         "POST", "gateway/upgrade", "admin", "gateway.upgrade", gateway.upgrade,
         "Start the release now on disk and hand over to it", GatewayView,
+    ),
+    Route(
+        "GET", "audit/verify", "admin", "audit.verify", upkeep.verify,
+        "Walk along the whole audit trail", AuditReportView,
+    ),
+    Route(
+        "POST", "audit/acknowledge", "admin", "audit.acknowledge", upkeep.acknowledge,
+        "Say that a break of the trail was looked into: gateway_audit_ok is 1 again",
+        AuditFound, bodies.Acknowledge,
+    ),
+    Route(
+        "GET", "backup", "admin", "gateway.backup", upkeep.backup,
+        "Stream a copy of the store, as it is at one moment", bytes,
     ),
     Route(
         "GET", "audit", "admin", "audit.list", gateway.audit,

@@ -222,6 +222,18 @@ class EventView(View, frozen=True, kw_only=True):
     data: dict[str, Any]
 
 
+class AuditReportView(View, frozen=True, kw_only=True):
+    """What a walk along the audit trail found."""
+
+    ok: bool
+    count: int
+    head_id: int
+    head_hash: str
+    broken_at: int | None
+    """The first row that does not fit, or is missing."""
+    reason: str
+
+
 class AuditView(View, frozen=True, kw_only=True):
     """One row of the audit chain: `hash` covers every other field, `prevHash` included."""
 

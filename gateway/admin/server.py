@@ -15,7 +15,7 @@ from gateway.admin import openapi
 from gateway.admin.answers import JSON, MethodRefused, answer, refusal
 from gateway.admin.auth import Authenticator, allows
 from gateway.admin.call import BASE, Call, Reply, Route
-from gateway.admin.metrics import TEXT, Metrics
+from gateway.admin.metrics import TEXT, Metrics, StoreWatched
 from gateway.admin.parse import decode_body, decode_query
 from gateway.admin.queries import EventsQuery
 from gateway.admin.ratelimit import RateLimiter
@@ -73,6 +73,7 @@ class AdminServer:
         tally: Tally,
         hub: Hub,
         state: ProcessState,
+        watch: StoreWatched,
         limits: RateLimits,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -81,6 +82,7 @@ class AdminServer:
         self._actions = actions
         self._auth = auth
         self._state = state
+        self._watch = watch
         self._metrics = Metrics(
             catalog=catalog,
             tally=tally,
@@ -88,6 +90,7 @@ class AdminServer:
             store=store,
             restarts=state.restarts,
             unready=state.unready,
+            watch=watch,
             release=__version__,
         )
         self._limiter = RateLimiter(
@@ -155,7 +158,10 @@ class AdminServer:
             return _text(200, "alive")
         if request.path == "/readyz":
             reason = self._state.unready()
-            return _text(200, "ready") if reason is None else _text(503, f"not ready: {reason}")
+            troubles = [f"store: {self._watch.problem}"] if self._watch.problem else []
+            troubles += [] if self._watch.audit.ok else [f"audit: {self._watch.audit.reason}"]
+            head = "ready" if reason is None else f"not ready: {reason}"
+            return _text(200 if reason is None else 503, "\n".join((head, *troubles)))
         if request.path == "/openapi.json":
             return Response(200, [("Content-Type", JSON)], openapi.document())
         if not self._is_loopback:

@@ -12,6 +12,7 @@ from gateway.cli.exits import TIMED_OUT, ApiError, CliError, Unreachable
 BASE: Final = "/api/v1/admin"
 HANDOVER_WAITS_S: Final = (0.5, 1.0, 2.0, 4.0, 0.0)
 """Between tries while the API answers 503: it is being replaced, and did nothing."""
+PIECE_BYTES: Final = 256 * 1024
 STREAM_IDLE_S: Final = 60.0
 """An event stream beats every 15 s; silent for longer than this, it is gone."""
 
@@ -106,6 +107,22 @@ class AdminClient:
             raise CliError(f"no answer from {self.url} within {self.timeout_s:g} s", TIMED_OUT) from exc
         except (OSError, HTTPException) as exc:
             raise Unreachable(unreachable(self.url, exc)) from exc
+        finally:
+            connection.close()
+
+    def pieces(self, path: str) -> Iterator[bytes]:
+        """Yield an answer's body piece by piece. Raises as `call` does."""
+        connection = self._connect(self.timeout_s)
+        try:
+            answer = self._ask(connection, "GET", BASE + "/" + path, None, {"accept": "*/*"})
+            if answer.status >= 400:
+                problem = _decode(answer.read())
+                told = problem if isinstance(problem, dict) else {}
+                raise ApiError(answer.status, told, explain(answer.status, problem))
+            while piece := answer.read(PIECE_BYTES):
+                yield piece
+        except (OSError, HTTPException) as exc:
+            raise Unreachable(f"the answer of {self.url} broke off: {exc or type(exc).__name__}") from exc
         finally:
             connection.close()
 

@@ -17,6 +17,7 @@ from gateway.cli import (
     reports,
     rollouts,
     show,
+    upkeep,
     versions,
     waiting,
 )
@@ -36,7 +37,20 @@ def root(**_: str | None) -> None:
     """An HTTP gateway that deploys the services behind it with zero downtime."""
 
 
-for room in (deploy, rollouts, rehearse, show, reports, versions, edit, apply, logs, operate, completion):
+for room in (
+    deploy,
+    rollouts,
+    rehearse,
+    show,
+    reports,
+    versions,
+    edit,
+    apply,
+    logs,
+    upkeep,
+    operate,
+    completion,
+):
     for command in room.COMMANDS:
         root.add_command(command)
 

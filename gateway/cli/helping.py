@@ -40,6 +40,7 @@ SHORT: Final = {
     "freeze": "Refuse starts and hold advances, never rollbacks.",
     "token": "Make, list and revoke tokens.",
     "audit": "Who changed what, allowed or refused.",
+    "backup": "Copy the running gateway's store to a file.",
     "serve": "Run the gateway until SIGTERM.",
     "check": "Check a configuration file.",
     "upgrade": "Replace the running gateway by the release on disk.",
@@ -79,6 +80,8 @@ EXAMPLES: Final = {
         "gateway rehearse shop --url http://127.0.0.1:7300 --stop-command 'systemctl stop shop-test'",
     ),
     "completion": ("gateway completion bash > ~/.local/share/bash-completion/completions/gateway",),
+    "audit": ("gateway audit --actor ci", "gateway audit verify"),
+    "backup": ("gateway backup /var/backups/gateway.db",),
     "serve": ("gateway serve --config gateway.toml", "gateway serve --listen 127.0.0.1:8080 --workers 2"),
     "upgrade": ("pip install -U gateway && gateway upgrade",),
 }

@@ -8,7 +8,7 @@ import click
 
 from gateway.cli.client import AdminClient
 from gateway.cli.connect import client_command
-from gateway.cli.exits import OK, CliError, Unreachable
+from gateway.cli.exits import FAILED, OK, CliError, Unreachable
 from gateway.cli.options import any_service_argument
 from gateway.cli.output import Output
 from gateway.cli.text import local_time, print_line, yes_no
@@ -67,8 +67,26 @@ def event_line(event: dict[str, Any]) -> str:
 @click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
 @click.option("--actor", help="Only what this token did.")
 @click.option("--action", help="Only this action, for example deployment.start.")
-def audit(api: AdminClient, out: Output, limit: int, actor: str | None, action: str | None) -> int:
-    """List who changed what, allowed or refused, newest first."""
+@click.option("--note", default="", help="With acknowledge: what was found.")
+@click.argument("what", required=False, type=click.Choice(["verify", "acknowledge"]))
+def audit(
+    api: AdminClient,
+    out: Output,
+    limit: int,
+    actor: str | None,
+    action: str | None,
+    note: str,
+    what: str | None,
+) -> int:
+    """List who changed what, allowed or refused, newest first.
+
+    verify: walk along the whole trail; exit code 1 if it is broken. acknowledge: a break was looked into.
+    """
+    if what == "verify":
+        return _verify(api, out)
+    if what == "acknowledge":
+        out.value(api.post("audit/acknowledge", {"note": note}), "acknowledged")
+        return OK
     items = list(api.items("audit", limit=limit, actor=actor, action=action))
     out.table(
         items,
@@ -87,6 +105,13 @@ def audit(api: AdminClient, out: Output, limit: int, actor: str | None, action: 
         ),
     )
     return OK
+
+
+def _verify(api: AdminClient, out: Output) -> int:
+    found = api.get("audit/verify")
+    sound = f"{found['count']} rows, sound; the newest is {found['headId']}, {found['headHash']}"
+    out.value(found, sound if found["ok"] else f"broken at row {found['brokenAt']}: {found['reason']}")
+    return OK if found["ok"] else FAILED
 
 
 @click.group()

@@ -8,6 +8,7 @@ from typing import Any, Final
 from gateway import log
 from gateway.control.processes.reaper import keep_reaping
 from gateway.control.processes.sdnotify import Notifier
+from gateway.control.store_watch import StoreWatch
 from gateway.errors import StaleEpoch, StoreError
 from gateway.serve.wiring import Components
 from gateway.store.api import Store
@@ -44,7 +45,8 @@ class Background:
             self.spawn(components.breakers.run(), "breakers"),
             self.spawn(components.resolver.run(), "resolver"),
             self.spawn(components.retention.run(), "retention"),
-            self.spawn(keep_house(components.store), "housekeeping"),
+            self.spawn(keep_house(components.store, components.watch), "housekeeping"),
+            self.spawn(components.watch.run(), "store watch"),
             self.spawn(keep_reaping(), "reaper"),
         ]
         if self._notifier.watchdog_s is not None:
@@ -68,12 +70,12 @@ class Background:
             self._on_broken()
 
 
-async def keep_house(store: Store) -> None:
+async def keep_house(store: Store, watch: StoreWatch) -> None:
     """Prune the store and verify its audit chain, hourly. Raises StaleEpoch: another control is in charge."""
     while True:
         try:
             pruned = await store.prune(datetime.now(UTC))
-            report = await store.verify_audit()
+            report = await watch.verified()
         except StaleEpoch:
             raise
         except StoreError as exc:

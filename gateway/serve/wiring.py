@@ -23,6 +23,7 @@ from gateway.control.rollouts.acts import Acts
 from gateway.control.rollouts.loop import Rollouts
 from gateway.control.rollouts.unstored import counting
 from gateway.control.rollouts.webhooks import Webhooks
+from gateway.control.store_watch import StoreWatch
 from gateway.control.tally import Tally
 from gateway.control.upstreams.breakers import Breakers
 from gateway.control.upstreams.checks import Checks
@@ -94,7 +95,8 @@ class Components:
             drain_ms=settings.shutdown.drain,
             release=__version__,
         )
-        self.actions = Actions(access)
+        self.watch = StoreWatch(store, settings.store.path.parent, lambda: datetime.now(UTC))
+        self.actions = Actions(access, self.watch)
         self.admin = AdminServer(
             actions=self.actions,
             auth=Authenticator(store, failed_logins=settings.rate_limit.failed_logins_per_15_minutes),
@@ -103,6 +105,7 @@ class Components:
             tally=tally,
             hub=hub,
             state=state,
+            watch=self.watch,
             limits=settings.rate_limit,
         )
 
@@ -154,6 +157,7 @@ class Components:
 
     async def resume(self) -> None:
         """Go on with everything the store says is under way."""
+        await self.watch.begin()
         await self.breakers.recover()
         await self.rollouts.recover(self.marks)
         self.marks = {}
@@ -166,7 +170,12 @@ class Components:
         A store that takes nothing any more does not hold this up: it is as if control had been killed.
         """
         await self.drains.stop()
-        for storing in (self.rollouts.stop(), self.probes.flush(), self.breakers.flush(counts=True)):
+        for storing in (
+            self.rollouts.stop(),
+            self.probes.flush(),
+            self.breakers.flush(counts=True),
+            self.watch.write_head(),
+        ):
             try:
                 await storing
             except StoreError as exc:

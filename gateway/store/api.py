@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Generic, Protocol, TypeVar
+from pathlib import Path
+from typing import Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -27,6 +28,8 @@ from gateway.store.records import (
 )
 
 R = TypeVar("R")
+
+Place = Literal["kept", "gone", "replaced"]
 
 
 class BadCursor(StoreError):
@@ -162,6 +165,21 @@ class Store(Protocol):
 
     async def verify_audit(self) -> AuditReport:
         """Walk the audit chain from its start, or its last checkpoint, to its head."""
+
+    async def audit_row(self, row_id: int) -> AuditRecord | None:
+        """Return one row of the audit trail; None: it was pruned, or never was."""
+
+    async def damage(self) -> str:
+        """Return what is wrong with what is stored; empty: nothing. May take long, and holds nobody up."""
+
+    def place(self) -> Place:
+        """Return whether the file is still where it was opened, is gone, or another one stands there."""
+
+    async def put_back(self) -> None:
+        """Write a file that is gone anew, audit included. Raises StoreError if that cannot be done."""
+
+    async def backup(self, target: Path) -> None:
+        """Write a copy of everything, as it is at one moment, to a new file. Holds nobody up."""
 
     async def tokens(self) -> list[TokenRecord]: ...
     async def token_by_hash(self, digest: str) -> TokenRecord | None: ...

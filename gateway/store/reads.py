@@ -199,7 +199,7 @@ class Reads:
     async def _all(self, table: Table[R], rest: str, *parameters: object) -> list[R]:
         return [table.record(row) for row in await self.rows(f"{table.select} {rest}", *parameters)]
 
-    async def _one(self, table: Table[R], column: str, value: str) -> R | None:
+    async def _one(self, table: Table[R], column: str, value: object) -> R | None:
         found = await self._all(table, f"WHERE {column} = ?", value)
         return found[0] if found else None
 

@@ -14,12 +14,14 @@ import aiosqlite
 
 from gateway.errors import StaleEpoch, StoreBusy, StoreError
 from gateway.store import prune as pruning
+from gateway.store.api import Place
 from gateway.store.audit import GENESIS, Tail, verify
 from gateway.store.faults import named
 from gateway.store.migrations import BOOKKEEPING, COMPATIBLE_FROM, MIGRATIONS, SCHEMA, Migration
 from gateway.store.reads import Reads
-from gateway.store.records import DEFAULT_RETENTION, AuditReport, Retention, TokenRecord
-from gateway.store.tables import time_text
+from gateway.store.records import DEFAULT_RETENTION, AuditRecord, AuditReport, Retention, TokenRecord
+from gateway.store.safety import copy, damage, identity, refuse_damaged, remove_log
+from gateway.store.tables import AUDIT, time_text
 from gateway.store.transaction import PUT_META, Counters, SqliteTransaction
 
 T = TypeVar("T")
@@ -58,6 +60,11 @@ class SqliteStore(Reads):
         self.on_event: Callable[[], object] = lambda: None
         """See `api.Store.on_event`."""
         self._writer = writer
+        self._identity = identity(path)
+        """Which file it is: another one may come to stand at its path."""
+        self._is_standing = asyncio.Event()
+        """Unset while the file is put back."""
+        self._is_standing.set()
         self._turn = asyncio.Lock()
         self._tokens: dict[str, TokenRecord] | None = None
         """By hash: who may come in must not depend on a disk that fails. None: not read yet."""
@@ -79,16 +86,13 @@ class SqliteStore(Reads):
         path = path_of(url)
         with named(path):
             _make(path)
+            await refuse_damaged(path)
             writer = await _connect(path)
             try:
                 await _migrate(writer, now)
-                reader = await _connect(path)
-                await reader.execute("PRAGMA query_only = ON")
-                for connection in (writer, reader):
-                    await connection.execute(f"PRAGMA busy_timeout = {round(BUSY_S * 1000)}")
-            except BaseException:
+            finally:
                 await writer.close()
-                raise
+            writer, reader = await _connections(path)
             rows = await reader.execute_fetchall("SELECT value FROM gateway_meta WHERE key = 'epoch'")
         return cls(path, writer, reader, _number(next(iter(rows))[0]))
 
@@ -191,6 +195,56 @@ class SqliteStore(Reads):
             finally:
                 await connection.close()
 
+    async def damage(self) -> str:
+        """See `api.Store.damage`."""
+        return await damage(self.path)
+
+    def place(self) -> Place:
+        """See `api.Store.place`."""
+        found = identity(self.path)
+        return "kept" if found == self._identity else "gone" if found is None else "replaced"
+
+    async def put_back(self) -> None:
+        """See `api.Store.put_back`."""
+        async with self._next_turn():
+            if self.place() == "gone":
+                await _to_the_end(self._put_back())
+
+    async def _put_back(self) -> None:
+        draft = self.path.with_name(self.path.name + ".new")
+        await self._roll_back()
+        with named(self.path):
+            await copy(self._writer, draft)
+            self._is_standing.clear()
+            try:
+                # Closed before the new one stands: the last to close a file removes the log at its path.
+                await self._reader.close()
+                await self._writer.close()
+                remove_log(self.path)
+                draft.replace(self.path)
+                self._writer, self._reader = await _connections(self.path)
+                self._identity = identity(self.path)
+            finally:
+                self._is_standing.set()
+
+    async def rows(self, query: str, *parameters: object) -> list[Any]:
+        """See `Reads.rows`."""
+        await self._is_standing.wait()
+        return await super().rows(query, *parameters)
+
+    async def backup(self, target: Path) -> None:
+        """See `api.Store.backup`."""
+        with named(self.path):
+            connection = await _connect(self.path)
+            try:
+                await copy(connection, target)
+            finally:
+                await connection.close()
+
+    async def audit_row(self, row_id: int) -> AuditRecord | None:
+        """See `api.Store.audit_row`."""
+        return await self._one(AUDIT, "id", row_id)
+
     async def prune(self, now: datetime, keep: Retention = DEFAULT_RETENTION) -> dict[str, int]:
         """See `api.Store.prune`."""
         return await pruning.prune(self, now, keep)
@@ -254,6 +308,21 @@ async def _connect(path: Path) -> aiosqlite.Connection:
         await connection.close()
         raise
     return connection
+
+
+async def _connections(path: Path) -> tuple[aiosqlite.Connection, aiosqlite.Connection]:
+    """Return a writer and a reader."""
+    writer = await _connect(path)
+    try:
+        reader = await _connect(path)
+        await reader.execute("PRAGMA query_only = ON")
+        for connection in (writer, reader):
+            # It answers: a row left unread is a statement in progress, and no copy can be made beside one.
+            await connection.execute_fetchall(f"PRAGMA busy_timeout = {round(BUSY_S * 1000)}")
+    except BaseException:
+        await writer.close()
+        raise
+    return writer, reader
 
 
 async def _migrate(connection: aiosqlite.Connection, now: datetime) -> None:

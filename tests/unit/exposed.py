@@ -18,6 +18,7 @@ def exposed() -> dict[str, set[str]]:
         store=_store(),
         restarts={"hung": 1},
         unready=lambda: None,
+        watch=Fake(problem="", audit=Fake(ok=True, reason="")),
         release="1",
     )
     metrics.admin_request("GET", 200, 0.01)

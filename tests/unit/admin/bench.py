@@ -106,6 +106,7 @@ class Bench:
         self.catalog = SimpleNamespace(services={})
         self.hub = SimpleNamespace(apply_us={0: 250}, workers=list)
         self.tally = Tally()
+        self.watch = SimpleNamespace(problem="", audit=SimpleNamespace(ok=True, reason=""))
         state = SimpleNamespace(restarts={"exited": 2}, unready=lambda: self.why_unready)
         limits = SimpleNamespace(starts_per_minute=2, changes_per_minute=5)
         auth: Any = Authenticator(
@@ -122,6 +123,7 @@ class Bench:
             "tally": self.tally,
             "hub": self.hub,
             "state": state,
+            "watch": self.watch,
             "limits": limits,
         }
         self.auth = auth

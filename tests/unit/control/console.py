@@ -17,6 +17,7 @@ from gateway.control.processes.hub import WorkerInfo
 from gateway.control.rollouts.acts import Acts
 from gateway.control.rollouts.loop import Rollouts
 from gateway.control.rollouts.webhooks import Webhooks
+from gateway.control.store_watch import StoreWatch
 from gateway.control.tally import Part, Tally
 from gateway.control.upstreams.breakers import BreakerStatus
 from gateway.control.upstreams.drains import Drains
@@ -122,7 +123,7 @@ class Console:
             release="1.2.3",
             now=self.now,
         )
-        self.actions = Actions(access)
+        self.actions = Actions(access, StoreWatch(self.store, self.path, self.now))
         return self
 
     async def close(self) -> None:
