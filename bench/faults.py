@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -23,8 +24,11 @@ from bench.harness import World, gone, held_connections
 from bench.load import Load, LoadReport, LoadSettings
 from bench.peers import subfolder, workspace
 from bench.procs import kill
+from bench.store_faults import TICK_S, Errors, full_disk, locked, unjudged, until_returned, verdict_at
 
 MAX_MS: Final = 2_000.0
+ROLLBACK_S: Final = 2.0
+"""A rollback's time, from the verdict or the order."""
 STEP_S: Final = 0.2
 """Between two deeds of a row."""
 
@@ -36,8 +40,14 @@ class Deed(msgspec.Struct):
     allowed: int = 0
     """Losses this row may cost: connections that a killed worker held."""
     load: Load | None = None
+    rate: float = 0.0
+    """Of the load: requests per second."""
     wants: str = ""
     """Why the row failed although nothing was lost; empty: it did not."""
+    evidence_lost: int | None = None
+    """Answers that a rollout should have been judged by and was not; None: the row says nothing of it."""
+    rollback_s: float | None = None
+    """From the verdict, or the order, to the last worker's weights."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -61,11 +71,18 @@ class RowResult(msgspec.Struct, frozen=True):
     allowed: int
     max_allowed_ms: float
     wants: str
+    evidence_lost: int | None = None
+    rollback_s: float | None = None
 
     @property
     def passed(self) -> bool:
+        in_time = self.rollback_s is None or self.rollback_s <= ROLLBACK_S
         return (
-            self.load.failures <= self.allowed and self.load.max_ms <= self.max_allowed_ms and not self.wants
+            self.load.failures <= self.allowed
+            and self.load.max_ms <= self.max_allowed_ms
+            and not self.wants
+            and not self.evidence_lost
+            and in_time
         )
 
 
@@ -174,6 +191,51 @@ async def worker_hung(deed: Deed) -> None:
         await strike_worker(deed, k, signal.SIGSTOP)
 
 
+async def disk_full(deed: Deed) -> None:
+    """A bad version gets its first traffic, and the store cannot be written from then on."""
+    world, load = deed.world, deed.load
+    assert load is not None
+    _, new_id = await world.add_version("v1.1", "--error-rate", "0.3", "--seed", "1")
+    rollout = await world.start_rolling("v1.1", steps=[10, 100], stepInterval=3_600_000)
+    errors = Errors(load)
+    watching = asyncio.ensure_future(errors.watch())
+    try:
+        with full_disk(int((await world.info())["pid"])):
+            async with asyncio.timeout(60):
+                returned = await until_returned(world, new_id)
+            await asyncio.sleep(0.1)  # what was under way
+            deed.allowed = load.lost["500"]
+            await asyncio.sleep(3)
+        await expect_status(deed, rollout, "rolled_back")
+    finally:
+        watching.cancel()
+    decided = await verdict_at(world, rollout)
+    deed.rollback_s = returned - decided
+    judged = int((await world.deployment(rollout))["errorCount"])
+    deed.evidence_lost = max(0, errors.before(decided - TICK_S) - judged)
+
+
+async def store_locked(deed: Deed) -> None:
+    """Another process holds the store for 30 s of a good rollout; and again while it is to be rolled back."""
+    world = deed.world
+    _, new_id = await world.add_version("v1.1")
+    rollout = await world.start_rolling("v1.1", steps=[10, 100], stepInterval=3_600_000)
+    with locked(world):
+        await asyncio.sleep(30)
+    await asyncio.sleep(4)
+    with locked(world):
+        ordered = time.time()
+        asked = asyncio.ensure_future(world.ask("POST", f"deployment/{rollout}/rollback"))
+        async with asyncio.timeout(60):
+            deed.rollback_s = await until_returned(world, new_id) - ordered
+        answer = await asked
+        if answer.status != 202 or answer.json()["stored"]:
+            deed.wants = f"the order was answered {answer.status}"
+    await expect_status(deed, rollout, "rolled_back")
+    # Of the last second before the order nothing was judged: it is no part of what was locked.
+    deed.evidence_lost = max(0, await unjudged(world, rollout, "v1.1") - round(2 * TICK_S * deed.rate / 10))
+
+
 async def strike_worker(deed: Deed, turn: int, number: signal.Signals) -> None:
     """Stop a worker, count what it holds, then send it `number`, and wait until another has its slot."""
     world = deed.world
@@ -219,6 +281,8 @@ ROWS: Final = (
     Row("gateway upgrade × 5", gateway_upgrade),
     Row("control kill -9 × 5", control_killed),
     Row("worker kill -9 × 5", worker_killed),
+    Row("disk full during a bad canary", disk_full),
+    Row("store locked 30 s", store_locked),
     Row("worker hung × 2", worker_hung, max_ms=6_000),
 )
 
@@ -229,8 +293,8 @@ async def run_row(row: Row, folder: Path, *, requests: int, rate: float) -> RowR
         settings = LoadSettings(
             port=world.port, rate=rate, upload_method=row.upload_method, upload_bytes=row.upload_bytes
         )
-        deed = Deed(world)
         load = Load(settings)
+        deed = Deed(world, load=load, rate=rate)
         over = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             loading = group.create_task(load.run(requests, until=over), name="load")
@@ -239,7 +303,15 @@ async def run_row(row: Row, folder: Path, *, requests: int, rate: float) -> RowR
                 await row.act(deed)
             finally:
                 over.set()
-        return RowResult(row.name, loading.result(), deed.allowed, row.max_ms, deed.wants)
+        return RowResult(
+            row.name,
+            loading.result(),
+            deed.allowed,
+            row.max_ms,
+            deed.wants,
+            deed.evidence_lost,
+            deed.rollback_s,
+        )
 
 
 def main(arguments: list[str]) -> int:
@@ -282,13 +354,25 @@ def show(result: RowResult) -> None:
 
 def rows(results: list[RowResult]) -> tuple[list[str], list[list[str]]]:
     """Return the head and the rows of the table."""
-    head = ["while", "requests", "lost", "allowed", "p99 ms", "max ms", "verdict"]
+    head = [
+        "while",
+        "requests",
+        "lost",
+        "allowed",
+        "evidence lost",
+        "rollback s",
+        "p99 ms",
+        "max ms",
+        "verdict",
+    ]
     body = [
         [
             result.name,
             str(result.load.sent),
             str(result.load.failures) + (f" {result.load.lost}" if result.load.lost else ""),
             str(result.allowed),
+            "" if result.evidence_lost is None else str(result.evidence_lost),
+            "" if result.rollback_s is None else f"{result.rollback_s:.2f}",
             f"{result.load.p99_ms:.1f}",
             f"{result.load.max_ms:.0f}",
             ("passed" if result.passed else "FAILED") + (f": {result.wants}" if result.wants else ""),

@@ -20,7 +20,7 @@ async def damage(path: Path) -> str:
     Raises StoreError if the file cannot be opened at all.
     """
     with named(path):
-        connection = await aiosqlite.connect(f"file:{_quoted(path)}?mode=rw", uri=True)
+        connection = await aiosqlite.connect(existing(path), uri=True)
         try:
             rows = list(await connection.execute_fetchall("PRAGMA quick_check(1)"))
         except sqlite3.DatabaseError as exc:
@@ -74,5 +74,7 @@ def remove_log(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def _quoted(path: Path) -> str:
-    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+def existing(path: Path) -> str:
+    """Return the address by which SQLite opens a file, and makes none."""
+    quoted = str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    return f"file:{quoted}?mode=rw"

@@ -20,7 +20,7 @@ from gateway.store.faults import named
 from gateway.store.migrations import BOOKKEEPING, COMPATIBLE_FROM, MIGRATIONS, SCHEMA, Migration
 from gateway.store.reads import Reads
 from gateway.store.records import DEFAULT_RETENTION, AuditRecord, AuditReport, Retention, TokenRecord
-from gateway.store.safety import copy, damage, identity, refuse_damaged, remove_log
+from gateway.store.safety import copy, damage, existing, identity, refuse_damaged, remove_log
 from gateway.store.tables import AUDIT, time_text
 from gateway.store.transaction import PUT_META, Counters, SqliteTransaction
 
@@ -297,7 +297,8 @@ def _make(path: Path) -> None:
 
 
 async def _connect(path: Path) -> aiosqlite.Connection:
-    connection = await aiosqlite.connect(path, isolation_level=None, timeout=OPENING_S)
+    # By a mode that makes no file: an empty one in the place of a deleted store would be taken for it.
+    connection = await aiosqlite.connect(existing(path), uri=True, isolation_level=None, timeout=OPENING_S)
     try:
         (mode,) = await connection.execute_fetchall("PRAGMA journal_mode = WAL")
         if mode[0] != "wal":

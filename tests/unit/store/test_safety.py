@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.control.store_watch import BROKEN, HEAD_NAME, StoreWatch
-from gateway.errors import StoreDamaged
+from gateway.errors import StoreDamaged, StoreError
 from gateway.store.records import AuditEntry
 from gateway.store.sqlite import SqliteStore
 from tests.unit.store.rows import NOW, an_entry, opened
@@ -40,6 +40,21 @@ async def test_a_deleted_file_is_written_anew_with_its_audit_trail(tmp_path: Pat
     report = await again.verify_audit()
     assert (report.ok, report.count) == (True, 4)
     await again.close()
+
+
+async def test_looking_at_a_deleted_store_makes_no_empty_one(tmp_path: Path) -> None:
+    """It would be taken for the store at the next start."""
+    path = tmp_path / "s 100%?#.db"
+    store = await opened(path)
+    await audited(store, 2)
+    path.unlink()
+    for look in (store.verify_audit(), store.damage(), store.backup(tmp_path / "copy.db")):
+        with pytest.raises(StoreError):
+            await look
+    assert store.place() == "gone"
+    await store.put_back()
+    assert (await store.verify_audit()).count == 2
+    await store.close()
 
 
 async def test_reads_go_on_while_a_file_is_put_back(tmp_path: Path) -> None:
