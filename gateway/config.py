@@ -20,6 +20,7 @@ from gateway.core.settings.faults import camel, fault_of, snake
 from gateway.core.settings.limits import Limits, Millis, Timeouts
 from gateway.core.settings.secrets import hidden
 from gateway.core.settings.targets import Listener, TargetRules, parse_target, parse_url
+from gateway.core.settings.text import FilePath, Host
 from gateway.errors import ConfigError, GatewayError
 
 SEARCH: Final = (Path("config/gateway.toml"), Path("/etc/gateway/gateway.toml"))
@@ -31,8 +32,8 @@ FREE_FORM: Final = frozenset({"headers", "body", "json_value", "values"})
 class TlsSettings(Settings, frozen=True, kw_only=True):
     """Certificate chain and key, PEM files; read again on SIGHUP."""
 
-    certificate: str
-    key: str
+    certificate: FilePath
+    key: FilePath
 
 
 class ListenSettings(Settings, frozen=True, kw_only=True):
@@ -60,6 +61,10 @@ class AdminSettings(Settings, frozen=True, kw_only=True):
     address: str = "127.0.0.1:4201"
     allowed_targets: tuple[str, ...] = ()
     """Networks a version's url may lead to; empty: any that is not refused outright."""
+    allowed_sockets: tuple[FilePath, ...] = ()
+    """Folders whose socket files the API may name in `unix:` urls; those this file names it may anyway."""
+    hosts: tuple[Host, ...] = ()
+    """Names it is reached by, besides addresses, `localhost` and this machine's own name."""
 
 
 class StoreSettings(Settings, frozen=True, kw_only=True):
@@ -152,6 +157,12 @@ class Config(Settings, frozen=True, kw_only=True):
     def listeners(self) -> tuple[ListenSettings, ...]:
         """Return every `[[listen]]` table."""
         return self.listen if isinstance(self.listen, tuple) else (self.listen,)
+
+    @property
+    def socket_files(self) -> tuple[str, ...]:
+        """Return every socket file that a service's urls name."""
+        urls = (url for service in self.service for _, url in _targets(service))
+        return tuple(parse_url(url).path for url in urls if url.startswith("unix:"))
 
     @property
     def worker_count(self) -> int:
@@ -262,8 +273,6 @@ def _check_gateway(config: Config) -> None:
 def _check_service(path: str, service: FileService) -> None:
     if not service.routes:
         raise ConfigError(f"{path}.routes", "at least one route is needed")
-    if not isinstance(service.version_header, bool):
-        _check_networks(f"{path}.version_header.allow_from", service.version_header.allow_from)
     names = [version.version for version in service.version]
     if len(set(names)) != len(names):
         raise ConfigError(f"{path}.version", "two versions have the same name")

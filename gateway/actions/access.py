@@ -1,13 +1,15 @@
 """Who asks, and what every action has at hand."""
 
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from typing import Any, Final, Protocol
 
 import msgspec
 
-from gateway.actions.problems import Problem, conflict, invalid, not_found, stale
+from gateway.actions.problems import Problem, conflict, forbidden, invalid, not_found, stale
 from gateway.control.catalog.catalog import Catalog
 from gateway.control.catalog.entries import ServiceEntry, VersionEntry
 from gateway.control.processes.hub import WorkerInfo
@@ -25,11 +27,11 @@ from gateway.core.rollout.state import Rollout
 from gateway.core.routing.service import ServiceSettings
 from gateway.core.settings.secrets import stand_in
 from gateway.core.settings.smoke import SmokeSettings
-from gateway.core.settings.targets import Listener, check_target, parse_target, parse_url
+from gateway.core.settings.targets import ANYWHERE, TargetRules, parse_target, parse_url
 from gateway.errors import ConfigError, GatewayError, IllegalTransition
 from gateway.log import get_logger
 from gateway.store.api import Store, Transaction
-from gateway.store.records import AuditEntry, DeploymentRecord, EventRecord, Role, Strategy
+from gateway.store.records import AuditEntry, DeploymentRecord, EventRecord, Role, Strategy, TokenRecord
 
 log = get_logger(component="actions")
 
@@ -46,8 +48,20 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     role: Role
+    token_id: str = ""
+    services: str = "*"
+    """Which services may be changed: names, with `*` and `?` for parts of them."""
     address: str = ""
     user_agent: str = ""
+
+    def covers(self, service: str) -> bool:
+        """Return whether this service may be changed."""
+        return fnmatchcase(service, self.services)
+
+    @property
+    def is_unscoped(self) -> bool:
+        """Whether every service may be changed, those to come too."""
+        return self.services == "*"
 
 
 class Rollouts(Protocol):
@@ -113,9 +127,9 @@ class Access:
         tally: Tally,
         resolve: Callable[[str, str], Awaitable[None]],
         upgrade: Callable[[], Awaitable[int]],
-        listeners: Callable[[], Sequence[Listener]] = lambda: (),
         breaker: Callable[[str], BreakerStatus] = lambda key: BreakerStatus(),
-        allowed_targets: Sequence[str] = (),
+        on_token: Callable[[TokenRecord], None] = lambda record: None,
+        rules: TargetRules = ANYWHERE,
         drain_ms: int = 30_000,
         release: str = "",
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -123,8 +137,8 @@ class Access:
         """resolve: looks up the host of (version id, url). upgrade: hands over to a new control, returns its
         pid.
 
-        listeners: the gateway's own, as bound. breaker: what is known of an endpoint's breaker, by key.
-        allowed_targets: networks urls may lead to; none: all. drain_ms: how long a drain may take.
+        breaker: what is known of an endpoint's breaker, by key. on_token: hears of every token that was made
+        or changed. rules: where urls may lead to. drain_ms: how long a drain may take.
         """
         self.store = store
         self.catalog = catalog
@@ -135,9 +149,9 @@ class Access:
         self.tally = tally
         self.resolve = resolve
         self.upgrade = upgrade
-        self.listeners = listeners
         self.breaker = breaker
-        self.allowed_targets = allowed_targets
+        self.on_token = on_token
+        self.rules = rules
         self.drain_ms = drain_ms
         self.release = release
         self.now = now
@@ -243,6 +257,14 @@ class Access:
         if deployment is not None:
             raise conflict(f"deployment {deployment.id} is open and owns the service's weights")
 
+    async def version_before(self, service: ServiceEntry) -> str | None:
+        """Return the id of the version that the current one replaced: where an undo would go back to."""
+        current = service.record.current_version_id
+        done = await self.store.deployments(service=service.record.name, status="completed", limit=RECENT)
+        replaced = (record for record in done.items if record.to_version_id == current)
+        found = (str(record.from_version_id) for record in replaced)
+        return next((each for each in found if each in service.versions), None)
+
     def refuse_stand_in(self, settings: object, under: str = "") -> None:
         """Refuse settings that were read, edited and sent back with what stands for a secret (422).
 
@@ -256,10 +278,10 @@ class Access:
 
         is_target: a version's own, without a path. is_hook: a webhook's, which may leave the allowed targets.
         """
-        allowed = () if is_hook else self.allowed_targets
+        rules = self.rules._replace(allowed=()) if is_hook else self.rules
         try:
             (parse_target if is_target else parse_url)(url)
-            check_target(url, allowed=allowed, own=self.listeners())
+            rules.check_named(url)
         except ConfigError as exc:
             raise invalid(pointer, exc.reason) from exc
 
@@ -292,7 +314,27 @@ def require_match(if_match: str | None, record: Any) -> None:
         raise stale(f"it has changed since; its entity tag is now {etag(record)}")
 
 
+def bound_key(actor: Actor, key: str | None) -> str | None:
+    """Return an Idempotency-Key as it is stored: what one token's key stands for, no other token's does."""
+    return hashlib.sha256(f"{actor.token_id}|{key}".encode()).hexdigest() if key is not None else None
+
+
+def require_scope(actor: Actor, *services: str) -> None:
+    """Refuse a change of a service that the actor's token does not cover. Raises Problem 403."""
+    for service in services:
+        if not actor.covers(service):
+            raise forbidden(f"the token of {actor.name} is for {actor.services}, not for {service!r}")
+
+
+def require_unscoped(actor: Actor, what: str) -> None:
+    """Refuse what concerns every service to a token that is for some. Raises Problem 403."""
+    if not actor.is_unscoped:
+        raise forbidden(
+            f"{what} needs a token for all services; that of {actor.name} is for {actor.services}"
+        )
+
+
 def require_role(actor: Actor, needed: Role, what: str) -> None:
     """Refuse what a call's role allows in general but not in this case. Raises Problem 403."""
     if ROLES.index(actor.role) < ROLES.index(needed):
-        raise Problem(403, "Forbidden", f"{what} needs the role {needed}; {actor.name} has {actor.role}")
+        raise forbidden(f"{what} needs the role {needed}; {actor.name} has {actor.role}")

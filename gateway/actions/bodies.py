@@ -1,6 +1,6 @@
 """What operators send, checked: one struct per request body, and how a body becomes one."""
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -17,11 +17,14 @@ from gateway.store.records import Role, Strategy, VersionStatus
 
 T = TypeVar("T")
 
-VersionName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,62}$")]
+VersionName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,62}$(?!\n)")]
 Url = Annotated[str, Meta(min_length=1, max_length=2048)]
 Weight = Annotated[int, Meta(ge=0, le=100)]
 Percent = Annotated[int, Meta(ge=0, le=100)]
-ErrorKind = Annotated[str, Meta(pattern=r"^([45]xx|[45]\d\d|connect|reset|timeout)$")]
+ErrorKind = Annotated[str, Meta(pattern=r"^([45]xx|[45]\d\d|connect|reset|timeout)$(?!\n)")]
+ServicePattern = Annotated[str, Meta(pattern=r"^[A-Za-z0-9*?][A-Za-z0-9._*?-]{0,62}$(?!\n)")]
+MAX_LIFE_MS: Final = 10 * 366 * 86_400_000
+"""Ten years: what is to live longer does not expire."""
 Reason = Annotated[str, Meta(max_length=1000)]
 
 
@@ -150,6 +153,19 @@ class CreateToken(Settings):
 
     name: Annotated[str, Meta(min_length=1, max_length=100)]
     role: Role
+    services: ServicePattern = "*"
+    """Which services it may change: names, with `*` and `?` for parts of them."""
+    expires_in: Annotated[int, Meta(ge=1_000, le=MAX_LIFE_MS)] | None = None
+    """Milliseconds; None: it does not expire."""
+
+
+class RotateToken(Settings):
+    """`POST tokens/:id/rotate`."""
+
+    overlap: Annotated[int, Meta(ge=0, le=7 * 86_400_000)] = 0
+    """Milliseconds the old secret goes on to work."""
+    expires_in: Annotated[int, Meta(ge=1_000, le=MAX_LIFE_MS)] | None = None
+    """Milliseconds; None: as long again as the old one was given, if that was limited."""
 
 
 class Freeze(Settings):

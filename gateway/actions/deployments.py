@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.actions.access import RECENT, Access, Actor, planned, require_match
+from gateway.actions.access import Access, Actor, bound_key, planned, require_match, require_scope
 from gateway.actions.bodies import Explain, Promote, StartDeployment, Traffic
 from gateway.actions.problems import Problem, conflict, not_found
 from gateway.control.catalog.entries import ServiceEntry, VersionEntry
@@ -90,17 +90,17 @@ class Deployments:
         self, actor: Actor, body: StartDeployment, *, idempotency_key: str | None = None
     ) -> DeploymentRecord:
         """Open a deployment. The same key and the same body again return the deployment they opened."""
+        key = bound_key(actor, idempotency_key)
         async with self._access.refusals(actor, "deployment.start", "", {"service": body.service_name}):
+            require_scope(actor, body.service_name)
             settings = body.rollout()
             self._access.refuse_stand_in(settings, "" if body.given() else "/config")
-            earlier = await self._opened_by(idempotency_key, body, settings)
+            earlier = await self._opened_by(key, body, settings)
         if earlier is not None:
             return earlier
         await self._make_way(actor, body)
         await self._find_current(body.service_name)
-        return await self._start(
-            actor, "deployment.start", body, settings, idempotency_key, is_flat=bool(body.given())
-        )
+        return await self._start(actor, "deployment.start", body, settings, key, is_flat=bool(body.given()))
 
     async def _start(
         self,
@@ -300,6 +300,7 @@ class Deployments:
                 details["service"] = record.service_name
                 raise conflict(refusal_once_ended(record.status, order))
             details["service"] = running.service_name
+            require_scope(actor, running.service_name)
             entry = access.entry(actor, action, deployment_id, details)
             return await rollouts.order_at_once(deployment_id, order, entry)
 
@@ -328,6 +329,7 @@ class Deployments:
         async with self._access.change(actor, action, deployment_id, details) as tx:
             record = await self.get(deployment_id)
             details["service"] = record.service_name
+            require_scope(actor, record.service_name)
             require_match(if_match, record)
             if self._access.rollouts.state_of(deployment_id) is None:
                 raise conflict(refusal_once_ended(record.status, order))
@@ -337,6 +339,8 @@ class Deployments:
 
     async def undo(self, actor: Actor, service_name: str, body: Explain) -> Ordered:
         """Take back the last release: roll it back if it is open, else start one to the version before."""
+        async with self._access.refusals(actor, "service.undo", service_name):
+            require_scope(actor, service_name)
         deployment = self._access.rollouts.open_for(service_name)
         if deployment is not None:
             order = Undo(actor.name, body.reason)
@@ -355,20 +359,10 @@ class Deployments:
         Raises Problem 409 if none did, or if another release is rolled back since: whoever asks twice, or
         together with somebody else, does not mean the release before.
         """
-        store, name = self._access.store, service.record.name
-        current = service.record.current_version_id
-        done = await store.deployments(service=name, status="completed", limit=RECENT)
-        before = next(
-            (
-                str(record.from_version_id)
-                for record in done.items
-                if record.to_version_id == current and record.from_version_id in service.versions
-            ),
-            None,
-        )
+        before = await self._access.version_before(service)
         if before is None:
             raise conflict("there is no earlier version to go back to")
-        newest = (await store.deployments(service=name, limit=1)).items[0]
+        newest = (await self._access.store.deployments(service=service.record.name, limit=1)).items[0]
         if newest.status == "rolled_back" and newest.to_version_id != before:
             raise conflict(
                 f"the last release, {newest.to_version}, is rolled back already; "

@@ -5,7 +5,7 @@ import os
 import msgspec
 from msgspec.structs import replace
 
-from gateway.actions.access import Access, Actor
+from gateway.actions.access import Access, Actor, require_unscoped
 from gateway.actions.bodies import Freeze
 from gateway.control.rollouts.rows import FreezeState
 from gateway.store.api import Page
@@ -51,7 +51,7 @@ class Gateway:
         """Hand over to a control started from the code now on disk. Returns what is known of it."""
         info = await self.info()
         async with self._access.change(actor, "gateway.upgrade", "", {"from": info.pid}):
-            pass
+            require_unscoped(actor, "an upgrade of the gateway")
         return replace(info, pid=await self._access.upgrade(), epoch=info.epoch + 1)
 
     # -- what happened
@@ -86,6 +86,7 @@ class Gateway:
         state = FreezeState(frozen=body.frozen, reason=body.reason, actor=actor.name, at=self._access.now())
         details = {"frozen": body.frozen, "reason": body.reason}
         async with self._access.change(actor, "freeze.put", "", details) as tx:
+            require_unscoped(actor, "a freeze")
             self._access.rollouts.freeze(tx, state)
             kind = "gateway.frozen" if body.frozen else "gateway.thawed"
             self._access.add_event(tx, kind, actor, reason=body.reason)

@@ -39,6 +39,11 @@ def not_found(what: str, name: str) -> Problem:
     return Problem(404, "Not Found", f"no {what} {name!r}")
 
 
+def forbidden(detail: str) -> Problem:
+    """403: who asks may not do this."""
+    return Problem(403, "Forbidden", detail)
+
+
 def conflict(detail: str) -> Problem:
     """409: the request is fine, the present state does not allow it."""
     return Problem(409, "Conflict", detail)

@@ -7,11 +7,12 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from gateway.actions.access import Access, Actor, require_match
+from gateway.actions.access import Access, Actor, require_match, require_role, require_scope
 from gateway.actions.bodies import CreateService, Explain, checked
-from gateway.actions.problems import conflict, invalid
+from gateway.actions.problems import conflict, forbidden, invalid
 from gateway.control.catalog.declared import route_conflict
 from gateway.control.catalog.entries import ServiceEntry, context_of
+from gateway.core.routing.overlap import losers
 from gateway.core.routing.service import ServiceSettings
 from gateway.core.settings.secrets import hidden
 from gateway.errors import ConfigError
@@ -41,6 +42,7 @@ class Services:
             **{name: getattr(body, name) for name in ServiceSettings.__struct_fields__}
         )
         async with self._access.change(actor, "service.create", body.name) as tx:
+            require_scope(actor, body.name)
             if body.name in self._access.catalog.services:
                 raise conflict(f"service {body.name!r} exists already")
             self._check_settings(settings)
@@ -53,6 +55,7 @@ class Services:
         others = {each: entry.record.settings for each, entry in self._access.catalog.services.items()}
         if problem := route_conflict({**others, name: settings}):
             raise conflict(problem)
+        self._refuse_taking(actor, name, settings)
         aside = self._access.catalog.set_aside_id(name)
         if aside is not None:
             tx.delete_service(aside)  # the file dropped it, and its name is wanted again
@@ -73,6 +76,7 @@ class Services:
         One exception: `testers.values` replaces all there were, whose names nobody can read to null them.
         """
         async with self._access.change(actor, "service.patch", name, {"patch": hidden(patch)}) as tx:
+            require_scope(actor, name)
             entry = self._editable(name)
             require_match(if_match, entry.record)
             settings = checked(
@@ -82,6 +86,8 @@ class Services:
             others = {each: other.record.settings for each, other in self._access.catalog.services.items()}
             if problem := route_conflict({**others, name: settings}):
                 raise conflict(problem)
+            if settings.routes != entry.record.settings.routes:
+                self._refuse_taking(actor, name, settings)
             record = replace(entry.record, settings=settings, updated_at=self._access.now())
             tx.put_service(record)
             self._access.add_event(tx, "service.changed", actor, name, fields=sorted(patch))
@@ -92,6 +98,7 @@ class Services:
     async def delete(self, actor: Actor, name: str, *, if_match: str | None = None) -> None:
         """Delete a service with its versions; the history of its deployments stays."""
         async with self._access.change(actor, "service.delete", name) as tx:
+            require_scope(actor, name)
             entry = self._editable(name)
             require_match(if_match, entry.record)
             self._access.refuse_while_open(name)
@@ -114,12 +121,28 @@ class Services:
         verb = "pause" if paused else "resume"
         details = {"reason": body.reason} if body.reason else {}
         async with self._access.change(actor, f"service.{verb}", name, details) as tx:
+            require_scope(actor, name)
             record = replace(self._access.service(name).record, paused=paused, updated_at=self._access.now())
             tx.put_service(record)
             self._access.add_event(tx, f"service.{verb}d", actor, name, reason=body.reason)
             tx.on_commit(partial(self._access.catalog.put_service, record))
         self._access.catalog.publish([name])
         return record
+
+    def _refuse_taking(self, actor: Actor, name: str, settings: ServiceSettings) -> None:
+        """Refuse routes that take requests of services the actor's token does not cover. Problem 403.
+
+        What decides is where requests go, not by which call: making a service moves traffic like a weight.
+        """
+        require_role(actor, "deployer", "making routes")
+        services = self._access.catalog.services
+        others = {each: entry.record.settings for each, entry in services.items() if each != name}
+        taken = [each for each in losers(settings.routes, others) if not actor.covers(each)]
+        if taken:
+            raise forbidden(
+                f"the routes of {name!r} would take requests of {', '.join(taken)}, "
+                f"which the token of {actor.name} does not cover"
+            )
 
     def _editable(self, name: str) -> ServiceEntry:
         """Return a service that may be changed here. Raises Problem 404, or 409 if the file declares it."""

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from gateway.actions.access import Access, Actor
+from gateway.actions.access import Access, Actor, require_unscoped
 from gateway.actions.bodies import Acknowledge
 from gateway.errors import StoreError
 from gateway.log import get_logger
@@ -56,6 +56,8 @@ class Upkeep:
 
     async def acknowledge_audit(self, actor: Actor, body: Acknowledge) -> AuditFound:
         """Say that a break of the trail was looked into; the trail itself stays as it is."""
+        async with self._access.refusals(actor, "audit.acknowledge", ""):
+            require_unscoped(actor, "acknowledging a break of the audit trail")
         seen = self._watch.audit
         details = {"note": body.note, "row": seen.row, "reason": seen.reason}
         await self._watch.acknowledge(self._access.entry(actor, "audit.acknowledge", "", details))
@@ -65,7 +67,7 @@ class Upkeep:
         """Return a copy of the store, piece by piece. A store that cannot be written can still be copied."""
         try:
             async with self._access.change(actor, "gateway.backup", ""):
-                pass
+                require_unscoped(actor, "a backup")
         except StoreError as exc:
             log.error("backup_not_audited", actor=actor.name, error=str(exc))
         return await self._watch.backup()

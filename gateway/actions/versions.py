@@ -11,8 +11,9 @@ import msgspec
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from gateway.actions.access import Access, Actor, require_match, require_role
+from gateway.actions.access import Access, Actor, require_match, require_role, require_scope
 from gateway.actions.bodies import CreateVersion, DrainVersion, PatchVersion, TestVersion
+from gateway.actions.live_use import live_use
 from gateway.actions.problems import conflict, invalid, not_found
 from gateway.actions.reports import Report
 from gateway.actions.services import Services
@@ -80,10 +81,13 @@ class Versions:
         details: dict[str, Any] = {"service": body.service_name, "version": body.version}
         record_id = str(uuid.uuid4())
         async with self._access.change(actor, "version.create", record_id, details) as tx:
+            require_scope(actor, body.service_name)
             self._check_urls(body)
             service = self._service_for(tx, actor, body)
             mistyped = self._never_used(body)
             if mistyped is not None:
+                entry = self._access.version(mistyped.id)
+                await self._require_unused(actor, entry, "changing where it runs")
                 record = self._corrected(mistyped, body)
             else:
                 record = self._new_version(record_id, service, body, actor)
@@ -152,8 +156,11 @@ class Versions:
         entry = self._access.catalog.services.get(service.name)
         is_first = entry is None or not entry.versions
         weight = body.weight if body.weight is not None else 100 if is_first else 0
+        if body.version in service.settings.named_versions:
+            require_role(actor, "deployer", "registering a version that its service's settings name")
+        if weight:
+            require_role(actor, "deployer", "giving a version weight, as a service's first one gets,")
         if weight and not is_first:
-            require_role(actor, "deployer", "giving a version weight")
             self._access.refuse_while_open(service.name)
         if body.status == "deprecated":
             raise invalid("/status", "a new version cannot be deprecated")
@@ -210,11 +217,10 @@ class Versions:
         details = hidden(msgspec.to_builtins(changes))
         async with self._access.change(actor, "version.patch", version_id, details) as tx:
             entry = self._access.version(version_id)
+            require_scope(actor, entry.record.service_name)
             require_match(if_match, entry.record)
-            self._check_patch(actor, entry, body)
-            if "url" in changes and changes["url"] != entry.record.url:
-                changes |= UNTESTED
-            record = replace(entry.record, updated_at=self._access.now(), **changes)
+            await self._check_patch(actor, entry, body)
+            record = self._changed(entry, changes)
             if record.weight != entry.record.weight:
                 self._change_weights(tx, actor, entry.service, record)
             else:
@@ -224,21 +230,42 @@ class Versions:
         self._access.catalog.publish([record.service_name])
         return self._shown(self._access.version(version_id))
 
-    def _check_patch(self, actor: Actor, entry: VersionEntry, body: PatchVersion) -> None:
+    async def _check_patch(self, actor: Actor, entry: VersionEntry, body: PatchVersion) -> None:
         record = entry.record
         self._access.refuse_stand_in(body)
         url = record.url if body.url is UNSET else body.url
-        if url != record.url:
+        replicas = record.replicas if body.replicas is UNSET else body.replicas
+        if (url, replicas) != (record.url, record.replicas):
             self._access.check_url("/url", url)
-            if record.weight or self._open_of(record) is not None:
-                require_role(actor, "deployer", "changing the url of a version that has or gets traffic")
-        if url != record.url or body.replicas is not UNSET:
-            self._check_replicas(url, record.replicas if body.replicas is UNSET else body.replicas)
+            self._check_replicas(url, replicas)
+            await self._require_unused(actor, entry, "changing where it runs")
         if isinstance(body.shutdown_url, str):
             self._access.check_url("/shutdownUrl", body.shutdown_url, is_target=False)
         weight = record.weight if body.weight is UNSET else body.weight
         if body.status == "deprecated" and weight:
             raise conflict("a version with weight cannot be deprecated")
+
+    async def _require_unused(self, actor: Actor, entry: VersionEntry, what: str) -> None:
+        """Refuse an operator what changes where live requests go, or may go any moment. Problem 403."""
+        deployment = self._open_of(entry.record)
+        undo_to = await self._access.version_before(entry.service)
+        if use := live_use(entry.record, entry.service.record.settings, deployment, undo_to):
+            require_role(actor, "deployer", f"{what} (the version {use})")
+
+    def _changed(self, entry: VersionEntry, changes: dict[str, Any]) -> VersionRecord:
+        """Return a version's row with `changes`. One whose url is another is untested: it has to pass again.
+
+        In an open deployment its label stays, which belongs to the rollout; its endpoints have to pass there
+        too.
+        """
+        record = replace(entry.record, updated_at=self._access.now(), **changes)
+        if record.url == entry.record.url:
+            return record
+        record = replace(record, **UNTESTED)
+        if self._open_of(record) is not None:
+            return record
+        status = "testing" if "status" not in changes and record.status != "deprecated" else record.status
+        return replace(record, is_active=False, status=status)
 
     def _change_weights(
         self, tx: Transaction, actor: Actor, service: ServiceEntry, changed: VersionRecord
@@ -277,6 +304,7 @@ class Versions:
         """Probe a version now and run smoke tests: the body's, else its own, else its service's."""
         async with self._access.refusals(actor, "version.test", version_id):
             entry = self._access.version(version_id)
+            require_scope(actor, entry.record.service_name)
             self._access.refuse_stand_in(body)
         probe, smoke = await asyncio.gather(
             self._access.checks.probe(version_id),
@@ -298,6 +326,7 @@ class Versions:
         timeout_ms = self._access.drain_ms if body.timeout is None else body.timeout
         async with self._access.change(actor, "version.drain", version_id, {"timeout": timeout_ms}) as tx:
             entry = self._access.version(version_id)
+            require_scope(actor, entry.record.service_name)
             if not entry.record.draining:
                 self._check_drain(actor, entry)
                 self._mark_draining(tx, actor, entry, timeout_ms)
@@ -317,7 +346,7 @@ class Versions:
         if deployment is not None:
             raise conflict(f"deployment {deployment.id} is open and uses this version")
         rest = [each for each in service.versions.values() if each is not entry and each.record.weight]
-        if record.weight and record.is_active and not any(each.is_usable for each in rest):
+        if record.weight and record.ever_healthy and not any(each.is_usable for each in rest):
             raise conflict("it is the last usable version of its service")
 
     def _mark_draining(self, tx: Transaction, actor: Actor, entry: VersionEntry, timeout_ms: int) -> None:
@@ -352,12 +381,14 @@ class Versions:
             entry = self._access.version(version_id)
             record = entry.record
             details.update(service=record.service_name, version=record.version)
+            require_scope(actor, record.service_name)
             require_match(if_match, record)
             deployment = self._open_of(record)
             if deployment is not None:
                 raise conflict(f"deployment {deployment.id} is open and uses this version")
             if not record.drained:
                 raise conflict("the version is not drained; drain it first")
+            await self._require_unused(actor, entry, "deleting it")
             tx.delete_version(version_id)
             self._access.add_event(tx, "version.deleted", actor, record.service_name, record.version)
             tx.on_commit(partial(self._access.catalog.drop_version, version_id))

@@ -1,4 +1,4 @@
-"""Bearer tokens and roles: who asks, and may they. Everything that is not allowed is refused.
+"""Tokens, sessions and roles: who asks, and may they. Everything that is not allowed is refused.
 
 Wrong tokens are limited per address, to bound what they cost and what they write to the audit trail; a right
 token is never refused for the wrong ones that came from its address, so nobody can lock an operator out.
@@ -16,9 +16,10 @@ from typing import Final
 import msgspec
 
 from gateway.actions.access import ROLES, Actor
-from gateway.actions.problems import Problem
-from gateway.actions.tokens import digest, new_token, record_of
+from gateway.actions.problems import Problem, forbidden
+from gateway.actions.tokens import digest, is_live, new_token, record_of
 from gateway.admin.ratelimit import SlidingWindow
+from gateway.admin.sessions import Sessions, is_own_origin
 from gateway.errors import StoreError
 from gateway.log import get_logger
 from gateway.store.api import Store
@@ -29,6 +30,7 @@ log = get_logger()
 LOGIN_WINDOW_S: Final = 900.0
 NOTE_S: Final = 0.25
 """How long a call waits for its token's use to be stored, at most."""
+CLOSE_S: Final = 1.0
 USE_NOTED_EVERY: Final = timedelta(minutes=10)
 """How exact `lastUsedAt` is: a write for each request would be too much to know it better."""
 
@@ -60,39 +62,68 @@ class Authenticator:
         store: Store,
         *,
         failed_logins: int = 10,
+        sessions: Sessions | None = None,
         clock: Callable[[], float] = time.monotonic,
         utc: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.refused_logins = 0
         """Logins refused beyond the limit: counted here, stored nowhere."""
         self._store = store
-        self._noting: dict[str, asyncio.Task[None]] = {}
-        """By token id: its use on the way into the store."""
+        self._sessions = sessions or Sessions(clock=clock)
+        self._known: dict[str, TokenRecord] | None = None
+        """By hash, as committed; None: not loaded yet. A login waits for no store that cannot answer."""
+        self._uses: set[asyncio.Task[None]] = set()
         self._failed = SlidingWindow(failed_logins, LOGIN_WINDOW_S)
         self._clock = clock
         self._utc = utc
 
-    async def identify(self, fields: Mapping[str, str], address: str) -> Actor:
-        """Return who asks. address: the peer's, without port.
+    @property
+    def sessions(self) -> Sessions:
+        """Return the browser sessions."""
+        return self._sessions
 
-        Raises Unauthorized (401) without a valid token, Problem 429 after too many wrong ones from one
-        address.
+    def learn(self, record: TokenRecord) -> None:
+        """Take a token's committed row."""
+        if self._known is not None:
+            self._known[record.hash] = record
+
+    async def identify(self, fields: Mapping[str, str], address: str, *, is_safe: bool = True) -> Actor:
+        """Return who asks, by token or by session. address: the peer's, without port.
+
+        is_safe: the call changes nothing (RFC 9110 §9.2.1); one that may, by cookie, has to come from our own
+        page. Raises Unauthorized (401) without a valid token, Problem 403 for another page's, 429 after too
+        many wrong tokens from one address.
         """
         token = bearer_token(fields)
-        if token is None:
-            raise Unauthorized("this call needs a token: Authorization: Bearer gw_…")
-        record = await self._find(token)
         agent = fields.get("user-agent", "")[:200]
-        if record is None:
-            await self._refuse_login(address, agent)
-            raise Unauthorized("the token is not known, or has been revoked", error="invalid_token")
+        if token is not None:
+            record = await self._find(token)
+            if record is None:
+                await self._refuse_login(address, agent)
+                raise Unauthorized(
+                    "the token is not known, has expired or been revoked", error="invalid_token"
+                )
+        else:
+            record = await self._by_session(fields)
+            if record is None:
+                raise Unauthorized("this call needs a token: Authorization: Bearer gw_…")
+            if not is_safe and not is_own_origin(fields):
+                raise forbidden("a change by cookie has to come from this listener's own page")
         await self._note_use(record)
-        return Actor(name=record.name, role=record.role, address=address, user_agent=agent)
+        return Actor(
+            name=record.name,
+            role=record.role,
+            token_id=record.id,
+            services=record.services,
+            address=address,
+            user_agent=agent,
+        )
 
     async def is_valid(self, fields: Mapping[str, str]) -> bool:
         """Return whether the token still is one: for streams, which outlive their first check."""
         token = bearer_token(fields)
-        return token is not None and await self._find(token) is not None
+        record = await self._find(token) if token is not None else await self._by_session(fields)
+        return record is not None
 
     async def note_refusal(self, actor: Actor, action: str, resource_id: str, reason: str) -> None:
         """Write down that `actor` tried a change, and why it was refused before it reached its action."""
@@ -110,12 +141,25 @@ class Authenticator:
             )
         )
 
+    async def _tokens(self) -> dict[str, TokenRecord]:
+        if self._known is None:
+            self._known = {record.hash: record for record in await self._store.tokens()}
+        return self._known
+
     async def _find(self, token: str) -> TokenRecord | None:
         hashed = digest(token)
-        record = await self._store.token_by_hash(hashed)
-        if record is None or record.revoked_at is not None or not hmac.compare_digest(record.hash, hashed):
+        record = (await self._tokens()).get(hashed)
+        if record is None or not hmac.compare_digest(record.hash, hashed):
             return None
-        return record
+        return record if is_live(record, self._utc()) else None
+
+    async def _by_session(self, fields: Mapping[str, str]) -> TokenRecord | None:
+        """Return the token a browser's cookie stands for: a session never outlives it."""
+        token_id = self._sessions.token_of(fields)
+        if token_id is None:
+            return None
+        found = (record for record in (await self._tokens()).values() if record.id == token_id)
+        return next((record for record in found if is_live(record, self._utc())), None)
 
     async def _refuse_login(self, address: str, agent: str) -> None:
         now = self._clock()
@@ -136,7 +180,7 @@ class Authenticator:
                 action="login",
                 resource="token",
                 allowed=False,
-                details={"reason": "unknown or revoked token"},
+                details={"reason": "unknown, expired or revoked token"},
                 address=address,
                 user_agent=agent,
             )
@@ -151,21 +195,15 @@ class Authenticator:
             log.error("audit_lost", action=entry.action, actor=entry.actor, reason=str(exc))
 
     async def _note_use(self, record: TokenRecord) -> None:
-        """Store that the token is used, now and then; a store that is slow keeps nobody waiting."""
+        """Store that a token is used, now and then; a store that is slow keeps nobody waiting."""
         now = self._utc()
         if record.last_used_at is not None and now - record.last_used_at < USE_NOTED_EVERY:
             return
-        if record.id not in self._noting:
-            work = self._store_use(record, now)
-            task = asyncio.get_running_loop().create_task(work, name="note a token's use")
-            self._noting[record.id] = task
-            task.add_done_callback(lambda _: self._noting.pop(record.id, None))
-            await asyncio.wait({task}, timeout=NOTE_S)
-
-    async def close(self) -> None:
-        """Finish what is being noted."""
-        if self._noting:
-            await asyncio.wait(set(self._noting.values()))
+        self.learn(msgspec.structs.replace(record, last_used_at=now))
+        task = asyncio.get_running_loop().create_task(self._store_use(record, now), name="token use")
+        self._uses.add(task)
+        task.add_done_callback(self._uses.discard)
+        await asyncio.wait({task}, timeout=NOTE_S)
 
     async def _store_use(self, record: TokenRecord, now: datetime) -> None:
         try:
@@ -176,6 +214,11 @@ class Authenticator:
                     tx.put_token(msgspec.structs.replace(latest, last_used_at=now))
         except StoreError as exc:
             log.warning("token_use_not_noted", token=record.name, reason=str(exc))
+
+    async def close(self) -> None:
+        """Let what is being written down be written."""
+        if self._uses:
+            await asyncio.wait(self._uses, timeout=CLOSE_S)
 
 
 async def ensure_bootstrap_token(store: Store, path: Path, now: datetime) -> Path | None:

@@ -13,6 +13,7 @@ from gateway.admin.parse import NoBody
 from gateway.admin.queries import PageQuery
 from gateway.admin.ratelimit import Budget
 from gateway.admin.schemas import Listing, view
+from gateway.admin.sessions import Sessions
 from gateway.core.settings.base import Settings
 from gateway.store.api import Page
 from gateway.store.records import Role
@@ -35,6 +36,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """Header fields by lower-case name."""
     query: Any
     body: Any
+    sessions: Sessions
 
     @property
     def id(self) -> str:

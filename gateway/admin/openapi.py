@@ -11,9 +11,16 @@ from gateway import __version__
 from gateway.admin.call import BASE, NoQuery, Route
 from gateway.admin.routes import EVENTS, ROUTES
 from gateway.admin.schemas import ProblemView
-from gateway.core.settings.base import Settings
+from gateway.core.settings.base import SESSION_COOKIE, Settings
 
 REF: Final = "#/components/schemas/{name}"
+FIELDS: Final = {
+    "deployment.start": ("Idempotency-Key",),
+    "token.create": ("Idempotency-Key",),
+    "token.rotate": ("Idempotency-Key",),
+    "event.list": ("Last-Event-ID",),
+}
+"""Header fields that one call alone looks at."""
 REFUSALS: Final = {
     "400": "The body is not JSON, or the query cannot be read.",
     "401": "No token, or one that is not known.",
@@ -23,6 +30,7 @@ REFUSALS: Final = {
     "412": "It has changed since it was read (If-Match).",
     "413": "The body is longer than 1 MiB.",
     "415": "The body is not application/json.",
+    "421": "The Host field names another listener; `admin.hosts` says what this one is called.",
     "422": "A field is wrong; `errors` says which.",
     "429": "Too often; Retry-After says when again.",
     "503": "Another process is taking over, and nothing was done; Retry-After says when again.",
@@ -51,9 +59,12 @@ def build(routes: tuple[Route, ...]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": _schemas(routes),
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer"},
+                "session": {"type": "apiKey", "in": "cookie", "name": SESSION_COOKIE},
+            },
         },
-        "security": [{"token": []}],
+        "security": [{"token": []}, {"session": []}],
     }
 
 
@@ -133,7 +144,7 @@ def _given(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _fields(route: Route) -> list[dict[str, Any]]:
     """Return the header fields a call looks at."""
-    names = {"deployment.start": ["Idempotency-Key"], "event.list": ["Last-Event-ID"]}.get(route.action, [])
+    names = list(FIELDS.get(route.action, ()))
     if route.method in ("PATCH", "PUT", "DELETE") or ("{id}/" in route.path and route.is_change):
         names.append("If-Match")
     return [{"name": name, "in": "header", "required": False, "schema": {"type": "string"}} for name in names]

@@ -13,7 +13,7 @@ from gateway.actions.upkeep import AuditFound
 from gateway.actions.versions import TestReport
 from gateway.actions.whatif import Replays
 from gateway.admin.call import Route
-from gateway.admin.calls import deployments, gateway, overview, services, upkeep, versions
+from gateway.admin.calls import deployments, gateway, overview, services, sessions, upkeep, versions
 from gateway.admin.queries import (
     AuditQuery,
     DeploymentEventsQuery,
@@ -36,6 +36,7 @@ from gateway.admin.schemas import (
     ServiceView,
     TokenView,
     VersionView,
+    YouView,
 )
 from gateway.control.rollouts.rows import FreezeState
 from gateway.control.upstreams.drains import DrainState
@@ -205,8 +206,21 @@ ROUTES: Final = (
         "Make a token; it is shown this once", CreatedTokenView, bodies.CreateToken, status=201,
     ),
     Route(
+        "POST", "tokens/{id}/rotate", "admin", "token.rotate", gateway.rotate_token,
+        "Put a new secret in a token's place; it is shown this once",
+        CreatedTokenView, bodies.RotateToken, status=201,
+    ),
+    Route(
         "DELETE", "tokens/{id}", "admin", "token.revoke", gateway.revoke_token,
         "Revoke a token", None, status=204,
+    ),
+    Route(
+        "POST", "session", "viewer", "session.begin", sessions.begin,
+        "Sign a browser in: a cookie stands for the token, for 12 hours at most", YouView, budget=None,
+    ),
+    Route(
+        "DELETE", "session", "viewer", "session.end", sessions.end,
+        "Sign a browser out", None, status=204, budget=None,
     ),
     Route(
         "GET", "freeze", "viewer", "freeze.get", gateway.get_freeze,

@@ -260,7 +260,10 @@ class TokenView(View, frozen=True, kw_only=True):
     prefix: str
     created_by: str
     created_at: datetime
+    services: str
+    """Which services it may change: names, with `*` and `?` for parts of them."""
     last_used_at: datetime | None
+    expires_at: datetime | None
     revoked_at: datetime | None
 
 

@@ -4,7 +4,7 @@ import asyncio
 import ipaddress
 import socket
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 from gateway import __version__
@@ -15,6 +15,8 @@ from gateway.admin import openapi
 from gateway.admin.answers import JSON, MethodRefused, answer, refusal
 from gateway.admin.auth import Authenticator, allows
 from gateway.admin.call import BASE, Call, Reply, Route
+from gateway.admin.eviction import Eviction
+from gateway.admin.hosts import OwnNames
 from gateway.admin.metrics import TEXT, Metrics, StoreWatched
 from gateway.admin.parse import decode_body, decode_query
 from gateway.admin.queries import EventsQuery
@@ -27,13 +29,19 @@ from gateway.control.processes.hub import Hub
 from gateway.control.tally import Tally
 from gateway.errors import GatewayError
 from gateway.http1.app import App, Request, Response
-from gateway.http1.connections import Connections
+from gateway.http1.connections import Connections, ServerSettings
+from gateway.http1.server import ServerProtocol
 from gateway.net.capacity import Capacity
 from gateway.net.listener import Listener
 from gateway.store.api import Store
 
 CONNECTIONS: Final = 512
-"""Open at once; who comes then waits in the kernel's queue."""
+"""Open at once; who comes then ends another that nobody would miss."""
+NEWCOMERS: Final = 128
+"""So many more are accepted before others have made room for them."""
+TIMES: Final = ServerSettings(client_header_s=5.0, client_idle_s=10.0)
+"""Short: whoever has a request sends it at once."""
+SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 PROBES: Final = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json"})
 
 
@@ -75,6 +83,7 @@ class AdminServer:
         state: ProcessState,
         watch: StoreWatched,
         limits: RateLimits,
+        hosts: Iterable[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.feed = EventFeed(store)
@@ -96,10 +105,12 @@ class AdminServer:
         self._limiter = RateLimiter(
             starts_per_minute=limits.starts_per_minute, changes_per_minute=limits.changes_per_minute
         )
+        self._names = OwnNames(hosts)
         self._clock = clock
         self._table = Table(ROUTES)
         self._site = Site()
-        self._app = App(self.handle, name="admin")
+        self._app = App(self.handle, name="admin", settings=TIMES)
+        self._eviction = Eviction(CONNECTIONS)
         self._listener: Listener | None = None
         self._changes: set[asyncio.Task[Reply]] = set()
         self._is_loopback = False
@@ -113,8 +124,13 @@ class AdminServer:
     async def start(self, sock: socket.socket) -> None:
         """Accept on a bound TCP socket; it is closed with the server."""
         self._is_loopback = ipaddress.ip_address(sock.getsockname()[0]).is_loopback
-        self._listener = Listener(sock, self._app.protocol_factory, Capacity(CONNECTIONS))
+        self._listener = Listener(sock, self._connected, Capacity(CONNECTIONS + NEWCOMERS))
         self._listener.start()
+
+    def _connected(self) -> ServerProtocol:
+        connection = self._app.protocol_factory()
+        self._eviction.enter(connection)
+        return connection
 
     def hold_changes(self, *, held: bool) -> None:
         """Answer changes with 503 while another process is taking over: what they did could be lost on it."""
@@ -134,6 +150,7 @@ class AdminServer:
         """Answer one request. Never raises but for bugs."""
         started = self._clock()
         try:
+            self._names.check(request.fields)
             response = await self._dispatch(request)
         except GatewayError as error:
             response = refusal(error)
@@ -171,6 +188,10 @@ class AdminServer:
     async def _call(self, request: Request) -> Response:
         """Answer a call of the API: login, table, role, allowance, parse, handle — in that order."""
         actor = await self._login(request)
+        with self._eviction.hold(request.connection):
+            return await self._carry_out(request, actor)
+
+    async def _carry_out(self, request: Request, actor: Actor) -> Response:
         path = request.path.removeprefix(BASE).strip("/")
         methods, params = self._table.match(path)
         if request.method == "OPTIONS":
@@ -199,6 +220,7 @@ class AdminServer:
                 fields=request.fields,
                 query=decode_query(request.query, route.query),
                 body=decode_body(request.fields, request.body, route.body),
+                sessions=self._auth.sessions,
             )
         except Problem as problem:
             await self._note_refusal(route, actor, params, str(problem)[:200])
@@ -214,7 +236,8 @@ class AdminServer:
 
     async def _login(self, request: Request) -> Actor:
         try:
-            return await self._auth.identify(request.fields, request.peer)
+            is_safe = request.method in SAFE
+            return await self._auth.identify(request.fields, request.peer, is_safe=is_safe)
         except Problem:
             self._metrics.refused("login")
             raise
@@ -267,11 +290,16 @@ class AdminServer:
             ("Cache-Control", "no-store"),
             ("X-Accel-Buffering", "no"),
         ]
-        return Response(
-            200,
-            fields,
-            self.feed.stream(after, query.service_name, lambda: self._auth.is_valid(request.fields)),
-        )
+        return Response(200, fields, self._held(request, self._events(request, query, after)))
+
+    def _events(self, request: Request, query: EventsQuery, after: int) -> AsyncIterator[bytes]:
+        return self.feed.stream(after, query.service_name, lambda: self._auth.is_valid(request.fields))
+
+    async def _held(self, request: Request, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Yield what `body` does; its connection is in use meanwhile."""
+        with self._eviction.hold(request.connection):
+            async for data in body:
+                yield data
 
 
 def _last_event_id(text: str | None) -> int | None:

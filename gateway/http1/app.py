@@ -29,6 +29,8 @@ class Request:
     body: bytes
     peer: str
     """The client's address."""
+    connection: ServerProtocol | None = None
+    """What it came on; None in tests that have none."""
 
 
 @dataclass(slots=True)
@@ -214,4 +216,5 @@ def _request_of(connection: ServerProtocol, body: bytes) -> Request:
         fields=fields,
         body=body,
         peer=connection.peer,
+        connection=connection,
     )

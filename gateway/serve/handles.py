@@ -46,8 +46,8 @@ class Handles:
 
     @property
     def admin_address(self) -> str:
-        """Return `host:port` as bound."""
-        return bound_address(self.admin)
+        """Return `host:port` as bound; as configured while it is still to be handed over."""
+        return bound_address(self._admin) if self._admin is not None else self._configured
 
     def acquire(self) -> None:
         """Take the lock, and the link in a dead control's place. Raises StoreError, LinkError."""

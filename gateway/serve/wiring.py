@@ -28,6 +28,7 @@ from gateway.control.tally import Tally
 from gateway.control.upstreams.breakers import Breakers
 from gateway.control.upstreams.checks import Checks
 from gateway.control.upstreams.drains import Drains
+from gateway.control.upstreams.machine import Sockets, is_local_address
 from gateway.control.upstreams.probes import Probes
 from gateway.control.upstreams.resolver import Resolver
 from gateway.core.settings.targets import Listener, TargetRules
@@ -35,6 +36,7 @@ from gateway.errors import StoreError
 from gateway.link.messages import BreakerReport
 from gateway.link.snapshot import Mark, ProxySettings
 from gateway.log import get_logger
+from gateway.serve.handles import LINK_NAME
 from gateway.store.sqlite import SqliteStore
 
 log = get_logger(component="serve")
@@ -67,18 +69,21 @@ class Components:
         """What was done before it could be stored, and nobody has taken over yet, by deployment."""
         self.tally = tally
         self.gateway_id = gateway_id
-        self.catalog = Catalog(hub, proxy=self.proxy_settings(settings), workers=settings.worker_count)
+        rules = target_rules(settings, listeners)
+        self.catalog = Catalog(
+            hub, rules=rules, proxy=self.proxy_settings(settings), workers=settings.worker_count
+        )
         self.breakers = Breakers(store, self.catalog, hub)
         hub.events.breaker = self._on_breaker_report
-        self.probes = Probes(store, self.catalog)
-        rules = TargetRules(settings.admin.allowed_targets, listeners)
+        self.probes = Probes(store, self.catalog, rules=rules)
         self.checks = Checks(store, self.catalog, self.probes, rules=rules)
         self.drains = Drains(store, self.catalog, hub)
-        self.webhooks = Webhooks(TargetRules(own=listeners))  # anywhere else: chat services are not targets
+        self.webhooks = Webhooks(rules._replace(allowed=()))  # anywhere else: chat services are not targets
         acts = Acts(self.catalog, hub, self.checks, self.drains, self.webhooks)
         self.rollouts = Rollouts(store, self.catalog, tally, acts)
         self.retention = Retention(store, self.catalog, tally)
         self.resolver = Resolver(self.catalog, rules=rules)
+        auth = Authenticator(store, failed_logins=settings.rate_limit.failed_logins_per_15_minutes)
         access = Access(
             store=store,
             catalog=self.catalog,
@@ -89,9 +94,9 @@ class Components:
             tally=tally,
             resolve=self.resolver.resolve,
             upgrade=upgrade,
-            listeners=listeners,
             breaker=self.breakers.status,
-            allowed_targets=settings.admin.allowed_targets,
+            on_token=auth.learn,
+            rules=rules,
             drain_ms=settings.shutdown.drain,
             release=__version__,
         )
@@ -99,7 +104,7 @@ class Components:
         self.actions = Actions(access, self.watch)
         self.admin = AdminServer(
             actions=self.actions,
-            auth=Authenticator(store, failed_logins=settings.rate_limit.failed_logins_per_15_minutes),
+            auth=auth,
             store=store,
             catalog=self.catalog,
             tally=tally,
@@ -107,6 +112,7 @@ class Components:
             state=state,
             watch=self.watch,
             limits=settings.rate_limit,
+            hosts=settings.admin.hosts,
         )
 
     @classmethod
@@ -186,3 +192,15 @@ class Components:
         self.breakers.on_report(peer, report)
         if report.kind in ("failures", "opened", "trial_failed"):
             self.probes.hurry(report.key)
+
+
+def target_rules(settings: Config, listeners: Callable[[], Sequence[Listener]]) -> TargetRules:
+    """Return where this gateway may connect to. listeners: where it listens itself."""
+    sockets = Sockets(
+        own=(settings.store.path.parent / LINK_NAME,),
+        allowed=settings.admin.allowed_sockets,
+        named=settings.socket_files,
+    )
+    return TargetRules(
+        settings.admin.allowed_targets, listeners, is_local_address, sockets.forbidden, sockets.unlisted
+    )

@@ -211,7 +211,17 @@ _INITIAL: Final = (
 
 _PROGRESS: Final = ("ALTER TABLE gateway_deployment ADD COLUMN progress BLOB NOT NULL DEFAULT x''",)
 
-MIGRATIONS: Final = (Migration(1, "initial", _INITIAL), Migration(2, "progress", _PROGRESS))
+_TOKENS: Final = (
+    "ALTER TABLE gateway_token ADD COLUMN expires_at TEXT",
+    "ALTER TABLE gateway_token ADD COLUMN services TEXT NOT NULL DEFAULT '*'",
+    "ALTER TABLE gateway_token ADD COLUMN idempotency_key TEXT",
+)
+
+MIGRATIONS: Final = (
+    Migration(1, "initial", _INITIAL),
+    Migration(2, "progress", _PROGRESS),
+    Migration(3, "tokens", _TOKENS),
+)
 
 SCHEMA: Final = MIGRATIONS[-1].number
 """What this release writes."""

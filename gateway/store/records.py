@@ -231,6 +231,12 @@ class TokenRecord(Record, frozen=True, kw_only=True):
     created_at: datetime
     last_used_at: datetime | None = None
     revoked_at: datetime | None = None
+    expires_at: datetime | None = None
+    """None: never."""
+    services: str = "*"
+    """Which services it may change: names, with `*` and `?` for parts of them."""
+    idempotency_key: str | None = None
+    """Digests of the request that made it, if that had a key: of whose key it was, and of its body."""
 
 
 class BreakerRecord(Record, frozen=True, kw_only=True):

@@ -50,7 +50,15 @@ async def list_tokens(call: Call) -> Reply:
 
 async def create_token(call: Call) -> Reply:
     """Make a token."""
-    record, token = await call.actions.tokens.create(call.actor, call.body)
+    key = call.fields.get("idempotency-key")
+    record, token = await call.actions.tokens.create(call.actor, call.body, idempotency_key=key)
+    return created(f"tokens/{record.id}", Reply(value=view(CreatedTokenView, record, token=token)))
+
+
+async def rotate_token(call: Call) -> Reply:
+    """Put a new secret in a token's place."""
+    key = call.fields.get("idempotency-key")
+    record, token = await call.actions.tokens.rotate(call.actor, call.id, call.body, idempotency_key=key)
     return created(f"tokens/{record.id}", Reply(value=view(CreatedTokenView, record, token=token)))
 
 

@@ -1,8 +1,6 @@
-// The admin API, as the page calls it. The token lives in this tab's sessionStorage and in no cookie,
-// so no other site can use it.
+// The admin API, as the page calls it. The token is handed over once, for a cookie no script can read.
 
 const BASE = "/api/v1/admin/";
-const KEY = "gateway-token";
 
 export class Refused extends Error {
   constructor(status, problem) {
@@ -12,14 +10,19 @@ export class Refused extends Error {
   }
 }
 
-export const token = {
-  get: () => sessionStorage.getItem(KEY),
-  set: (value) => sessionStorage.setItem(KEY, value),
-  clear: () => sessionStorage.removeItem(KEY),
-};
-
 function fields(more = {}) {
-  return { Accept: "application/json", Authorization: `Bearer ${token.get()}`, ...more };
+  return { Accept: "application/json", ...more };
+}
+
+/** Begin a session with a token; from then on the browser's cookie says who asks. */
+export async function signInWith(token) {
+  const headers = fields({ Authorization: `Bearer ${token}` });
+  return decoded(await fetch(BASE + "session", { method: "POST", headers }));
+}
+
+/** End the session; one that has ended already is no failure. */
+export async function endSession() {
+  await fetch(BASE + "session", { method: "DELETE", headers: fields() }).catch(() => null);
 }
 
 async function decoded(response) {

@@ -1,6 +1,6 @@
 // The page: reads the API, shows it, asks before it changes anything.
 
-import { Refused, follow, get, post, token } from "./api.js";
+import { Refused, endSession, follow, get, post, signInWith } from "./api.js";
 import { h, show } from "./dom.js";
 import { Rates } from "./rates.js";
 import * as views from "./views.js";
@@ -10,6 +10,7 @@ const LOOK_EVERY_MS = 2000; // statistics; everything else also comes with the e
 const OPEN_AT_FIRST = 4; // services whose charts are drawn without being asked for
 const OPEN = ["pending", "testing", "rolling", "paused"];
 const EVENTS_KEPT = 100;
+const SIGNED_IN = "gateway-signed-in"; // no secret: whether it is worth asking who we are
 
 const $ = (id) => document.getElementById(id);
 const state = {
@@ -119,7 +120,7 @@ function notice(text, calm = false) {
 }
 
 function failed(error) {
-  if (error instanceof Refused && error.status === 401) return signOut("The token is not known, or has been revoked.");
+  if (error instanceof Refused && error.status === 401) return signOut("The session has ended: the token has expired or been revoked, or 12 hours are over.");
   if (error instanceof Refused) notice(error.message);
   return drawState(Date.now());
 }
@@ -171,14 +172,16 @@ function confirmed(title, text, yes) {
 
 // --- the session --------------------------------------------------------------------------------
 
-async function signIn() {
+async function signIn(token = "") {
   const mine = new AbortController();
   try {
+    if (token) await signInWith(token);
+    localStorage.setItem(SIGNED_IN, "yes");
     await get("gateway");
   } catch (error) {
-    token.clear();
+    localStorage.removeItem(SIGNED_IN);
     $("login").hidden = false;
-    $("login-error").textContent = error.message;
+    $("login-error").textContent = token ? error.message : "";
     return;
   }
   session = mine;
@@ -211,7 +214,7 @@ function onStream(isOn, error) {
 function signOut(why = "") {
   session?.abort();
   session = null;
-  token.clear();
+  localStorage.removeItem(SIGNED_IN);
   Object.assign(state, { gateway: null, events: [], audit: [], opened: null, rates: new Rates(), streaming: false });
   for (const id of ["board", "sign-out"]) $(id).hidden = true;
   for (const id of ["live", "whoami"]) $(id).textContent = "";
@@ -224,12 +227,12 @@ function signOut(why = "") {
 
 $("login").addEventListener("submit", (submitted) => {
   submitted.preventDefault();
-  token.set($("token").value.trim());
+  const token = $("token").value.trim();
   $("token").value = "";
   $("login-error").textContent = "";
-  signIn();
+  if (token) signIn(token);
 });
-$("sign-out").addEventListener("click", () => signOut());
+$("sign-out").addEventListener("click", () => endSession().then(() => signOut()));
 document.addEventListener("click", (clicked) => {
   const button = clicked.target.closest("button[data-action]");
   if (button) act(button);
@@ -241,5 +244,5 @@ document.addEventListener("toggle", (toggled) => {
   else state.opened.delete(name);
 }, true);
 
-if (token.get()) signIn();
+if (localStorage.getItem(SIGNED_IN)) signIn();
 else signOut();

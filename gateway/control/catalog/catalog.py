@@ -19,7 +19,9 @@ from gateway.control.catalog.entries import EndpointEntry, Observer, ServiceEntr
 from gateway.control.catalog.marked import as_marked, lowered
 from gateway.control.upstreams.probes import Probed
 from gateway.core.resilience.health import Health
-from gateway.core.settings.targets import parse_target
+from gateway.core.routing.overlap import losers
+from gateway.core.routing.service import RouteSettings
+from gateway.core.settings.targets import ANYWHERE, TargetRules, parse_target
 from gateway.errors import ConfigError
 from gateway.link.snapshot import BreakerView, Mark, ProxySettings, RolloutSnap, Snapshot
 from gateway.log import get_logger
@@ -55,24 +57,28 @@ class Catalog:
         self,
         links: Links,
         *,
+        rules: TargetRules = ANYWHERE,
         proxy: ProxySettings | None = None,
         workers: int = 1,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """proxy: what holds for the whole data plane.
+        """rules: where endpoints may be. proxy: what holds for the whole data plane.
 
         workers: how many there are. clock: monotonic seconds.
         """
         self.services: dict[str, ServiceEntry] = {}
         """By name."""
         self._links = links
+        self._rules = rules
         self._proxy = proxy or ProxySettings()
         self._workers = workers
         self._clock = clock
         self._now = now
         self._number = 0
         self._by_version: dict[str, VersionEntry] = {}
+        self._followed: dict[str, tuple[RouteSettings, ...]] = {}
+        """By service, the routes that workers were last sent."""
         self._set_aside: dict[str, str] = {}
         """Name -> id of services the file declared once and does not any more: stored, not served."""
         self._open: dict[str, DeploymentRecord] = {}
@@ -173,7 +179,7 @@ class Catalog:
         """Take a service's committed row."""
         entry = self.services.get(record.name)
         if entry is None:
-            entry = self.services[record.name] = ServiceEntry(record)
+            entry = self.services[record.name] = ServiceEntry(record, self._rules)
         entry.record = record
         if entry.health is not None:
             for version in entry.versions.values():
@@ -196,6 +202,7 @@ class Catalog:
     def drop_service(self, name: str) -> None:
         """Forget a service that was deleted, or set aside."""
         entry = self.services.pop(name)
+        self._followed.pop(name, None)
         for version_id in entry.versions:
             del self._by_version[version_id]
         self._tell("service", name, None)
@@ -333,7 +340,7 @@ class Catalog:
 
     def publish(self, names: Iterable[str]) -> int:
         """Send these services to the workers, or that they are gone. Returns the table's number."""
-        chosen = set(names)
+        chosen = set(names) | self._rerouted()
         self._number += 1
         self._links.publish(self._table(chosen & self.services.keys(), removed=chosen - self.services.keys()))
         return self._number
@@ -351,13 +358,37 @@ class Catalog:
 
     def _table(self, names: Iterable[str], *, removed: Iterable[str]) -> Snapshot:
         now = self._clock()
+        names = sorted(names)
+        self._followed.update({name: self._routes_of(name) for name in names})
         return Snapshot(
             number=self._number,
             whole=False,
-            services={name: self.services[name].snap(now, self._rollout_of(name)) for name in sorted(names)},
+            services={
+                name: self.services[name].snap(now, self._rollout_of(name), self._followed[name])
+                for name in names
+            },
             removed=tuple(sorted(removed)),
             workers=self._workers,
         )
+
+    def _rerouted(self) -> set[str]:
+        """Return the services whose routes are to be followed, or no more, because others came or went."""
+        known = self._followed.keys() & self.services.keys()
+        waiting = [name for name in known if not self.services[name].has_begun]
+        return {name for name in waiting if self._routes_of(name) != self._followed[name]}
+
+    def _routes_of(self, name: str) -> tuple[RouteSettings, ...]:
+        """Return the routes workers follow to a service.
+
+        One that has never had a usable version takes no requests from those that have: a url that leads
+        nowhere does not turn a working route into a 503.
+        """
+        entry = self.services[name]
+        routes = entry.record.settings.routes
+        if entry.has_begun:
+            return routes
+        others = {each: other.record.settings for each, other in self.services.items() if other.has_begun}
+        return tuple(route for route in routes if not losers((route,), others))
 
     def _rollout_of(self, service: str) -> RolloutSnap | None:
         record = self.open_for(service)

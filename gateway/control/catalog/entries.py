@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from gateway.control.upstreams.probes import Probed
 from gateway.core.resilience.health import Health, HealthSettings, HealthState
-from gateway.core.routing.service import UpstreamTlsSettings
-from gateway.core.settings.targets import parse_target
+from gateway.core.routing.service import RouteSettings, UpstreamTlsSettings
+from gateway.core.settings.targets import ANYWHERE, TargetRules, parse_target
 from gateway.link.snapshot import BreakerView, EndpointSnap, RolloutSnap, ServiceSnap, VersionSnap
 from gateway.net.tls import upstream_context
 from gateway.store.records import CircuitState, ServiceRecord, VersionRecord
@@ -167,7 +167,8 @@ class VersionEntry:
         stored = self._stored if is_first else Health.UNKNOWN
         others = {key: each for key, each in self.endpoints.items() if each.url != url}
         port = parse_target(url).port
-        fresh = [EndpointEntry(self, url, address, port, stored) for address in addresses]
+        permitted = [address for address in addresses if self.service.rules.permits(url, address)]
+        fresh = [EndpointEntry(self, url, address, port, stored) for address in permitted]
         endpoints = others | {each.key: self.endpoints.get(each.key, each) for each in fresh}
         changed = endpoints.keys() != self.endpoints.keys()
         self.endpoints = endpoints
@@ -196,8 +197,10 @@ class VersionEntry:
 class ServiceEntry:
     """One service with its versions."""
 
-    def __init__(self, record: ServiceRecord) -> None:
+    def __init__(self, record: ServiceRecord, rules: TargetRules = ANYWHERE) -> None:
+        """rules: where its endpoints may be: what was allowed once may be our own address by now."""
         self.record = record
+        self.rules = rules
         self.versions: dict[str, VersionEntry] = {}
         """By id, oldest first."""
         self._tls: tuple[UpstreamTlsSettings, ssl.SSLContext | None] = (UpstreamTlsSettings(), None)
@@ -279,15 +282,22 @@ class ServiceEntry:
         self.record = replace(self.record, current_version_id=first.id, updated_at=at)
         return True
 
-    def snap(self, now: float, rollout: RolloutSnap | None) -> ServiceSnap:
-        """Return what workers are told. now: monotonic seconds."""
+    @property
+    def has_begun(self) -> bool:
+        """Whether some version of it has been found healthy and took requests; or the file says it shall."""
+        if self.record.source == "file" or self.record.current_version_id is not None:
+            return True
+        return any(each.record.is_active for each in self.versions.values())
+
+    def snap(self, now: float, rollout: RolloutSnap | None, routes: tuple[RouteSettings, ...]) -> ServiceSnap:
+        """Return what workers get. now: monotonic seconds. routes: those they may follow."""
         record = self.record
         standby = rollout.old if rollout is not None else None
         return ServiceSnap(
             id=record.id,
             name=record.name,
             generation=record.generation,
-            settings=record.settings,
+            settings=replace(record.settings, routes=routes),
             versions=tuple(version.snap(now, standby) for version in self.versions.values()),
             current=record.current_version_id,
             rollout=rollout,

@@ -18,6 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gateway.core.resilience.health import Health, HealthSettings, HealthState, compile_check, judge_probe
+from gateway.core.settings.targets import ANYWHERE, TargetRules
 from gateway.errors import Exhausted, GatewayError, StoreError, UpstreamError
 from gateway.http1.fetch import fetch, tcp_check
 from gateway.log import get_logger
@@ -94,11 +95,13 @@ class Probes:
         store: Store,
         catalog: CatalogView,
         *,
+        rules: TargetRules = ANYWHERE,
         chance: Callable[[], float] = random.random,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = store
         self._catalog = catalog
+        self._rules = rules
         self._chance = chance
         self._now = now
         self._slots = asyncio.Semaphore(CONCURRENT)
@@ -192,7 +195,7 @@ class Probes:
     async def check(self, probed: Probed) -> ProbeResult:
         """Check one endpoint, note what it found, and tell the workers if its health changed."""
         try:
-            result = await probe(probed)
+            result = await probe(probed, self._rules)
         except Exhausted as exc:  # it was not asked, so there is nothing to hold against it
             log.warning("probe_not_made", endpoint=probed.url, error=str(exc))
             return ProbeResult(is_healthy=False, response_time_ms=0, error=str(exc))
@@ -317,25 +320,26 @@ def _goodness(result: ProbeResult) -> tuple[bool, int]:
     return result.is_healthy, -result.response_time_ms
 
 
-async def probe(probed: Probed) -> ProbeResult:
+async def probe(probed: Probed, rules: TargetRules = ANYWHERE) -> ProbeResult:
     """Ask one endpoint, with the settings' retries; never raises for what the endpoint does.
 
     Raises Exhausted if we could not ask.
     """
-    result = await _try(probed)
+    result = await _try(probed, rules)
     for _ in range(probed.settings.retries):
         if result.is_healthy:
             break
-        result = await _try(probed)
+        result = await _try(probed, rules)
     return result
 
 
-async def _try(probed: Probed) -> ProbeResult:
+async def _try(probed: Probed, rules: TargetRules) -> ProbeResult:
     settings = probed.settings
     started = time.monotonic()
     status: int | None = None
     error: str | None
     try:
+        rules.check(probed.url, probed.address)
         if settings.kind == "tcp":
             await tcp_check(probed.url, timeout_s=settings.timeout / 1000, address=probed.address or None)
             error = None

@@ -8,7 +8,9 @@ import msgspec
 from msgspec import Meta
 
 from gateway.core.settings.base import Settings
+from gateway.core.settings.faults import wrong
 from gateway.core.settings.limits import PositiveMillis
+from gateway.core.settings.text import Authority, FieldValue, RequestPath, Token, refuse_framing
 from gateway.errors import IllegalTransition
 
 
@@ -16,7 +18,7 @@ class HealthSettings(Settings):
     """How an endpoint is probed."""
 
     kind: Literal["http", "tcp"] = "http"
-    path: Annotated[str, Meta(pattern=r"^/")] = "/api/health"
+    path: RequestPath = "/api/health"
     interval: PositiveMillis = 10_000
     timeout: PositiveMillis = 5_000
     retries: Annotated[int, Meta(ge=0, le=10)] = 1
@@ -27,12 +29,16 @@ class HealthSettings(Settings):
     """Statuses and ranges, comma-separated: `200-299,304`."""
     expected_body: str | None = None
     """Text the body must contain."""
-    headers: dict[str, str] = {}
-    host: str | None = None
+    headers: dict[Token, FieldValue] = {}
+    host: Authority | None = None
     """Host field of the probe; None: the endpoint's own."""
 
     def __post_init__(self) -> None:
-        parse_statuses(self.expected_status)
+        try:
+            parse_statuses(self.expected_status)
+        except ValueError as exc:
+            raise wrong("expected_status", str(exc)) from exc
+        refuse_framing(self.headers)
 
 
 class Health(enum.StrEnum):
@@ -171,7 +177,7 @@ def judge_probe(check: ProbeCheck, *, status: int, body: bytes) -> str | None:
     if not any(first <= status <= last for first, last in check.statuses):
         return f"status {status}, expected {_text_of(check.statuses)}"
     if check.body is not None and check.body not in body:
-        return f"the body does not contain {check.body.decode()!r}"
+        return "the body does not contain what it should"  # which may be a secret
     return None
 
 

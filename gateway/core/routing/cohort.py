@@ -16,7 +16,7 @@ UNIT: Final = 2.0**52
 class StickySettings(Settings):
     """What identifies a user."""
 
-    by: Annotated[str, Meta(pattern=r"^(cookie:[^;,= \t]+|header:[A-Za-z0-9-]+|client_ip)$")]
+    by: Annotated[str, Meta(pattern=r"^(client_ip|(cookie|header):[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256})$(?!\n)")]
     """`cookie:NAME`, `header:NAME` or `client_ip`."""
     issue_cookie: bool = False
     """Set our own cookie on a client that has none (only with `cookie:`)."""

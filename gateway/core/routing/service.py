@@ -1,8 +1,9 @@
 """What somebody says about a service: its routes and its policies, checked."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta
+from msgspec.structs import force_setattr
 
 from gateway.core.resilience.breaker import BreakerSettings
 from gateway.core.resilience.health import HealthSettings
@@ -10,21 +11,44 @@ from gateway.core.resilience.retry import RetrySettings
 from gateway.core.routing.cohort import StickySettings
 from gateway.core.routing.testers import TesterSettings
 from gateway.core.settings.base import Settings
+from gateway.core.settings.faults import wrong
 from gateway.core.settings.limits import Count, Millis, UpstreamTimeouts
 from gateway.core.settings.smoke import SmokeSettings
+from gateway.core.settings.targets import check_networks
+from gateway.core.settings.text import (
+    FRAMING,
+    FieldValue,
+    FilePath,
+    Host,
+    Token,
+    normal_method,
+    normal_route_host,
+    normal_route_path,
+)
 
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$(?!\n)")]
+BODILESS: Final = frozenset({204, 205, 304})
+"""Statuses whose answers have no body (RFC 9110 §15): bytes after the head would be the next answer's."""
 
 
 class RouteSettings(Settings):
     """A host and a path prefix (whole segments) that lead to a service."""
 
-    host: str = "*"
-    """A name, `*.example.com`, or `*`."""
-    path: Annotated[str, Meta(pattern=r"^/")] = "/"
+    host: Annotated[str, Meta(min_length=1, max_length=255)] = "*"
+    """A name, `*.example.com`, or `*`; kept as requests name it: lower case, IDNA."""
+    path: Annotated[str, Meta(pattern=r"^/", max_length=8192)] = "/"
+    """Kept as requests are matched: `/café` is `/caf%C3%A9`."""
     strip_prefix: bool = False
-    methods: tuple[str, ...] = ()
+    methods: tuple[Token, ...] = ()
     """Empty: all."""
+
+    def __post_init__(self) -> None:
+        for name, normal in (("host", normal_route_host), ("path", normal_route_path)):
+            try:
+                force_setattr(self, name, normal(getattr(self, name)))
+            except ValueError as exc:
+                raise wrong(name, str(exc)) from exc
+        force_setattr(self, "methods", tuple(dict.fromkeys(map(normal_method, self.methods))))
 
 
 class FallbackSettings(Settings):
@@ -32,8 +56,8 @@ class FallbackSettings(Settings):
 
     status: Annotated[int, Meta(ge=200, le=599)] | None = None
     body: str = ""
-    content_type: str = "text/plain; charset=utf-8"
-    version: str | None = None
+    content_type: FieldValue = "text/plain; charset=utf-8"
+    version: Annotated[str, Meta(max_length=63)] | None = None
     url: str | None = None
 
     def __post_init__(self) -> None:
@@ -42,23 +66,30 @@ class FallbackSettings(Settings):
             raise ValueError(
                 f"fallback needs exactly one of status, version, url; got {', '.join(given) or 'none'}"
             )
+        if self.status in BODILESS and self.body:
+            raise wrong("body", f"an answer with status {self.status} has none")
 
 
 class VersionHeaderSettings(Settings):
     """A field by which testers choose a version; stripped from anyone else."""
 
-    name: str = "X-Service-Version"
+    name: Token = "X-Service-Version"
     allow_from: tuple[str, ...] = ("127.0.0.0/8",)
+
+    def __post_init__(self) -> None:
+        if self.name.lower() in FRAMING | {"host"}:
+            raise wrong("name", f"{self.name} is a field that requests need for themselves")
+        check_networks("allow_from", self.allow_from)
 
 
 class UpstreamTlsSettings(Settings):
     """TLS towards https upstreams."""
 
     verify: bool = True
-    ca: str | None = None
-    certificate: str | None = None
-    key: str | None = None
-    server_name: str | None = None
+    ca: FilePath | None = None
+    certificate: FilePath | None = None
+    key: FilePath | None = None
+    server_name: Host | None = None
 
 
 class ConcurrencySettings(Settings):
@@ -109,6 +140,14 @@ class ServiceSettings(Settings):
     """How many deprecated versions are kept; older ones are deleted, but none that could be needed."""
     on_new_version: Literal["refuse", "restart"] = "refuse"
     """A start while a deployment is open: 409, or roll it back and start the newer one."""
+
+    @property
+    def named_versions(self) -> frozenset[str]:
+        """The versions that these settings send requests to by name, whatever their weight."""
+        named = set(self.testers.values.values()) if self.testers is not None else set[str]()
+        if self.fallback is not None and self.fallback.version is not None:
+            named.add(self.fallback.version)
+        return frozenset(named)
 
     def __post_init__(self) -> None:
         for name in ("health", "breaker", "retry", "version_header"):

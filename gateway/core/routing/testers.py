@@ -9,8 +9,8 @@ from gateway.core.settings.base import Settings
 NEW: Final = "@new"
 """Instead of a version's name: the open rollout's new version, or the newest without weight."""
 Token = Annotated[str, Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}$(?!\n)")]
-Secret = Annotated[str, Meta(pattern=r"^([!#-+\--:<-\[\]-~]{1,256}|[0-9]+…)$(?!\n)")]
-"""What a cookie may hold (RFC 6265 §4.1.1), or what stands for a secret where settings are shown."""
+Secret = Annotated[str, Meta(pattern=r"^([!#-+\--:<-\[\]-~]{1,256})$(?!\n)")]
+"""What a cookie may hold (RFC 6265 §4.1.1)."""
 Wish = Annotated[str, Meta(pattern=r"^(@new|[A-Za-z0-9][A-Za-z0-9._-]{0,62})$(?!\n)")]
 _NOT_OURS: Final = frozenset(
     (

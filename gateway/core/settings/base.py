@@ -1,8 +1,11 @@
 """The base of every checked setting, shared by the configuration file and the admin API."""
 
-from typing import dataclass_transform
+from typing import Final, dataclass_transform
 
 import msgspec
+
+SESSION_COOKIE: Final = "gateway_session"
+"""The admin listener's cookie. Cookies know no port, so the proxy never forwards it."""
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))

@@ -5,9 +5,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-_MESSAGE: Final = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<where>[^`]*)`)?$", re.DOTALL)
+_MESSAGE: Final = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`\$(?P<where>[^`]*)`)?$", re.DOTALL)
 _STEP: Final = re.compile(r"\.(\w+)|\[(\d+)\]")
 """A step of msgspec's path; a key of a dictionary, which it writes as `[...]`, is left out."""
+_OWN: Final = re.compile(r"((?:\.\w+|\[\d+\])+): ", re.ASCII)
+"""How `wrong` begins."""
 _NAMED: Final = re.compile(r"(missing required|unknown) field `([^`]*)`")
 
 
@@ -24,10 +26,18 @@ def fault_of(exc: msgspec.ValidationError) -> Fault:
     assert match is not None, "the pattern takes any text"
     steps = [name or index for name, index in _STEP.findall(match["where"] or "")]
     reason = match["what"]
-    if named := _NAMED.search(reason):
+    if own := _OWN.match(reason):
+        steps += [camel(name) if name else index for name, index in _STEP.findall(own[1])]
+        reason = reason[own.end() :]
+    elif named := _NAMED.search(reason):
         steps.append(named[2])
         reason = "is required" if named[1] == "missing required" else "unknown key"
     return Fault(tuple(steps), reason)
+
+
+def wrong(field: str, reason: str) -> ValueError:
+    """Return what a struct raises for a wrong field. field: its name; `allow_from[0]`: a part of it."""
+    return ValueError(f".{field}: {reason}")
 
 
 def camel(name: str) -> str:

@@ -4,11 +4,16 @@ Secrets are written and never shown again, to anybody: not by the API, the audit
 their place, and is refused where it is sent back as if it were the secret.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-HIDDEN: Final = "…"
+HIDDEN: Final = "***"
+_SOUGHT: Final = frozenset(
+    {"secret", "body_contains", "bodyContains", "expected_body", "expectedBody", "json_value", "jsonValue"}
+)
+_USERINFO: Final = re.compile(r"(?<=:)//[^/?#\s]*@")
 
 _Change = Callable[[str, Any, Any], Any]
 """(JSON pointer, a secret, what may be shown of it) -> what takes its place."""
@@ -17,8 +22,9 @@ _Change = Callable[[str, Any, Any], Any]
 def hidden(value: Any) -> Any:
     """Return settings, or a part or patch of them, as they may be shown. value: of built-in types.
 
-    Not shown are keys that sign, values of header fields, bodies of smoke tests, paths of webhooks (Slack's
-    hold its key), queries of shutdown urls, and what testers bring.
+    Not shown are keys that sign, values of header fields, what tests and probes send, ask in a query, and
+    look for, paths of webhooks (Slack's hold its key), queries of shutdown urls, what testers bring, and
+    credentials in any url.
     """
     return _changed(value, lambda at, secret, shown: shown, "")
 
@@ -40,14 +46,18 @@ def _changed(value: Any, change: _Change, at: str) -> Any:
         return {name: _field(name, each, value, change, f"{at}/{name}") for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [_changed(each, change, f"{at}/{index}") for index, each in enumerate(value)]
+    if isinstance(value, str) and (shown := without_credentials(value)) != value:
+        return change(at, value, shown)
     return value
 
 
 def _field(name: str, value: Any, around: Mapping[str, Any], change: _Change, at: str) -> Any:
     if value is None or value == "":
         return value
-    if name == "secret" or (name == "body" and "path" in around):
+    if name in _SOUGHT or (name == "body" and "path" in around):
         return change(at, value, HIDDEN)
+    if name == "path" and isinstance(value, str) and "?" in value:
+        return change(at, value, _without_query(value))
     if name == "headers" and isinstance(value, Mapping):
         return {field: change(f"{at}/{field}", each, HIDDEN) for field, each in value.items()}
     if name == "webhooks" and isinstance(value, list | tuple):
@@ -55,7 +65,7 @@ def _field(name: str, value: Any, around: Mapping[str, Any], change: _Change, at
     if name == "testers" and isinstance(value, Mapping):
         return _testers(value, change, at)
     if name in ("shutdown_url", "shutdownUrl"):
-        return change(at, value, _without_query(value))
+        return change(at, value, without_credentials(_without_query(value)))
     return _changed(value, change, at)
 
 
@@ -73,6 +83,11 @@ def _testers(value: Mapping[str, Any], change: _Change, at: str) -> Any:
         return value
     names = [change(f"{at}/values", secret, f"{n}{HIDDEN}") for n, secret in enumerate(values, 1)]
     return {**value, "values": dict(zip(names, values.values(), strict=True))}
+
+
+def without_credentials(text: str) -> str:
+    """Return a text, a url or what holds some, without what stands before the `@` of their authorities."""
+    return _USERINFO.sub(f"//{HIDDEN}@", text) if "@" in text else text
 
 
 def host_alone(url: str) -> str:

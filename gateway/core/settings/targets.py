@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Literal, NamedTuple, cast
 from urllib.parse import urlsplit
 
+from gateway.core.settings.faults import wrong
 from gateway.errors import ConfigError
 
 Scheme = Literal["http", "https", "unix"]
@@ -18,6 +19,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _WRITABLE: Final = re.compile(r"[!-\[\]-~]+")
 """Visible ASCII but the backslash, which some parsers take for a slash."""
+_AFTER_AUTHORITY: Final = re.compile(r"[/?#\\]")
 _METADATA_NAMES: Final = frozenset({"metadata.google.internal", "metadata", "instance-data"})
 _METADATA: Final = frozenset(
     {
@@ -75,14 +77,40 @@ class Listener(NamedTuple):
 
 
 class TargetRules(NamedTuple):
-    """Where this gateway may connect to, whatever makes it connect. own: its listeners, as bound."""
+    """Where this gateway may connect to, whatever makes it connect."""
 
     allowed: Sequence[str] = ()
+    """Networks (CIDR); none: all."""
     own: Callable[[], Sequence[Listener]] = tuple
+    """The gateway's listeners, as bound."""
+    is_local: Callable[[str], bool] = lambda address: False
+    """Whether a numeric address is this machine's."""
+    forbidden: Callable[[str], str] = lambda path: ""
+    """Why nobody may be sent to a socket file; empty if one may."""
+    unlisted: Callable[[str], str] = lambda path: ""
+    """Why the API may not name a socket file; empty if it may."""
 
     def check(self, url: str, address: str = "") -> None:
         """Refuse a url that must not be connected to, as `check_target` does."""
-        check_target(url, address, allowed=self.allowed, own=self.own())
+        check_target(url, address, allowed=self.allowed, own=self.own(), is_local=self.is_local)
+        target = parse_url(url)
+        if target.scheme == "unix" and (reason := self.forbidden(target.path)):
+            raise ConfigError("", f"{url!r} leads to {reason}")
+
+    def check_named(self, url: str) -> None:
+        """Refuse a url that the API must not name: as `check`, and a socket that nobody has opened for it."""
+        self.check(url)
+        target = parse_url(url)
+        if target.scheme == "unix" and (reason := self.unlisted(target.path)):
+            raise ConfigError("", f"{url!r} leads to a socket {reason}")
+
+    def permits(self, url: str, address: str = "") -> bool:
+        """Return whether `check` would let one connect there."""
+        try:
+            self.check(url, address)
+        except ConfigError:
+            return False
+        return True
 
 
 ANYWHERE: Final = TargetRules()
@@ -102,12 +130,12 @@ def parse_target(url: str) -> Target:
 
 def parse_url(url: str) -> Target:
     """Take any url the gateway is to call apart. Raises ConfigError, as `parse_target` does."""
+    if not url.startswith("unix:") and "@" in _AFTER_AUTHORITY.split(url.partition("//")[2], maxsplit=1)[0]:
+        raise ConfigError("", "a url must not hold credentials")  # and they are not repeated here
     if not _WRITABLE.fullmatch(url):
-        raise ConfigError("", f"{url!r} is not a url: it holds spaces or unusual characters")
+        raise ConfigError("", "this is not a url: it holds spaces or unusual characters")
     if url.startswith("unix:"):
         return _unix(url)
-    if "@" in url.partition("//")[2].partition("/")[0]:
-        raise ConfigError("", "a url must not hold credentials")  # and they are not repeated here
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -123,19 +151,26 @@ def parse_url(url: str) -> Target:
 
 def _unix(url: str) -> Target:
     path = url.removeprefix("unix:").removeprefix("//")
+    if path.endswith("/") or any(part in (".", "..") for part in path.split("/")):
+        raise ConfigError("", f"{url!r} names no socket file plainly")
     if not path.startswith("/"):
         raise ConfigError("", f"{url!r} is not unix: and an absolute path")
     return Target("unix", "", 0, path)
 
 
 def check_target(
-    url: str, address: str = "", *, allowed: Iterable[str] = (), own: Iterable[Listener] = ()
+    url: str,
+    address: str = "",
+    *,
+    allowed: Iterable[str] = (),
+    own: Iterable[Listener] = (),
+    is_local: Callable[[str], bool] = lambda address: False,
 ) -> None:
     """Refuse a url that must not be connected to.
 
     address: a numeric address its host resolved to; empty: only what the url itself says is judged. allowed:
     networks (CIDR) it must lie in, if any; a socket file and `localhost` count as 127.0.0.1. own: where the
-    gateway listens. Raises ConfigError with the reason.
+    gateway listens. is_local: whether an address is this machine's. Raises ConfigError with the reason.
     """
     target = parse_url(url)
     if target.host.rstrip(".") in _METADATA_NAMES:
@@ -150,7 +185,7 @@ def check_target(
     networks = [ipaddress.ip_network(network, strict=False) for network in allowed]
     if networks and not any(reached in network for network in networks):
         raise ConfigError("", f"{url!r} leads to {reached}, outside the allowed targets")
-    if any(_is_own(listener, reached, target.port) for listener in own):
+    if any(_is_own(listener, reached, target.port, is_local) for listener in own):
         raise ConfigError("", f"{url!r} leads back to the gateway itself")
 
 
@@ -174,8 +209,17 @@ def _forbidden(address: Address) -> str:
     return ""
 
 
-def _is_own(listener: Listener, reached: Address, port: int) -> bool:
+def check_networks(field: str, networks: Sequence[str]) -> None:
+    """Raise the ValueError of `wrong` for the first of a field's networks that is none."""
+    for index, network in enumerate(networks):
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as exc:
+            raise wrong(f"{field}[{index}]", str(exc)) from exc
+
+
+def _is_own(listener: Listener, reached: Address, port: int, is_local: Callable[[str], bool]) -> bool:
     if port != listener.port:
         return False
     bound = _plain(ipaddress.ip_address(listener.address))
-    return reached == bound or (bound.is_unspecified and reached.is_loopback)
+    return reached == bound or (bound.is_unspecified and (reached.is_loopback or is_local(str(reached))))

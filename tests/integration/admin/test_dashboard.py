@@ -222,7 +222,7 @@ if CHROMIUM.exists():
         bench = Bench()
         furnish(bench)
         async with signed_in(bench, "viewer", []) as tab:
-            bench.store.token_records.clear()
+            bench.revoke_all()
             await expect(tab.locator("#login")).to_be_visible(timeout=30_000)
             await expect(tab.locator("#login-error")).to_contain_text("revoked")
             assert await tab.evaluate("sessionStorage.length") == 0

@@ -37,7 +37,7 @@ async def exchange(port: int, request: bytes) -> bytes:
 
 
 def ask(method: str, path: str, *fields: str, body: bytes = b"") -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", "Host: admin", "Connection: close", *fields]
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close", *fields]
     if body:
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join([*lines, "", ""]).encode() + body

@@ -83,6 +83,7 @@ async def test_a_revoked_token_is_refused_and_using_a_token_never_brings_it_back
         assert record.last_used_at is not None
         async with store.transaction() as tx:
             tx.put_token(msgspec.structs.replace(record, revoked_at=AT))
+        auth.learn(msgspec.structs.replace(record, revoked_at=AT))
         with pytest.raises(Unauthorized):
             await auth.identify(fields(token), "127.0.0.1")
         assert not await auth.is_valid(fields(token))

@@ -54,7 +54,7 @@ async def test_veto_of_the_start_moves_no_traffic(stage: Stage) -> None:
             await release.start(**QUICK)
             failed = await release.becomes("failed")
             assert await traffic.served() == {"v1.0"}
-    why = f"A webhook refused the start: {listener.url}/… said no to confirm-start: 403"
+    why = f"A webhook refused the start: {listener.url}/*** said no to confirm-start: 403"
     assert failed["errorMessage"] == why
     assert failed["trafficPercent"] == 0
 

@@ -119,7 +119,7 @@ async def test_a_name_is_taken_once_and_routes_of_others_are_refused(tmp_path: P
 
 async def test_weight_for_a_later_version_needs_a_deployer(tmp_path: Path) -> None:
     async with console(tmp_path) as made:
-        await made.register("v1", actor=OPERATOR)
+        await made.register("v1")
         assert (await refusal(made.register("v2", actor=OPERATOR, weight=10))).status == 403
         generation = made.catalog.service_record("auth").generation
         await made.register("v2", actor=ANN, weight=10)

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
+from msgspec.structs import replace
+
 from gateway.actions.tokens import digest
 from gateway.admin.auth import Authenticator
 from gateway.admin.server import AdminServer
@@ -132,19 +134,30 @@ class Bench:
     def token(self, role: Role) -> str:
         """Return a token of that role, known to the store."""
         token = f"gw_{role}-token"
-        self.store.put_token(
-            TokenRecord(
-                id=f"id-{role}",
-                name=role,
-                role=role,
-                prefix=token[:9],
-                hash=digest(token),
-                created_by="test",
-                created_at=AT,
-                last_used_at=AT,
-            )
-        )
+        self.put_token(token, name=role, role=role)
         return token
+
+    def put_token(self, token: str, *, name: str, role: Role, **more: Any) -> TokenRecord:
+        """Let the store and the listener know a token."""
+        record = TokenRecord(
+            id=f"id-{name}",
+            name=name,
+            role=role,
+            prefix=token[:9],
+            hash=digest(token),
+            created_by="test",
+            created_at=AT,
+            last_used_at=AT,
+            **more,
+        )
+        self.store.put_token(record)
+        self.auth.learn(record)
+        return record
+
+    def revoke_all(self) -> None:
+        """Revoke every token."""
+        for record in list(self.store.token_records.values()):
+            self.auth.learn(replace(record, revoked_at=AT))
 
     async def ask(
         self,

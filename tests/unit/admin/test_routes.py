@@ -49,13 +49,15 @@ def test_reads_need_no_more_than_the_secrets_demand() -> None:
             assert route.role == "viewer", route
 
 
-def test_rollback_pause_and_undo_are_never_limited() -> None:
+def test_rollback_pause_undo_and_signing_in_are_never_limited() -> None:
     free = {route.action for route in ROUTES if route.is_change and route.budget is None}
     assert free == {
         "deployment.rollback",
         "deployment.pause",
         "service.undo",
         "service.pause",
+        "session.begin",
+        "session.end",
     }
 
 

