@@ -364,7 +364,7 @@ async def _new_ones(instance: Instance, began: float) -> str:
 async def _refuses(instance: Instance) -> bool:
     """Whether nobody listens any more: what was lost at that moment met the close of the listener."""
     try:
-        await (await dial(instance.place)).close()
+        (await dial(instance.place)).close()
     except Refused:
         return True
     except Lost:

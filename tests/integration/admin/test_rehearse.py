@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
@@ -77,6 +78,23 @@ async def test_a_bad_service_is_named(fault: str) -> None:
     shared = {"slow-health": set(NAMES), "early-health": {"two-versions"}, "closes-each": {"idle"}}
     assert failed.keys() - {expected} <= shared.get(fault, set()), failed
     assert failed[expected]
+
+
+async def test_a_service_that_never_answers_is_reported_in_time() -> None:
+    """It accepts, and reads nothing: closing a connection must not wait until it has taken the upload."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        place = Place.of(f"http://127.0.0.1:{silent.getsockname()[1]}")
+
+        async def stop() -> None:
+            pass
+
+        instance = Instance(
+            place=place, health_path="/health", path="/", upload_path="/health", idle_s=60.0, stop=stop
+        )
+        began = time.monotonic()
+        checks = await rehearsal.rehearse(instance)
+    assert time.monotonic() - began < PROMISED_S
+    assert {check.name for check in checks if not check.ok} == set(NAMES) - {"two-versions"}
 
 
 def test_every_check_has_a_fix_for_every_framework() -> None:
