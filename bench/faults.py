@@ -7,47 +7,38 @@ truncated, timed out or answered with a 5xx.
 
 import argparse
 import asyncio
-import contextlib
-import os
-import signal
-import time
 from collections.abc import Awaitable, Callable
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from bench import report
-from bench.client import Lost
-from bench.harness import World, gone, held_connections
+from bench.deeds import (
+    ROLLBACK_S,
+    Deed,
+    admin_crowded,
+    all_workers_killed,
+    blue_green,
+    control_killed,
+    disk_full,
+    drained_and_stopped,
+    endpoint_killed,
+    gateway_upgrade,
+    immediate,
+    reload,
+    rollback,
+    store_locked,
+    template_killed,
+    weight_steps,
+    worker_hung,
+    worker_killed,
+)
+from bench.harness import World
 from bench.load import Load, LoadReport, LoadSettings
 from bench.peers import subfolder, workspace
-from bench.procs import kill
-from bench.store_faults import TICK_S, Errors, full_disk, locked, unjudged, until_returned, verdict_at
 
 MAX_MS: Final = 2_000.0
-ROLLBACK_S: Final = 2.0
-"""A rollback's time, from the verdict or the order."""
-STEP_S: Final = 0.2
-"""Between two deeds of a row."""
-
-
-class Deed(msgspec.Struct):
-    """What a row may see and say while it acts."""
-
-    world: World
-    allowed: int = 0
-    """Losses this row may cost: connections that a killed worker held."""
-    load: Load | None = None
-    rate: float = 0.0
-    """Of the load: requests per second."""
-    wants: str = ""
-    """Why the row failed although nothing was lost; empty: it did not."""
-    evidence_lost: int | None = None
-    """Answers that a rollout should have been judged by and was not; None: the row says nothing of it."""
-    rollback_s: float | None = None
-    """From the verdict, or the order, to the last worker's weights."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -86,183 +77,6 @@ class RowResult(msgspec.Struct, frozen=True):
         )
 
 
-async def weight_steps(deed: Deed) -> None:
-    """Fifty changes of the share, up and down."""
-    world = deed.world
-    await world.add_version("v1.1")
-    rollout = await world.start_rolling("v1.1", steps=[1, 100], stepInterval=3_600_000)
-    for k in range(50):
-        await world.api("PUT", f"deployment/{rollout}/traffic", {"percent": (k * 37) % 99 + 1})
-        await asyncio.sleep(STEP_S)
-    await world.api("POST", f"deployment/{rollout}/rollback")
-
-
-async def blue_green(deed: Deed) -> None:
-    await deploy(deed, "blue-green")
-
-
-async def immediate(deed: Deed) -> None:
-    await deploy(deed, "immediate")
-
-
-async def deploy(deed: Deed, strategy: str) -> None:
-    """One whole deployment: gate, switch, bake, the old version drained; then its process ends."""
-    await deed.world.add_version("v1.1")
-    rollout = await deed.world.start("v1.1", strategy, bakeTime=2_000, drainTimeout=5_000)
-    await expect_status(deed, rollout, "completed")
-    await asyncio.to_thread(deed.world.samples[0].stop)
-
-
-async def rollback(deed: Deed) -> None:
-    """Half the traffic there, then all of it back."""
-    await deed.world.add_version("v1.1")
-    rollout = await deed.world.start_rolling("v1.1", steps=[50, 100], stepInterval=3_600_000)
-    await asyncio.sleep(1)
-    await deed.world.api("POST", f"deployment/{rollout}/rollback")
-    await expect_status(deed, rollout, "rolled_back")
-
-
-async def drained_and_stopped(deed: Deed) -> None:
-    """A version loses its traffic and is drained; its process ends as soon as that is said to be safe."""
-    world = deed.world
-    old = world.samples[0]
-    old_id = await world.version_id("v1.0")
-    _, new_id = await world.add_version("v1.1")
-    await world.api("PATCH", f"deployment/versions/{new_id}", {"weight": 100})
-    await world.until(lambda: world.is_active(new_id), "v1.1 to be active")
-    await world.api("PATCH", f"deployment/versions/{old_id}", {"weight": 0})
-    await world.api("POST", f"deployment/versions/{old_id}/drain")
-
-    async def is_safe() -> bool:
-        return bool((await world.api("GET", f"deployment/versions/{old_id}/drain"))["safeToStop"])
-
-    await world.until(is_safe, "v1.0 to be drained")
-    await asyncio.to_thread(old.stop)
-
-
-async def endpoint_killed(deed: Deed) -> None:
-    """One of three processes of a version is killed and comes back, five times."""
-    world = deed.world
-    for k in range(5):
-        victim = world.samples[k % 3]
-        victim.kill()
-        await asyncio.sleep(1)
-        await asyncio.to_thread(world.restart_sample, victim)
-        await asyncio.sleep(1)
-
-
-async def reload(deed: Deed) -> None:
-    """Twenty reloads, each with something changed."""
-    for k in range(20):
-        deed.world.write_config(extra=f"[limits]\nheader_bytes = {32_768 + k}\n")
-        await deed.world.reload()
-        await asyncio.sleep(STEP_S)
-
-
-async def gateway_upgrade(deed: Deed) -> None:
-    """Five upgrades of the gateway, each waited for."""
-    world = deed.world
-    for _ in range(5):
-        before = (await world.info())["pid"]
-        await world.api("POST", "gateway/upgrade")
-        await world.until(partial(in_charge_after, world, before), "a new control process")
-        await world.until(world.all_workers_serve, "its workers")
-
-
-async def control_killed(deed: Deed) -> None:
-    """Control is killed five times; workers serve alone for a second before the next one starts."""
-    world = deed.world
-    for _ in range(5):
-        await world.kill_control()
-        await asyncio.sleep(1)
-        await asyncio.to_thread(world.start_gateway)
-        await world.until(world.all_workers_serve, "the new control's workers")
-
-
-async def worker_killed(deed: Deed) -> None:
-    """A worker is killed five times. It may cost the connections it held one request each."""
-    for k in range(5):
-        await strike_worker(deed, k, signal.SIGKILL)
-
-
-async def worker_hung(deed: Deed) -> None:
-    """A worker stops answering twice, and is replaced."""
-    for k in range(2):
-        await strike_worker(deed, k, signal.SIGSTOP)
-
-
-async def disk_full(deed: Deed) -> None:
-    """A bad version gets its first traffic, and the store cannot be written from then on."""
-    world, load = deed.world, deed.load
-    assert load is not None
-    _, new_id = await world.add_version("v1.1", "--error-rate", "0.3", "--seed", "1")
-    rollout = await world.start_rolling("v1.1", steps=[10, 100], stepInterval=3_600_000)
-    errors = Errors(load)
-    watching = asyncio.ensure_future(errors.watch())
-    try:
-        with full_disk(int((await world.info())["pid"])):
-            async with asyncio.timeout(60):
-                returned = await until_returned(world, new_id)
-            await asyncio.sleep(0.1)  # what was under way
-            deed.allowed = load.lost["500"]
-            await asyncio.sleep(3)
-        await expect_status(deed, rollout, "rolled_back")
-    finally:
-        watching.cancel()
-    decided = await verdict_at(world, rollout)
-    deed.rollback_s = returned - decided
-    judged = int((await world.deployment(rollout))["errorCount"])
-    deed.evidence_lost = max(0, errors.before(decided - TICK_S) - judged)
-
-
-async def store_locked(deed: Deed) -> None:
-    """Another process holds the store for 30 s of a good rollout; and again while it is to be rolled back."""
-    world = deed.world
-    _, new_id = await world.add_version("v1.1")
-    rollout = await world.start_rolling("v1.1", steps=[10, 100], stepInterval=3_600_000)
-    with locked(world):
-        await asyncio.sleep(30)
-    await asyncio.sleep(4)
-    with locked(world):
-        ordered = time.time()
-        asked = asyncio.ensure_future(world.ask("POST", f"deployment/{rollout}/rollback"))
-        async with asyncio.timeout(60):
-            deed.rollback_s = await until_returned(world, new_id) - ordered
-        answer = await asked
-        if answer.status != 202 or answer.json()["stored"]:
-            deed.wants = f"the order was answered {answer.status}"
-    await expect_status(deed, rollout, "rolled_back")
-    # Of the last second before the order nothing was judged: it is no part of what was locked.
-    deed.evidence_lost = max(0, await unjudged(world, rollout, "v1.1") - round(2 * TICK_S * deed.rate / 10))
-
-
-async def strike_worker(deed: Deed, turn: int, number: signal.Signals) -> None:
-    """Stop a worker, count what it holds, then send it `number`, and wait until another has its slot."""
-    world = deed.world
-    pids = await world.worker_pids()
-    victim = pids[turn % len(pids)]
-    os.kill(victim, signal.SIGSTOP)
-    # Not in a thread: it would get its turns between those of the load, and the worker be still meanwhile.
-    deed.allowed += held_connections(victim, world.port)
-    kill(victim, number)
-    await world.until(lambda: gone(victim), f"worker {victim} to be gone")
-    await world.until(lambda: world.all_workers_serve(frozenset({victim})), "the next worker in its slot")
-    await asyncio.sleep(STEP_S)
-
-
-async def in_charge_after(world: World, before: int) -> bool:
-    """Whether a control process other than `before` answers the admin API."""
-    with contextlib.suppress(Lost, RuntimeError):
-        return bool((await world.info())["pid"] != before)
-    return False
-
-
-async def expect_status(deed: Deed, rollout: str, status: str) -> None:
-    ended = await deed.world.settled(rollout)
-    if ended != status:
-        deed.wants = f"deployment ended {ended}, not {status}"
-
-
 ROWS: Final = (
     Row("weight steps × 50", weight_steps),
     Row("blue-green", blue_green),
@@ -284,17 +98,23 @@ ROWS: Final = (
     Row("disk full during a bad canary", disk_full),
     Row("store locked 30 s", store_locked),
     Row("worker hung × 2", worker_hung, max_ms=6_000),
+    Row("template kill -9 × 3", template_killed),
+    Row("all workers kill -9, twice in a second", all_workers_killed),
+    Row("641 idle admin connections", admin_crowded),
 )
 
 
-async def run_row(row: Row, folder: Path, *, requests: int, rate: float) -> RowResult:
-    """Carry one row out. Raises whatever its deed raises."""
+async def run_row(row: Row, folder: Path, *, requests: int, rate: float, patience: float = 1.0) -> RowResult:
+    """Carry one row out. Raises whatever its deed raises.
+
+    patience: how many times as long as on a machine of its own things may take.
+    """
     async with World(folder, replicas=row.replicas, policies=row.policies) as world:
         settings = LoadSettings(
             port=world.port, rate=rate, upload_method=row.upload_method, upload_bytes=row.upload_bytes
         )
         load = Load(settings)
-        deed = Deed(world, load=load, rate=rate)
+        deed = Deed(world, load=load, rate=rate, patience=patience)
         over = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             loading = group.create_task(load.run(requests, until=over), name="load")

@@ -303,6 +303,16 @@ class World:
         rows = sorted((await self.info())["workers"], key=lambda row: int(row["slot"]))
         return [int(row["pid"]) for row in rows]
 
+    def templates(self) -> list[int]:
+        """Return the pids of the processes that fork workers, oldest first: the one in use, then its twin."""
+        found = []
+        for pid in self.control.pids():
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{pid}/comm").read_text() in ("gateway-fork\n", "gateway-spare\n"):
+                    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                    found.append((int(stat[19]), pid))
+        return [pid for _, pid in sorted(found)]
+
     async def all_workers_serve(self, without: frozenset[int] = frozenset()) -> bool:
         """Whether every slot has a live worker with a table, none of them one of `without`."""
         with contextlib.suppress(Lost, RuntimeError):

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from bench.client import Lost
-from bench.faults import in_charge_after
+from bench.deeds import in_charge_after
 from bench.harness import World
 from bench.load import Load, LoadSettings
 
