@@ -1,5 +1,8 @@
 """Coroutine tests run in a fresh loop each; certificates are made when a test asks for them.
 
+The head codec is compiled before, where there is a compiler and its source has changed: tests run what is in
+the tree. GATEWAY_REQUIRE_NATIVE=1 makes it an error if it cannot be, GATEWAY_NO_NATIVE=1 leaves it out.
+
 Properties are tried by the profile that HYPOTHESIS_PROFILE names: `ci` (300 examples, the default) or `deep`
 (5,000). A run that fails prints its seed; `--hypothesis-seed` makes the same examples again.
 """
@@ -10,6 +13,7 @@ import inspect
 import ipaddress
 import os
 import random
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,8 +36,23 @@ settings.load_profile(PROFILE)
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the seed of every property here, once for all xdist workers, so that it can be printed."""
+    if not hasattr(config, "workerinput"):
+        build_codec()
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(random.getrandbits(32))
+
+
+def build_codec() -> None:
+    """Compile the codec if what is there was made from another source, or nothing is there."""
+    if os.environ.get("GATEWAY_NO_NATIVE") == "1":
+        return
+    root = Path(__file__).parents[1]
+    probe = "from gateway.http1.codec import IS_NATIVE; raise SystemExit(not IS_NATIVE)"
+    if subprocess.run([sys.executable, "-c", probe], cwd=root).returncode == 0:
+        return
+    made = subprocess.run([sys.executable, ".ci/build.py", "codec"], cwd=root, stdout=subprocess.DEVNULL)
+    if made.returncode and os.environ.get("GATEWAY_REQUIRE_NATIVE") == "1":
+        raise pytest.UsageError("the head codec cannot be compiled")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:

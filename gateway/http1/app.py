@@ -206,7 +206,7 @@ class _Call:
 def _request_of(connection: ServerProtocol, body: bytes) -> Request:
     reader = connection.reader
     fields = {name.decode("ascii"): value.decode("latin-1") for name, value in reader.special.items()}
-    for raw_name, raw_value in reader.pairs:
+    for raw_name, raw_value in reader.pairs():
         name, value = raw_name.lower().decode("ascii"), raw_value.decode("latin-1")
         fields[name] = f"{fields[name]}, {value}" if name in fields else value
     return Request(

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Final
 
+from gateway.http1 import codec
+
 Pair = tuple[bytes, bytes]
 """A field: its name as it was spelled, and its value without blanks around it."""
 
@@ -17,32 +19,37 @@ def plain_name(name: bytes) -> bytes:
 class Head:
     """The fields of the head that was read last."""
 
-    __slots__ = ("names", "pairs", "special")
+    __slots__ = ("block", "special")
 
     def __init__(self) -> None:
         self.special: dict[bytes, bytes] = {}
         """Lower-case name -> value of the fields acted on; several of a name joined with commas."""
-        self.pairs: list[Pair] = []
-        """The fields that are passed on, in order."""
-        self.names: frozenset[bytes] = frozenset()
-        """The names of those, as `plain_name` has them."""
+        self.block = b""
+        """The fields that are passed on, in order, as lines: `Name: value` and CRLF."""
 
-    def passed_on(self) -> bytes:
-        """Return the fields to pass on, as they came."""
-        return b"".join([b"%b: %b\r\n" % pair for pair in self.pairs])
+    def pairs(self) -> list[Pair]:
+        """Return the fields that are passed on."""
+        parts = [line.partition(b": ") for line in self.block.split(b"\r\n")[:-1]]
+        return [(name, value) for name, _, value in parts]
 
     def field(self, name: bytes) -> bytes | None:
         """Return the first field called `name` (lower case), or None."""
-        if name in self.special:
-            return self.special[name]
-        return next((value for each, value in self.pairs if each.lower() == name), None)
+        value = self.special.get(name)
+        return codec.find(self.block, name, False) if value is None else value
+
+    def passes_on(self, name: bytes) -> bool:
+        """Tell whether a field is passed on that a service may take for `name` (a plain one)."""
+        return codec.find(self.block, name, True) is not None
+
+    def passes_on_any(self, names: frozenset[bytes]) -> bool:
+        """Tell whether a field is passed on that a service may take for one of `names` (plain ones)."""
+        return any(codec.find(self.block, name, True) is not None for name in names)
 
     def drop(self, name: bytes) -> None:
         """Remove from what is passed on every field that a service may take for `name` (lower case)."""
         name = plain_name(name)
-        if name in self.names:
-            self.pairs = [pair for pair in self.pairs if plain_name(pair[0]) != name]
-            self.names -= {name}
+        if self.passes_on(name):
+            self.block = block_of([pair for pair in self.pairs() if plain_name(pair[0]) != name])
 
     def sort(self, pairs: list[Pair], special: frozenset[bytes], is_kept: Callable[[bytes], bool]) -> None:
         """Take the fields of a head.
@@ -58,11 +65,14 @@ class Head:
                 acted_on[key] = value if key not in acted_on else acted_on[key] + b", " + value
             if is_kept(key):
                 passed_on.append((name, value))
-        self.special, self.pairs = acted_on, passed_on
-        self.names = frozenset([plain_name(name) for name, _ in passed_on])
+        self.special, self.block = acted_on, block_of(passed_on)
 
     def forget(self) -> None:
         """Give back what the last head took."""
         self.special = {}
-        self.pairs = []
-        self.names = frozenset()
+        self.block = b""
+
+
+def block_of(pairs: list[Pair]) -> bytes:
+    """Return fields as the lines of a head."""
+    return b"".join([b"%b: %b\r\n" % pair for pair in pairs])

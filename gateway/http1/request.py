@@ -1,7 +1,8 @@
 """A request's head, from bytes to what the proxy decides on.
 
-The request line is read here, strictly; the fields, and with them the framing, by llhttp. It is given a
-request line of its own in front of them: it refuses methods it does not know, and targets in UTF-8.
+A head in common form is read by the codec. Any other is read with care: the request line here, strictly, the
+fields, and with them the framing, by llhttp. It is given a request line of its own in front of them: it
+refuses methods it does not know, and targets in UTF-8. What a head says is judged below, whoever has read it.
 """
 
 import re
@@ -16,6 +17,7 @@ from gateway.errors import (
     UnsupportedVersion,
     UriTooLong,
 )
+from gateway.http1 import codec
 from gateway.http1.heads import Head, Pair, plain_name
 from gateway.http1.message import CRLF, HEAD_END, MAX_LENGTH, members_of, options_of
 from gateway.http1.target import ascii_target, host_of, normal_path, split_absolute
@@ -59,6 +61,7 @@ _LINE_SO_FAR: Final = re.compile(
 _STAND_IN: Final = {False: b"POST / HTTP/1.1\r\n", True: b"POST / HTTP/1.0\r\n"}
 """The request line llhttp reads: to it, POST is like any method but HEAD and CONNECT."""
 _HASH: Final = ord("#")
+NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
 
 
 def _is_kept(name: bytes) -> bool:
@@ -68,6 +71,11 @@ def _is_kept(name: bytes) -> bool:
     their own (CVE-2016-5385).
     """
     return plain_name(name) not in SPECIAL and name != b"proxy" and not name.startswith(b"proxy-")
+
+
+def is_claim(name: bytes) -> bool:
+    """Tell whether a field, by its plain name, says of the client what only a trusted proxy may say."""
+    return name.startswith(b"x-forwarded-") or name == b"x-real-ip"
 
 
 class RequestReader(Head):
@@ -82,6 +90,7 @@ class RequestReader(Head):
         "_parser",
         "_read",
         "expects_continue",
+        "has_claims",
         "header_bytes",
         "header_fields",
         "held",
@@ -116,6 +125,8 @@ class RequestReader(Head):
         """With its question mark, or empty."""
         self.host = ""
         """Lower case, without port; empty for an HTTP/1.0 request that names none."""
+        self.has_claims = False
+        """Whether a field that is passed on says of the client what only a trusted proxy may say."""
         self.http10 = False
         self.keep_alive = True
         self.length = 0
@@ -139,6 +150,32 @@ class RequestReader(Head):
 
         Raises a DownstreamError; nothing further can be read from that connection then.
         """
+        if not self.held:
+            read = codec.read_request(data, self.header_bytes, self.header_fields, self.uri_bytes)
+            if read is not None:
+                return self._take(read)
+        return self._feed_piece(data)
+
+    def _take(self, read: codec.Request) -> int:
+        """Take a head that the codec has read."""
+        (
+            end,
+            self.method,
+            self.target,
+            self.path,
+            self.raw_path,
+            self.query,
+            self.special,
+            self.block,
+            self.has_claims,
+        ) = read
+        self.http10 = False
+        self._locate_host()
+        self._obey(self.special)
+        return end
+
+    def _feed_piece(self, data: bytes) -> int:
+        """Read with care a head that is in no common form, or comes in pieces."""
         skipped = 0
         if not self.held:
             stripped = data.lstrip(CRLF)  # RFC 9112 §2.2: empty lines before a request are ignored
@@ -249,17 +286,22 @@ class RequestReader(Head):
         if sum(name.lower() == b"host" for name, _ in pairs) > 1:
             raise BadRequest("more than one Host field")
         self.sort(pairs, SPECIAL, _is_kept)
+        self.has_claims = any(is_claim(plain_name(name)) for name, _ in pairs if _is_kept(name.lower()))
         self._locate()
         self._obey(self.special)
 
     # --- what the head says -----------------------------------------------------------------------
 
-    def _locate(self) -> None:
-        """Find what the request is for (RFC 9112 §3.2, §3.3)."""
+    def _locate_host(self) -> None:
+        """Find whom the request is for by its Host field (RFC 9112 §3.2)."""
         authority = self.special.get(b"host")
         if authority is None and not self.http10:
             raise BadRequest("the Host field is missing")
         self.host = "" if authority is None else host_of(authority)
+
+    def _locate(self) -> None:
+        """Find what the request is for (RFC 9112 §3.2, §3.3)."""
+        self._locate_host()
         target = self.target if self.target[:1] == b"/" else self._unusual_target(self.target)
         if _HASH in target:
             raise BadRequest("the request target holds a fragment")
@@ -283,20 +325,26 @@ class RequestReader(Head):
 
     def _obey(self, special: dict[bytes, bytes]) -> None:
         """Read the fields that govern the connection and the framing."""
-        self.nominated = options = options_of(special.get(b"connection", b""))
+        connection = special.get(b"connection")
+        self.nominated = options = NO_OPTIONS if connection is None else options_of(connection)
         self.keep_alive = b"close" not in options and (not self.http10 or b"keep-alive" in options)
-        self.length = int(special.get(b"content-length", b"0"))
+        length = special.get(b"content-length")
+        self.length = 0 if length is None else int(length)
         if self.length > MAX_LENGTH:
             raise BadRequest("the Content-Length overflows")
         if b"transfer-encoding" in special:
             self._check_coding(special)
-        expectation = special.get(b"expect", b"").lower()
-        self.expects_continue = not self.http10 and expectation == b"100-continue"
+        expectation = special.get(b"expect")
+        self.expects_continue = expectation is not None and self._is_continue(expectation)
         self.upgrade = b""
         if b"upgrade" in options and not self.http10:
             # h2c would carry requests past every check made here (RFC 7540 §3.2).
             protocols = members_of(special.get(b"upgrade", b""))
             self.upgrade = b", ".join(each for each in protocols if each.lower() != b"h2c")
+
+    def _is_continue(self, expectation: bytes) -> bool:
+        """Tell whether a client waits for a 100 (RFC 9110 §10.1.1)."""
+        return not self.http10 and expectation.lower() == b"100-continue"
 
     def _check_coding(self, special: dict[bytes, bytes]) -> None:
         """Accept exactly `chunked` (RFC 9112 §6.1, §6.3)."""

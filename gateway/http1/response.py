@@ -1,10 +1,14 @@
-"""A response's head, from an upstream's bytes to what is passed on. llhttp reads it, it is checked here."""
+"""A response's head, from an upstream's bytes to what is passed on.
+
+A head in common form is read by the codec, any other with care, by llhttp. What it says is judged here.
+"""
 
 from typing import Final
 
 import httptools
 
 from gateway.errors import BadResponse
+from gateway.http1 import codec
 from gateway.http1.heads import Head, Pair
 from gateway.http1.message import HEAD_END, MAX_LENGTH, options_of
 
@@ -60,6 +64,16 @@ class ResponseReader(Head):
 
         Raises BadResponse (RFC 9112 §4, §5, §6.3).
         """
+        if not self.held:
+            read = codec.read_response(data, MAX_HEAD_BYTES, MAX_FIELDS)
+            if read is not None:
+                end, self.status, self.special, self.block = read
+                self._obey(http10=False)
+                return end
+        return self._feed_piece(data)
+
+    def _feed_piece(self, data: bytes) -> int:
+        """Read with care a head that is in no common form, or comes in pieces."""
         held = len(self.held)
         if not held:
             self._read = []
@@ -118,10 +132,14 @@ class ResponseReader(Head):
 
     def _obey(self, *, http10: bool) -> None:
         """Read the fields that govern the connection and the framing. Raises BadResponse."""
-        options = options_of(self.special.get(b"connection", b""))
-        self.keep_alive = b"close" not in options and (not http10 or b"keep-alive" in options)
-        for name in options - SPECIAL:  # RFC 9110 §7.6.1: fields the Connection field names
-            self.drop(name)
+        connection = self.special.get(b"connection")
+        if connection is None or connection == b"keep-alive":
+            self.keep_alive = not http10 or connection is not None
+        else:
+            options = options_of(connection)
+            self.keep_alive = b"close" not in options and (not http10 or b"keep-alive" in options)
+            for name in options - SPECIAL:  # RFC 9110 §7.6.1: fields the Connection field names
+                self.drop(name)
         self.length = self._length(self.special, http10=http10)
         if self.status == 204 or self.status < 200:
             self.drop(b"content-length")  # RFC 9110 §8.6: none may be sent

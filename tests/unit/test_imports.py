@@ -52,6 +52,8 @@ Of the store, control, actions and admin know the records and the two Protocols;
 WHEN_ASKED: Final = {"cli": frozenset({"serve", "demo"})}
 """Room -> what it may import inside a function: a client of the admin API does not load the whole gateway."""
 INSIDE: Final = {
+    "http1/codec": frozenset(),
+    "http1": frozenset({"http1/codec"}),
     "core/settings": frozenset(),
     "core/judge": frozenset(),
     "core/resilience": frozenset({"core/settings"}),

@@ -137,13 +137,13 @@ class Version:
         *,
         endpoints: tuple[Endpoint, ...],
         settings: ServiceSettings,
+        counts: AttemptCounts,
+        chance: Callable[[], float],
         weight: float = 0.0,
         active: bool = True,
         draining: bool = False,
         standby: bool = False,
         tested: bool = False,
-        counts: AttemptCounts,
-        chance: Callable[[], float],
     ) -> None:
         self.id = version_id
         self.name = name

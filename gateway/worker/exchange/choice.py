@@ -1,6 +1,6 @@
 """What a request says about the version it should get: a tester's wish, or whose request it is."""
 
-from gateway.http1.heads import plain_name
+from gateway.http1.heads import block_of, plain_name
 from gateway.http1.request import RequestReader
 from gateway.worker.exchange.record import Record
 from gateway.worker.exchange.request_head import Forwarder, RequestIds
@@ -20,7 +20,7 @@ def wish_of(request: RequestReader, policy: Policy, forwarder: Forwarder) -> str
         secret = request.field(policy.tester_header) or b""
         wish = policy.tester_values.get(digest(secret))
         request.drop(policy.tester_header)
-    if policy.version_header and plain_name(policy.version_header) in request.names:
+    if policy.version_header and request.passes_on(plain_name(policy.version_header)):
         name = request.field(policy.version_header) or b""
         request.drop(policy.version_header)
         if wish is None and name and policy.version_allow.holds(forwarder.client_of(request).address):
@@ -32,7 +32,7 @@ def _take_cookie(request: RequestReader, name: bytes) -> list[bytes]:
     """Take a cookie out of a request, as often as it is there. Returns its values."""
     values: list[bytes] = []
     pairs = []
-    for field, value in request.pairs:
+    for field, value in request.pairs():
         if field.lower() != b"cookie":
             pairs.append((field, value))
             continue
@@ -46,7 +46,7 @@ def _take_cookie(request: RequestReader, name: bytes) -> list[bytes]:
         if others:
             pairs.append((field, b";".join(others).lstrip(b" \t")))
     if values:
-        request.pairs = pairs
+        request.block = block_of(pairs)
     return values
 
 

@@ -175,7 +175,7 @@ class Exchange:
         if service.budget is not None:
             service.budget.on_request(now)
         record.is_tester = False
-        if not policy.asking.isdisjoint(self.request.names) and self._serve_tester(service, policy, now):
+        if self.request.passes_on_any(policy.asking) and self._serve_tester(service, policy, now):
             return
         record.is_chosen_by_split = True
         if policy.sticky:

@@ -22,6 +22,6 @@ def answer(client: ServerProtocol) -> tuple[list[bytes], bytes]:
     if client.reader.method == b"OPTIONS":
         return response_head(200, (("Allow", ALLOWED),)), b""
     request = client.reader
-    kept = [b"%b: %b\r\n" % pair for pair in request.pairs if pair[0].lower() not in _SECRETS]
+    kept = [b"%b: %b\r\n" % pair for pair in request.pairs() if pair[0].lower() not in _SECRETS]
     echo = b"TRACE %b HTTP/1.1\r\n%b%b" % (request.target, b"".join(kept), CRLF)
     return response_head(200, (("Content-Type", "message/http"),)), echo

@@ -9,8 +9,9 @@ from typing import Final
 import msgspec
 
 from gateway.core.routing.table import Route
+from gateway.http1.heads import plain_name
 from gateway.http1.message import CHUNKED, CRLF, announced
-from gateway.http1.request import CHUNKED_BODY, RequestReader
+from gateway.http1.request import CHUNKED_BODY, RequestReader, is_claim
 from gateway.http1.target import sent_path
 from gateway.worker.exchange.cdn_loop import entry
 from gateway.worker.exchange.client_info import ClientInfo, client_info
@@ -79,16 +80,17 @@ class Forwarder:
         special = request.special
         for name in request.nominated:  # RFC 9110 §7.6.1; those we need are kept elsewhere
             request.drop(name)
-        if not self._is_trusted(self._peer):
-            for name in [each for each in request.names if _is_claim(each)]:
-                request.drop(name)
+        if request.has_claims and not self._is_trusted(self._peer):
+            for name in {plain_name(each) for each, _ in request.pairs()}:
+                if is_claim(name):
+                    request.drop(name)
         line = (request.method, b" ", _target(request, route), b" HTTP/1.1\r\nHost: ")
         host = special.get(b"host", authority)
         service = route.service.name if route is not None else ""
         return b"".join(
             (
                 *(*line, host, CRLF),
-                request.passed_on(),
+                request.block,
                 self.client_of(request).fields,
                 *_hops(request, self._settings, service),
                 *self._own(request),
@@ -141,8 +143,3 @@ def _appended(name: bytes, before: bytes, own: bytes) -> tuple[bytes, ...]:
     """Return a field's line, if there is anything to say in it."""
     value = b", ".join(filter(None, (before, own)))
     return (name, value, CRLF) if value else ()
-
-
-def _is_claim(name: bytes) -> bool:
-    """Tell whether a field, by its plain name, says what only a trusted proxy may say."""
-    return name.startswith(b"x-forwarded-") or name == b"x-real-ip"

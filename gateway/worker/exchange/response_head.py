@@ -21,8 +21,8 @@ def begun_head(reader: ResponseReader, more: bytes, *, rechunks: bool) -> bytes:
 
 
 def _head(reader: ResponseReader, more: bytes, *, is_chunked: bool) -> bytes:
-    pieces = [STATUS_LINES[reader.status], reader.passed_on()]
-    if b"date" not in reader.names:
+    pieces = [STATUS_LINES[reader.status], reader.block]
+    if not reader.passes_on(b"date"):
         pieces.append(date_line())
     if is_chunked:
         pieces += (CHUNKED, announced(reader.special.get(b"trailer", b"")))
@@ -39,13 +39,13 @@ def _wanted_upgrade(reader: ResponseReader) -> bytes:
 
 def interim_head(reader: ResponseReader) -> bytes:
     """Return a 1xx head (RFC 9110 §15.2)."""
-    return b"".join((STATUS_LINES[reader.status], reader.passed_on(), CRLF))
+    return b"".join((STATUS_LINES[reader.status], reader.block, CRLF))
 
 
 def switching_head(reader: ResponseReader, protocol: bytes) -> bytes:
     """Return a 101's head (RFC 9110 §7.8)."""
     upgrade = (b"Connection: Upgrade\r\nUpgrade: ", protocol, CRLF, CRLF)
-    return b"".join((STATUS_LINES[101], reader.passed_on(), *upgrade))
+    return b"".join((STATUS_LINES[101], reader.block, *upgrade))
 
 
 def is_event_stream(reader: ResponseReader) -> bool:

@@ -1,0 +1,58 @@
+"""The head codec: heads as most peers send them, read by one native function. Careful readers take the rest.
+
+This room holds functions of bytes alone, `codec.c`, and what stands in for them where it could not be
+compiled or GATEWAY_NO_NATIVE=1 forbids it. It must not know what a head means: hosts, framing and
+connections are judged by `request` and `response`, for every head alike.
+"""
+
+import os
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+Request = tuple[int, bytes, bytes, bytes, bytes, bytes, dict[bytes, bytes], bytes, bool]
+"""Bytes it takes, method, target, normal path, raw path, query with its mark, the fields acted on by
+lower-case name, the lines passed on, whether one of these is a claim (see `request`)."""
+Response = tuple[int, int, dict[bytes, bytes], bytes]
+"""Bytes it takes, status, the fields acted on, the lines passed on."""
+
+
+def read_request(data: bytes, header_bytes: int, header_fields: int, uri_bytes: int) -> Request | None:
+    """Read a head at the start of `data`. None: not whole, beyond a limit, or not in common form."""
+    return None
+
+
+def read_response(data: bytes, header_bytes: int, header_fields: int) -> Response | None:
+    """Read a final response's head at the start of `data`. None: it is not whole, or not in common form."""
+    return None
+
+
+def find_plainly(block: bytes, name: bytes, plain: bool) -> bytes | None:
+    """Return the value of the first line of `block` for `name` (lower case), or None. plain: `_` is `-`."""
+    for line in block.split(b"\r\n")[:-1]:
+        key, _, value = line.partition(b": ")
+        if (key.lower().replace(b"_", b"-") if plain else key.lower()) == name:
+            return value
+    return None
+
+
+def _native() -> Any:
+    """Return the compiled module, or None. One made from another source than lies beside it is none."""
+    if os.environ.get("GATEWAY_NO_NATIVE") == "1":
+        return None
+    try:
+        from gateway.http1.codec import native
+    except ImportError:
+        return None
+    source = Path(__file__).with_name("codec.c")
+    if source.exists() and zlib.crc32(source.read_bytes()) != native.SOURCE:
+        return None
+    return native
+
+
+_module: Final = _native()
+find: Callable[[bytes, bytes, bool], bytes | None] = find_plainly
+IS_NATIVE: Final = _module is not None
+if _module is not None:
+    read_request, read_response, find = _module.read_request, _module.read_response, _module.find

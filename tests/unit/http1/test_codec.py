@@ -1,0 +1,228 @@
+"""The codec and the careful readers read alike: the same decision, the same bytes passed on.
+
+The careful reader is the reference. A grammar makes heads that the codec mostly takes; bytes are changed,
+heads are cut and put together. DEEP_HEADS=1000000 tries that many each way.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import Any, Final
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.core.routing.service import RouteSettings, ServiceSettings
+from gateway.core.routing.table import Route, Service
+from gateway.errors import GatewayError
+from gateway.http1 import codec
+from gateway.http1.request import RequestReader
+from gateway.http1.response import ResponseReader
+from gateway.worker.exchange import response_head
+from gateway.worker.exchange.request_head import Forwarder, ForwardSettings
+from tests.unit.http1 import grammar
+
+HEADS: Final = int(os.environ.get("DEEP_HEADS", "20000"))
+LIMITS: Final = (4096, 40, 512)
+pytestmark = pytest.mark.skipif(
+    not codec.IS_NATIVE and os.environ.get("GATEWAY_REQUIRE_NATIVE") != "1",
+    reason="the codec is not compiled",
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_clock() -> Iterator[None]:
+    """Let no second pass between two readings of a head that brings no Date."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(response_head, "date_line", lambda: b"Date: now\r\n")
+        yield
+
+
+class CarefulRequestReader(RequestReader):
+    """Reads as without the codec."""
+
+    __slots__ = ()
+
+    def feed(self, data: bytes) -> int:
+        return self._feed_piece(data)
+
+
+class CarefulResponseReader(ResponseReader):
+    """Reads as without the codec."""
+
+    __slots__ = ()
+
+    def feed(self, data: bytes) -> int:
+        return self._feed_piece(data)
+
+
+Reader = RequestReader | ResponseReader
+NOT_SAID: Final = {"_fed", "_heads", "_parser", "_read", "header_bytes", "header_fields", "uri_bytes"}
+
+
+def said(reader: Reader) -> dict[str, Any]:
+    """Return what a reader says of its last head."""
+    slots = {name for each in type(reader).__mro__ for name in getattr(each, "__slots__", ())}
+    return {name: getattr(reader, name) for name in slots - NOT_SAID}
+
+
+def passed_on(reader: Reader) -> list[bytes]:
+    """Return the heads that go out: to a service from a trusted proxy and from a stranger, or to a client."""
+    if isinstance(reader, ResponseReader):
+        return [response_head.begun_head(reader, b"", rechunks=reader.length < 0)]
+    service = Service("s", "s", settings=ServiceSettings(routes=(RouteSettings(path="/"),)))
+    routes = (Route(service), Route(service, path="/a", strip_prefix=True))
+    heads = []
+    for is_trusted, route in ((True, routes[1]), (False, routes[0])):  # the last drops what it may not say
+        forwarder = Forwarder(
+            peer="192.0.2.1",
+            scheme=b"http",
+            ids=lambda: b"id",
+            is_trusted=lambda address, answer=is_trusted: answer and address != "203.0.113.9",
+            settings=ForwardSettings(gateway=b"gw", via=is_trusted),
+        )
+        heads.append(forwarder.head(reader, route, b"upstream"))
+    return heads
+
+
+def outcome(reader: Reader, data: bytes) -> Any:
+    """Read one head and return all that comes of it."""
+    try:
+        end = reader.feed(data)
+    except GatewayError as error:
+        return type(error), str(error), reader.glimpse() if isinstance(reader, RequestReader) else None
+    if end < 0:
+        return end, reader.held
+    return end, said(reader), passed_on(reader)
+
+
+def request_readers() -> tuple[Reader, Reader]:
+    return RequestReader(*LIMITS), CarefulRequestReader(*LIMITS)
+
+
+def response_readers() -> tuple[Reader, Reader]:
+    return ResponseReader(), CarefulResponseReader()
+
+
+KINDS: Final = {
+    "request": (grammar.request, request_readers, lambda head: codec.read_request(head, *LIMITS)),
+    "response": (grammar.response, response_readers, lambda head: codec.read_response(head, 65_536, 300)),
+}
+Kind = tuple[Callable[[Random], bytes], Callable[[], tuple[Reader, Reader]], Callable[[bytes], object]]
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return KINDS[request.param]
+
+
+@pytest.mark.parametrize("number", range(8))
+@pytest.mark.timeout(7_200)
+def test_both_readers_read_alike(kind: Kind, number: int) -> None:
+    make, readers, read = kind
+    chance = Random(f"{number}-{os.environ.get('DEEP_SEED', '0')}")
+    hits = 0
+    for _ in range(HEADS // 8):
+        data = grammar.mutated(make(chance), chance) + chance.choice((b"", b"", b"body", b"\r\n"))
+        hits += read(data) is not None
+        native, careful = readers()
+        assert outcome(native, data) == outcome(careful, data), data
+    assert hits >= 0.6 * (HEADS // 8)
+
+
+@given(st.randoms(use_true_random=False))
+def test_request_that_differs_is_made_small(chance: Random) -> None:
+    data = grammar.mutated(grammar.request(chance), chance)
+    native, careful = request_readers()
+    assert outcome(native, data) == outcome(careful, data)
+
+
+@given(st.binary(max_size=80).map(lambda tail: b"GET /" + tail) | st.binary(max_size=80))
+def test_random_bytes_are_read_alike(data: bytes) -> None:
+    for readers in (request_readers, response_readers):
+        native, careful = readers()
+        assert outcome(native, data) == outcome(careful, data)
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32))
+def test_head_cut_anywhere_reads_as_whole(seed: int) -> None:
+    for make, readers, _ in KINDS.values():
+        chance = Random(seed)
+        data = grammar.mutated(make(chance), chance)
+        whole = outcome(readers()[1], data)
+        for at in range(1, len(data)):
+            native, careful = readers()
+            results = []
+            for reader in (native, careful):
+                first = outcome(reader, data[:at])
+                results.append((first, outcome(reader, data[at:]) if first[0] == -1 else None))
+            assert results[0] == results[1], (data, at)
+            first, second = results[0]
+            if second is not None and whole[0] != -1 and isinstance(second[0], int) and second[0] >= 0:
+                assert second[1:] == whole[1:], (data, at)
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32))
+def test_pipelined_heads_are_read_alike(seed: int) -> None:
+    chance = Random(seed)
+    data = b"".join(grammar.mutated(grammar.request(chance), chance) for _ in range(6))
+    native, careful = request_readers()
+    at = 0
+    while at < len(data):
+        found = outcome(native, data[at:])
+        assert found == outcome(careful, data[at:]), data[at:]
+        if not isinstance(found[0], int) or found[0] < 0:
+            break
+        at += found[0]
+
+
+@pytest.mark.parametrize("name", [b"X-Forwarded-", b"x_forwarded_", b"X-Forwarded-By", b"X-REAL_IP"])
+def test_a_strangers_claim_does_not_pass(name: bytes) -> None:
+    """Guards a prefix test that let a name with nothing behind the prefix through."""
+    reader = RequestReader(*LIMITS)
+    reader.feed(b"GET / HTTP/1.1\r\nHost: h\r\n%b: 6.6.6.6\r\n\r\n" % name)
+    from_proxy, from_stranger = passed_on(reader)
+    assert b"6.6.6.6" in from_proxy
+    assert b"6.6.6.6" not in from_stranger
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"Via: 1.1 x",
+        b"TE: trailers\r\nConnection: TE",
+        b"Expect: 100-continue\r\nContent-Length: 3",
+        b"Transfer-Encoding: chunked",
+        b"X-Forwarded-For: 1.2.3.4",
+        b"Content-Length: 0",
+        b"X-Request-ID: a",
+    ],
+)
+@pytest.mark.parametrize("target", [b"/", b"/caf%C3%A9?x=%20", b"//a//b"])
+def test_usual_heads_are_the_codecs(fields: bytes, target: bytes) -> None:
+    assert codec.read_request(b"GET %b HTTP/1.1\r\nHost: h\r\n%b\r\n\r\n" % (target, fields), *LIMITS)
+
+
+def test_limits_are_left_to_the_careful_reader() -> None:
+    head = b"GET /abc HTTP/1.1\r\nHost: h\r\nA: b\r\n\r\n"
+    assert codec.read_request(head, len(head), 2, 4) is not None
+    assert codec.read_request(head, len(head) - 1, 2, 4) is None
+    assert codec.read_request(head, len(head), 1, 4) is None
+    assert codec.read_request(head, len(head), 2, 3) is None
+    assert codec.read_response(b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n", 25, 1) is not None
+    assert codec.read_response(b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n", 24, 1) is None
+    assert codec.read_response(b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n", 25, 0) is None
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@given(st.integers(0, 2**32))
+def test_both_find_the_same_field(plain: bool, seed: int) -> None:
+    chance = Random(seed)
+    lines = b"".join(
+        b"%b: %b\r\n" % (n, chance.choice((b"", b"a: b"))) for n in (b"A", b"X_Y", b"x-y", b"Abc")
+    )
+    for name in (b"a", b"x-y", b"x_y", b"ab", b"abcd", b""):
+        assert codec.find(lines, name, plain) == codec.find_plainly(lines, name, plain)
