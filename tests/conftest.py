@@ -84,7 +84,7 @@ class Authority:
         self.ca = folder / "ca.pem"
         self.ca.write_bytes(_pem(self._certificate("test authority", self._key, names=(), is_ca=True)))
 
-    def issue(self, *names: str, client: bool = False) -> tuple[str, str]:
+    def issue(self, *names: str, client: bool = False, days: int = 1) -> tuple[str, str]:
         """Write a certificate for DNS names and IP addresses, and its key; return both paths."""
         from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -92,12 +92,20 @@ class Authority:
         self._issued += 1
         stem = self._folder / f"certificate-{self._issued}"
         certificate, key_file = stem.with_suffix(".pem"), stem.with_suffix(".key")
-        certificate.write_bytes(_pem(self._certificate(names[0], key, names, is_ca=False, client=client)))
+        made = self._certificate(names[0], key, names, is_ca=False, client=client, days=days)
+        certificate.write_bytes(_pem(made))
         key_file.write_bytes(_key_pem(key))
         return str(certificate), str(key_file)
 
     def _certificate(
-        self, subject: str, key: Any, names: tuple[str, ...], *, is_ca: bool, client: bool = False
+        self,
+        subject: str,
+        key: Any,
+        names: tuple[str, ...],
+        *,
+        is_ca: bool,
+        client: bool = False,
+        days: int = 1,
     ) -> Any:
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes
@@ -114,7 +122,7 @@ class Authority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=days))
             .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
         )
         if names:

@@ -91,14 +91,17 @@ class Metrics:
         restarts: Mapping[str, int],
         unready: Callable[[], str | None],
         watch: StoreWatched,
+        expiries: Callable[[], Mapping[tuple[str, str], float]],
         release: str,
     ) -> None:
         """restarts: worker replacements by cause, kept up to date by the supervisor. unready: why the
-        gateway should get no traffic, or None.
+        gateway should get no traffic, or None. expiries: of certificates, by listen address and name.
         """
         self._store = store
         self._registry = CollectorRegistry()
-        self._gateway = GatewayCollector(catalog, tally, hub, store, restarts, unready, watch, release)
+        self._gateway = GatewayCollector(
+            catalog, tally, hub, store, restarts, unready, watch, expiries, release
+        )
         self._registry.register(self._gateway)
         ProcessCollector(namespace="gateway_control", registry=self._registry)
         self._admin_seconds = Histogram(
@@ -152,6 +155,7 @@ class GatewayCollector(Collector):
         restarts: Mapping[str, int],
         unready: Callable[[], str | None],
         watch: StoreWatched,
+        expiries: Callable[[], Mapping[tuple[str, str], float]],
         release: str,
     ) -> None:
         self.deployments: list[DeploymentRecord] = []
@@ -162,6 +166,7 @@ class GatewayCollector(Collector):
         self._restarts = restarts
         self._unready = unready
         self._watch = watch
+        self._expiries = expiries
         self._release = release
 
     def describe(self) -> list[Metric]:
@@ -293,6 +298,14 @@ class GatewayCollector(Collector):
             ),
             self._restarts,
         )
+        expiry = GaugeMetricFamily(
+            "gateway_certificate_expiry_timestamp_seconds",
+            "When a certificate in force expires, as Unix time.",
+            labels=("listen", "name"),
+        )
+        for (listen, name), at in self._expiries().items():
+            expiry.add_metric((listen, name), at)
+        yield expiry
         yield by_label(
             GaugeMetricFamily(
                 "gateway_worker_loop_lag_seconds", "How late the last heartbeat was.", labels=("slot",)

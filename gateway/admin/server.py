@@ -63,6 +63,9 @@ class ProcessState(Protocol):
     def unready(self) -> str | None:
         """Return why the gateway should get no traffic now; None: it should."""
 
+    def certificate_expiries(self) -> Mapping[tuple[str, str], float]:
+        """Return when the certificates in force expire, Unix seconds, by listen address and name."""
+
 
 class AdminServer:
     """Everything the admin listener serves.
@@ -100,6 +103,7 @@ class AdminServer:
             restarts=state.restarts,
             unready=state.unready,
             watch=watch,
+            expiries=state.certificate_expiries,
             release=__version__,
         )
         self._limiter = RateLimiter(

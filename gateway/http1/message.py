@@ -146,6 +146,12 @@ def problem(error: GatewayError) -> bytes:
     return json.dumps(document, ensure_ascii=False).encode()
 
 
+def final_answer(error: GatewayError) -> bytes:
+    """Return a whole answer of our own, after which the connection is closed."""
+    head, body = problem_response(error)
+    return b"".join((*head, b"Content-Length: %d\r\n" % len(body), CONNECTION_CLOSE, CRLF, body))
+
+
 def problem_response(
     error: GatewayError, fields: Iterable[tuple[str, str]] = ()
 ) -> tuple[list[bytes], bytes]:

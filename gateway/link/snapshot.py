@@ -103,6 +103,18 @@ class ServiceSnap(msgspec.Struct, frozen=True, omit_defaults=True):
     """Maintenance: new requests are held (up to 30 s)."""
 
 
+class CertificatePem(msgspec.Struct, frozen=True, array_like=True):
+    """A certificate in force. It travels as it was read, so that a worker born later has the same."""
+
+    chain: bytes
+    key: bytes
+    source: str
+    """The file it came from, to be named in errors."""
+
+    def __repr__(self) -> str:
+        return f"CertificatePem({self.source!r})"
+
+
 class ProxySettings(msgspec.Struct, frozen=True):
     """What holds for the whole data plane."""
 
@@ -110,6 +122,8 @@ class ProxySettings(msgspec.Struct, frozen=True):
     limits: Limits = Limits()
     trusted_proxies: tuple[tuple[str, ...], ...] = ()
     """By index of the listen table."""
+    certificates: tuple[tuple[CertificatePem, ...], ...] = ()
+    """By index of the listen table; none: plain text."""
     gateway_id: str = ""
     """Who we are in CDN-Loop fields, the same for all that share a store; empty: nobody."""
     via: bool = False

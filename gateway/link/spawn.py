@@ -10,8 +10,8 @@ class ListenSpec(msgspec.Struct, frozen=True):
 
     address: str
     """`host:port` as configured."""
-    certificates: tuple[tuple[str, str], ...] = ()
-    """(certificate chain, key) PEM files; none: plain text."""
+    tls: bool = False
+    """With the certificates of the settings in force."""
     proxy_protocol: bool = False
 
 

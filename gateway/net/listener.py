@@ -13,9 +13,8 @@ import ssl
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol, cast
 
-from gateway.errors import BadRequest
 from gateway.net.capacity import Capacity, Place
-from gateway.net.proxy_protocol import V2_BYTES, HeaderReader
+from gateway.net.preface import Preface
 from gateway.net.tls import ServerTls
 
 BATCH: Final = 64
@@ -29,14 +28,14 @@ RESERVED: Final = 64
 UPSTREAMS: Final = 8_192
 """Descriptors that are enough for upstreams, however many clients there are: most of those are idle."""
 HANDSHAKE_S: Final = 10.0
-"""For a PROXY header, and again for a TLS handshake."""
+"""For a PROXY header and the first byte of TLS, and again for its handshake."""
 TLS_GOODBYE_S: Final = 2.0
 """How long a client may take to answer our close_notify; uvloop's own default is 30 s."""
 ABORTED: Final = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EINTR})
 """Errors of accept(2) that concern one connection, gone before we took it."""
 
 
-class Guest(Protocol):
+class ClientProtocol(Protocol):
     """What a listener hands a connection to: an `asyncio.Protocol` that also takes its client's address."""
 
     def accepted(self, host: str, on_lost: Callable[[], None]) -> None:
@@ -59,20 +58,22 @@ class Listener:
     def __init__(
         self,
         sock: socket.socket,
-        factory: Callable[[], Guest],
+        factory: Callable[[], ClientProtocol],
         capacity: Capacity,
         *,
         tls: ServerTls | None = None,
         proxy_protocol: bool = False,
         handshake_s: float = HANDSHAKE_S,
+        plain_answer: Callable[[], bytes] = bytes,
         on_refused: Callable[[str], None] = lambda _: None,
         on_exhausted: Callable[[OSError], None] = lambda _: None,
     ) -> None:
         """sock: bound and listening, ours from now on.
 
-        handshake_s: for a PROXY header, and again for TLS. on_refused: told of each connection closed before
-        a guest saw it, `connections_per_client` or `handshake`. on_exhausted: told each time accepting rests
-        for want of descriptors or memory.
+        handshake_s: for a PROXY header, and again for TLS. plain_answer: for clients that do not speak TLS
+        where it is wanted. on_refused: called for each connection closed before a protocol saw it, with
+        `connections_per_client` or `handshake`. on_exhausted: each time accepting rests for want of
+        descriptors or memory.
         """
         self.address: str | tuple[Any, ...] = sock.getsockname()
         self._sock = sock
@@ -81,12 +82,13 @@ class Listener:
         self._tls = tls
         self._proxy_protocol = proxy_protocol
         self._handshake_s = handshake_s
+        self._plain_answer = plain_answer
         self._on_refused = on_refused
         self._on_exhausted = on_exhausted
         self._is_running = False
         self._is_watching = False
         self._rest: asyncio.TimerHandle | None = None
-        self._greetings: set[_Greeting] = set()
+        self._prefaces: dict[Preface, Place] = {}
         self._loop: asyncio.AbstractEventLoop
 
     def start(self) -> None:
@@ -112,10 +114,10 @@ class Listener:
         self._sock.close()
 
     def abort(self) -> None:
-        """Stop, and cut connections whose PROXY header is still being read."""
+        """Stop, and cut connections that have not begun to speak their protocol."""
         self.stop()
-        for greeting in tuple(self._greetings):
-            greeting.close()
+        for preface in tuple(self._prefaces):
+            preface.close()
 
     # Accepting
 
@@ -160,20 +162,31 @@ class Listener:
         conn.setblocking(False)
         host = plain_host(address[0]) if isinstance(address, tuple) else ""
         place = self._capacity.take()
-        if self._proxy_protocol:
-            self._greetings.add(_Greeting(self, conn, host, place))
+        if self._proxy_protocol or self._tls is not None:
+            self._read_preface(conn, host, place)
         else:
             self._hand_over(conn, host, place)
 
-    def _greeted(self, greeting: "_Greeting", host: str) -> None:
-        self._greetings.discard(greeting)
-        self._hand_over(greeting.conn, host, greeting.place)
+    def _read_preface(self, conn: socket.socket, host: str, place: Place) -> None:
+        preface = Preface(
+            conn,
+            host,
+            has_header=self._proxy_protocol,
+            wants_tls=self._tls is not None,
+            timeout_s=self._handshake_s,
+            plain_answer=self._plain_answer,
+            on_ready=self._on_preface_read,
+            on_failed=self._on_preface_failed,
+        )
+        self._prefaces[preface] = place
 
-    def _greeting_failed(self, greeting: "_Greeting") -> None:
-        self._greetings.discard(greeting)
+    def _on_preface_read(self, preface: Preface) -> None:
+        self._hand_over(preface.conn, preface.host, self._prefaces.pop(preface))
+
+    def _on_preface_failed(self, preface: Preface) -> None:
         self._on_refused("handshake")
-        greeting.conn.close()
-        greeting.place.leave()
+        preface.conn.close()
+        self._prefaces.pop(preface).leave()
 
     def _hand_over(self, conn: socket.socket, host: str, place: Place) -> None:
         if not place.claim(host):
@@ -181,8 +194,8 @@ class Listener:
             conn.close()
             place.leave()
             return
-        guest = self._factory()
-        guest.accepted(host, place.leave)
+        client = self._factory()
+        client.accepted(host, place.leave)
         tls: dict[str, Any] = {}
         if self._tls is not None:
             tls = {
@@ -190,7 +203,7 @@ class Listener:
                 "ssl_handshake_timeout": self._handshake_s,
                 "ssl_shutdown_timeout": TLS_GOODBYE_S,
             }
-        protocol = cast(asyncio.Protocol, guest)
+        protocol = cast(asyncio.Protocol, client)
         self._drive(self._loop.connect_accepted_socket(lambda: protocol, conn, **tls), place)
 
     def _drive(self, opening: Coroutine[Any, Any, Any], place: Place) -> None:
@@ -204,55 +217,11 @@ class Listener:
         except StopIteration:
             return
         except (OSError, ssl.SSLError):
-            # The client broke off, or its handshake failed or took too long: the guest never saw it.
+            # The client broke off, or its handshake failed or took too long: its protocol never saw it.
             self._on_refused("handshake")
             place.leave()
             return
         future.add_done_callback(lambda _: self._drive(opening, place))
-
-
-class _Greeting:
-    """A connection whose PROXY header is being read.
-
-    It takes exactly the header's bytes from the socket (it looks with MSG_PEEK first), so what follows, a
-    TLS handshake or a request, is read by the real protocol as if nothing had been there.
-    """
-
-    def __init__(self, listener: Listener, conn: socket.socket, host: str, place: Place) -> None:
-        self.conn = conn
-        self.place = place
-        self._listener = listener
-        self._host = host
-        self._reader = HeaderReader()
-        self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(listener._handshake_s, self.close)
-        self._loop.add_reader(conn.fileno(), self._on_readable)
-
-    def close(self) -> None:
-        """Give up on it."""
-        self._detach()
-        self._listener._greeting_failed(self)
-
-    def _detach(self) -> None:
-        self._timer.cancel()
-        self._loop.remove_reader(self.conn.fileno())
-
-    def _on_readable(self) -> None:
-        try:
-            seen = self.conn.recv(V2_BYTES, socket.MSG_PEEK)
-            taken = self._reader.feed(seen)
-            self.conn.recv(taken)
-        except (BlockingIOError, InterruptedError):
-            return
-        except (OSError, BadRequest):
-            self.close()
-            return
-        if self._reader.done:
-            self._detach()
-            source = self._reader.source
-            self._listener._greeted(self, source.host if source else self._host)
-        elif not seen:
-            self.close()
 
 
 def _prepare(sock: socket.socket) -> None:

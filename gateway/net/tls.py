@@ -1,8 +1,11 @@
 """TLS: the contexts we serve with, one per certificate, chosen by SNI, and those we meet upstreams with."""
 
 import functools
+import os
 import ssl
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -21,28 +24,51 @@ class CertificateFiles(msgspec.Struct, frozen=True):
     key: str = ""
 
 
+class Certificate(msgspec.Struct, frozen=True):
+    """A certificate and its key as they were read from their files, PEM."""
+
+    chain: bytes
+    key: bytes
+    source: str
+    """The file it came from, to be named in errors."""
+
+    def __repr__(self) -> str:
+        return f"Certificate({self.source!r})"
+
+    @classmethod
+    def read(cls, files: CertificateFiles) -> "Certificate":
+        """Raises ConfigError naming the file that cannot be read."""
+        return cls(_read(files.certificate), _read(files.key or files.certificate), files.certificate)
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as exc:
+        raise ConfigError("tls", f"cannot use {path}: {exc}") from exc
+
+
 class ServerTls:
     """The server side of a listener: hands `context` to every accepted connection.
 
-    The first certificate answers clients that send no name, or one that no certificate has. `reload` reads
-    all files again; connections made before keep what they began with.
+    The first certificate answers clients that send no name, or one that no certificate has. Connections keep
+    what they began with when others are put to use.
     """
 
-    def __init__(self, files: Sequence[CertificateFiles]) -> None:
+    def __init__(self, certificates: Sequence[Certificate]) -> None:
         """Raises ConfigError if there is no certificate, or one cannot be used."""
-        if not files:
-            raise ConfigError("tls", "at least one certificate is needed")
-        self._files = tuple(files)
         self._by_name: dict[str, ssl.SSLContext] = {}
         self.context: ssl.SSLContext
-        self.reload()
+        self.use(certificates)
 
-    def reload(self) -> None:
-        """Read every file again. Raises ConfigError and goes on with what it had if one cannot be used."""
-        contexts = [_server_context(pair) for pair in self._files]
+    def use(self, certificates: Sequence[Certificate]) -> None:
+        """Serve with these from now on. Raises ConfigError, and changes nothing, if one cannot be used."""
+        if not certificates:
+            raise ConfigError("tls", "at least one certificate is needed")
+        contexts = [_server_context(each) for each in certificates]
         by_name: dict[str, ssl.SSLContext] = {}
-        for pair, context in zip(self._files, contexts, strict=True):
-            for name in certificate_names(_first_certificate(pair)):
+        for each, context in zip(certificates, contexts, strict=True):
+            for name in certificate_names(_first_certificate(each)):
                 by_name.setdefault(name, context)
         for context in contexts:
             context.sni_callback = self._on_server_name
@@ -65,14 +91,27 @@ class ServerTls:
         tls.context = self.select(server_name)
 
 
-def _server_context(pair: CertificateFiles) -> ssl.SSLContext:
+def _server_context(certificate: Certificate) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # Renegotiation is a cheap way to make us compute; compression leaks secrets (CRIME).
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_alpn_protocols(ALPN)
-    _load_chain(context, pair.certificate, pair.key)
+    with _as_file(certificate.chain) as chain, _as_file(certificate.key) as key:
+        _load_chain(context, chain, key, certificate.source)
     return context
+
+
+@contextmanager
+def _as_file(content: bytes) -> Iterator[str]:
+    """Lend `content` a path, which is all that OpenSSL's binding takes; a key never touches a disk."""
+    fd = os.memfd_create("pem")
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(content)
+        yield f"/proc/self/fd/{fd}"
+    finally:
+        os.close(fd)
 
 
 def upstream_context(
@@ -92,7 +131,7 @@ def upstream_context(
     context.options |= ssl.OP_NO_COMPRESSION
     context.set_alpn_protocols(ALPN)
     if certificate:
-        _load_chain(context, certificate, key or "")
+        _load_chain(context, certificate, key or "", f"{certificate} and {key}" if key else certificate)
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -109,13 +148,12 @@ def default_upstream_context() -> ssl.SSLContext:
     return upstream_context()
 
 
-def _load_chain(context: ssl.SSLContext, certificate: str, key: str) -> None:
+def _load_chain(context: ssl.SSLContext, certificate: str, key: str, shown: str) -> None:
     try:
         # An encrypted key would ask the terminal for its passphrase: an empty one makes that an error.
         context.load_cert_chain(certificate, key or None, password="")
     except (OSError, ValueError) as exc:
-        names = f"{certificate} and {key}" if key else certificate
-        raise ConfigError("tls", f"cannot use {names}: {exc}") from exc
+        raise ConfigError("tls", f"cannot use {shown}: {exc}") from exc
 
 
 def _load_ca(context: ssl.SSLContext, ca: str) -> None:
@@ -125,23 +163,44 @@ def _load_ca(context: ssl.SSLContext, ca: str) -> None:
         raise ConfigError("tls", f"cannot use {ca}: {exc}") from exc
 
 
-# Which names a certificate is for. The ssl module does not say, for a certificate that is our own.
+# Which names a certificate is for, and how long. The ssl module does not say, for one that is our own.
 
 _SUBJECT_ALT_NAME: Final = b"\x06\x03\x55\x1d\x11"
 """OBJECT IDENTIFIER 2.5.29.17 (RFC 5280 §4.2.1.6), as DER."""
+_VERSION: Final = 0xA0
 _EXTENSIONS: Final = 0xA3
+_UTC_TIME: Final = 0x17
 _OCTET_STRING: Final = 0x04
 _DNS_NAME: Final = 0x82
 
 
-def _first_certificate(pair: CertificateFiles) -> bytes:
-    """Return the DER of the first certificate in a file that OpenSSL has already accepted."""
+def _first_certificate(certificate: Certificate) -> bytes:
+    """Return the DER of the first certificate of a chain that OpenSSL has already accepted."""
     begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
-    text = Path(pair.certificate).read_text(encoding="latin-1")
+    text = certificate.chain.decode("latin-1")
     first, last = text.find(begin), text.find(end)
     if first < 0 or last < 0:
-        raise ConfigError("tls", f"cannot use {pair.certificate}: no certificate in it")
+        raise ConfigError("tls", f"cannot use {certificate.source}: no certificate in it")
     return ssl.PEM_cert_to_DER_cert(text[first : last + len(end)])
+
+
+def expiry_of(certificate: Certificate) -> tuple[str, float]:
+    """Return the first name of a certificate, or nothing, and when it expires: Unix seconds."""
+    der = _first_certificate(certificate)
+    names = certificate_names(der)
+    return names[0] if names else "", _not_after(der)
+
+
+def _not_after(der: bytes) -> float:
+    """Return the end of a certificate's validity (RFC 5280 §4.1.2.5)."""
+    ((_, certificate),) = _der_items(der)
+    _, signed = next(_der_items(certificate))
+    items = [content for tag, content in _der_items(signed) if tag != _VERSION]
+    _, (tag, end) = _der_items(items[3])  # serial number, algorithm, issuer, validity
+    text = end.decode("ascii")
+    if tag == _UTC_TIME:
+        text = ("19" if text >= "50" else "20") + text
+    return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp()
 
 
 def certificate_names(der: bytes) -> list[str]:

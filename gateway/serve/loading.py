@@ -5,39 +5,53 @@ A file that cannot be used is an error here, with the key's path, and not a work
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from gateway import config
 from gateway.config import Config, ListenSettings
 from gateway.control.catalog.entries import context_of
 from gateway.errors import ConfigError
+from gateway.link.snapshot import CertificatePem
 from gateway.link.spawn import ListenSpec
-from gateway.net.tls import CertificateFiles, ServerTls
+from gateway.net.tls import Certificate, CertificateFiles, ServerTls
+
+T = TypeVar("T")
 
 
 def load(config_path: str | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
     """Return the checked configuration. Raises ConfigError naming the first wrong key, or unusable file."""
     settings = config.load(config_path, overrides=overrides)
-    check_certificates(settings)
+    read_certificates(settings)
+    for index, service in enumerate(settings.service):
+        _read(f"service[{index}].tls", partial(context_of, service.tls))
     return settings
 
 
-def check_certificates(settings: Config) -> None:
-    """Read every certificate file that is named. Raises ConfigError with the key's path and the file."""
+def read_certificates(settings: Config) -> tuple[tuple[CertificatePem, ...], ...]:
+    """Return what the certificate files of each listen table hold.
+
+    Raises ConfigError with the key's path and the file if one cannot be used.
+    """
+    certificates = []
     for index, listen in enumerate(settings.listeners):
-        if listen.certificates:
-            files = [CertificateFiles(each.certificate, each.key) for each in listen.certificates]
-            table = f"listen[{index}]" if isinstance(settings.listen, tuple) else "listen"
-            _read(f"{table}.tls", partial(ServerTls, files))
-    for index, service in enumerate(settings.service):
-        _read(f"service[{index}].tls", partial(context_of, service.tls))
+        table = f"listen[{index}]" if isinstance(settings.listen, tuple) else "listen"
+        certificates.append(_read(f"{table}.tls", partial(_certificates_of, listen)))
+    return tuple(certificates)
+
+
+def _certificates_of(listen: ListenSettings) -> tuple[CertificatePem, ...]:
+    """Read the files of one listen table, and see that they can be served with."""
+    read = [Certificate.read(CertificateFiles(each.certificate, each.key)) for each in listen.certificates]
+    if read:
+        ServerTls(read)
+    return tuple(CertificatePem(each.chain, each.key, each.source) for each in read)
 
 
 def listen_spec(listen: ListenSettings) -> ListenSpec:
     """Return what workers need to know of a listen table."""
     return ListenSpec(
         address=listen.address,
-        certificates=tuple((each.certificate, each.key) for each in listen.certificates),
+        tls=bool(listen.certificates),
         proxy_protocol=listen.proxy_protocol,
     )
 
@@ -49,12 +63,13 @@ def refuse_unreloadable(old: Config, new: Config) -> None:
             raise ConfigError(key, "cannot change by a reload; `gateway upgrade` applies it")
     if list(map(listen_spec, old.listeners)) != list(map(listen_spec, new.listeners)):
         raise ConfigError(
-            "listen", "only trusted_proxies can change by a reload; `gateway upgrade` applies the rest"
+            "listen",
+            "trusted_proxies and certificates can change by a reload; `gateway upgrade` applies the rest",
         )
 
 
-def _read(path: str, read: Callable[[], object]) -> None:
+def _read(path: str, read: Callable[[], T]) -> T:
     try:
-        read()
+        return read()
     except ConfigError as exc:
         raise ConfigError(path, exc.reason) from exc

@@ -33,6 +33,7 @@ from gateway.core.settings.targets import Listener
 from gateway.errors import GatewayError
 from gateway.link.snapshot import Mark
 from gateway.net.listener import raise_descriptor_limit
+from gateway.net.tls import Certificate, expiry_of
 from gateway.serve import loading, signals
 from gateway.serve.background import Background
 from gateway.serve.handles import LINK_NAME, Handles
@@ -85,6 +86,8 @@ class Control:
 
     def __init__(self, settings: Config, reload: Callable[[], Config], template: Template) -> None:
         self.settings = settings
+        self.certificates = loading.read_certificates(settings)
+        """In force, by index of the listen table: a file that changes counts when it is read again."""
         self._reload = reload
         self.folder = settings.store.path.parent
         self.notifier = Notifier(os.environ)
@@ -134,6 +137,16 @@ class Control:
         if self._unready is None and not self.supervisor.ready_slots():
             return "no worker is ready"
         return self._unready
+
+    def certificate_expiries(self) -> dict[tuple[str, str], float]:
+        """Return when the certificates in force expire, Unix seconds, by listen address and name."""
+        expiries: dict[tuple[str, str], float] = {}
+        for listen, certificates in zip(self.settings.listeners, self.certificates, strict=True):
+            for each in certificates:
+                name, expiry = expiry_of(Certificate(each.chain, each.key, each.source))
+                key = (listen.address, name)
+                expiries[key] = min(expiry, expiries.get(key, expiry))
+        return expiries
 
     # -- starting
 
@@ -193,6 +206,7 @@ class Control:
             self.tally,
             self,
             marks=marks or {},
+            certificates=self.certificates,
             upgrade=self.upgrade,
             listeners=self._own_listeners,
         )
@@ -278,13 +292,14 @@ class Control:
                 raise GatewayError(UNSTORED)
             new = self._reload()
             loading.refuse_unreloadable(self.settings, new)
-            proxy = self.components.proxy_settings(new)
+            certificates = loading.read_certificates(new)
+            proxy = self.components.proxy_settings(new, certificates)
             await self.components.catalog.reload(self.components.store, new.service, proxy)
         except GatewayError as exc:
             logger.error("reload_refused", error=str(exc))
         else:
             logger.info("reloaded", changes=config.diff(self.settings, new))
-            self.settings = new
+            self.settings, self.certificates = new, certificates
         self.notifier.ready()
 
     # -- the gateway's own upgrade

@@ -34,12 +34,14 @@ from gateway.control.upstreams.resolver import Resolver
 from gateway.core.settings.targets import Listener, TargetRules
 from gateway.errors import StoreError
 from gateway.link.messages import BreakerReport
-from gateway.link.snapshot import Mark, ProxySettings
+from gateway.link.snapshot import CertificatePem, Mark, ProxySettings
 from gateway.log import get_logger
 from gateway.serve.handles import LINK_NAME
 from gateway.store.sqlite import SqliteStore
 
 log = get_logger(component="serve")
+
+Certificates = tuple[tuple[CertificatePem, ...], ...]
 
 NAMES_S: Final = 5.0
 """How long a start waits for host names: until they are found, the table has no endpoint for them."""
@@ -57,12 +59,13 @@ class Components:
         state: ProcessState,
         *,
         gateway_id: str,
+        certificates: Certificates,
         upgrade: Callable[[], Awaitable[int]],
         listeners: Callable[[], Sequence[Listener]],
     ) -> None:
         """state: what the process says of itself. gateway_id: the same for all that share the store.
 
-        listeners: where the gateway itself listens.
+        certificates: by index of the listen table. listeners: where the gateway itself listens.
         """
         self.store = store
         self.marks: Mapping[str, Mark] = {}
@@ -70,9 +73,8 @@ class Components:
         self.tally = tally
         self.gateway_id = gateway_id
         rules = target_rules(settings, listeners)
-        self.catalog = Catalog(
-            hub, rules=rules, proxy=self.proxy_settings(settings), workers=settings.worker_count
-        )
+        proxy = self.proxy_settings(settings, certificates)
+        self.catalog = Catalog(hub, rules=rules, proxy=proxy, workers=settings.worker_count)
         self.breakers = Breakers(store, self.catalog, hub)
         hub.events.breaker = self._on_breaker_report
         self.probes = Probes(store, self.catalog, rules=rules)
@@ -124,6 +126,7 @@ class Components:
         state: ProcessState,
         *,
         marks: Mapping[str, Mark],
+        certificates: Certificates = (),
         upgrade: Callable[[], Awaitable[int]],
         listeners: Callable[[], Sequence[Listener]],
     ) -> "Components":
@@ -135,7 +138,15 @@ class Components:
         try:
             own_id = (await store.meta("gateway_id") or b"").decode()
             components = cls(
-                settings, store, hub, tally, state, gateway_id=own_id, upgrade=upgrade, listeners=listeners
+                settings,
+                store,
+                hub,
+                tally,
+                state,
+                gateway_id=own_id,
+                certificates=certificates,
+                upgrade=upgrade,
+                listeners=listeners,
             )
             components.marks = counting(marks, await store.open_deployments())
             await components.catalog.load(store, settings.service, components.marks)
@@ -147,12 +158,13 @@ class Components:
             raise
         return components
 
-    def proxy_settings(self, settings: Config) -> ProxySettings:
+    def proxy_settings(self, settings: Config, certificates: Certificates) -> ProxySettings:
         """Return what the workers need of the configuration."""
         return ProxySettings(
             timeouts=settings.timeouts,
             limits=settings.limits,
             trusted_proxies=tuple(listen.trusted_proxies for listen in settings.listeners),
+            certificates=certificates,
             gateway_id=self.gateway_id,
             via=settings.proxy.via,
             access_log_format=settings.access_log.format,

@@ -18,7 +18,8 @@ from typing import Final
 
 import uvloop
 
-from gateway.errors import ConfigError, LinkError
+from gateway.errors import BadRequest, ConfigError, LinkError
+from gateway.http1.message import final_answer
 from gateway.link.fds import MAX_FDS, close_all
 from gateway.link.messages import (
     PROTOCOL,
@@ -42,7 +43,7 @@ from gateway.log import get_logger
 from gateway.net import progress
 from gateway.net.capacity import Capacity
 from gateway.net.listener import Listener, connections_within, raise_descriptor_limit
-from gateway.net.tls import CertificateFiles, ServerTls
+from gateway.net.tls import Certificate, ServerTls
 from gateway.worker.plane import Plane
 from gateway.worker.reporter import Reporter
 from gateway.worker.uplink import Uplink
@@ -108,10 +109,7 @@ class Worker:
         self._exhaustion_told_at = -math.inf
 
     def start(self, link: socket.socket) -> None:
-        """Introduce the worker, and begin to tick. Raises ConfigError if a certificate cannot be read."""
-        for index, listen in enumerate(self.order.listens):
-            if listen.certificates:
-                self._tls[index] = ServerTls([CertificateFiles(*pair) for pair in listen.certificates])
+        """Introduce the worker, and begin to tick."""
         loop = asyncio.get_running_loop()
         # An interrupt at the terminal reaches the whole process group; control alone acts on it, and drains.
         for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
@@ -202,10 +200,12 @@ class Worker:
             return
         self.uplink.send(Ack(snapshot.number, apply_us=(time.perf_counter_ns() - began) // 1000))
         self._limit(self.live_table.proxy, snapshot.workers)
+        if snapshot.proxy is not None:
+            self._use_certificates(snapshot.proxy)
         if is_first:
             _settle_memory()
         elif snapshot.proxy is not None:
-            self._reload_tls()
+            self.plane.pools.reload_tls()
 
     def _limit(self, proxy: ProxySettings, workers: int) -> None:
         limits = proxy.limits
@@ -213,16 +213,19 @@ class Worker:
         possible = connections_within(raise_descriptor_limit())
         self.capacity.set_limits(min(share, possible), limits.connections_per_client)
 
-    def _reload_tls(self) -> None:
-        """Read the certificates again: control sends the whole settings when its configuration was read
-        again.
-        """
-        self.plane.pools.reload_tls()
-        for tls in self._tls.values():
+    def _use_certificates(self, proxy: ProxySettings) -> None:
+        """Serve with the certificates in force, which control has tried: files may have changed since."""
+        for index, each in enumerate(proxy.certificates):
+            certificates = [Certificate(pem.chain, pem.key, pem.source) for pem in each]
             try:
-                tls.reload()
+                if index in self._tls:
+                    self._tls[index].use(certificates)
+                elif certificates:
+                    self._tls[index] = ServerTls(certificates)
             except ConfigError as exc:
-                log.error("certificate_not_reloaded", slot=self.order.slot, reason=str(exc))
+                log.error("certificate_not_used", slot=self.order.slot, reason=str(exc))
+        if self.is_accepting:
+            self._accept()
 
     # -- sockets
 
@@ -238,12 +241,15 @@ class Worker:
             return
         listen = self.order.listens[name.listen]
         tls = self._tls.get(name.listen)
+        if listen.tls and tls is None:
+            return  # until its certificates come: never in plain text
         factory = self.plane.factory(tls=tls is not None, listen=name.listen)
         listener = Listener(
             sock,
             factory,
             self.capacity,
             tls=tls,
+            plain_answer=_plain_answer,
             proxy_protocol=listen.proxy_protocol,
             on_refused=self.plane.clients.count_refusal,
             on_exhausted=self._on_exhausted,
@@ -356,3 +362,8 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLD)
+
+
+def _plain_answer() -> bytes:
+    """Return what a client hears that speaks plain HTTP where TLS is wanted."""
+    return final_answer(BadRequest("plain HTTP on a port that speaks TLS: ask for https"))

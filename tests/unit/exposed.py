@@ -19,6 +19,7 @@ def exposed() -> dict[str, set[str]]:
         restarts={"hung": 1},
         unready=lambda: None,
         watch=Fake(problem="", audit=Fake(ok=True, reason="")),
+        expiries=lambda: {("0.0.0.0:443", "a.example"): 1.0},
         release="1",
     )
     metrics.admin_request("GET", 200, 0.01)

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.errors import BadResponse, ConnectFailed, Exhausted, ResetMidway, UpstreamTimeout
 from gateway.http1.fetch import FetchResult, fetch, tcp_check
-from gateway.net.tls import CertificateFiles, ServerTls, upstream_context
+from gateway.net.tls import Certificate, CertificateFiles, ServerTls, upstream_context
 from tests.integration.descriptors import no_descriptors_left
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -191,7 +191,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 def test_https_is_verified_against_the_name_that_counts(authority: Any) -> None:
-    tls = ServerTls([CertificateFiles(*authority.issue("a.example"))]).context
+    tls = ServerTls([Certificate.read(CertificateFiles(*authority.issue("a.example")))]).context
     trust = upstream_context(ca=str(authority.ca))
 
     def use(port: int) -> Awaitable[FetchResult]:
@@ -206,7 +206,7 @@ def test_https_is_verified_against_the_name_that_counts(authority: Any) -> None:
 
 @pytest.mark.parametrize("url", ["https://b.example", "https://127.0.0.1"])
 def test_https_with_another_name_or_authority_is_a_failed_connect(authority: Any, url: str) -> None:
-    tls = ServerTls([CertificateFiles(*authority.issue("a.example"))]).context
+    tls = ServerTls([Certificate.read(CertificateFiles(*authority.issue("a.example")))]).context
 
     async def run() -> None:
         server = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0, ssl=tls)

@@ -9,14 +9,13 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from gateway.net.capacity import Capacity
 from gateway.net.listener import Listener, connections_within, raise_descriptor_limit
-from gateway.net.tls import CertificateFiles, ServerTls, upstream_context
+from gateway.net.tls import Certificate, CertificateFiles, ServerTls, upstream_context
 
 WAIT_S = 20
 
@@ -294,7 +293,7 @@ async def test_abort_cuts_connections_that_still_owe_their_header() -> None:
 
 
 def server_tls(authority: Any, *names: str) -> ServerTls:
-    return ServerTls([CertificateFiles(*authority.issue(*names))])
+    return ServerTls([Certificate.read(CertificateFiles(*authority.issue(*names)))])
 
 
 async def test_tls_guest_reads_plain_bytes(authority: Any) -> None:
@@ -339,16 +338,13 @@ async def test_failed_handshakes_give_their_places_back(authority: Any) -> None:
             assert await greeting(reader)
 
 
-async def test_reload_serves_new_connections_and_leaves_old_ones(authority: Any) -> None:
-    pair, newer = authority.issue("old.example"), authority.issue("new.example")
-    tls = ServerTls([CertificateFiles(*pair)])
+async def test_other_certificates_serve_new_connections_and_leave_old_ones(authority: Any) -> None:
+    tls = server_tls(authority, "old.example")
     client = upstream_context(ca=str(authority.ca))
     party = Party(tls=tls)
     async with party, party.client(ssl=client, server_hostname="old.example") as (old, old_writer):
         assert await greeting(old)
-        for path, new_path in zip(pair, newer, strict=True):
-            Path(new_path).replace(path)
-        tls.reload()
+        tls.use([Certificate.read(CertificateFiles(*authority.issue("new.example")))])
         async with party.client(ssl=client, server_hostname="new.example") as (new, _):
             assert await greeting(new)
         with pytest.raises(ssl.SSLCertVerificationError):
@@ -356,3 +352,19 @@ async def test_reload_serves_new_connections_and_leaves_old_ones(authority: Any)
                 pass
         old_writer.write(b"x")
         assert await old.readexactly(1) == b"x"
+
+
+@pytest.mark.parametrize("header", [b"", V2], ids=["bare", "behind a PROXY header"])
+@pytest.mark.parametrize("body", [b"", b"x" * 3_000_000], ids=["no body", "long body"])
+async def test_plain_text_on_a_tls_port_is_answered_and_closed(
+    authority: Any, header: bytes, body: bytes
+) -> None:
+    """The answer must be readable although nobody reads what the client goes on sending."""
+    answer = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+    options: dict[str, Any] = {"plain_answer": lambda: answer, "proxy_protocol": bool(header)}
+    async with Party(tls=server_tls(authority, "a.example"), **options) as party:
+        async with party.client() as (reader, writer):
+            writer.write(header + b"POST / HTTP/1.1\r\n\r\n" + body)
+            assert await reader.readexactly(len(answer)) == answer
+        await until(lambda: party.capacity.open == 0)
+        assert (party.refused, party.guests) == (["handshake"], [])

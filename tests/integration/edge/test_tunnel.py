@@ -12,7 +12,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from gateway.net.tls import CertificateFiles, ServerTls, upstream_context
+from gateway.net.tls import Certificate, CertificateFiles, ServerTls, upstream_context
 from gateway.worker.tunnel.tunnel import Tunnel
 
 WAIT_S = 20
@@ -392,7 +392,7 @@ async def test_tls_client_is_tunnelled_and_its_end_is_the_end(authority: Any) ->
         gone.set()
 
     gone = asyncio.Event()
-    tls = ServerTls([CertificateFiles(*authority.issue("a.example"))])
+    tls = ServerTls([Certificate.read(CertificateFiles(*authority.issue("a.example")))])
     client = upstream_context(ca=str(authority.ca))
     async with scripted(script, tls.context) as joined:
         async with opened(joined, ssl=client, server_hostname="a.example") as (reader, writer):

@@ -2,10 +2,13 @@
 
 import os
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,16 +102,43 @@ def test_a_certificate_that_cannot_be_read_is_a_wrong_key(world: World, table: s
         assert f"gateway: {path}: cannot use {missing}" in done.stderr
 
 
-async def test_a_reload_whose_certificate_cannot_be_read_changes_nothing(
+async def test_certificates_in_force_outlive_their_files_until_a_reload(
     world: World, authority: Authority
 ) -> None:
+    """Guards workers born after a file was spoilt: they crashed in a loop, and then nobody spoke TLS."""
     certificate, key = authority.issue("localhost")
     text = world.config.read_text()
     tls = f'[[listen]]\naddress = "127.0.0.1:0"\ntls = {{ certificate = "{certificate}", key = "{key}" }}\n'
     world.config.write_text(text.replace("[listen]", "[[listen]]", 1).replace("[admin]", f"{tls}[admin]", 1))
     world.start_gateway()
+    port = int(world.runtime()["listen"][1].rpartition(":")[2])
+    assert served_name(port, authority) == "localhost"
     Path(certificate).write_text("no certificate\n")
     world.control.process.send_signal(signal.SIGHUP)
     await world.until(lambda: world.control.has_said("reload_refused"), "the refusal")
     assert world.control.has_said(f"listen[1].tls: cannot use {certificate}")
+    (worker,) = await world.worker_pids()
+    os.kill(worker, signal.SIGKILL)
+    await world.until(lambda: gone(worker), "the worker to end")
+    await world.until(lambda: served_name(port, authority) == "localhost", "its successor to speak TLS")
+    newer, newer_key = authority.issue("127.0.0.1", "localhost")
+    Path(newer_key).replace(key)
+    Path(newer).replace(certificate)
+    assert served_name(port, authority) == "localhost"
+    world.control.process.send_signal(signal.SIGHUP)
+    await world.until(lambda: served_name(port, authority) == "127.0.0.1", "the new certificate")
     assert await world.serves()
+
+
+def served_name(port: int, authority: Authority) -> str:
+    """Return the first name of the certificate served there; empty: nobody speaks TLS."""
+    context = ssl.create_default_context(cafile=str(authority.ca))
+    try:
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as tls,
+        ):
+            certificate: Any = tls.getpeercert()
+            return str(certificate["subjectAltName"][0][1])
+    except OSError:
+        return ""

@@ -109,7 +109,11 @@ class Bench:
         self.hub = SimpleNamespace(apply_us={0: 250}, workers=list)
         self.tally = Tally()
         self.watch = SimpleNamespace(problem="", audit=SimpleNamespace(ok=True, reason=""))
-        state = SimpleNamespace(restarts={"exited": 2}, unready=lambda: self.why_unready)
+        state = SimpleNamespace(
+            restarts={"exited": 2},
+            unready=lambda: self.why_unready,
+            certificate_expiries=lambda: {("0.0.0.0:443", "a.example"): 1_800_000_000.0},
+        )
         limits = SimpleNamespace(starts_per_minute=2, changes_per_minute=5)
         auth: Any = Authenticator(
             self.store,  # type: ignore[arg-type]

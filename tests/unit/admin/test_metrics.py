@@ -66,6 +66,8 @@ async def test_counts_of_workers_are_exposed_by_version(bench: Bench, deployment
     assert samples["gateway_worker_loop_lag_seconds", ("slot", "0")] == 0.0015
     assert samples["gateway_snapshot_apply_seconds", ("slot", "0")] == 0.00025
     assert samples["gateway_worker_restarts_total", ("cause", "exited")] == 2
+    certificate = (("listen", "0.0.0.0:443"), ("name", "a.example"))
+    assert samples["gateway_certificate_expiry_timestamp_seconds", *certificate] == 1_800_000_000
     assert samples["gateway_ready_status",] == 1
     status = (("service", "auth"), ("status", "pending"), ("strategy", "canary"))
     assert samples["gateway_deployment_status", *status] == 1

@@ -1,13 +1,22 @@
 """TLS contexts, shaking hands in memory."""
 
 import ssl
+import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.errors import ConfigError
-from gateway.net.tls import CertificateFiles, ServerTls, certificate_names, upstream_context
+from gateway.net.tls import (
+    Certificate,
+    CertificateFiles,
+    ServerTls,
+    certificate_names,
+    expiry_of,
+    upstream_context,
+)
 
 
 def shake_hands(
@@ -35,8 +44,8 @@ def names_of(tls: ssl.SSLObject) -> list[str]:
     return [value for _, value in certificate["subjectAltName"]]
 
 
-def files(pair: tuple[str, str]) -> CertificateFiles:
-    return CertificateFiles(*pair)
+def files(pair: tuple[str, str]) -> Certificate:
+    return Certificate.read(CertificateFiles(*pair))
 
 
 def test_certificate_is_chosen_by_name(authority: Any) -> None:
@@ -65,31 +74,53 @@ def test_first_certificate_answers_for_other_names(authority: Any, name: str | N
     assert names_of(shake_hands(tls.context, client, name)[0]) == ["first.example"]
 
 
-def test_reload_reads_the_files_again(authority: Any) -> None:
-    pair, newer = authority.issue("old.example"), authority.issue("new.example")
-    tls = ServerTls([files(pair)])
-    for path, new_path in zip(pair, newer, strict=True):
-        Path(path).write_bytes(Path(new_path).read_bytes())
-    tls.reload()
+def test_other_certificates_are_put_to_use(authority: Any) -> None:
+    tls = ServerTls([files(authority.issue("old.example"))])
+    tls.use([files(authority.issue("new.example"))])
     client = upstream_context(ca=str(authority.ca))
     assert names_of(shake_hands(tls.context, client, "new.example")[0]) == ["new.example"]
 
 
-def test_failed_reload_leaves_what_was_there(authority: Any) -> None:
-    good, bad = authority.issue("good.example"), authority.issue("bad.example")
-    tls = ServerTls([files(good), files(bad)])
+def test_certificate_that_cannot_be_used_leaves_what_was_there(authority: Any) -> None:
+    good, bad = files(authority.issue("good.example")), files(authority.issue("bad.example"))
+    tls = ServerTls([good, bad])
     before = tls.context
-    Path(bad[0]).write_text("nothing")
     with pytest.raises(ConfigError, match=r"certificate-2\.pem"):
-        tls.reload()
+        tls.use([good, msgspec.structs.replace(bad, chain=b"nothing")])
     assert tls.context is before
     assert tls.select("bad.example") is not before
+
+
+def test_certificate_outlives_its_files(authority: Any) -> None:
+    """Guards workers born after a file was spoilt: they are given what was read before."""
+    pair = authority.issue("a.example")
+    certificate = files(pair)
+    for path in pair:
+        Path(path).unlink()
+    shake_hands(ServerTls([certificate]).context, upstream_context(ca=str(authority.ca)), "a.example")
+
+
+def test_expiry_is_read_from_the_certificate(authority: Any) -> None:
+    name, expiry = expiry_of(files(authority.issue("a.example", "b.example")))
+    assert name == "a.example"
+    assert 0 < expiry - time.time() <= 86_400
+    assert expiry_of(files(authority.issue("127.0.0.1")))[0] == ""
+
+
+def test_expiry_after_2049_is_read_too(authority: Any) -> None:
+    """RFC 5280 §4.1.2.5: from 2050 on it is written in another form."""
+    certificate = files(authority.issue("a.example", days=365 * 60))
+    assert abs(expiry_of(certificate)[1] - time.time() - 60 * 365 * 86_400) < 86_400
+
+
+def test_key_is_not_shown(authority: Any) -> None:
+    assert "PRIVATE" not in repr(files(authority.issue("a.example")))
 
 
 def test_key_may_be_in_the_certificate_file(authority: Any) -> None:
     certificate, key = authority.issue("a.example")
     Path(certificate).write_text(Path(key).read_text() + Path(certificate).read_text())
-    tls = ServerTls([CertificateFiles(certificate)])
+    tls = ServerTls([files((certificate, ""))])
     shake_hands(tls.context, upstream_context(ca=str(authority.ca)), "a.example")
 
 
@@ -97,7 +128,7 @@ def test_missing_files_and_mismatched_keys_are_named(authority: Any, tmp_path: P
     one, other = authority.issue("a.example"), authority.issue("b.example")
     for pair in [(one[0], other[1]), (str(tmp_path / "none.pem"), one[1]), (one[1], one[1])]:
         with pytest.raises(ConfigError, match="cannot use"):
-            ServerTls([CertificateFiles(*pair)])
+            ServerTls([files(pair)])
     with pytest.raises(ConfigError):
         ServerTls([])
     with pytest.raises(ConfigError, match=r"none\.pem"):
@@ -117,7 +148,7 @@ def test_encrypted_key_is_an_error_and_asks_nobody(authority: Any, tmp_path: Pat
         )
     )
     with pytest.raises(ConfigError, match="cannot use"):
-        ServerTls([CertificateFiles(certificate, key_file)])
+        ServerTls([files((certificate, key_file))])
 
 
 def test_only_http11_is_agreed_on(authority: Any) -> None:

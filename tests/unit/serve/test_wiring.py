@@ -16,6 +16,9 @@ class _State:
     def __init__(self) -> None:
         self.restarts = {}
 
+    def certificate_expiries(self) -> dict[tuple[str, str], float]:
+        return {}
+
     def unready(self) -> str | None:
         return "starting"
 
