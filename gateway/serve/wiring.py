@@ -125,7 +125,7 @@ class Components:
         tally: Tally,
         state: ProcessState,
         *,
-        marks: Mapping[str, Mark],
+        marks: Mapping[str, Mark] | None = None,
         certificates: Certificates = (),
         upgrade: Callable[[], Awaitable[int]],
         listeners: Callable[[], Sequence[Listener]],
@@ -148,7 +148,7 @@ class Components:
                 upgrade=upgrade,
                 listeners=listeners,
             )
-            components.marks = counting(marks, await store.open_deployments())
+            components.marks = counting(marks or {}, await store.open_deployments())
             await components.catalog.load(store, settings.service, components.marks)
             with suppress(TimeoutError):
                 async with asyncio.timeout(NAMES_S):
