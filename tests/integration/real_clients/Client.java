@@ -18,7 +18,10 @@ public class Client {
     }
 
     public static void main(String[] arguments) throws Exception {
-        HttpClient client = HttpClient.newBuilder().followRedirects(HttpClient.Redirect.NEVER).build();
+        HttpClient client = HttpClient.newBuilder()
+            .version(HttpClient.Version.valueOf(arguments[0]))
+            .followRedirects(HttpClient.Redirect.NEVER)
+            .build();
         BufferedReader lines = new BufferedReader(new InputStreamReader(System.in));
         for (String line = lines.readLine(); line != null; line = lines.readLine()) {
             String[] ask = line.split("\t", -1);

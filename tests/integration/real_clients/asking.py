@@ -7,6 +7,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -201,7 +202,7 @@ def node(kind: str) -> Client:
     return client
 
 
-def java(base: str, asks: Sequence[Ask]) -> list[Got]:
+def _java(version: str, base: str, asks: Sequence[Ask]) -> list[Got]:
     lines = []
     for ask in asks:
         fields = "\n".join(f"{name}: {value}" for name, value in ask.fields.items())
@@ -209,7 +210,7 @@ def java(base: str, asks: Sequence[Ask]) -> list[Got]:
         body = "-" if ask.body is None else base64.b64encode(ask.body).decode()
         lines.append("\t".join((ask.method, base + ask.path, encoded, body)))
     done = subprocess.run(
-        ["java", str(HERE / "Client.java")],
+        ["java", str(HERE / "Client.java"), version],
         input="".join(line + "\n" for line in lines).encode(),
         stdout=subprocess.PIPE,
         check=True,
@@ -223,6 +224,11 @@ def java(base: str, asks: Sequence[Ask]) -> list[Got]:
     return answers
 
 
+def java(version: str) -> Client:
+    """version: `HTTP_2` offers h2c with each request, as the JDK's client does unless it is told not to."""
+    return partial(_java, version)
+
+
 CLIENTS: Final[dict[str, Client]] = {
     "curl": curl,
     "requests": with_requests,
@@ -231,9 +237,18 @@ CLIENTS: Final[dict[str, Client]] = {
     "aiohttp in chunks": with_aiohttp_in_chunks,
     "node's fetch": node("fetch"),
     "node's http": node("http"),
-    "java": java,
+    "java": java("HTTP_1_1"),
+    "java, offering h2c": java("HTTP_2"),
 }
-PROGRAMS: Final = {"curl": "curl", "node's fetch": "node", "node's http": "node", "java": "java"}
+DIRECT: Final[dict[str, Client]] = {"java, offering h2c": java("HTTP_1_1")}
+"""Who asks without the gateway, if another: node's own server takes an offer of h2c for any upgrade."""
+PROGRAMS: Final = {
+    "curl": "curl",
+    "node's fetch": "node",
+    "node's http": "node",
+    "java": "java",
+    "java, offering h2c": "java",
+}
 """What a client needs to be installed."""
 
 
