@@ -64,7 +64,7 @@ class Bare:
 
     def serve(self, requests: Iterator[bytes], answers: Iterator[bytes], count: int) -> float:
         """Carry `count` requests. Returns the CPU time of one, in µs."""
-        client, exchange = self.client.data_received, self.client.sink
+        client, exchange = self.client.data_received, self.client.handler
         next_request, next_answer = requests.__next__, answers.__next__
         began = time.thread_time_ns()
         for _ in range(count):

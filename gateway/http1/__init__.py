@@ -2,5 +2,5 @@
 
 The proxy and the admin listener share this one server, so it is hardened once. This room knows RFC 9110 and
 RFC 9112. It must not know routes, versions, rollouts, breakers or the store: who owns a connection hands it a
-sink and decides.
+handler and decides.
 """

@@ -10,9 +10,9 @@ import msgspec
 from gateway.errors import DownstreamError, GatewayError
 from gateway.http1.chunked import chunk
 from gateway.http1.connections import Connections, ServerSettings
+from gateway.http1.handler import NEVER
 from gateway.http1.message import CHUNK_END, CHUNKED, CRLF, has_no_body, response_head
 from gateway.http1.server import ServerProtocol
-from gateway.http1.sink import NEVER
 
 
 @dataclass(slots=True)
@@ -68,7 +68,7 @@ class App:
     def protocol_factory(self) -> ServerProtocol:
         """Return the protocol of one new connection; hand this method to the listener."""
         self.connections.start()
-        return ServerProtocol(self.connections, self._make_sink)
+        return ServerProtocol(self.connections, self._make_handler)
 
     async def close(self, deadline_s: float) -> None:
         """Let what is being answered finish for up to `deadline_s` seconds, then close everything."""
@@ -83,7 +83,7 @@ class App:
             connection.abort()
         self.connections.stop()
 
-    def _make_sink(self, connection: ServerProtocol) -> "_Call":
+    def _make_handler(self, connection: ServerProtocol) -> "_Call":
         return _Call(self, connection)
 
 

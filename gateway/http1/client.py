@@ -2,7 +2,7 @@
 
 import asyncio
 import errno
-from typing import Any, Final, Protocol, cast
+from typing import Final, Protocol, cast
 
 from gateway.errors import BadResponse, ResetMidway, UpstreamError
 from gateway.http1.chunked import ChunkedDecoder, ChunkError
@@ -22,7 +22,7 @@ OUR_FAULT: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.E
 """Errors of connecting that say nothing of the other end: we have no descriptor, memory or port left."""
 
 
-class UpstreamSink(Protocol):
+class ResponseHandler(Protocol):
     """Whoever sent the request. It hears nothing after a complete response or a loss."""
 
     def on_interim(self) -> None:
@@ -57,18 +57,28 @@ class _NoTransport(asyncio.Transport):
 NO_TRANSPORT: Final = _NoTransport()
 
 
+class Keeper(Protocol):
+    """What keeps connections while they are idle."""
+
+    def forget(self, connection: "UpstreamConnection") -> None:
+        """Drop an idle connection: it has ended, or cannot be used again."""
+
+    def give_back(self, connection: "UpstreamConnection", now: float) -> None:
+        """Take a connection back whose response is complete. now: monotonic seconds."""
+
+
 class UpstreamConnection(asyncio.Protocol):
     """One connection to an endpoint. `pool` is whoever keeps it while it is idle."""
 
     __slots__ = (
         "_decoder",
+        "_handler",
         "_interims",
         "_left",
         "_method",
         "_phase",
         "_reading",
         "_reusable",
-        "_sink",
         "idle_until",
         "is_reusable",
         "is_reused",
@@ -79,7 +89,7 @@ class UpstreamConnection(asyncio.Protocol):
         "writable",
     )
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(self, pool: Keeper) -> None:
         self.pool = pool
         self.reader = ResponseReader()
         self.transport: asyncio.Transport = NO_TRANSPORT
@@ -92,7 +102,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.was_silent = False
         """Lost before any byte of a response came."""
         self.writable = True
-        self._sink: UpstreamSink | None = None
+        self._handler: ResponseHandler | None = None
         self._method = b""
         self._phase = _IDLE
         self._reading = True
@@ -102,11 +112,11 @@ class UpstreamConnection(asyncio.Protocol):
         self._interims = 0
         """1xx heads of the present response."""
 
-    # --- for the sink -----------------------------------------------------------------------------
+    # --- for the handler -----------------------------------------------------------------------------
 
-    def send(self, sink: UpstreamSink, method: bytes, head: bytes) -> None:
+    def send(self, handler: ResponseHandler, method: bytes, head: bytes) -> None:
         """Begin a request. Its body, framed, is written to `transport` afterwards."""
-        self._sink = sink
+        self._handler = handler
         self._method = method
         self._phase = _HEAD
         self.is_reusable = False
@@ -128,8 +138,8 @@ class UpstreamConnection(asyncio.Protocol):
             self.transport.resume_reading()
 
     def close(self) -> None:
-        """Drop the connection; the sink hears nothing more."""
-        self._sink = None
+        """Drop the connection; the handler hears nothing more."""
+        self._handler = None
         self._phase = _CLOSED
         self.transport.abort()
 
@@ -139,7 +149,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def release(self) -> asyncio.Transport:
         """Hand the transport over (to a tunnel)."""
-        self._sink = None
+        self._handler = None
         self._phase = _CLOSED
         return self.transport
 
@@ -159,8 +169,8 @@ class UpstreamConnection(asyncio.Protocol):
             elif phase == _CHUNKED:
                 self._read_chunked(data)
             elif phase == _UNTIL_CLOSE:
-                assert self._sink is not None
-                self._sink.on_response_body(data)
+                assert self._handler is not None
+                self._handler.on_response_body(data)
             elif phase == _IDLE:
                 # Nobody asked for this, and nobody shall get it.
                 self.pool.forget(self)
@@ -175,29 +185,29 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         phase, self._phase = self._phase, _CLOSED
-        sink, self._sink = self._sink, None
+        handler, self._handler = self._handler, None
         self.was_silent = phase == _HEAD and not self.reader.held
         self.reader.forget_held()
         if phase == _IDLE:
             self.pool.forget(self)
-        elif phase != _CLOSED and sink is not None:
-            sink.on_upstream_lost(ResetMidway("the upstream closed the connection midway", sent=True))
+        elif phase != _CLOSED and handler is not None:
+            handler.on_upstream_lost(ResetMidway("the upstream closed the connection midway", sent=True))
 
     def pause_writing(self) -> None:
         self.writable = False
-        if self._sink is not None:
-            self._sink.on_upstream_writable(writable=False)
+        if self._handler is not None:
+            self._handler.on_upstream_writable(writable=False)
 
     def resume_writing(self) -> None:
         self.writable = True
-        if self._sink is not None:
-            self._sink.on_upstream_writable(writable=True)
+        if self._handler is not None:
+            self._handler.on_upstream_writable(writable=True)
 
     # --- reading ----------------------------------------------------------------------------------
 
     def _read_head(self, data: bytes) -> None:
-        reader, sink = self.reader, self._sink
-        assert sink is not None
+        reader, handler = self.reader, self._handler
+        assert handler is not None
         end = reader.feed(data)
         if end < 0:
             return
@@ -213,90 +223,90 @@ class UpstreamConnection(asyncio.Protocol):
             length = 0  # RFC 9112 §6.3, case 1
         if len(rest) == length:
             self._phase = _IDLE
-            self._sink = None
+            self._handler = None
             self.is_reusable = reader.keep_alive
-            sink.on_response(rest, complete=True)
+            handler.on_response(rest, complete=True)
             return
         if length >= 0:
-            self._begin_sized(sink, rest, length)
+            self._begin_sized(handler, rest, length)
             return
         if length == UNTIL_CLOSE:
             self._phase = _UNTIL_CLOSE
             self._reusable = False
-            sink.on_response(rest, complete=False)
+            handler.on_response(rest, complete=False)
             return
         assert length == CHUNKED_BODY
         self._decoder = ChunkedDecoder()
         self._phase = _CHUNKED
-        sink.on_response(b"", complete=False)
+        handler.on_response(b"", complete=False)
         if rest and self._phase == _CHUNKED:
             self._read_chunked(rest)
 
-    def _begin_sized(self, sink: UpstreamSink, rest: bytes, length: int) -> None:
+    def _begin_sized(self, handler: ResponseHandler, rest: bytes, length: int) -> None:
         if len(rest) < length:
             self._phase = _SIZED
             self._left = length - len(rest)
-            sink.on_response(rest, complete=False)
+            handler.on_response(rest, complete=False)
             return
         self._reusable = False  # bytes beyond the response: whatever they are, nobody gets them
         rest = rest[:length]
         self._phase = _IDLE
-        self._sink = None
-        sink.on_response(rest, complete=True)
+        self._handler = None
+        handler.on_response(rest, complete=True)
 
     def _interim(self, status: int, rest: bytes) -> None:
-        assert self._sink is not None
+        assert self._handler is not None
         if status == 101:
-            self._sink.on_upgrade(rest)
+            self._handler.on_upgrade(rest)
             return
         self._interims += 1
         if self._interims > MAX_INTERIM:
             raise BadResponse("too many interim responses", sent=True)
-        self._sink.on_interim()
+        self._handler.on_interim()
         if rest and self._phase == _HEAD:
             self._read_head(rest)
 
     def _read_sized(self, data: bytes) -> None:
-        assert self._sink is not None
+        assert self._handler is not None
         left = self._left
         if len(data) < left:
             self._left = left - len(data)
-            self._sink.on_response_body(data)
+            self._handler.on_response_body(data)
             return
         if len(data) > left:
             self._reusable = False
             data = data[:left]
         self._left = 0
-        self._sink.on_response_body(data)
+        self._handler.on_response_body(data)
         self._end([])
 
     def _read_chunked(self, data: bytes) -> None:
-        decoder, sink = self._decoder, self._sink
+        decoder, handler = self._decoder, self._handler
         assert decoder is not None
-        assert sink is not None
+        assert handler is not None
         try:
             content, end = decoder.feed(data)
         except ChunkError as exc:
             raise BadResponse(f"the response's chunks are malformed: {exc}", sent=True) from exc
         piece = content[0] if len(content) == 1 else b"".join(content)
         if piece:
-            sink.on_response_body(piece)
+            handler.on_response_body(piece)
         if decoder.done:
             if end < len(data):
                 self._reusable = False
             self._end(decoder.trailers)
 
     def _end(self, trailers: list[tuple[bytes, bytes]]) -> None:
-        """The response is complete, unless the sink has given it up meanwhile."""
-        sink, self._sink = self._sink, None
+        """The response is complete, unless the handler has given it up meanwhile."""
+        handler, self._handler = self._handler, None
         self._decoder = None
-        if sink is not None:
+        if handler is not None:
             self._phase = _IDLE
             self.is_reusable = self._reusable
-            sink.on_response_end(trailers)
+            handler.on_response_end(trailers)
 
     def _fail(self, error: UpstreamError) -> None:
-        sink = self._sink
+        handler = self._handler
         self.close()
-        if sink is not None:
-            sink.on_upstream_lost(error)
+        if handler is not None:
+            handler.on_upstream_lost(error)

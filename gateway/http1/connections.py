@@ -6,14 +6,13 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import msgspec
 
 from gateway.errors import DownstreamError, GatewayError
-
-if TYPE_CHECKING:
-    from gateway.http1.server import ServerProtocol
+from gateway.http1.handler import RequestHandler
+from gateway.http1.request import RequestReader
 
 SLICE: Final = 500
 """Connections looked at in one go: about 0.2 ms."""
@@ -36,21 +35,44 @@ class ServerSettings(msgspec.Struct, frozen=True):
     """0: no limit."""
 
 
+class ClientConnection(Protocol):
+    """What the owner of connections knows of each."""
+
+    peer: str
+    """The address connected to us."""
+    deadline: float
+    """Monotonic seconds; 0.0: to be set by the next sweep."""
+    reader: RequestReader
+    handler: RequestHandler
+
+    def timeout_s(self) -> float:
+        """Return how long the present wait may last."""
+
+    def on_deadline(self) -> None:
+        """The wait was too long."""
+
+    def close_if_idle(self) -> None:
+        """Close it if it carries no request now."""
+
+    def abort(self) -> None:
+        """Cut it."""
+
+
 class Connections:
     """What the connections of a listener's owner share."""
 
     def __init__(self, settings: ServerSettings, *, sweep_s: float = 0.1) -> None:
         self.settings = settings
-        self.open: set[ServerProtocol] = set()
+        self.open: set[ClientConnection] = set()
         self.draining = False
         """Every answer from now on says `Connection: close`."""
         self.accepted = 0
         self.refused: dict[str, int] = {}
         """Answers the gateway gave itself, by reason."""
-        self.on_refused: Callable[[ServerProtocol, DownstreamError], None] = _nothing
-        """Told of each request that is refused before its sink hears of it. Settable."""
+        self.on_refused: Callable[[ClientConnection, DownstreamError], None] = _nothing
+        """Called for each request that is refused before its handler hears of it. Settable."""
         self._sweep_s = sweep_s
-        self._unswept: Iterator[ServerProtocol] | None = None
+        self._unswept: Iterator[ClientConnection] | None = None
         """What the sweep under way has not looked at yet."""
         self._timer: asyncio.TimerHandle | None = None
 
@@ -102,7 +124,7 @@ class Connections:
         self.sweep(time.monotonic())
 
 
-def _nothing(connection: "ServerProtocol", error: DownstreamError) -> None:
+def _nothing(connection: ClientConnection, error: DownstreamError) -> None:
     """Nobody keeps a log."""
 
 

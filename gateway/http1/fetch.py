@@ -113,7 +113,7 @@ async def fetch(
     path: replaces the url's own path and query. fields: may replace Host and User-Agent, never the framing.
     timeout_s: for everything, name lookup included. address: connect here instead of looking the host up.
     server_name: TLS name to send and to verify, instead of the host. ssl: instead of a verifying context
-    with the system's CAs. may_reach: told the address that was connected to, before anything is asked of it;
+    with the system's CAs. may_reach: called with the address connected to, before anything is asked of it;
     raises ConfigError to refuse it, whatever name led there.
 
     Raises ConnectFailed, UpstreamTimeout, ResetMidway or BadResponse; BadRequest if this cannot be asked,

@@ -8,6 +8,7 @@ from gateway.errors import BadRequest, BodyTooLarge, ClientGone, DownstreamError
 from gateway.http1.chunked import ChunkedDecoder, ChunkError
 from gateway.http1.connections import Connections, ServerSettings, reason_label, reset_on_close
 from gateway.http1.half_closed import HalfClosed
+from gateway.http1.handler import NEVER, NO_HANDLER, RequestHandler
 from gateway.http1.message import (
     CONNECTION_CLOSE,
     CONNECTION_KEEP_ALIVE,
@@ -16,7 +17,6 @@ from gateway.http1.message import (
     problem_response,
 )
 from gateway.http1.request import CHUNKED_BODY, RequestReader
-from gateway.http1.sink import NEVER, NO_SINK, Sink
 from gateway.net import progress
 
 MAX_PENDING_BYTES: Final = 65_536
@@ -33,7 +33,7 @@ REST_S: Final = 1.0
 """After how long an idle connection gives back the memory it can do without."""
 
 _HEAD: Final = 0  # between two requests, or in a head
-_BODY: Final = 1  # the sink has the head, the body is coming
+_BODY: Final = 1  # the handler has the head, the body is coming
 _ANSWERING: Final = 2  # the request is complete, its answer is not
 _FLUSHING: Final = 3  # the answer is complete, but the client does not read
 _LINGERING: Final = 4  # sending side closed; what still comes is thrown away
@@ -61,18 +61,22 @@ class ServerProtocol(asyncio.Protocol):
         "closing",
         "deadline",
         "half_closed",
+        "handler",
         "on_lost",
         "owner",
         "peer",
         "reader",
         "scheme",
-        "sink",
         "transport",
         "writable",
     )
 
     def __init__(
-        self, owner: Connections, make_sink: Callable[["ServerProtocol"], Sink], *, scheme: bytes = b"http"
+        self,
+        owner: Connections,
+        make_handler: Callable[["ServerProtocol"], RequestHandler],
+        *,
+        scheme: bytes = b"http",
     ) -> None:
         settings = owner.settings
         self.owner = owner
@@ -90,7 +94,7 @@ class ServerProtocol(asyncio.Protocol):
         self.half_closed = False
         """The client has closed its sending side."""
         self.writable = True
-        self.sink: Sink = make_sink(self)
+        self.handler: RequestHandler = make_handler(self)
         self.on_lost: Callable[[], None] = _nothing
         """Called when the connection has ended; whoever takes the transport over calls it instead."""
         self._phase = _HEAD
@@ -155,23 +159,23 @@ class ServerProtocol(asyncio.Protocol):
         self._pending = b""
         self.on_lost()
         if busy:
-            self.sink.on_gone(ClientGone("the client closed the connection"))
-        self._forget_sink()
+            self.handler.on_gone(ClientGone("the client closed the connection"))
+        self._forget_handler()
 
     def pause_writing(self) -> None:
         self.writable = False
         if self._phase in (_BODY, _ANSWERING):
-            self.sink.on_writable(writable=False)
+            self.handler.on_writable(writable=False)
 
     def resume_writing(self) -> None:
         self.writable = True
         self.deadline = 0.0
         if self._phase in (_BODY, _ANSWERING):
-            self.sink.on_writable(writable=True)
+            self.handler.on_writable(writable=True)
         elif self._phase == _FLUSHING:
             self._next()
 
-    # --- for the sink -----------------------------------------------------------------------------
+    # --- for the handler -----------------------------------------------------------------------------
 
     def begin_answer(self) -> bool:
         """Tell whether the connection goes on after this answer; its head must say so."""
@@ -262,7 +266,7 @@ class ServerProtocol(asyncio.Protocol):
         self._forget_half()
         self.owner.open.discard(self)
         self._phase = _CLOSED
-        self._forget_sink()
+        self._forget_handler()
         return self.transport
 
     def close_if_idle(self) -> None:
@@ -297,7 +301,7 @@ class ServerProtocol(asyncio.Protocol):
             return settings.body_idle_s or NEVER
         if phase == _LINGERING:
             return LINGER_S
-        timeout_s = self.sink.timeout_s()
+        timeout_s = self.handler.timeout_s()
         return min(timeout_s, HALF_CLOSED_S) if self._is_doubtful else timeout_s
 
     def _idle_s(self, settings: ServerSettings) -> float:
@@ -317,7 +321,7 @@ class ServerProtocol(asyncio.Protocol):
         elif self._is_doubtful:
             self._break(ClientGone("the client closed its side and no more of its answer came"))
         else:
-            self.sink.on_timeout()
+            self.handler.on_timeout()
 
     def _idle_on(self) -> None:
         """No request has come: rest, and at last close."""
@@ -327,7 +331,7 @@ class ServerProtocol(asyncio.Protocol):
             return
         self._rests = True
         self.reader.rest()
-        self.sink.on_idle()
+        self.handler.on_idle()
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -348,7 +352,7 @@ class ServerProtocol(asyncio.Protocol):
         if reader.length:
             return self._begin_body(data[end:])
         self._phase = _ANSWERING
-        self.sink.on_head()
+        self.handler.on_head()
         return data[end:] if end < len(data) else b""
 
     def _begin_body(self, rest: bytes) -> bytes:
@@ -363,7 +367,7 @@ class ServerProtocol(asyncio.Protocol):
             self._left = 0
         else:
             self._left = length
-        self.sink.on_head()
+        self.handler.on_head()
         return rest
 
     def _read_body(self, data: bytes) -> bytes:
@@ -374,7 +378,7 @@ class ServerProtocol(asyncio.Protocol):
             return self._read_chunks(self._decoder, data)
         piece = data[: self._left]
         self._left -= len(piece)
-        self.sink.on_body(piece)
+        self.handler.on_body(piece)
         if not self._left:
             self._end_body([])
         return data[len(piece) :]
@@ -391,7 +395,7 @@ class ServerProtocol(asyncio.Protocol):
             self._break(BodyTooLarge(f"the body is longer than {self._limit} bytes"))
             return b""
         if piece:
-            self.sink.on_body(piece)
+            self.handler.on_body(piece)
         if decoder.done:
             self._end_body(decoder.trailers)
         return data[end:]
@@ -401,10 +405,10 @@ class ServerProtocol(asyncio.Protocol):
         self._left = 0
         if self._phase == _BODY:
             self._phase = _ANSWERING
-            self.sink.on_end(trailers)
+            self.handler.on_end(trailers)
 
     def _refuse_head(self, error: DownstreamError) -> None:
-        """Answer a request that no sink was told of, and close: what follows it cannot be trusted."""
+        """Answer a request that no handler has heard of, and close: what follows it cannot be trusted."""
         self.owner.on_refused(self, error)
         self._refuse_and_close(error)
 
@@ -416,8 +420,8 @@ class ServerProtocol(asyncio.Protocol):
     def _break(self, error: DownstreamError) -> None:
         """End an exchange the client itself has spoilt."""
         self._decoder = None
-        self._phase = _FLUSHING  # whatever the sink does now, it is not told again
-        self.sink.on_gone(error)
+        self._phase = _FLUSHING  # whatever the handler does now, it hears nothing more
+        self.handler.on_gone(error)
         if self._phase != _FLUSHING:
             return
         if self.answer_begun or isinstance(error, ClientGone):
@@ -477,10 +481,10 @@ class ServerProtocol(asyncio.Protocol):
         else:
             self.abort()
 
-    def _forget_sink(self) -> None:
+    def _forget_handler(self) -> None:
         """Cut the circle of a connection and what answers it: both are freed at once, not by a collection."""
-        sink, self.sink = self.sink, NO_SINK
-        sink.on_closed()
+        handler, self.handler = self.handler, NO_HANDLER
+        handler.on_closed()
         self.reader.close()
 
     def _forget_half(self) -> None:

@@ -25,8 +25,8 @@ class ClientConnection(ServerProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        assert isinstance(self.sink, Exchange)
-        self.sink.forwarder = self._context.forwarder_of(self.peer, self.scheme, self._listen)
+        assert isinstance(self.handler, Exchange)
+        self.handler.forwarder = self._context.forwarder_of(self.peer, self.scheme, self._listen)
 
 
 def connection_factory(context: Context, *, tls: bool, listen: int) -> Callable[[], ClientConnection]:

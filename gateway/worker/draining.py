@@ -8,6 +8,7 @@ from typing import Final
 
 from gateway.core.routing.table import Endpoint
 from gateway.http1.connections import Connections
+from gateway.http1.handler import NEVER
 from gateway.link.messages import EndpointLoad
 from gateway.worker.exchange.exchange import Exchange
 from gateway.worker.live_table import LiveTable
@@ -15,7 +16,6 @@ from gateway.worker.tunnel.tunnels import SPREAD, Tunnels
 
 IDLE_CLOSE_S: Final = 5.0
 """How long before the deadline of a worker's drain its idle connections are closed."""
-NEVER: Final = float("inf")
 
 
 class Draining:
@@ -89,8 +89,8 @@ class Draining:
     def exchanges(self) -> Iterator[Exchange]:
         """Yield those under way: a client may also be idle, send a head, or linger after its last answer."""
         for client in list(self._clients.open):
-            if isinstance(client.sink, Exchange) and not client.sink.is_idle:
-                yield client.sink
+            if isinstance(client.handler, Exchange) and not client.handler.is_idle:
+                yield client.handler
 
     def sweep(self, now: float) -> None:
         """End what has come due."""

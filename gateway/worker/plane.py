@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.errors import DownstreamError
-from gateway.http1.connections import Connections, ServerSettings, reason_label
+from gateway.http1.connections import ClientConnection, Connections, ServerSettings, reason_label
 from gateway.http1.message import problem
 from gateway.http1.server import ServerProtocol
 from gateway.link.snapshot import ProxySettings, Snapshot
@@ -104,7 +104,7 @@ class Plane:
         self._timer = asyncio.get_running_loop().call_later(self._sweep_s, self._tick)
         self.sweep(time.monotonic())
 
-    def _log_refusal(self, client: ServerProtocol, error: DownstreamError) -> None:
+    def _log_refusal(self, client: ClientConnection, error: DownstreamError) -> None:
         """Note a request whose head was refused: what is known of it."""
         log = self.context.log_file.current
         if log is None:

@@ -29,7 +29,7 @@ class Wire(asyncio.Transport):
         self.is_open = False
 
 
-class Sink:
+class RequestHandler:
     """Takes a response and nothing else."""
 
     def on_response(self, body: bytes, *, complete: bool) -> None:
@@ -69,7 +69,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert connection not in self.leased
         kept = [(each, until) for each, until in self.idle if each is not connection]
         self.idle = [pair for pair in kept if pair[0].transport.is_open]  # type: ignore[attr-defined]
-        connection.send(Sink(), b"GET", b"GET")  # type: ignore[arg-type]
+        connection.send(RequestHandler(), b"GET", b"GET")  # type: ignore[arg-type]
         self.leased.append(connection)
 
     @precondition(lambda self: self.leased)

@@ -8,9 +8,9 @@ from gateway.core.routing.table import Endpoint, Version
 from gateway.errors import BadResponse, ConnectFailed, Exhausted, UpstreamError
 from gateway.http1.chunked import chunk, last_chunk
 from gateway.http1.client import UpstreamConnection
+from gateway.http1.handler import NEVER
 from gateway.http1.request import CHUNKED_BODY
 from gateway.http1.server import ServerProtocol
-from gateway.http1.sink import NEVER
 from gateway.link.counts import ANSWERED
 from gateway.worker.exchange import response_head as heads
 from gateway.worker.exchange.failures import CLIENT_GONE, KINDS, NO_EPOCH, REFUSED, UNJUDGED

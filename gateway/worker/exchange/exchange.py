@@ -29,10 +29,10 @@ from gateway.errors import (
 from gateway.http1.chunked import chunk, last_chunk
 from gateway.http1.client import UpstreamConnection
 from gateway.http1.connections import reason_label
+from gateway.http1.handler import NEVER
 from gateway.http1.message import response_head
 from gateway.http1.request import CHUNKED_BODY
 from gateway.http1.server import ServerProtocol
-from gateway.http1.sink import NEVER
 from gateway.link.counts import ANSWERED
 from gateway.worker.admission import Admission
 from gateway.worker.exchange import max_forwards

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.http1.connections import reset_on_close
+from gateway.http1.handler import NEVER
 from gateway.worker.tunnel.frames import GOING_AWAY, FrameFollower, close_frame
 
 CLOSE_S: Final = 5.0
 """How long a client may take to answer our Close."""
 FLUSH_S: Final = 30.0
 """How long an end may take to read what was written before it is closed."""
-NEVER: Final = float("inf")
 
 
 class Phase(enum.IntEnum):

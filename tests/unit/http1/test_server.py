@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from gateway.errors import DownstreamError
 from gateway.http1.connections import Connections, ServerSettings
+from gateway.http1.handler import NEVER
 from gateway.http1.message import response_head
 from gateway.http1.server import ServerProtocol
-from gateway.http1.sink import NEVER
 
 
 class Wire(asyncio.Transport):
@@ -96,23 +96,23 @@ class Echo:
 
 
 def converse(pieces: list[bytes]) -> tuple[bytes, list[str]]:
-    """Feed a connection and return what it wrote, and what its sink heard."""
+    """Feed a connection and return what it wrote, and what its handler heard."""
 
     async def scenario() -> tuple[bytes, list[str]]:
-        sinks: list[Echo] = []
+        handlers: list[Echo] = []
 
-        def make_sink(connection: ServerProtocol) -> Echo:
-            sinks.append(Echo(connection))
-            return sinks[0]
+        def make_handler(connection: ServerProtocol) -> Echo:
+            handlers.append(Echo(connection))
+            return handlers[0]
 
         wire = Wire()
-        protocol = ServerProtocol(Connections(ServerSettings(header_bytes=2048)), make_sink)
+        protocol = ServerProtocol(Connections(ServerSettings(header_bytes=2048)), make_handler)
         protocol.connection_made(wire)
         for piece in pieces:
             if piece and not wire.is_closing_now:
                 protocol.data_received(piece)
         protocol.connection_lost(None)
-        return wire.written, sinks[0].calls
+        return wire.written, handlers[0].calls
 
     return asyncio.run(scenario())
 

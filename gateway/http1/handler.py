@@ -1,4 +1,4 @@
-"""What a client's connection asks of whoever answers its requests."""
+"""What a client's connection asks of the handler that answers its requests."""
 
 from typing import Final, Protocol
 
@@ -8,8 +8,8 @@ NEVER: Final = float("inf")
 """Seconds: a wait without a bound."""
 
 
-class Sink(Protocol):
-    """Whoever answers a connection's requests. One request at a time; nothing is called after `on_gone`."""
+class RequestHandler(Protocol):
+    """What answers a connection's requests. One request at a time; nothing is called after `on_gone`."""
 
     def on_head(self) -> None:
         """A request has begun; `connection.reader` describes it. If its `length` is 0 it is complete."""
@@ -21,13 +21,13 @@ class Sink(Protocol):
         """The request's body is complete. Not called for a request without one."""
 
     def on_gone(self, error: DownstreamError) -> None:
-        """The request can no longer be answered by the sink: the client left, or broke its request."""
+        """The request can no longer be answered by the handler: the client left, or broke its request."""
 
     def on_closed(self) -> None:
-        """The connection has ended, or is somebody else's: let go of whatever refers back to it."""
+        """The connection has ended, or is somebody else's: drop whatever refers back to it."""
 
     def on_idle(self) -> None:
-        """No request has come for a while: let go of what is only kept for speed."""
+        """No request has come for a while: drop what is only kept for speed."""
 
     def on_writable(self, *, writable: bool) -> None:
         """The client reads too slowly (False), or has caught up (True)."""
@@ -39,7 +39,7 @@ class Sink(Protocol):
         """That time is over."""
 
 
-class NoSink:
+class NoHandler:
     """Stands in where nobody answers any more."""
 
     def on_head(self) -> None: ...
@@ -55,4 +55,4 @@ class NoSink:
     def on_timeout(self) -> None: ...
 
 
-NO_SINK: Final = NoSink()
+NO_HANDLER: Final = NoHandler()
