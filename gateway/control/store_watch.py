@@ -28,7 +28,7 @@ DAMAGE_S: Final = 86_400.0
 HEAD_NAME: Final = "audit.head"
 PIECE_BYTES: Final = 256 * 1024
 BROKEN: Final = "audit.broken"
-"""The action of the row that tells where the trail before it ended, and under which name that is kept."""
+"""The action of the row that says where the trail before it ended, and under which name that is kept."""
 
 
 class Head(msgspec.Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 Workers report totals since their own start, so the newest report of each incarnation is kept as it came,
 and a sum is made when somebody asks: base (incarnations that ended) + the newest report of each other. A
-report that comes twice, or that a restarted control hears again, changes nothing; one that is lost is
+report that comes twice, or that a restarted control gets again, changes nothing; one that is lost is
 made good by the next.
 """
 
@@ -16,7 +16,7 @@ from gateway.link.counts import JudgedTotals, VersionTotals
 from gateway.link.messages import Counts
 
 MAX_ABSENT: Final = 16
-"""Incarnations nobody has heard of since control started, kept apart in case they come back."""
+"""Incarnations that have not reported since control started, kept apart in case they come back."""
 MAX_JUDGED: Final = 512
 """(generation, share) pairs kept in a version's base: some dozen rollouts."""
 MAX_COHORT_ERRORS: Final = 10_000
@@ -307,7 +307,7 @@ class Tally:
     def load(self, data: bytes, parts: Iterable[Part] = ()) -> None:
         """Go on from a dump (empty: none was stored) and what was stored of single services since.
 
-        Workers that still live report again and replace what is told of them there. Raises
+        Workers that still live report again and replace what is said of them there. Raises
         msgspec.MsgspecError if `data` is not a dump.
         """
         state = msgspec.msgpack.decode(data, type=_State) if data else _State()

@@ -185,19 +185,19 @@ class Catalog:
             for version in entry.versions.values():
                 for endpoint in version.endpoints.values():
                     endpoint.state.reconfigure(entry.health)
-        self._tell("service", record.name, None)
+        self._notify("service", record.name, None)
 
     def put_version(self, record: VersionRecord) -> None:
         """Take a version's committed row.
 
-        One that waited for its first probe begins, and workers hear of it.
+        One that waited for its first probe begins, and workers get to know of it.
         """
         service = self.services[record.service_name]
         entry = service.put(record)
         self._by_version[record.id] = entry
         if service.settle(self._now()):
             self.publish([service.record.name])
-        self._tell("version", record.service_name, entry.record)
+        self._notify("version", record.service_name, entry.record)
 
     def drop_service(self, name: str) -> None:
         """Forget a service that was deleted, or set aside."""
@@ -205,13 +205,13 @@ class Catalog:
         self._followed.pop(name, None)
         for version_id in entry.versions:
             del self._by_version[version_id]
-        self._tell("service", name, None)
+        self._notify("service", name, None)
 
     def drop_version(self, version_id: str) -> None:
         """Forget a version that was deleted."""
         entry = self._by_version.pop(version_id)
         del entry.service.versions[version_id]
-        self._tell("version", entry.service.record.name, None)
+        self._notify("version", entry.service.record.name, None)
 
     # -- what is known
 
@@ -409,7 +409,7 @@ class Catalog:
         """Call `observer(kind, service, version)` after every change; kind: `service` or `version`."""
         self._observers.append(observer)
 
-    def _tell(self, kind: str, service: str, version: VersionRecord | None) -> None:
+    def _notify(self, kind: str, service: str, version: VersionRecord | None) -> None:
         for observer in self._observers:
             observer(kind, service, version)
 

@@ -1,4 +1,4 @@
-"""Services, versions and endpoints as control has them in memory, and as workers are told of them."""
+"""Services, versions and endpoints as control has them in memory, and as workers see them."""
 
 import ssl
 from collections.abc import Callable, Iterable
@@ -57,7 +57,7 @@ class EndpointEntry:
         return self.is_healthy and not self.draining and self.breaker.state != "OPEN"
 
     def snap(self, now: float) -> EndpointSnap:
-        """Return what workers are told. now: monotonic seconds."""
+        """Return what workers are to know. now: monotonic seconds."""
         healthy = self.is_healthy
         if not healthy:
             self.available_since = None
@@ -179,7 +179,7 @@ class VersionEntry:
         self._stored = Health.UNKNOWN
 
     def snap(self, now: float, standby: str | None) -> VersionSnap:
-        """Return what workers are told. standby: id of the version that may serve at weight 0."""
+        """Return what workers are to know. standby: id of the version that may serve at weight 0."""
         record = self.record
         shown = () if record.drained else self.endpoints.values()
         return VersionSnap(

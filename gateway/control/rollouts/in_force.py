@@ -189,7 +189,7 @@ class InForce:
     def _spent(self, task: asyncio.Task[None]) -> None:
         self._commits.discard(task)
         if not task.cancelled():
-            task.exception()  # whoever waits for it hears of it too
+            task.exception()  # whoever waits for it gets it too
 
 
 async def is_done(task: asyncio.Task[None], seconds: float) -> bool:

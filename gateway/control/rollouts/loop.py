@@ -289,7 +289,7 @@ class Rollouts:
         """Let the time since the last tick pass: judge every open rollout and move it on.
 
         They are committed by batches, each with the totals its evidence was made of. What was committed until
-        now is told to the webhooks. The first tick only starts the clock. A commit that takes longer than
+        now is sent to the webhooks. The first tick only starts the clock. A commit that takes longer than
         `patience_s` goes on, and the next tick waits for it too. Raises StoreError.
         """
         async with self._ticking:

@@ -1,8 +1,8 @@
-"""What webhooks are told: every event they want, at least once, whatever happens to control meanwhile.
+"""Notices to webhooks: every event they want, at least once, whatever happens to control meanwhile.
 
-The events are rows, committed with what they tell of. From there they are sent; how far all of them have been
-is stored with the tally. A control that starts goes on from there: an event may be sent twice, always under
-the same key.
+The events are rows, committed with what they are about. From there they are sent; how far all of them have
+been is stored with the tally. A control that starts goes on from there: an event may be sent twice, always
+under the same key.
 """
 
 import asyncio
@@ -12,13 +12,14 @@ from gateway.control.rollouts.webhooks import Message, Webhooks
 from gateway.store.api import Store, Transaction
 from gateway.store.records import EventRecord, ServiceRecord
 
-TOLD: Final = "told"
+NOTIFIED: Final = "told"
+"""Under this name it is stored up to where everything was sent; older releases read it too."""
 BATCH: Final = 500
 """Events read at once."""
 
 
 class CatalogView(Protocol):
-    """What telling needs of the catalog."""
+    """What notices need of the catalog."""
 
     def service_record(self, name: str) -> ServiceRecord: ...
 
@@ -38,7 +39,7 @@ class Notices:
     async def recover(self) -> None:
         """Go on where the last control was; in a new store, from here."""
         self._under_way.clear()
-        stored = await self._store.meta(TOLD)
+        stored = await self._store.meta(NOTIFIED)
         if stored is not None:
             self._seen = int(stored)
             return
@@ -47,17 +48,17 @@ class Notices:
             self.save(tx)
 
     async def catch_up(self) -> None:
-        """Begin to tell what has happened since the last call."""
+        """Begin to send what has happened since the last call."""
         while events := await self._store.events(after=self._seen, limit=BATCH):
             for event in events:
-                self._tell(event)
+                self._notify(event)
             self._seen = events[-1].id
 
     def save(self, tx: Transaction) -> None:
-        """Store up to where everything was told."""
-        tx.set_meta(TOLD, str(min(self._under_way.values(), default=self._seen + 1) - 1).encode())
+        """Store up to where everything was sent."""
+        tx.set_meta(NOTIFIED, str(min(self._under_way.values(), default=self._seen + 1) - 1).encode())
 
-    def _tell(self, event: EventRecord) -> None:
+    def _notify(self, event: EventRecord) -> None:
         message = message_of(event)
         if message is None:
             return
@@ -75,10 +76,10 @@ class Notices:
 
 
 def message_of(event: EventRecord) -> Message | None:
-    """Return what to tell of an event; None if it is nobody's business outside."""
+    """Return what to send of an event; None if it is nobody's business outside."""
     data = event.data
     if event.kind.startswith("deployment."):
-        told = {
+        data_sent = {
             "deploymentId": event.deployment_id,
             "fromVersion": data.get("fromVersion"),
             "toVersion": event.version,
@@ -88,9 +89,9 @@ def message_of(event: EventRecord) -> Message | None:
         }
         text = str(data.get("text", event.kind))
     elif event.kind in ("version.unhealthy", "version.healthy") and not data.get("idle"):
-        told = {"version": event.version, "alert": event.kind == "version.unhealthy"}
+        data_sent = {"version": event.version, "alert": event.kind == "version.unhealthy"}
         text = f"version {event.version} is {event.kind.partition('.')[2]}"
     else:
         return None
     key = f"{event.deployment_id or event.service}:{event.id}"
-    return Message(key=key, kind=event.kind, service=event.service, text=text, at=event.at, data=told)
+    return Message(key=key, kind=event.kind, service=event.service, text=text, at=event.at, data=data_sent)

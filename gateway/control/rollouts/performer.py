@@ -52,7 +52,7 @@ class Performer:
                 running.acts[repr(act)] = self._spawn(self._act(running, act), type(act).__name__)
 
     def drop_unwanted(self, running: Running) -> None:
-        """End what nobody waits for any more: a version that is released again must not be told to stop."""
+        """End what nobody waits for any more: a version that is released again must not be asked to stop."""
         if running.acts:
             wanted = {repr(act) for act in due(running.state)}
             for key, task in running.acts.items():

@@ -1,7 +1,7 @@
 """What may be done before it is stored: a rollback, whatever else returns traffic, and a person's pause.
 
 Workers carry a mark of it in their tables and say it to the next control. A mark counts only for a deployment
-that the store still has open and has not heard of it yet; if the workers die too, the store's state stands.
+that the store still has open and does not know of it yet; if the workers die too, the store's state stands.
 """
 
 from collections.abc import Iterable, Mapping
