@@ -1,7 +1,8 @@
 """What a request says about the version it should get: a tester's wish, or whose request it is."""
 
-from gateway.http1.heads import block_of, plain_name
+from gateway.http1.heads import plain_name
 from gateway.http1.request import RequestReader
+from gateway.worker.exchange.cookies import take_cookie
 from gateway.worker.exchange.record import Record
 from gateway.worker.exchange.request_head import Forwarder, RequestIds
 from gateway.worker.policy import Policy, digest, sticky_key
@@ -14,7 +15,7 @@ def wish_of(request: RequestReader, policy: Policy, forwarder: Forwarder) -> str
     """
     wish = None
     if policy.tester_cookie:
-        for secret in _take_cookie(request, policy.tester_cookie):
+        for secret in take_cookie(request, policy.tester_cookie):
             wish = wish or policy.tester_values.get(digest(secret))
     elif policy.tester_header:
         secret = request.field(policy.tester_header) or b""
@@ -26,28 +27,6 @@ def wish_of(request: RequestReader, policy: Policy, forwarder: Forwarder) -> str
         if wish is None and name and policy.version_allow.holds(forwarder.client_of(request).address):
             wish = name.decode("latin-1")
     return wish
-
-
-def _take_cookie(request: RequestReader, name: bytes) -> list[bytes]:
-    """Take a cookie out of a request, as often as it is there. Returns its values."""
-    values: list[bytes] = []
-    pairs = []
-    for field, value in request.pairs():
-        if field.lower() != b"cookie":
-            pairs.append((field, value))
-            continue
-        others = []
-        for crumb in value.split(b";"):
-            key, _, content = crumb.strip(b" \t").partition(b"=")
-            if key.rstrip(b" \t") == name:
-                values.append(content.strip(b' \t"'))
-            else:
-                others.append(crumb)
-        if others:
-            pairs.append((field, b";".join(others).lstrip(b" \t")))
-    if values:
-        request.block = block_of(pairs)
-    return values
 
 
 def find_key(

@@ -15,6 +15,7 @@ from gateway.http1.request import CHUNKED_BODY, RequestReader, is_claim
 from gateway.http1.target import sent_path
 from gateway.worker.exchange.cdn_loop import entry
 from gateway.worker.exchange.client_info import ClientInfo, client_info
+from gateway.worker.exchange.cookies import take_session
 
 VIA: Final = b"1.1 gateway"
 VIA_10: Final = b"1.0 gateway"
@@ -84,6 +85,7 @@ class Forwarder:
             for name in {plain_name(each) for each, _ in request.pairs()}:
                 if is_claim(name):
                     request.drop(name)
+        take_session(request)
         line = (request.method, b" ", _target(request, route), b" HTTP/1.1\r\nHost: ")
         host = special.get(b"host", authority)
         service = route.service.name if route is not None else ""

@@ -10,8 +10,9 @@ from types import SimpleNamespace
 
 from gateway.admin.call import BASE
 from gateway.admin.sse import EventFeed
+from gateway.control.rollouts.unstored import Ordered
 from gateway.store.api import Page
-from gateway.store.records import EventRecord
+from gateway.store.records import DeploymentRecord, EventRecord
 from tests.unit.admin.bench import AT, Bench
 
 
@@ -167,3 +168,35 @@ async def test_what_an_idle_connection_waited_for_does_not_cut_its_next_answer()
         await reader.readuntil(b"id: 1\n")
         writer.close()
         await writer.wait_closed()
+
+
+async def test_idle_connections_lock_nobody_out() -> None:
+    """Guards a rollback from whoever can connect: 512 idle connections locked the listener."""
+    bench = Bench()
+    token = bench.token("deployer")
+    deployment = DeploymentRecord(
+        id="dep-1", service_name="auth", to_version_id="v", to_version="v1", created_at=AT, updated_at=AT
+    )
+    bench.actions.answers["deployments.rollback"] = Ordered(deployment)
+    async with listening(bench) as port, asyncio.timeout(60):
+        idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(641)]
+        for _, writer in idle[::2]:
+            writer.write(b"POST /api/v1/admin/deployment/x/rollback HTTP/1.1\r\nHost: lo")
+        reader, streaming = await asyncio.open_connection("127.0.0.1", port)
+        streaming.write(ask("GET", f"{BASE}/events", f"Authorization: Bearer {token}"))
+        assert b"text/event-stream" in await reader.readuntil(b"\r\n\r\n")
+        more = [await asyncio.open_connection("127.0.0.1", port) for _ in range(600)]
+        began = time.monotonic()
+        answer = await exchange(port, ask("GET", "/livez"))
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        path = f"{BASE}/deployment/dep-1/rollback"
+        answer = await exchange(
+            port, ask("POST", path, f"Authorization: Bearer {token}", "Content-Length: 0")
+        )
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert time.monotonic() - began < 10.0
+        bench.store.event_records.append(EventRecord(id=1, at=AT, kind="service.paused", service="auth"))
+        bench.server.feed.wake()
+        await reader.readuntil(b"id: 1\n")
+        for _, writer in (*idle, *more, (reader, streaming)):
+            writer.close()

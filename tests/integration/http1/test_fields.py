@@ -50,6 +50,24 @@ async def test_hop_by_hop_field_of_a_request_stays_here(field: bytes) -> None:
     assert b"\r\n" + name + b":" not in (await seen_of(field + b"\r\n")).lower()
 
 
+@pytest.mark.parametrize(
+    ("sent", "passed_on"),
+    [
+        (b"gateway_session=s3cret", None),
+        (b"a=1; gateway_session=s3cret; b=2", b"a=1; b=2"),
+        (b"gateway_session=s3cret;gateway_session=s3cret; b=2", b"b=2"),
+        (b"a=gateway_session", b"a=gateway_session"),
+        (b"my_gateway_session=1", b"my_gateway_session=1"),
+    ],
+)
+async def test_no_service_sees_a_session_of_the_admin_listener(sent: bytes, passed_on: bytes | None) -> None:
+    """Guards it from every service of the host: cookies know no port."""
+    seen = await seen_of(b"Cookie: " + sent + b"\r\n")
+    assert b"s3cret" not in seen
+    assert (b"\r\nCookie: " in seen) == (passed_on is not None)
+    assert passed_on is None or b"\r\nCookie: " + passed_on + b"\r\n" in seen
+
+
 async def test_nominated_field_is_dropped_whatever_its_spelling() -> None:
     seen = await seen_of(b"Connection: close, x-private\r\nX-PRIVATE: 1\r\nX-Public: 2\r\n")
     assert b"private" not in seen.lower()
