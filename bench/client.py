@@ -175,6 +175,9 @@ async def call(
         fields.append(("Authorization", f"Bearer {token}"))
     connection = await Connection.open("127.0.0.1", port)
     try:
-        return await connection.exchange(request_head(method, path, fields) + content, timeout_s=timeout_s)
+        head = request_head(
+            method, path, fields, host=f"127.0.0.1:{port}"
+        )  # the admin listener has no other name
+        return await connection.exchange(head + content, timeout_s=timeout_s)
     finally:
         connection.close()

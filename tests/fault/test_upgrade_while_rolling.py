@@ -45,7 +45,7 @@ class Follower:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.world.admin_port)
         last = self.events[-1]["id"] if self.events else 0
         fields = f"Authorization: Bearer {self.world.token}\r\nLast-Event-ID: {last}\r\n"
-        writer.write(f"GET {ADMIN}/events HTTP/1.1\r\nHost: a\r\n{fields}\r\n".encode())
+        writer.write(f"GET {ADMIN}/events HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n".encode())
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             if not head.startswith(b"HTTP/1.1 200"):
