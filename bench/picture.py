@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         output = asyncio.run(recorded(Path(folder)))
     frames = frames_of(output)
-    options.file.write_text(svg(told(frames)))
+    options.file.write_text(svg(chosen(frames)))
     print(f"{options.file}: {len(frames)} frames seen")
     return 0 if "rolled_back" in frames[-1] else 1
 
@@ -90,7 +90,7 @@ def frames_of(output: str) -> list[str]:
     return [_CONTROL.sub("", frame).strip("\n") for frame in _REDRAW.split(output) if frame.strip()]
 
 
-def told(frames: list[str]) -> list[str]:
+def chosen(frames: list[str]) -> list[str]:
     """Return the frames that tell the story: how it began, a moment before the end, and the end."""
     rolling = [frame for frame in frames[1:] if "rolling" in frame]
     return [frames[0], *rolling[-1:], frames[-1]]

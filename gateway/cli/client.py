@@ -117,8 +117,8 @@ class AdminClient:
             answer = self._ask(connection, "GET", BASE + "/" + path, None, {"accept": "*/*"})
             if answer.status >= 400:
                 problem = _decode(answer.read())
-                told = problem if isinstance(problem, dict) else {}
-                raise ApiError(answer.status, told, explain(answer.status, problem))
+                known = problem if isinstance(problem, dict) else {}
+                raise ApiError(answer.status, known, explain(answer.status, problem))
             while piece := answer.read(PIECE_BYTES):
                 yield piece
         except (OSError, HTTPException) as exc:

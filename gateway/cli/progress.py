@@ -106,8 +106,8 @@ def scale_line(rollout: dict[str, Any]) -> str | None:
         return None
     part = min(1.0, max(0.0, math.log(max(statistic, 1.0)) / math.log(limit)))
     filled = round(part * SCALE)
-    bar = "━" * filled + "●" + "─" * (SCALE - filled)
-    return f"no difference {bar} roll back   {overview.odds(statistic)} : 1 of {overview.odds(limit)} : 1"
+    line = "━" * filled + "●" + "─" * (SCALE - filled)
+    return f"no difference {line} roll back   {overview.odds(statistic)} : 1 of {overview.odds(limit)} : 1"
 
 
 def version_rows(sight: Sight) -> list[tuple[str, ...]]:

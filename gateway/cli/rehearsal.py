@@ -71,7 +71,7 @@ NAMES: Final = ("health", "keep-alive", "head", "upload", "slow-client", "two-ve
 
 
 async def rehearse(instance: Instance, said: Callable[[Check], None] = lambda check: None) -> list[Check]:
-    """Try everything, the stop last. said: is told of each check as it ends."""
+    """Try everything, the stop last. said: is called with each check as it ends."""
     checks: list[Check] = []
 
     async def note(name: str, work: Awaitable[str]) -> None:

@@ -165,7 +165,7 @@ def story(rollout: dict[str, Any], decisions: list[dict[str, Any]]) -> list[str]
 
 
 def _chapters(decisions: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield a line for each decision with a line of numbers below; verdicts that repeat are told once."""
+    """Yield a line for each decision with a line of numbers below; verdicts that repeat have one line."""
     for _, run in itertools.groupby(decisions, key=_same):
         same = list(run)
         first, last = same[0], same[-1]

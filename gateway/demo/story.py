@@ -207,7 +207,7 @@ async def _background(work: Any) -> AsyncIterator[asyncio.Task[None]]:
 
 
 def say(line: str) -> None:
-    """Tell the person at the terminal."""
+    """Print a line for the person at the terminal."""
     print(line, flush=True)
 
 
