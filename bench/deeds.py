@@ -211,9 +211,11 @@ async def all_workers_killed(deed: Deed) -> None:
     """Every worker is killed, and once more within the second. The next answer comes within one."""
     world = deed.world
     rollout = await half_there(deed)
+    struck: frozenset[int] = frozenset()
     for _ in range(2):
-        await world.until(world.all_workers_serve, "all workers")
+        await world.until(partial(world.all_workers_serve, struck), "all workers, new ones")
         pids = await world.worker_pids()
+        struck |= frozenset(pids)
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         deed.allowed += sum(held_connections(pid, world.port) for pid in pids)
@@ -225,7 +227,7 @@ async def all_workers_killed(deed: Deed) -> None:
     if not answered or after_s > deed.patience * NEXT_ANSWER_S:
         deed.wants = f"the next answer came after {after_s:.2f} s"
     await timed_rollback(deed, rollout)
-    await world.until(world.all_workers_serve, "all workers again")
+    await world.until(partial(world.all_workers_serve, struck), "all workers again")
 
 
 async def admin_crowded(deed: Deed) -> None:
