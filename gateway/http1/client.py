@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import select
 from typing import Final, Protocol, cast
 
 from gateway.errors import BadResponse, ResetMidway, UpstreamError
@@ -142,6 +143,19 @@ class UpstreamConnection(asyncio.Protocol):
         self._handler = None
         self._phase = _CLOSED
         self.transport.abort()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing has arrived that the loop has not read yet, an end above all: a look, no read.
+
+        An upstream may close right behind its answer; the loop hears of that one round later.
+        """
+        sock = self.transport.get_extra_info("socket")
+        if sock is None:
+            return True
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLIN)
+        return not poll.poll(0)
 
     def forget_transport(self) -> None:
         """Cut the circle with a transport that never came to anything."""

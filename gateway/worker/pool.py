@@ -75,12 +75,16 @@ class Pool:
         unfit = sum(not (each.is_open and each.is_reusable) for each in self._idle)
         return found + ([f"{unfit} kept for {self._endpoint.key} are of no use"] if unfit else [])
 
-    def lease(self, now: float) -> UpstreamConnection | None:
-        """Return the idle connection used last, or None. now: monotonic seconds."""
+    def lease(self, now: float, *, is_repeatable: bool = True) -> UpstreamConnection | None:
+        """Return the idle connection used last, or None. now: monotonic seconds.
+
+        is_repeatable: whether the request may be sent again if the upstream has just closed the connection;
+        else one whose end has arrived is not leased.
+        """
         idle = self._idle
         while idle:
             connection, _ = idle.popitem()
-            if connection.idle_until > now:
+            if connection.idle_until > now and (is_repeatable or connection.is_quiet):
                 connection.is_reused = True
                 return connection
             connection.close()

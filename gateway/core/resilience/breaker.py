@@ -19,6 +19,10 @@ UNUSED_AFTER_S: Final = 1.0
 """A trial call granted to a worker that has no request for it goes back after this long."""
 ALONE_AFTER_S: Final = 1.0
 """How long after the reset timeout a worker waits for control before it tries by itself."""
+LAST_EVERY_S: Final = 0.1
+"""How often an attempt is let through to the last usable endpoint of a service while others still run."""
+LAST_PASSES: Final = 3
+"""Good ones of those attempts that close the breaker."""
 REPORTED_RUN: Final = 2
 """Failures in a row that are worth telling control: single ones are the noise of a working endpoint."""
 
@@ -107,6 +111,11 @@ class Breaker:
         "_granted",
         "_granted_at",
         "_is_alone",
+        "_last_at",
+        "_last_passed",
+        "_last_runs",
+        "_last_since",
+        "_last_trial",
         "_on_change",
         "_on_report",
         "_open_until",
@@ -150,6 +159,13 @@ class Breaker:
         self._passed = 0
         self._is_alone = False
         """HALF_OPEN by its own decision, not control's."""
+        self._last_trial = 0
+        """Number of the attempt that `admit_last` let through last; it hands them out below zero."""
+        self._last_since = 1
+        """Number of the first since the breaker was closed."""
+        self._last_runs = False
+        self._last_at = 0.0
+        self._last_passed = 0
 
     def reconfigure(self, settings: BreakerSettings) -> None:
         """Take new settings; they hold from the next failure on."""
@@ -168,8 +184,26 @@ class Breaker:
         self._offer(now, self._spent < self._granted)
         return self._stay
 
+    def admit_last(self, now: float) -> int | None:
+        """Let an attempt through although `admit` does not: nothing else of the service can be used.
+
+        One at a time, and another every 100 ms while one hangs: an endpoint that has recovered, or fails in
+        one place alone, serves again within moments; one that is down gets no storm. It takes no grant.
+        """
+        if self.state is _CLOSED:
+            return self.admit(now)
+        if self._last_runs and now < self._last_at + LAST_EVERY_S:
+            return None
+        self._last_trial += 1
+        self._last_runs = True
+        self._last_at = now
+        return -self._last_trial
+
     def settle(self, now: float, epoch: int, ok: bool) -> None:
         """Report how an admitted attempt ended. One that began before the last move is dropped."""
+        if epoch < 0:
+            self._settle_last(now, epoch, ok)
+            return
         if epoch != self._stay:
             return
         if self.state is _CLOSED:
@@ -185,7 +219,9 @@ class Breaker:
 
     def release(self, now: float, epoch: int) -> None:
         """Report that an admitted attempt ended without a verdict (its client left): a trial call is free."""
-        if epoch == self._stay and self.state is BreakerState.HALF_OPEN:
+        if epoch < 0:
+            self._last_runs = self._last_runs and epoch != -self._last_trial
+        elif epoch == self._stay and self.state is BreakerState.HALF_OPEN:
             self._spent -= 1
             self._granted_at = now
             self._offer(now, True)
@@ -232,6 +268,19 @@ class Breaker:
         self._passed += 1
         self._on_report(self.epoch, "trial_ok", self._passed)
 
+    def _settle_last(self, now: float, epoch: int, ok: bool) -> None:
+        """Count an attempt of `admit_last`; enough good ones close the breaker, and control hears of it."""
+        if -epoch < self._last_since:
+            return
+        self._last_runs = self._last_runs and epoch != -self._last_trial
+        self._last_passed += ok  # in all: what hangs in one place must not outweigh what works elsewhere
+        if self._last_passed < LAST_PASSES or self.state is _CLOSED:
+            return
+        if self.state is BreakerState.OPEN:
+            self._go(BreakerEvent.TRY, now)
+        self._on_report(self.epoch, "trial_ok", self._settings.half_open_max_calls)
+        self._go(BreakerEvent.PASSED, now)
+
     def _try_alone(self, now: float) -> None:
         self._go(BreakerEvent.TRY, now)
         self._is_alone = True
@@ -263,6 +312,10 @@ class Breaker:
             self._on_change(now)
 
     def _enter(self, state: BreakerState, epoch: int) -> None:
+        if self.state is _CLOSED:
+            self._last_since = self._last_trial + 1
+            self._last_runs = False
+            self._last_passed = 0
         self.state = state
         self.epoch = epoch
         self.failures = 0

@@ -180,6 +180,15 @@ class Version:
             endpoints, now=now, tried=tried, slow_start_s=self._slow_start_s, chance=self._chance
         )
 
+    @property
+    def could_serve(self) -> bool:
+        """Whether it would be usable if breakers admitted everything."""
+        return self.active and not self.draining and bool(self.barred())
+
+    def barred(self) -> list[Endpoint]:
+        """Return the endpoints that only their breakers keep from taking an attempt."""
+        return [each for each in self.endpoints if each.healthy and not each.draining and not each.admits]
+
     def pick_for_tester(self, now: float, tried: Collection[Endpoint] = ()) -> Endpoint | None:
         """Return the endpoint for a tester's attempt: healthy, and with a breaker that asks for no trials."""
         return balance.pick(
@@ -225,6 +234,7 @@ class Service:
         "budget",
         "generation",
         "id",
+        "last",
         "name",
         "new",
         "only",
@@ -279,6 +289,8 @@ class Service:
         self._rounds: dict[tuple[tuple[str, int], ...], Callable[[], int]] = {}
         self.only: Version | None = None
         """The one version that takes all new requests, if there is one: `choose` returns no other."""
+        self.last: tuple[Version, ...] = ()
+        """While no version is usable: those that would be but for their breakers."""
         self._weighted: tuple[Version, ...] = ()
         self._draw: Callable[[], int] = int
 
@@ -333,6 +345,7 @@ class Service:
         if not weighted:
             weighted = tuple(each for each in self.versions if each.usable and each.standby)[:1]
         self._weighted = weighted
+        self.last = () if weighted else self._barred()
         self.only = weighted[0] if len(weighted) == 1 else None
         units = [weight_units(each.weight) for each in weighted]
         shares = shares_of(units)
@@ -341,6 +354,12 @@ class Service:
         if len(weighted) > 1:
             is_short = sum(units) <= LONGEST_ROUND * math.gcd(*units)
             self._draw = self._round(weighted, units if is_short else shares)
+
+    def _barred(self) -> tuple[Version, ...]:
+        """Return the versions that only breakers keep from serving: by weight, or else the stand-by."""
+        found = [each for each in self.versions if each.could_serve]
+        weighted = sorted((each for each in found if each.weight > 0), key=lambda each: -each.weight)
+        return tuple(weighted or (each for each in found if each.standby))
 
     def _round(self, weighted: tuple[Version, ...], units: Sequence[int]) -> Callable[[], int]:
         """Return the draw among `weighted`, at the place in its round where it was left."""

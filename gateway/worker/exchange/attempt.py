@@ -4,6 +4,7 @@ import asyncio
 from time import monotonic
 from typing import Final, Protocol
 
+from gateway.core.resilience.retry import IDEMPOTENT
 from gateway.core.routing.table import Endpoint, Version
 from gateway.errors import BadResponse, ConnectFailed, Exhausted, UpstreamError
 from gateway.http1.chunked import chunk, last_chunk
@@ -125,7 +126,8 @@ class Attempt:
             version.counts.in_flight += 1
         pool = endpoint.pool
         assert isinstance(pool, Pool)
-        connection = pool.lease(now)
+        is_repeatable = record.method in IDEMPOTENT and not self._client.reader.length
+        connection = pool.lease(now, is_repeatable=is_repeatable)
         if connection is None:
             self._connect(endpoint)
         else:

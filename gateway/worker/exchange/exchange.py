@@ -269,9 +269,13 @@ class Exchange:
         self.refuse(error)
 
     def _fall_back(self, now: float, policy: Policy) -> None:
-        """Answer although no version is usable: as the service's fallback says, else 503."""
+        """No version is usable: try one that may recover, or answer as the fallback says, else 503."""
         record, fallback = self.record, policy.fallback
         record.is_chosen_by_split = False
+        place = self.failures.admit_last(record.service, now) if record.service is not None else None
+        if place is not None:
+            self._begin(*place, now)
+            return
         if fallback is not None and fallback.status is not None:
             self.context.clients.count_refusal("fallback")
             head = response_head(fallback.status, (("Content-Type", fallback.content_type),))

@@ -67,6 +67,19 @@ class Failures:
             endpoint = version.pick(now, self.tried)
         return None
 
+    def admit_last(self, service: Service, now: float) -> tuple[Version, Endpoint] | None:
+        """Find a place at a service of which nothing is usable: an open breaker never cuts it wholly off."""
+        for version in service.last:
+            for endpoint in version.barred():
+                breaker = endpoint.breaker
+                if breaker is None or endpoint in self.tried:
+                    continue
+                epoch = breaker.admit_last(now)
+                if epoch is not None:
+                    self.epoch = epoch
+                    return version, endpoint
+        return None
+
     def admit_again(self, record: Record, now: float) -> tuple[Version, Endpoint] | None:
         """Find the place of another attempt: an endpoint not tried yet; if all have been, any of them.
 
