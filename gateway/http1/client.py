@@ -76,6 +76,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_handler",
         "_interims",
         "_left",
+        "_look",
         "_method",
         "_phase",
         "_reading",
@@ -110,6 +111,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._reusable = True
         self._decoder: ChunkedDecoder | None = None
         self._left = 0
+        self._look: select.poll | None = None
+        """Watches the socket, once somebody has looked."""
         self._interims = 0
         """1xx heads of the present response."""
 
@@ -150,12 +153,13 @@ class UpstreamConnection(asyncio.Protocol):
 
         An upstream may close right behind its answer; the loop hears of that one round later.
         """
-        sock = self.transport.get_extra_info("socket")
-        if sock is None:
-            return True
-        poll = select.poll()
-        poll.register(sock.fileno(), select.POLLIN)
-        return not poll.poll(0)
+        if self._look is None:
+            sock = self.transport.get_extra_info("socket")
+            if sock is None:
+                return True
+            self._look = select.poll()
+            self._look.register(sock.fileno(), select.POLLIN)
+        return not self._look.poll(0)
 
     def forget_transport(self) -> None:
         """Cut the circle with a transport that never came to anything."""
