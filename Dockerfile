@@ -8,8 +8,9 @@ RUN python3 -m venv /opt/gateway
 COPY config/requirements.lock config/
 RUN /opt/gateway/bin/pip install --quiet --no-cache-dir --require-hashes --only-binary :all: -r config/requirements.lock
 COPY pyproject.toml README.md LICENSE ./
+COPY .ci/build.py .ci/
 COPY gateway gateway
-RUN /opt/gateway/bin/pip install --quiet --no-cache-dir --no-deps .
+RUN GATEWAY_REQUIRE_NATIVE=1 /opt/gateway/bin/pip install --quiet --no-cache-dir --no-deps .
 
 FROM ${PYTHON}
 RUN useradd --uid 10001 --no-log-init --home-dir /var/lib/gateway --shell /usr/sbin/nologin gateway \

@@ -16,8 +16,9 @@ from typing import Final
 PORTS: Final = range(20_000, 30_000)
 """Below the range Linux takes source ports from, so that no outgoing connection of ours can hold one."""
 START_S: Final = 30.0
-FROM_HERE: Final = {"PYTHONPATH": str(Path(__file__).parent.parent)}
-"""Environment for Python servers: this source tree, whatever folder they run in."""
+FROM_HERE: Final = {"PYTHONPATH": os.environ.get("BENCH_PACKAGE") or str(Path(__file__).parent.parent)}
+"""Environment for Python servers: this source tree, whatever folder they run in; or the one BENCH_PACKAGE
+names, where `.ci/build.py package` has put the compiled package."""
 
 
 _given: Final[set[int]] = set()

@@ -7,6 +7,10 @@ with --rates also at so many requests/s, where nobody waits in a queue.
 """
 
 import argparse
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +28,7 @@ from bench.peers import (
     subfolder,
     workspace,
 )
-from bench.procs import ServerProcess, cpu_ns
+from bench.procs import FROM_HERE, ServerProcess, cpu_ns
 from bench.profiles import PROFILES, Profile, profile
 from bench.wrk import run_wrk, write_requests
 
@@ -51,6 +55,7 @@ def main(arguments: list[str]) -> int:
         for name in options.profiles
         for rate in options.rates
     ]
+    print(f"compiled of the gateway: {native_form()}\n")
     results: dict[str, Rounds] = {}
     with workspace() as folder:
         say_duties(options, folder)
@@ -65,6 +70,16 @@ def main(arguments: list[str]) -> int:
                         add(results.setdefault(load.name, {}), measure(load, servers, options, folder))
     publish(results, options)
     return 0
+
+
+def native_form() -> str:
+    """Return what of the gateway under measurement is compiled: `all`, the head `codec` alone, or `none`."""
+    command = [sys.executable, "-c", "from gateway.http1.form import native_form; print(native_form())"]
+    with tempfile.TemporaryDirectory() as folder:  # the folder one stands in comes first otherwise
+        run = subprocess.run(
+            command, cwd=folder, env={**os.environ, **FROM_HERE}, check=True, capture_output=True
+        )
+    return run.stdout.decode().strip()
 
 
 def forms(options: argparse.Namespace, *, is_trusted: bool) -> dict[str, Start]:

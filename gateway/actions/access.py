@@ -132,6 +132,7 @@ class Access:
         rules: TargetRules = ANYWHERE,
         drain_ms: int = 30_000,
         release: str = "",
+        native: str = "",
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """resolve: looks up the host of (version id, url). upgrade: hands over to a new control, returns its
@@ -154,6 +155,8 @@ class Access:
         self.rules = rules
         self.drain_ms = drain_ms
         self.release = release
+        self.native = native
+        """What of the data plane is compiled: see http1.form."""
         self.now = now
 
     # -- changes

@@ -26,6 +26,8 @@ class GatewayInfo(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     epoch: int
     release: str
+    native: str
+    """What of the data plane is compiled: `all`, the head `codec`, or `none`."""
     workers: list[WorkerSeen]
     frozen: bool
 
@@ -43,6 +45,7 @@ class Gateway:
             pid=os.getpid(),
             epoch=self._access.store.epoch,
             release=self._access.release,
+            native=self._access.native,
             workers=[WorkerSeen(worker.slot, worker.pid, worker.applied) for worker in workers],
             frozen=self._access.rollouts.freeze_state.frozen,
         )

@@ -24,6 +24,7 @@ from gateway.control.processes.hub import Hub
 from gateway.control.tally import Tally
 from gateway.core.judge.window import BUCKETS, bucket_upper_us
 from gateway.errors import StoreError
+from gateway.http1.form import native_form
 from gateway.store.api import Store
 from gateway.store.records import DeploymentRecord, VersionRecord
 
@@ -328,8 +329,10 @@ class GatewayCollector(Collector):
         yield gauge("gateway_workers_live", "Workers that serve.", len(workers))
 
     def _process(self) -> Iterator[Metric]:
-        build = GaugeMetricFamily("gateway_build_info", "The release that runs.", labels=("release",))
-        build.add_metric((self._release,), 1)
+        build = GaugeMetricFamily(
+            "gateway_build_info", "The release that runs.", labels=("release", "native")
+        )
+        build.add_metric((self._release, native_form()), 1)
         yield build
         yield gauge("gateway_ready_status", "1 while /readyz says 200.", self._unready() is None)
         watch = self._watch

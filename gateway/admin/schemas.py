@@ -281,11 +281,15 @@ class YouView(View, frozen=True, kw_only=True):
 
 
 class GatewayView(View, frozen=True, kw_only=True):
-    """The control process in charge. `epoch` rises when another takes over."""
+    """The control process in charge. `epoch` rises when another takes over.
+
+    native: what of the data plane is compiled: `all`, the head `codec` alone, or `none`.
+    """
 
     pid: int
     epoch: int
     release: str
+    native: str
     workers: list[WorkerSeen]
     frozen: bool
     you: YouView

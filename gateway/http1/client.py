@@ -68,8 +68,11 @@ class Keeper(Protocol):
         """Take a connection back whose response is complete. now: monotonic seconds."""
 
 
-class UpstreamConnection(asyncio.Protocol):
-    """One connection to an endpoint. `pool` is whoever keeps it while it is idle."""
+class UpstreamConnection:
+    """One connection to an endpoint. `pool` is whoever keeps it while it is idle.
+
+    An `asyncio.Protocol` in all but name: a class with a base that is not compiled cannot be compiled well.
+    """
 
     __slots__ = (
         "_decoder",

@@ -40,8 +40,8 @@ _LINGERING: Final = 4  # sending side closed; what still comes is thrown away
 _CLOSED: Final = 5
 
 
-class ServerProtocol(asyncio.Protocol):
-    """One client connection.
+class ServerProtocol:
+    """One client connection: an `asyncio.Protocol` in all but name, see `UpstreamConnection`.
 
     Whoever answers writes to `transport` itself, in this order: `begin_answer()` tells whether the
     connection goes on, then the head, the body, then `finish()`. `deadline` is cleared (0.0) whenever

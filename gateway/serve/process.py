@@ -31,6 +31,7 @@ from gateway.control.rollouts.loop import load_counts
 from gateway.control.tally import Tally
 from gateway.core.settings.targets import Listener
 from gateway.errors import GatewayError
+from gateway.http1.form import native_form
 from gateway.link.snapshot import Mark
 from gateway.net.listener import raise_descriptor_limit
 from gateway.net.tls import Certificate, expiry_of
@@ -228,7 +229,7 @@ class Control:
         listen, admin = self.listeners.addresses(), self.handles.admin_address
         write_runtime(self.folder, listen=listen, admin=admin)
         self.notifier.ready()
-        logger.info("serving", pid=os.getpid(), listen=listen, admin=admin)
+        logger.info("serving", pid=os.getpid(), listen=listen, admin=admin, native=native_form())
 
     # -- running
 

@@ -33,6 +33,7 @@ from gateway.control.upstreams.probes import Probes
 from gateway.control.upstreams.resolver import Resolver
 from gateway.core.settings.targets import Listener, TargetRules
 from gateway.errors import StoreError
+from gateway.http1.form import native_form
 from gateway.link.messages import BreakerReport
 from gateway.link.snapshot import CertificatePem, Mark, ProxySettings
 from gateway.log import get_logger
@@ -101,6 +102,7 @@ class Components:
             rules=rules,
             drain_ms=settings.shutdown.drain,
             release=__version__,
+            native=native_form(),
         )
         self.watch = StoreWatch(store, settings.store.path.parent, lambda: datetime.now(UTC))
         self.actions = Actions(access, self.watch)

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
 
 from gateway.core.routing.service import ServiceSettings, UpstreamTlsSettings
@@ -162,12 +162,13 @@ class Pool:
 
     async def _open_to(self, connection: UpstreamConnection) -> None:
         loop = asyncio.get_running_loop()
+        protocol = cast(asyncio.Protocol, connection)  # it is one in all but name: see UpstreamConnection
         if self._path:
-            await loop.create_unix_connection(lambda: connection, self._path)
+            await loop.create_unix_connection(lambda: protocol, self._path)
             return
         context = self._tls_context()
         transport, _ = await loop.create_connection(
-            lambda: connection,
+            lambda: protocol,
             self._host,
             self._port,
             ssl=context,

@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 ROOT: Final = Path(__file__).parents[2]
-OPEN_TO_ALL: Final = frozenset({"errors", "log", "__version__"})
+OPEN_TO_ALL: Final = frozenset({"errors", "log", "plain", "__version__"})
 EVERY_ROOM: Final = frozenset(
     {
         "actions",
@@ -41,6 +41,7 @@ MAY_IMPORT: Final = {
     "demo": frozenset(),
     "log": frozenset(),
     "errors": frozenset(),
+    "plain": frozenset(),
     "__init__": frozenset(),
     "__main__": frozenset({"cli"}),
 }

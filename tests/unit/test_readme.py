@@ -181,5 +181,5 @@ def anchors(text: str) -> set[str]:
 
 def test_each_command_is_one_line_that_makes_its_own_environment() -> None:
     run, test = (line for line in README.splitlines() if line.startswith("python3 -m venv"))
-    assert run == "python3 -m venv .venv && .venv/bin/pip install -q -e . && .venv/bin/gateway serve"
+    assert run == "python3 -m venv .venv && .venv/bin/pip install -q . && .venv/bin/gateway serve"
     assert test == "python3 -m venv .venv && .venv/bin/pip install -q -e '.[dev]' && .venv/bin/pytest"

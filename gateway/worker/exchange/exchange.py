@@ -390,7 +390,8 @@ class Exchange:
         self.client.abort()
 
     def on_idle(self) -> None:
-        """Keep what there is: it is small."""
+        """Give back what is only kept for speed."""
+        self.forwarder.rest()
 
     def on_closed(self) -> None:
         """There will be no other request."""

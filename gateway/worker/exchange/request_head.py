@@ -54,7 +54,17 @@ def trusts_nobody(_address: str) -> bool:
 class Forwarder:
     """Writes the heads of one client connection's requests anew, for upstreams."""
 
-    __slots__ = ("_ids", "_is_trusted", "_peer", "_scheme", "_settings")
+    __slots__ = (
+        "_client",
+        "_ids",
+        "_is_trusted",
+        "_loop",
+        "_loop_service",
+        "_peer",
+        "_scheme",
+        "_settings",
+        "_trusts_peer",
+    )
 
     def __init__(
         self,
@@ -71,42 +81,66 @@ class Forwarder:
         self._ids = ids
         self._is_trusted = is_trusted
         self._settings = settings
+        self._trusts_peer = is_trusted(peer)
+        self._client: ClientInfo | None = None
+        """Of a peer that is believed nothing: the same for every request to one host."""
+        self._loop_service = ""
+        self._loop = b""
+        """Our CDN-Loop line for that service."""
+
+    def rest(self) -> None:
+        """Give back what is only kept for speed."""
+        self._client = None
+        self._loop_service, self._loop = "", b""
 
     def client_of(self, request: RequestReader) -> ClientInfo:
         """Return who a request comes from."""
-        return client_info(request.special, self._peer, self._scheme, self._is_trusted)
+        special = request.special
+        if self._trusts_peer:
+            return client_info(special, self._peer, self._scheme, self._is_trusted)
+        client = self._client
+        if client is None or client.host != special.get(b"host", b""):
+            client = self._client = client_info(special, self._peer, self._scheme, trusts_nobody)
+        return client
 
     def head(self, request: RequestReader, route: Route | None, authority: bytes) -> bytes:
         """Return the head to send. authority: the Host of a request without one (HTTP/1.0)."""
-        special = request.special
         for name in request.nominated:  # RFC 9110 §7.6.1; those we need are kept elsewhere
             request.drop(name)
-        if request.has_claims and not self._is_trusted(self._peer):
+        if request.has_claims and not self._trusts_peer:
             for name in {plain_name(each) for each, _ in request.pairs()}:
                 if is_claim(name):
                     request.drop(name)
         take_session(request)
-        line = (request.method, b" ", _target(request, route), b" HTTP/1.1\r\nHost: ")
-        host = special.get(b"host", authority)
-        service = route.service.name if route is not None else ""
-        return b"".join(
-            (
-                *(*line, host, CRLF),
-                request.block,
-                self.client_of(request).fields,
-                *_hops(request, self._settings, service),
-                *self._own(request),
-                CRLF,
-            )
+        pieces = [request.method, b" ", _target(request, route), b" HTTP/1.1\r\nHost: "]
+        pieces.append(request.special.get(b"host", authority))
+        pieces += (CRLF, request.block, self.client_of(request).fields)
+        pieces.append(self._hops(request, route.service.name if route is not None else ""))
+        self._add_own(pieces, request)
+        pieces.append(CRLF)
+        return b"".join(pieces)
+
+    def _hops(self, request: RequestReader, service: str) -> bytes:
+        """Return the fields that say where a request has been."""
+        special, settings = request.special, self._settings
+        if service != self._loop_service:
+            own_loop = entry(settings.gateway, service) if settings.gateway and service else b""
+            self._loop_service, self._loop = service, _appended(b"CDN-Loop: ", b"", own_loop)
+        if not settings.via and b"via" not in special and b"cdn-loop" not in special:
+            return self._loop
+        own_via = (VIA_10 if request.http10 else VIA) if settings.via else b""
+        own_loop = entry(settings.gateway, service) if settings.gateway and service else b""
+        return _appended(b"Via: ", special.get(b"via", b""), own_via) + _appended(
+            b"CDN-Loop: ", special.get(b"cdn-loop", b""), own_loop
         )
 
-    def _own(self, request: RequestReader) -> list[bytes]:
-        """Return framing, and the fields of the client's connection that go on in our own words."""
+    def _add_own(self, pieces: list[bytes], request: RequestReader) -> None:
+        """Add framing, and the fields of the client's connection that go on in our own words."""
         special = request.special
-        request_id = special.get(b"x-request-id", b"")
-        if not _REQUEST_ID.fullmatch(request_id):
+        request_id = special.get(b"x-request-id")
+        if request_id is None or _REQUEST_ID.fullmatch(request_id) is None:
             request_id = self._ids()
-        pieces = [b"X-Request-ID: ", request_id, CRLF]
+        pieces += (b"X-Request-ID: ", request_id, CRLF)
         if request.length == CHUNKED_BODY:
             pieces += (CHUNKED, announced(special.get(b"trailer", b"")))
         elif b"content-length" in special:
@@ -117,31 +151,22 @@ class Forwarder:
             pieces += (b"Max-Forwards: ", special[b"max-forwards"], CRLF)
         if request.upgrade:
             pieces += (b"Connection: Upgrade\r\nUpgrade: ", request.upgrade, CRLF)
-        elif b"trailers" in special.get(b"te", b"").lower():
+        elif b"te" in special and b"trailers" in special[b"te"].lower():
             pieces.append(b"Connection: TE\r\nTE: trailers\r\n")
-        return pieces
 
 
 def _target(request: RequestReader, route: Route | None) -> bytes:
     """Return the target a service gets: the client's own bytes, less the route's prefix if it says so."""
-    if request.raw_path == b"*":
+    raw = request.raw_path
+    if raw == b"*":
         return b"*"
     prefix = route.path if route is not None and route.strip_prefix else ""
-    return sent_path(request.raw_path, prefix) + request.query
+    if not prefix and raw is request.path:  # its own normal form: there are no dot segments in it
+        return raw + request.query
+    return sent_path(raw, prefix) + request.query
 
 
-def _hops(request: RequestReader, settings: ForwardSettings, service: str) -> list[bytes]:
-    """Return the fields that say where a request has been."""
-    special = request.special
-    own_via = (VIA_10 if request.http10 else VIA) if settings.via else b""
-    own_loop = entry(settings.gateway, service) if settings.gateway and service else b""
-    return [
-        *_appended(b"Via: ", special.get(b"via", b""), own_via),
-        *_appended(b"CDN-Loop: ", special.get(b"cdn-loop", b""), own_loop),
-    ]
-
-
-def _appended(name: bytes, before: bytes, own: bytes) -> tuple[bytes, ...]:
+def _appended(name: bytes, before: bytes, own: bytes) -> bytes:
     """Return a field's line, if there is anything to say in it."""
-    value = b", ".join(filter(None, (before, own)))
-    return (name, value, CRLF) if value else ()
+    value = b", ".join([each for each in (before, own) if each])
+    return b"%b%b\r\n" % (name, value) if value else b""

@@ -28,7 +28,8 @@ def _head(reader: ResponseReader, more: bytes, *, is_chunked: bool) -> bytes:
         pieces += (CHUNKED, announced(reader.special.get(b"trailer", b"")))
     if reader.status == 426:
         pieces.append(_wanted_upgrade(reader))
-    return b"".join((*pieces, more, CRLF))
+    pieces += (more, CRLF)
+    return b"".join(pieces)
 
 
 def _wanted_upgrade(reader: ResponseReader) -> bytes:

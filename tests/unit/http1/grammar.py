@@ -229,7 +229,7 @@ SPICES: Final = (
 
 def request(chance: Random) -> bytes:
     """Return a request's head, most often one a client might really send."""
-    is_odd = chance.random() < 0.12
+    is_odd = chance.random() < 0.1
     paths = PATHS if is_odd else PATHS[:14]
     version = (
         chance.choice((b"HTTP/1.0", b"HTTP/1.2", b"HTTP/2.0", b"http/1.1"))
@@ -246,7 +246,7 @@ def request(chance: Random) -> bytes:
     )
     lines = [chance.choice(FREE) for _ in range(chance.randrange(6))]
     lines += chance.sample(ACTED_ON, chance.choice((0, 0, 1, 1, 2)))
-    if chance.random() < 0.97:
+    if chance.random() < 0.98:
         lines.append(b"Host: " + chance.choice(HOSTS if is_odd else HOSTS[:6]))
     if chance.random() < 0.3:
         lines.append(chance.choice(FRAMING))
@@ -272,16 +272,16 @@ def spoilt_lines(chance: Random) -> list[bytes]:
     lines = []
     if chance.random() < 0.15:
         lines.append(chance.choice(CLAIMS))
-    if chance.random() < 0.06:
+    if chance.random() < 0.04:
         lines.append(chance.choice(BAD_FRAMING))
-    if chance.random() < 0.06:
+    if chance.random() < 0.04:
         lines.append(chance.choice(ODD))
     return lines
 
 
 def mutated(head: bytes, chance: Random) -> bytes:
-    """Return `head`, one time in eight with a few bytes changed."""
-    if chance.random() < 7 / 8:
+    """Return `head`, one time in ten with a few bytes changed."""
+    if chance.random() < 9 / 10:
         return head
     for _ in range(chance.randrange(1, 4)):
         at = chance.randrange(len(head) + 1)
