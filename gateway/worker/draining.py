@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import Final
 
-from gateway.core.routing.table import Endpoint
+from gateway.core.routing.endpoint import Endpoint
 from gateway.http1.connections import Connections
 from gateway.http1.handler import NEVER
 from gateway.link.messages import EndpointLoad

@@ -18,8 +18,10 @@ from gateway.core.resilience.breaker import (
     BreakerWord,
     compile_breaker,
 )
+from gateway.core.routing.endpoint import Endpoint, EndpointPool
 from gateway.core.routing.service import ServiceSettings
-from gateway.core.routing.table import Endpoint, EndpointPool, Route, RoutingTable, Service, Version
+from gateway.core.routing.table import Route, RoutingTable, Service
+from gateway.core.routing.version import Version
 from gateway.errors import LinkError
 from gateway.link.counts import VersionCounts
 from gateway.link.messages import BreakerReport

@@ -1,6 +1,7 @@
 """The policies of all services of a table, made anew for those that changed."""
 
-from gateway.core.routing.table import Endpoint, RoutingTable, Service
+from gateway.core.routing.endpoint import Endpoint
+from gateway.core.routing.table import RoutingTable, Service
 from gateway.link.snapshot import ProxySettings
 from gateway.worker.admission import Admission
 from gateway.worker.policy import Policy

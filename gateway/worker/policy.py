@@ -5,8 +5,9 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
+from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.service import FallbackSettings, VersionHeaderSettings
-from gateway.core.routing.table import Endpoint, Service
+from gateway.core.routing.table import Service
 from gateway.core.settings.limits import Timeouts
 from gateway.http1.heads import plain_name
 from gateway.http1.request import RequestReader

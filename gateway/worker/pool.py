@@ -5,8 +5,8 @@ import ssl
 from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
 
+from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.service import ServiceSettings, UpstreamTlsSettings
-from gateway.core.routing.table import Endpoint
 from gateway.core.settings.limits import Timeouts, UpstreamTimeouts
 from gateway.core.settings.targets import check_target
 from gateway.errors import ConnectFailed, Exhausted, GatewayError

@@ -3,8 +3,8 @@
 import logging
 from typing import Final
 
+from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.service import ServiceSettings
-from gateway.core.routing.table import Endpoint
 from gateway.errors import ConfigError
 from gateway.link.snapshot import ProxySettings
 from gateway.worker.pool import Pool

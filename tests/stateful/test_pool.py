@@ -6,8 +6,8 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.service import ServiceSettings
-from gateway.core.routing.table import Endpoint
 from gateway.http1.client import UpstreamConnection
 from gateway.link.snapshot import ProxySettings
 from gateway.worker.pool import Pool

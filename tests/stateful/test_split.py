@@ -4,8 +4,11 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.service import ServiceSettings
-from gateway.core.routing.table import ALL, Endpoint, Service, Version
+from gateway.core.routing.shares import ALL
+from gateway.core.routing.table import Service
+from gateway.core.routing.version import Version
 from gateway.link.counts import VersionCounts
 
 pytestmark = pytest.mark.timeout(1_800)

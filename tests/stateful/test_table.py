@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gateway.core.resilience.breaker import BreakerSettings, BreakerState
+from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.service import RouteSettings, ServiceSettings
-from gateway.core.routing.table import ALL, Endpoint
+from gateway.core.routing.shares import ALL
 from gateway.errors import LinkError
 from gateway.link.messages import BreakerReport
 from gateway.link.snapshot import EndpointSnap, ServiceSnap, Snapshot, VersionSnap

@@ -6,213 +6,22 @@ objects that the next table takes over. Which versions are usable, and their sha
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Final, Protocol
-from urllib.parse import urlsplit
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
 
-from gateway.core.resilience.breaker import Breaker, BreakerState, compile_breaker
+from gateway.core.resilience.breaker import compile_breaker
 from gateway.core.resilience.retry import RetryBudget, RetryPolicy, RetrySettings, compile_retry
-from gateway.core.routing import balance
 from gateway.core.routing.cohort import Cohorts, StickySettings
+from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.service import ServiceSettings
+from gateway.core.routing.shares import ALL, shares_of, weight_units
 from gateway.core.routing.split import split
+from gateway.core.routing.version import Version
 
-ALL: Final = 10_000
-"""A share of everything, in hundredths of a percent."""
 KEPT_ROUNDS: Final = 8
 """Sets of usable versions whose place in their round is remembered, for endpoints that flap."""
 LONGEST_ROUND: Final = ALL
 """Requests. Weights that would need a longer one (33.33, 12.51, …) are split by their shares instead."""
-
-
-class EndpointPool(Protocol):
-    """What keeps an endpoint's connections: whoever makes tables makes them, core never touches one."""
-
-    def close(self) -> None:
-        """No new lease; idle connections are closed, running ones finish."""
-
-
-class _NoPool:
-    """Before there is one."""
-
-    def close(self) -> None:
-        """Nothing to close."""
-
-
-NO_POOL: Final = _NoPool()
-
-
-class AttemptCounts(Protocol):
-    """Where a version's attempts are counted: link.counts.VersionCounts, which core does not know."""
-
-    in_flight: int
-    streams: int
-
-    def answer(self, method: str, status: int, latency_us: int, generation: int, share: int) -> None: ...
-    def request(self, method: str, status: int, latency_us: int) -> None: ...
-    def attempt(self, outcome: str) -> None: ...
-    def judge(self, generation: int, share: int, error: str | None, latency_us: int) -> None: ...
-    def cohort_error(self, generation: int, share: int, key_number: int, kind: str) -> None: ...
-
-
-class Endpoint:
-    """One address of a version, as this worker sees it. Kept over table swaps, by `key`."""
-
-    __slots__ = (
-        "address",
-        "authority",
-        "available_since",
-        "breaker",
-        "draining",
-        "forced",
-        "healthy",
-        "in_flight",
-        "key",
-        "pool",
-        "port",
-        "streams",
-        "url",
-    )
-
-    def __init__(self, key: str, *, url: str, address: str = "", port: int = 0) -> None:
-        self.key = key
-        self.url = url
-        self.address = address
-        """Numeric; empty for `unix:`."""
-        self.port = port
-        self.authority = urlsplit(url).netloc.encode() or b"localhost"
-        """The Host of a request that named none."""
-        self.healthy = False
-        self.draining = False
-        """Once true it stays so."""
-        self.available_since = 0.0
-        """Monotonic seconds: when it last became healthy or its breaker closed; slow start begins here."""
-        self.in_flight = 0
-        """Attempts now running here."""
-        self.streams = 0
-        """Of those, tunnels and event streams."""
-        self.forced = 0
-        """Attempts cut at a drain deadline: total."""
-        self.breaker: Breaker | None = None
-        """None: switched off."""
-        self.pool: EndpointPool = NO_POOL
-        """Made by the factory that the worker's table was given."""
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether the breaker lets everything through."""
-        return self.breaker is None or self.breaker.state is BreakerState.CLOSED
-
-    @property
-    def admits(self) -> bool:
-        """Whether the breaker lets an attempt through now."""
-        return self.breaker is None or self.breaker.is_available
-
-
-class Version:
-    """One version of a service, as this worker sees it."""
-
-    __slots__ = (
-        "_chance",
-        "_panic",
-        "_slow_start_s",
-        "active",
-        "available",
-        "counts",
-        "draining",
-        "endpoints",
-        "id",
-        "name",
-        "share",
-        "standby",
-        "tested",
-        "usable",
-        "weight",
-    )
-
-    def __init__(
-        self,
-        version_id: str,
-        name: str,
-        *,
-        endpoints: tuple[Endpoint, ...],
-        settings: ServiceSettings,
-        counts: AttemptCounts,
-        chance: Callable[[], float],
-        weight: float = 0.0,
-        active: bool = True,
-        draining: bool = False,
-        standby: bool = False,
-        tested: bool = False,
-    ) -> None:
-        self.id = version_id
-        self.name = name
-        self.endpoints = endpoints
-        self.weight = weight
-        self.active = active
-        """Its gate has passed."""
-        self.draining = draining
-        self.standby = standby
-        """The old version of an open rollout: serves at weight 0 when nothing with weight is usable."""
-        self.tested = tested
-        """Testers may reach it, active or not."""
-        self.counts = counts
-        self.usable = False
-        self.share = 0
-        """Hundredths of a percent of the service's traffic that this worker sends here now."""
-        self.available: tuple[Endpoint, ...] = ()
-        """Endpoints that may take an attempt now."""
-        self._chance = chance
-        self._panic = settings.panic
-        self._slow_start_s = settings.slow_start / 1000
-
-    def refresh(self) -> None:
-        """Work out anew which endpoints are available and whether the version is usable."""
-        self.available = balance.available(self.endpoints, self._panic)
-        self.usable = self.active and not self.draining and bool(self.available)
-
-    def pick(self, now: float, tried: Collection[Endpoint] = ()) -> Endpoint | None:
-        """Return the endpoint for the next attempt; None if none is available that was not tried."""
-        endpoints = self.available
-        if len(endpoints) == 1 and not tried:
-            return endpoints[0]
-        return balance.pick(
-            endpoints, now=now, tried=tried, slow_start_s=self._slow_start_s, chance=self._chance
-        )
-
-    @property
-    def could_serve(self) -> bool:
-        """Whether it would be usable if breakers admitted everything."""
-        return self.active and not self.draining and bool(self.barred())
-
-    def barred(self) -> list[Endpoint]:
-        """Return the endpoints that only their breakers keep from taking an attempt."""
-        return [each for each in self.endpoints if each.healthy and not each.draining and not each.admits]
-
-    def pick_for_tester(self, now: float, tried: Collection[Endpoint] = ()) -> Endpoint | None:
-        """Return the endpoint for a tester's attempt: healthy, and with a breaker that asks for no trials."""
-        return balance.pick(
-            [each for each in self.endpoints if each.healthy and not each.draining and each.is_closed],
-            now=now,
-            tried=tried,
-            slow_start_s=0.0,
-            chance=self._chance,
-        )
-
-    def why_not(self) -> str:
-        """Return why testers cannot reach it, for their eyes; empty if they can."""
-        healthy = [each for each in self.endpoints if each.healthy and not each.draining]
-        if self.draining:
-            return "is being drained, or has been"
-        if not self.endpoints:
-            return "has no endpoint yet"
-        if not (self.active or self.tested):
-            return "has not passed its health check yet"
-        if not healthy:
-            return "is not healthy"
-        if not any(each.is_closed for each in healthy):
-            return "fails: the breakers of its endpoints are open"
-        return ""
 
 
 class Service:
@@ -522,28 +331,6 @@ def _first_for(method: str, routes: list[Route]) -> Route | None:
     """Return the route for a method: one that names it, one it goes with (HEAD with GET), one for all."""
     named = next((route for route in routes if method in route.methods), None)
     return named or next((route for route in routes if not route.methods or method in route.takes), None)
-
-
-def weight_units(weight: float) -> int:
-    """Return a weight above zero in hundredths, at least one: what `core.split` deals in."""
-    return max(round(weight * 100), 1)
-
-
-def shares_of(units: Sequence[int]) -> list[int]:
-    """Return weights above zero as shares, each at least 1, that sum to exactly ALL; none of none.
-
-    Rounded by largest remainder; what tiny weights get too much is taken from the largest.
-    """
-    if not units:
-        return []
-    total = sum(units)
-    shares = [max(unit * ALL // total, 1) for unit in units]
-    missing = ALL - sum(shares)
-    by_remainder = sorted(range(len(units)), key=lambda index: units[index] * ALL % total, reverse=True)
-    for index in by_remainder[: max(missing, 0)]:
-        shares[index] += 1
-    shares[shares.index(max(shares))] += min(missing, 0)
-    return shares
 
 
 def _budget_of(settings: ServiceSettings, workers: int) -> RetryBudget:

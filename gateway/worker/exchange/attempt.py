@@ -5,7 +5,8 @@ from time import monotonic
 from typing import Final, Protocol
 
 from gateway.core.resilience.retry import IDEMPOTENT
-from gateway.core.routing.table import Endpoint, Version
+from gateway.core.routing.endpoint import Endpoint
+from gateway.core.routing.version import Version
 from gateway.errors import BadResponse, ConnectFailed, Exhausted, UpstreamError
 from gateway.http1.chunked import chunk, last_chunk
 from gateway.http1.client import UpstreamConnection

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
-from gateway.core.routing.table import Endpoint, Route, RoutingTable, Service, Version
+from gateway.core.routing.endpoint import Endpoint
+from gateway.core.routing.table import Route, RoutingTable, Service
 from gateway.core.routing.testers import NEW
+from gateway.core.routing.version import Version
 from gateway.errors import (
     ClientGone,
     DownstreamError,

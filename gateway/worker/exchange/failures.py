@@ -3,7 +3,9 @@
 from typing import Final
 
 from gateway.core.resilience.retry import IDEMPOTENT
-from gateway.core.routing.table import Endpoint, Service, Version
+from gateway.core.routing.endpoint import Endpoint
+from gateway.core.routing.table import Service
+from gateway.core.routing.version import Version
 from gateway.errors import GatewayError, MethodNotAllowed, NoRoute
 from gateway.http1.message import problem_response
 from gateway.worker.exchange.record import Record

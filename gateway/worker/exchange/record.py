@@ -3,7 +3,9 @@
 import time
 from time import monotonic
 
-from gateway.core.routing.table import Endpoint, Service, Version
+from gateway.core.routing.endpoint import Endpoint
+from gateway.core.routing.table import Service
+from gateway.core.routing.version import Version
 from gateway.http1.server import ServerProtocol
 from gateway.worker.access_log import Line, ascii_of, utc
 

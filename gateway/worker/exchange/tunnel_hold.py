@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from gateway.core.routing.table import Endpoint, Version
+from gateway.core.routing.endpoint import Endpoint
+from gateway.core.routing.version import Version
 from gateway.worker.admission import Admission
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Final, Protocol
 
-from gateway.core.routing.table import Endpoint
+from gateway.core.routing.endpoint import Endpoint
 from gateway.http1.client import UpstreamConnection
 from gateway.http1.server import ServerProtocol
 from gateway.worker.tunnel.frames import GOING_AWAY, SERVICE_RESTART

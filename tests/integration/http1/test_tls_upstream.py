@@ -4,8 +4,8 @@ import asyncio
 import ssl
 from pathlib import Path
 
+from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.service import ServiceSettings, UpstreamTlsSettings
-from gateway.core.routing.table import Endpoint
 from gateway.link.snapshot import ProxySettings
 from gateway.worker.plane import Plane
 from tests.conftest import Authority

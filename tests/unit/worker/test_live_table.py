@@ -7,8 +7,9 @@ import msgspec
 import pytest
 
 from gateway.core.resilience.breaker import BreakerSettings, BreakerState
+from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.service import RouteSettings, ServiceSettings
-from gateway.core.routing.table import Endpoint, Service
+from gateway.core.routing.table import Service
 from gateway.core.settings.limits import Timeouts, UpstreamTimeouts
 from gateway.errors import LinkError
 from gateway.link.messages import BreakerReport

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.service import ServiceSettings
-from gateway.core.routing.table import Endpoint
 from gateway.errors import ConfigError, ConnectFailed
 from gateway.http1.client import UpstreamConnection
 from gateway.link.snapshot import ProxySettings

@@ -10,17 +10,11 @@ from hypothesis import strategies as st
 
 from gateway.core.resilience.breaker import Breaker, BreakerSettings
 from gateway.core.routing.cohort import StickySettings
+from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.service import ServiceSettings
-from gateway.core.routing.table import (
-    ALL,
-    Endpoint,
-    Route,
-    RoutingTable,
-    Service,
-    Version,
-    shares_of,
-    weight_units,
-)
+from gateway.core.routing.shares import ALL, shares_of, weight_units
+from gateway.core.routing.table import Route, RoutingTable, Service
+from gateway.core.routing.version import Version
 from gateway.link.counts import VersionCounts
 
 NOW = 50.0
