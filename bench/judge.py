@@ -1,248 +1,152 @@
-"""False rollbacks and time to catch, simulated on the real judge, beside two rules people use instead.
+"""False rollbacks and time to catch: rollouts simulated on the real judge and the real machine.
 
-Every cell is a situation; each of its runs is drawn from `SEED:CELL:RUN`, so a run can be had again. All
-three rules are shown the same traffic.
+A cell is what goes wrong (`judge_world.py`), a plan the rollout's steps, a rate the requests per second. Each
+run is drawn from `SEED:CELL:PLAN:RATE:RUN`, so it can be had again.
 """
 
 import argparse
 import math
 import multiprocessing
-import random
 import statistics
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from bench import report
+from bench.judge_loop import BAKE_S, PLANS, SECONDS, Run, simulate
 from bench.judge_rules import RULES, stop_times
-from bench.judge_world import BASE, Rates, Scene, spans
+from bench.judge_world import BASE, WORLDS, Setting
 from gateway.core.judge.statistics import beta_cdf
 
-STEPPED: Final = ((10, 50, 100), (10, 50, 95, 100))
-MINUTE: Final = 60
-FULL: Final = 5_000
+GOOD: Final = tuple(name for name, world in WORLDS.items() if not world.is_bad)
+FULL: Final = 2_000
 """Runs of a cell that are held to what is owed to the letter."""
+ASKS_A_PERSON: Final = frozenset({"4xx", "latency"})
+"""Cells whose finding pauses the rollout: there a pause counts as the stop."""
 
 
-class Cell(msgspec.Struct, frozen=True, kw_only=True):
-    """A situation, and what the judge owes in it."""
-
-    name: str
-    scene: Scene
-    bad_from: int | None = None
-    """Second from which the new version ought to be stopped; None: never."""
-    deadline: int | None = None
-    """Second until which a stop counts as caught; None: to the end."""
-    at_least: float = 99.0
-    """Percent of the runs to be caught."""
-    median: float | None = None
-    """Half of them within so many seconds."""
-
-    @property
-    def goal(self) -> str:
-        """What is owed, for the table."""
-        if self.bad_from is None:
-            return "stopped <= 1 %"
-        in_time = f" in {self.deadline - self.bad_from} s" if self.deadline else ""
-        median = f", median <= {self.median:.0f} s" if self.median else ""
-        return f"caught >= {self.at_least:g} %{in_time}{median}"
-
-    def is_met(self, going: int, stopped: int, median_s: float) -> bool:
-        """Whether the judge did what it owes: of the runs `going` it stopped so many in time."""
-        if self.bad_from is None:
-            return stopped <= most(0.01, going)
-        is_caught = going - stopped <= most(1 - self.at_least / 100, going)
-        return is_caught and (self.median is None or median_s <= self.median)
-
-
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What the rules did in a cell. Percent of the runs, seconds."""
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the table, and what is owed in it. Percent of the runs, seconds."""
 
     cell: str
-    goal: str
+    plan: str
+    rate: float
+    old_errors: float = BASE
+    new_errors: float = 0.05
+    stopped_most: float | None = None
+    paused_most: float | None = None
+    found_least: float | None = None
+    median_most: float | None = None
+    off_most: float | None = None
+    """Until the share is first lowered, median."""
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What came of a case."""
+
+    cell: str
+    plan: str
+    rate: float
     runs: int
-    stopped: dict[str, float]
-    """By rule: of the runs still going when the new version turned bad (if ever), those stopped in time."""
-    early: float
-    """Stopped by the judge before anything was wrong."""
-    median_s: dict[str, float]
-    """By rule: from the moment it was bad to the stop, over the runs stopped after it."""
-    gates: dict[str, int]
-    """By which gates the judge stopped."""
-    ok: bool
+    stopped_pct: float
+    paused_pct: float
+    completed_pct: float
+    median_stop_s: float | None
+    """From the moment it was bad; None: none was stopped."""
+    bad_answers: float
+    """Errors from the new version that clients got, mean of a run."""
+    median_off_s: float | None = None
+    ok: bool = True
 
 
-def cells() -> list[Cell]:
-    """Return every situation."""
-    return [*_good(), *_shared(), *_bad(), *_dead()]
+def cases() -> list[Case]:
+    """Return the whole table."""
+    return [*_good(), *_bad()]
 
 
-def _good() -> list[Cell]:
-    equal = [
-        Cell(
-            name=f"equal {BASE:.1%}, {per_second}/s, {_path(steps)}",
-            scene=Scene(rates=_equal(BASE), per_second=per_second, steps=steps),
+def _good() -> Iterator[Case]:
+    for cell in GOOD:
+        lax = cell in ("bursts-own", "cold-start")
+        for plan in PLANS:
+            for rate in (10.0, 1.0):
+                if cell != "equal-latency" or (plan == "P1" and rate == 10):
+                    paused = 5.0 if rate >= 10 else 30.0
+                    yield Case(
+                        cell=cell,
+                        plan=plan,
+                        rate=rate,
+                        stopped_most=5.0 if lax else 1.0,
+                        paused_most=None if lax else paused,
+                    )
+
+
+def _bad() -> Iterator[Case]:
+    yield Case(cell="bad", plan="P1", rate=10, found_least=99, median_most=130)
+    yield Case(cell="bad", plan="P1", rate=10, new_errors=0.2, found_least=99, median_most=25)
+    yield Case(cell="bad", plan="P1", rate=10, new_errors=0.015, found_least=90)
+    for plan in PLANS:
+        slow, quick = (5.0, 20.0) if plan != "blue-green" else (3.0, 20.0)
+        yield Case(cell="late", plan=plan, rate=10, found_least=90, off_most=quick, median_most=200)
+        yield Case(
+            cell="late",
+            plan=plan,
+            rate=10,
+            new_errors=0.2,
+            found_least=99,
+            off_most=min(slow, 3.0),
+            median_most=200,
         )
-        for steps in ((10,), *STEPPED)
-        for per_second in (1, 10, 50)
-    ]
-    high = [
-        Cell(name=f"equal 8%, 10/s, {_path(steps)}", scene=Scene(rates=_equal(0.08), steps=steps))
-        for steps in ((10,), *STEPPED)
-    ]
-    sticky = [
-        Cell(
-            name=f"sticky, half the errors from 3 of 300 users, {_path(steps)}",
-            scene=Scene(rates=_equal(BASE), users=(300, 3), steps=steps),
-        )
-        for steps in ((10,), *STEPPED)
-    ]
-    return equal + high + sticky
-
-
-def _shared() -> list[Cell]:
-    jumps = [
-        Cell(
-            name=f"both to {rate:.0%} at minute 10, {_path(steps)}",
-            scene=Scene(rates=_both(rate, 10 * MINUTE), changes=(10 * MINUTE,), steps=steps),
-        )
-        for rate in (0.05, 0.2, 0.6)
-        for steps in ((10,), *STEPPED)
-    ]
-    late = Cell(
-        name="both to 20% in the 95 % step, 10/50/95",
-        scene=Scene(rates=_both(0.2, 25 * MINUTE), changes=(25 * MINUTE,), steps=(10, 50, 95)),
+    yield Case(cell="outage-then-bad", plan="P1", rate=10, new_errors=0.2, found_least=90)
+    yield Case(cell="hangs", plan="P1", rate=10, new_errors=0.3, found_least=99, median_most=60)
+    yield Case(
+        cell="4xx", plan="P1", rate=10, old_errors=0.03, new_errors=0.08, found_least=90, median_most=400
     )
-    behind_breakers = [
-        Cell(
-            name=f"both to {rate:.0%} for 10 min, breakers, 10",
-            scene=Scene(
-                rates=_both(rate, 10 * MINUTE, 20 * MINUTE),
-                changes=(10 * MINUTE, 20 * MINUTE),
-                breakers=True,
-            ),
-        )
-        for rate in (0.2, 1.0)
-    ]
-    return [*jumps, late, *behind_breakers]
+    yield Case(
+        cell="4xx", plan="P1", rate=10, old_errors=0.03, new_errors=0.13, found_least=99, median_most=120
+    )
+    yield Case(cell="one-path", plan="P1", rate=10, found_least=80)
+    yield Case(cell="keyless", plan="P1", rate=10, found_least=99, median_most=15)
+    yield Case(cell="sticky-late", plan="P1", rate=10, new_errors=0.2, found_least=90)
+    yield Case(cell="leak", plan="P1", rate=10, found_least=90)
+    yield Case(cell="crash-loop", plan="P1", rate=10, found_least=90)
+    yield Case(cell="latency", plan="P1", rate=10, found_least=99)
 
 
-def _bad() -> list[Cell]:
-    return [
-        *(
-            Cell(
-                name=f"5% of errors, 10/s, {_path(steps)}",
-                scene=Scene(rates=_worse(0.05), steps=steps),
-                bad_from=0,
-                median=150,
-            )
-            for steps in ((10,), *STEPPED)
-        ),
-        Cell(
-            name="50% of errors, 1/s, 10 (60 s from the canary's 10th request)",
-            scene=Scene(rates=_worse(0.5), per_second=1),
-            bad_from=0,
-            deadline=100 + 60,
-            at_least=98,
-        ),
-        Cell(name="1.5% of errors, 10/s, 10", scene=Scene(rates=_worse(0.015)), bad_from=0, at_least=80),
-        *(
-            Cell(
-                name=f"5% of errors from the 100 % step on, {_path(steps)}",
-                scene=Scene(rates=_worse_at_full, steps=steps),
-                bad_from=(len(steps) - 1) * 1800 // len(steps),
-            )
-            for steps in STEPPED
-        ),
-        Cell(
-            name="5% of errors from the 95 % step on, 10/50/95",
-            scene=Scene(rates=lambda _, percent: (BASE, 0.05 if percent >= 95 else BASE), steps=(10, 50, 95)),
-            bad_from=1200,
-            at_least=90,
-        ),
-    ]
+def summarise(case: Case, runs: Sequence[Run]) -> Result:
+    """Return what came of a case's runs."""
+    ends = [run.end for run in runs]
+    finding = ("stopped", "paused") if case.cell in ASKS_A_PERSON else ("stopped",)
+    times = [run.after_s for run in runs if run.end in finding]
+    offs = [run.off_s for run in runs if run.off_s is not None]
+    percent = {end: round(100 * ends.count(end) / len(runs), 2) for end in ("stopped", "paused", "completed")}
+    result = Result(
+        cell=case.cell,
+        plan=case.plan,
+        rate=case.rate,
+        runs=len(runs),
+        stopped_pct=percent["stopped"],
+        paused_pct=percent["paused"],
+        completed_pct=percent["completed"],
+        median_stop_s=statistics.median(times) if times else None,
+        median_off_s=statistics.median(offs) if offs else None,
+        bad_answers=round(statistics.fmean([run.bad_answers for run in runs]), 1),
+    )
+    return msgspec.structs.replace(result, ok=is_met(case, result, len(times)))
 
 
-def _dead() -> list[Cell]:
-    died = 5 * MINUTE
-    return [
-        Cell(
-            name=f"dead behind its breaker at {percent} %",
-            scene=Scene(
-                rates=lambda second, _: (BASE, 1.0 if second >= died else BASE),
-                changes=(died,),
-                steps=(percent,),
-                seconds=600,
-                breakers=True,
-            ),
-            bad_from=died,
-            deadline=died + 15,
-            at_least=100,
-        )
-        for percent in (10, 50, 90)
-    ]
-
-
-def _path(steps: tuple[int, ...]) -> str:
-    return "/".join(map(str, steps))
-
-
-def _equal(rate: float) -> Rates:
-    return lambda second, percent: (rate, rate)
-
-
-def _worse(rate: float) -> Rates:
-    return lambda second, percent: (BASE, rate)
-
-
-def _worse_at_full(second: int, percent: int) -> tuple[float, float]:
-    return BASE, 0.05 if percent == 100 else BASE
-
-
-def _both(rate: float, begin: int, end: int = 1_000_000) -> Rates:
-    return lambda second, percent: (rate, rate) if begin <= second < end else (BASE, BASE)
-
-
-Stops = list[tuple[dict[str, int], str]]
-
-
-def simulate(index: int, seed: int, first: int, last: int) -> Stops:
-    """Return, for runs [first, last) of a cell, when each rule stopped them, the judge by which gate."""
-    cell = cells()[index]
-    stops = []
-    for run in range(first, last):
-        rng = random.Random(f"{seed}:{cell.name}:{run}")
-        stops.append(stop_times(cell.scene, spans(cell.scene, rng)))
-    return stops
-
-
-def summarise(cell: Cell, stops: Stops) -> Result:
-    """Return what came of a cell's runs."""
-    begin, deadline = cell.bad_from or 0, cell.deadline or cell.scene.seconds
-    stopped, medians, ok = {}, {}, False
-    for name in RULES:
-        times = [times.get(name, math.inf) for times, _ in stops]
-        going = [time - begin for time in times if time > begin]
-        counted = [time for time in going if time <= deadline - begin]
-        stopped[name] = round(100 * len(counted) / len(going), 3) if going else math.nan
-        medians[name] = statistics.median(counted) if counted and cell.bad_from is not None else math.nan
-        if name == "judge":
-            ok = cell.is_met(len(going), len(counted), medians[name])
-    return Result(
-        cell=cell.name,
-        goal=cell.goal,
-        runs=len(stops),
-        stopped=stopped,
-        early=round(
-            100 * sum(1 for times, _ in stops if times.get("judge", math.inf) <= begin) / len(stops), 3
-        ),
-        median_s=medians,
-        gates=dict(Counter(gate for times, gate in stops if "judge" in times)),
-        ok=ok,
+def is_met(case: Case, result: Result, found: int) -> bool:
+    """Whether the judge did what it owes."""
+    runs = result.runs
+    stopped, paused = round(result.stopped_pct * runs / 100), round(result.paused_pct * runs / 100)
+    return (
+        (case.stopped_most is None or stopped <= most(case.stopped_most / 100, runs))
+        and (case.paused_most is None or paused <= most(case.paused_most / 100, runs))
+        and (case.found_least is None or runs - found <= most(1 - case.found_least / 100, runs))
+        and (case.median_most is None or (result.median_stop_s or math.inf) <= case.median_most)
+        and (case.off_most is None or (result.median_off_s or math.inf) <= case.off_most)
     )
 
 
@@ -259,79 +163,138 @@ def most(rate: float, runs: int) -> int:
     return wrong
 
 
-def measure(runs: int, seed: int, processes: int, only: str = "") -> list[Result]:
-    """Run every cell whose name contains `only`, saying how each went."""
-    chunk = max(1, min(100, runs // processes))
-    wanted = [(index, cell) for index, cell in enumerate(cells()) if only in cell.name]
-    firsts = range(0, runs, chunk)
-    parts = [(index, seed, first, min(first + chunk, runs)) for index, _ in wanted for first in firsts]
+def measure(table: Sequence[Case], runs: int, seed: int, processes: int) -> list[Result]:
+    """Run every case, saying how each went."""
+    chunk = max(1, min(50, runs // processes))
+    parts = [
+        (case, seed, first, min(first + chunk, runs)) for case in table for first in range(0, runs, chunk)
+    ]
+    each = len(range(0, runs, chunk))
     results = []
     with multiprocessing.Pool(processes) as pool:
         began = time.perf_counter()
         done = pool.imap(_simulate_part, parts)
-        for _, cell in wanted:
-            stops = [stop for _ in firsts for stop in next(done)]
-            results.append(summarise(cell, stops))
-            print(f"{time.perf_counter() - began:6.1f} s  {_line(results[-1])}", flush=True)
+        for case in table:
+            results.append(summarise(case, [run for _ in range(each) for run in next(done)]))
+            print(f"{time.perf_counter() - began:6.0f} s  {_line(case, results[-1])}", flush=True)
     return results
 
 
-def _simulate_part(part: tuple[int, int, int, int]) -> Stops:
-    return simulate(*part)
+def _simulate_part(part: tuple[Case, int, int, int]) -> list[Run]:
+    case, seed, first, last = part
+    return [
+        simulate(case.cell, case.plan, _setting(case), _seed(case, seed, run)) for run in range(first, last)
+    ]
 
 
-def _line(result: Result) -> str:
-    shares = "  ".join(f"{name} {share:.2f} %" for name, share in result.stopped.items())
-    return f"{'ok  ' if result.ok else 'MISS'} {result.cell}: {shares}"
+def _setting(case: Case) -> Setting:
+    seconds = SECONDS if PLANS[case.plan] else BAKE_S
+    return Setting(rate=case.rate, old_errors=case.old_errors, new_errors=case.new_errors, seconds=seconds)
 
 
-def as_table(results: Sequence[Result]) -> str:
+def _seed(case: Case, seed: int, run: int) -> str:
+    return f"{seed}:{case.cell}:{case.plan}:{case.rate:g}:{run}"
+
+
+def _line(case: Case, result: Result) -> str:
+    median = "-" if result.median_stop_s is None else f"{result.median_stop_s:.0f} s"
+    off = "-" if result.median_off_s is None else f"{result.median_off_s:.0f} s"
+    return (
+        f"{'ok  ' if result.ok else 'MISS'} {_name(case)}: stopped {result.stopped_pct:.2f} %, paused "
+        f"{result.paused_pct:.2f} %, median stop {median}, off {off}, bad answers {result.bad_answers:.1f}"
+    )
+
+
+def _name(case: Case) -> str:
+    errors = f" {100 * case.new_errors:g} %" if WORLDS[case.cell].is_bad else ""
+    return f"{case.cell}{errors}, {case.plan}, {case.rate:g}/s"
+
+
+def as_table(table: Sequence[Case], results: Sequence[Result]) -> str:
     """Return the results as a Markdown table."""
-    head = ["situation", "owed", "met", "judge %", "median s", "Flagger-like %", "z-test %", "judge's gates"]
+    head = ["situation", "stopped %", "paused %", "median stop s", "median off s", "bad answers", "met"]
     rows = [
         [
-            result.cell,
-            result.goal,
+            _name(case),
+            f"{result.stopped_pct:.2f}",
+            f"{result.paused_pct:.2f}",
+            "-" if result.median_stop_s is None else f"{result.median_stop_s:.0f}",
+            "-" if result.median_off_s is None else f"{result.median_off_s:.0f}",
+            f"{result.bad_answers:.1f}",
             "yes" if result.ok else "NO",
-            f"{result.stopped['judge']:.2f}",
-            "-"
-            if result.median_s["judge"] != result.median_s["judge"]
-            else f"{result.median_s['judge']:.0f}",
-            f"{result.stopped['flagger']:.2f}",
-            f"{result.stopped['z-test']:.2f}",
-            ", ".join(f"{gate} {count}" for gate, count in sorted(result.gates.items())) or "-",
         ]
-        for result in results
+        for case, result in zip(table, results, strict=True)
     ]
     return report.table(head, rows)
 
 
+def rivals(table: Sequence[Case], runs: int, seed: int) -> str:
+    """Return what other rules make of the same cases, as a Markdown table: percent stopped, median s."""
+    rows = []
+    for case in table:
+        steps = PLANS[case.plan] or (100,)
+        times = [stop_times(case.cell, steps, _setting(case), _seed(case, seed, run)) for run in range(runs)]
+        row = [_name(case)]
+        for rule in RULES:
+            stopped = [each[rule] for each in times if rule in each]
+            median = f" ({statistics.median(stopped):.0f} s)" if stopped else ""
+            row.append(f"{100 * len(stopped) / runs:.1f}{median}")
+        rows.append(row)
+    return report.table(["situation", *RULES], rows)
+
+
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("bench judge", description=__doc__)
+    parser.add_argument("--cell", choices=WORLDS, help="one situation only; else the whole table")
+    parser.add_argument("--plan", choices=PLANS, help="one plan only")
+    parser.add_argument("--rate", type=float, help="requests per second (10)")
+    parser.add_argument("--new-errors", type=float, metavar="PCT", help="of the new version, percent")
+    parser.add_argument("--old-errors", type=float, metavar="PCT", help="of the old version, percent")
     parser.add_argument("--runs", type=int, default=FULL, help="runs of each cell")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
-    parser.add_argument("--only", default="", help="part of a cell's name")
-    parser.add_argument("--folder", type=Path, default=report.RESULTS)
+    parser.add_argument("--json", type=Path, help="write the results to this file")
+    parser.add_argument("--rivals", action="store_true", help="show other rules the same traffic, too")
     return parser.parse_args(arguments)
 
 
+def chosen(options: argparse.Namespace) -> list[Case]:
+    """Return the cases that the options ask for."""
+    if options.cell is None:
+        return [
+            case
+            for case in cases()
+            if options.plan in (None, case.plan) and options.rate in (None, case.rate)
+        ]
+    return [
+        Case(
+            cell=options.cell,
+            plan=plan,
+            rate=options.rate or 10.0,
+            old_errors=_fraction(options.old_errors, 0.03 if options.cell == "4xx" else BASE),
+            new_errors=_fraction(options.new_errors, _USUAL.get(options.cell, 0.05)),
+        )
+        for plan in ([options.plan] if options.plan else PLANS)
+    ]
+
+
+_USUAL: Final = {"hangs": 0.3, "4xx": 0.08, "sticky-late": 0.2, "outage-then-bad": 0.2, "late": 0.2}
+
+
+def _fraction(percent: float | None, default: float) -> float:
+    return default if percent is None else percent / 100
+
+
 def main(arguments: list[str]) -> int:
-    """Simulate, print the table, write JSON and picture. 1 if the judge owes something."""
+    """Simulate and print the table. Returns 1 if the judge owes something."""
     options = parse(arguments)
+    table = chosen(options)
     print(f"{options.runs} runs a cell, seed {options.seed}")
-    if options.runs < FULL:
-        print("So few are missed where chance explains them less than once in a thousand times.")
-    print()
-    results = measure(options.runs, options.seed, options.processes, options.only)
-    print("\n" + as_table(results))
-    answer = {"runs": options.runs, "seed": options.seed, "cells": msgspec.to_builtins(results)}
-    report.save("judge", answer, options.folder)
-    report.save_bars(
-        "judge",
-        f"Rollouts stopped, % of {options.runs} (first those that should go on)",
-        [result.cell for result in results],
-        {name: [result.stopped[name] for result in results] for name in RULES},
-        options.folder,
-    )
+    results = measure(table, options.runs, options.seed, options.processes)
+    print("\n" + as_table(table, results))
+    if options.rivals:
+        print("\n" + rivals(table, options.runs, options.seed))
+    if options.json is not None:
+        rows = [msgspec.to_builtins(result) for result in results]
+        options.json.write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
     return 0 if all(result.ok for result in results) else 1

@@ -21,6 +21,7 @@ from gateway.control.upstreams.breakers import BreakerStatus
 from gateway.control.upstreams.drains import DrainState
 from gateway.control.upstreams.probes import ProbeResult
 from gateway.control.upstreams.smoke import SmokeReport
+from gateway.core.resilience.breaker import BreakerSettings, compile_breaker
 from gateway.core.rollout.events import Event, Order, Superseded
 from gateway.core.rollout.plan import HookKind, Plan, RolloutSettings, plan
 from gateway.core.rollout.state import Rollout
@@ -299,7 +300,14 @@ def planned(
     asked = {kind for hook in service.webhooks for kind in hook.on}
     hooks = tuple(kind for kind in HOOKS if kind in asked)
     try:
-        return plan(strategy, settings, hooks=hooks, sticky=service.sticky is not None)
+        breaker = compile_breaker(service.breaker) or BreakerSettings()
+        return plan(
+            strategy,
+            settings,
+            hooks=hooks,
+            sticky=service.sticky is not None,
+            reset_ms=breaker.reset_timeout,
+        )
     except ConfigError as exc:
         raise invalid(f"{under}/{exc.path.removeprefix('config/')}", exc.reason) from exc
 

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from gateway.actions.problems import invalid, malformed
+from gateway.core.judge.rules import Effect
 from gateway.core.rollout.plan import Percent as StepPercent
 from gateway.core.rollout.plan import RolloutSettings, StepSettings
 from gateway.core.routing.service import Name, RouteSettings, ServiceSettings
@@ -82,6 +83,8 @@ class RolloutFields(Settings, frozen=True, kw_only=True):
     error_threshold: Annotated[float, Meta(gt=0, lt=100)] | UnsetType = UNSET
     min_requests: Annotated[int, Meta(ge=0, le=1_000_000)] | UnsetType = UNSET
     max_latency_ratio: Annotated[float, Meta(ge=1, le=100)] | UnsetType | None = UNSET
+    on_latency: Effect | UnsetType = UNSET
+    on_shift: Effect | UnsetType = UNSET
     errors: tuple[ErrorKind, ...] | UnsetType = UNSET
     auto_pause: bool | UnsetType = UNSET
     on_breach: Literal["rollback", "pause"] | UnsetType = UNSET
@@ -92,6 +95,9 @@ class RolloutFields(Settings, frozen=True, kw_only=True):
     smoke_tests: bool | SmokeSettings | UnsetType = UNSET
     dry_run: bool | UnsetType = UNSET
     false_alarm_rate: Annotated[float, Meta(gt=0, le=0.5)] | UnsetType = UNSET
+    warm_up: Millis | UnsetType = UNSET
+    max_failed_users: Annotated[int, Meta(ge=1, le=1_000_000_000)] | UnsetType | None = UNSET
+    mix: bool | UnsetType | None = UNSET
 
     def given(self) -> dict[str, Any]:
         """Return the settings that were given, by name."""

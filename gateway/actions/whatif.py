@@ -61,8 +61,8 @@ class WhatIfs:
     async def _replay(self, record: DeploymentRecord, proposed: Plan) -> Replayed | None:
         rows = await self._access.store.windows(deployment_id=record.id)
         windows = windows_of(rows, record.from_version_id or "", record.to_version_id)
-        before = decoded(record).evidence.before if record.state else ()
-        outcome = replay(proposed.rules, windows, before)
+        known = decoded(record).evidence.record if record.state else None
+        outcome = replay(proposed.rules, windows, known)
         if outcome is None:
             return None
         return Replayed(

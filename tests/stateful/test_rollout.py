@@ -163,10 +163,13 @@ class Rollouts(RuleBasedStateMachine):
             self.asked_back = True
 
     @rule(
-        verdict=st.sampled_from(["advance", "advance", "hold", "hold", "abort"]),
+        verdict=st.sampled_from(
+            ["advance", "advance", "hold", "hold", "abort", "ask", "cleared", "draw", "pause"]
+        ),
+        draw=st.floats(0, 1, exclude_max=True),
         elapsed_ms=st.one_of(st.integers(0, 6_000), st.sampled_from([-(10**9), 10**9])),
     )
-    def second(self, verdict: Any, elapsed_ms: int) -> None:
+    def second(self, verdict: Any, draw: float, elapsed_ms: int) -> None:
         state = self.state
         decision = Decision(
             verdict=verdict,
@@ -184,7 +187,7 @@ class Rollouts(RuleBasedStateMachine):
             limit=125,
             comparison="concurrent",
         )
-        self.happen(Judged(state.evidence, decision), Tick(elapsed_ms))
+        self.happen(Judged(state.evidence, decision, draw), Tick(elapsed_ms))
         after = self.state
         if state.phase in JUDGED and after.phase in JUDGED and after.serial == state.serial:
             assert 0 <= after.elapsed_ms - state.elapsed_ms <= 5_000
@@ -195,7 +198,7 @@ class Rollouts(RuleBasedStateMachine):
         for _ in range(seconds):
             while self.waiting:
                 self.act_on(good=True)
-            self.second("advance", 1_000)
+            self.second("advance", 0.9, 1_000)
 
     @precondition(lambda self: self.waiting)
     @rule(luck=st.integers(0, 4))

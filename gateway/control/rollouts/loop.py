@@ -8,6 +8,7 @@ stored state, so nothing here needs to be remembered elsewhere.
 """
 
 import asyncio
+import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -104,6 +105,7 @@ class Rollouts:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         grace_s: float = GRACE_S,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         """grace_s: how long a rollback waits for its commit before it goes ahead."""
         self._store = store
@@ -112,6 +114,7 @@ class Rollouts:
         self._notices = Notices(store, catalog, acts.webhooks)
         self._clock = clock
         self._wall = wall
+        self._chance = chance
         self._grace_s = grace_s
         self._in_force = InForce(store, catalog, acts, wall=wall, grace_s=grace_s)
         self._committing: asyncio.Task[None] | None = None
@@ -364,7 +367,7 @@ class Rollouts:
         state = running.state
         happenings: list[Happening] = [
             *self._in_force.usability_news(state),
-            *(partial(_judgement, window) for window in running.windows.pending),
+            *(partial(_judgement, window, self._chance) for window in running.windows.pending),
             Tick(round(min(running.elapsed_s * 1000, MAX_TICK_MS))),
         ]
         moved = self._in_force.decide(running, happenings)
@@ -381,9 +384,11 @@ class Rollouts:
         await self.tick()
 
 
-def _judgement(window: Window, state: Rollout) -> Judged | None:
+def _judgement(window: Window, chance: Callable[[], float], state: Rollout) -> Judged | None:
     """Return what the judge makes of a window; None where it is not asked."""
-    return Judged(*judge(state.evidence, window, state.plan.rules)) if state.phase in JUDGED else None
+    if state.phase not in JUDGED:
+        return None
+    return Judged(*judge(state.evidence, window, state.plan.rules), draw=chance())
 
 
 async def load_counts(store: Store, tally: Tally) -> None:

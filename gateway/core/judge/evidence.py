@@ -1,79 +1,38 @@
 """What a rollout knows about its two versions. Kept for all of it and stored with it; no step resets it."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
+from gateway.core.judge.ask import Ask, counted, drawn, in_force, mixed
+from gateway.core.judge.comparison import Comparison, fallen
 from gateway.core.judge.latency import Slow, faded, slower
-from gateway.core.judge.statistics import Mixture, added, rate_factors, upper_bound
-from gateway.core.judge.tallies import Falls, Tally, fallen
-from gateway.core.judge.users import Users, failed_lately, first_falls
-from gateway.core.judge.window import WHOLE, Cell, Window
+from gateway.core.judge.record import FAILING, Chunk, Record
+from gateway.core.judge.rules import Rules
+from gateway.core.judge.statistics import Mixture
+from gateway.core.judge.suspicion import Suspicion
+from gateway.core.judge.tallies import Side, Tally, side_of, tallies_of
+from gateway.core.judge.users import Lately, Users, first_falls
+from gateway.core.judge.window import Cell, KeyError64, Window, error_of
 
-TAIL_PERCENT: Final = 95
-"""From this share on too little old traffic is left to compare with."""
-BASELINE_ANSWERS: Final = 200
-"""Fewer old answers than this before the switch are no baseline."""
+SEED_ANSWERS: Final = 200
 AMPLE_ANSWERS: Final = 1000
-"""More make a baseline no better. What is known from before the rollout weighs no more than so many: weeks'
-average is no measure for one evening."""
-BASELINE_CHUNK_S: Final = 10.0
-BASELINE_S: Final = 300.0
-"""The baseline reaches back five minutes; further while that is not ample: 200 answers of a version that
-fails one in 200 leave open that it fails one in 30."""
-STALE_S: Final = 3_600.0
-"""An hour back it does with enough."""
-BASELINE_CHUNKS: Final = 31
-"""Older ones are put together."""
-RECENT_CHUNKS: Final = 30
-"""How many windows with new answers the ceiling looks back over."""
-
-
-class Rules(msgspec.Struct, frozen=True):
-    """What the judge goes by."""
-
-    error_threshold: float = 0.05
-    """Highest error rate a new version may have, as a fraction."""
-    min_requests: int = 20
-    max_latency_ratio: float | None = None
-    errors: tuple[str, ...] = ("5xx", "connect", "reset", "timeout")
-    false_alarm_rate: float = 0.01
-    sticky: bool = False
-    """Users stay on a version: in the comparison, a user's first error stands for all of that user's."""
-
-    def is_error(self, kind: str) -> bool:
-        """Whether an error of `kind` (a status, or a failure without an answer) counts."""
-        if kind == "bad_response":
-            kind = "reset"
-        return kind in self.errors or (kind[0] in "45" and f"{kind[0]}xx" in self.errors)
-
-
-class Lean(msgspec.Struct, frozen=True, array_like=True):
-    """Which way errors lean, weighted by the share in force (the two sums of a Mantel–Haenszel ratio).
-
-    new: Σ (1 - share) over the new version's errors. old: Σ share over the old one's. If the versions are
-    alike both grow alike, whatever the shares and the common rate did meanwhile; new / old estimates how many
-    times worse the new one is.
-    """
-
-    new: float = 0.0
-    old: float = 0.0
-
-
-class Recent(msgspec.Struct, frozen=True, array_like=True):
-    """Both versions over the same few seconds of one step, with at least one answer of the new one."""
-
-    new_answers: int
-    new_errors: int
-    old_answers: int
-    old_errors: int
+"""What is known from before the rollout weighs no more than so many answers: weeks' average is no measure
+for one evening."""
+RENEWED_S: Final = 1_800.0
+"""Sticky services: so often the set of users who had their first error is renewed."""
+LATELY_ANSWERS: Final = 20
+"""Of how many answers is known which of them failed, to see a version that is dead."""
+OLD_LATELY_S: Final = 20.0
+FAR_MORE: Final = 0.01
+"""So much and twice its usual rate is far more than an old version usually fails."""
 
 
 class Outage(msgspec.Struct, frozen=True, array_like=True):
-    """The new version is unusable."""
+    """The new version has been unusable, and has given no good answer since."""
 
     seconds: float = 0.0
     """Observed while the old one was usable."""
@@ -81,98 +40,148 @@ class Outage(msgspec.Struct, frozen=True, array_like=True):
     """How the old one did meanwhile."""
 
 
-class Chunk(msgspec.Struct, frozen=True, array_like=True):
-    """Some seconds of the old version, for the baseline."""
-
-    seconds: float
-    tally: Tally
-
-
-class Evidence(msgspec.Struct, frozen=True):
-    """Everything the verdict is read off. Serialisable; grows to a bound of some 20 kB."""
+class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Everything the verdict is read off. Serialisable; grows to a bound of some 30 kB."""
 
     percent: int = 0
     """The new version's share as the rollout set it."""
+    old_usable: bool = True
+    """At the end of the last window; so the next."""
+    new_usable: bool = True
+    seconds: float = 0.0
+    """Observed since the new version first had a share."""
     first_generation: int | None = None
-    """First generation of the current step; None until its weights are acknowledged."""
+    """First generation of the share; None until its weights are acknowledged."""
     step_new: Tally = Tally()
-    """In this step."""
+    """In this step, asks included."""
     step_old: Tally = Tally()
+    step_tolerated: float = 0.0
+    """How many of the new version's errors in this step the old one's record would excuse."""
     new: Tally = Tally()
     """In the rollout."""
     old: Tally = Tally()
-    comparison: Mixture = Mixture()
-    concurrent: Mixture = Mixture()
-    """The comparison as far as it is with what the old version did at the same time: up to the tail, all."""
-    threshold: Mixture = Mixture()
-    lean: Lean = Lean()
-    tail: Mixture = Mixture()
-    """In the tail: the comparison with what little old traffic there still is."""
-    recent: tuple[Recent, ...] = ()
-    before: tuple[Chunk, ...] = ()
-    """The old version's last minutes, oldest first."""
-    baseline: Tally | None = None
-    """The old version's last answers before the tail; None: not in the tail, or too few answers."""
-    baseline_rate: float = 0.0
-    """99 % upper bound of the baseline's rate, as a fraction."""
-    outage: Outage | None = None
-    old_well_s: float = 1e9
-    """Observed seconds since the old version was last unusable or failing; for ever, to begin with."""
+    excess: float = 0.0
+    """The new version's failures beyond the old one's rate: what was spent of the harm budget."""
+    comparison: Comparison = Comparison()
+    after: Mixture = Mixture()
+    """The comparison as a whole, from the end of the warm-up on."""
+    warm_s: float | None = None
+    """Observed seconds since the new version's first answer; None: it has had none."""
+    shift: Comparison = Comparison()
+    """The comparison of 4xx answers."""
     slow: Slow | None = None
+    record: Record = Record()
+    old_lately: tuple[float, float] = (0.0, 0.0)
+    """(answers, errors) of the old version in the last seconds, fading."""
+    suspicion: Suspicion = Suspicion()
+    last: tuple[Tally, ...] = ()
+    """The new version's last windows that hold `LATELY_ANSWERS` answers, oldest first."""
+    outage: Outage | None = None
     users: Users = Users()
-
-    @property
-    def in_tail(self) -> bool:
-        """Whether too little old traffic is left to compare with."""
-        return self.percent >= TAIL_PERCENT
+    shifted: Users = Users()
+    """Users who had their first 4xx answer."""
+    users_s: float = 0.0
+    """Observed seconds since the sets were begun."""
+    lately: Lately = Lately()
+    ask: Ask | None = None
+    """The ask under way."""
+    asks: int = 0
+    """How many there were, this one included."""
+    kept: float = 0.0
+    """What the finished asks by blocks came to, weighted."""
 
 
 def begin_step(evidence: Evidence, percent: int) -> Evidence:
-    """Return the evidence as a new share is set: the step counts start over, the statistics do not.
+    """Return the evidence as a new step is begun: the step's counts start over, the statistics do not."""
+    evidence = replace(evidence, step_new=Tally(), step_old=Tally(), step_tolerated=0.0)
+    return set_share(evidence, percent)
 
-    Except for what a step of the tail had against a baseline only: the next step has a newer one, or none,
-    and what the old version's last traffic acquitted the new one of must not be held against it then.
-    """
-    evidence = replace(
+
+def set_share(evidence: Evidence, percent: int) -> Evidence:
+    """Return the evidence as a share is set, whose weights are not in force yet."""
+    return replace(
         evidence,
         percent=percent,
         first_generation=None,
-        step_new=Tally(),
-        step_old=Tally(),
-        recent=(),
-        comparison=evidence.concurrent,
+        suspicion=Suspicion(),
+        last=(),
+        record=evidence.record.read(),
     )
-    if percent < TAIL_PERCENT:
-        return replace(evidence, baseline=None, tail=Mixture())
-    before = _sum(evidence.before)
-    if before.answers < BASELINE_ANSWERS:
-        return evidence
-    rate = upper_bound(before.errors, before.answers, 0.99)
-    return replace(evidence, baseline=before, baseline_rate=min(rate, 0.99))
 
 
 def step_live(evidence: Evidence, generation: int) -> Evidence:
     """Return the evidence once the weights are in force: those of `generation` and later are the step's."""
-    return replace(evidence, first_generation=generation)
+    ask = in_force(evidence.ask, generation) if evidence.ask is not None else None
+    return replace(evidence, first_generation=generation, ask=ask)
+
+
+def begin_ask(evidence: Evidence, percent: int, *, mixes: bool, is_dead: bool, is_new: bool) -> Evidence:
+    """Return the evidence as the old version begins to be asked.
+
+    percent: the new version's share meanwhile. is_new: what the coin said of the first block.
+    """
+    rate = evidence.record.usual
+    ask = Ask(
+        number=evidence.asks + 1,
+        mixes=mixes,
+        rate=rate,
+        suspected=evidence.suspicion.suspected(rate),
+        is_dead=is_dead and not mixes,
+    )
+    if not mixes:
+        ask = drawn(ask, is_new=is_new)
+    return set_share(replace(evidence, ask=ask, asks=ask.number), percent)
+
+
+def draw_block(evidence: Evidence, percent: int, *, is_new: bool) -> Evidence:
+    """Return the evidence as the next block of an ask begins."""
+    assert evidence.ask is not None
+    return set_share(replace(evidence, ask=drawn(evidence.ask, is_new=is_new)), percent)
+
+
+def end_ask(evidence: Evidence) -> Evidence:
+    """Return the evidence as an ask ends: what it saw raises the measure for a while of serving."""
+    ask = evidence.ask
+    if ask is None:
+        return evidence
+    record = evidence.record.lifted(ask.rate_seen)
+    kept = evidence.kept + (0.0 if ask.mixes else prior_mass(ask.number) * ask.statistic)
+    # What the old version does alike is not held against the step either.
+    excused = max(evidence.step_tolerated, float(evidence.step_new.errors))
+    return replace(evidence, ask=None, record=record, kept=kept, step_tolerated=excused)
+
+
+def prior_mass(number: int) -> float:
+    """Return the weight of a rollout's `number`-th ask by blocks; all together come to one."""
+    return 0.8 if number == 1 else 0.2 / (number * (number - 1))
 
 
 def forgive(evidence: Evidence) -> Evidence:
     """Return the evidence with all counts begun anew: a person saw them and decided to go on."""
     return replace(
-        evidence,
+        accept_shift(evidence),
         step_new=Tally(),
         step_old=Tally(),
+        step_tolerated=0.0,
         new=Tally(),
         old=Tally(),
-        comparison=Mixture(),
-        concurrent=Mixture(),
-        threshold=Mixture(),
-        lean=Lean(),
-        tail=Mixture(),
-        recent=(),
+        excess=0.0,
+        record=replace(evidence.record, cleared=0),
+        comparison=Comparison(),
+        after=Mixture(),
+        suspicion=Suspicion(),
+        last=(),
         outage=None,
-        slow=Slow(old_buckets=evidence.slow.old_buckets) if evidence.slow else None,
+        ask=None,
+        asks=0,
+        kept=0.0,
     )
+
+
+def accept_shift(evidence: Evidence) -> Evidence:
+    """Return the evidence with the tests of 4xx answers and of slowness begun anew."""
+    slow = Slow(old_buckets=evidence.slow.old_buckets) if evidence.slow else None
+    return replace(evidence, shift=Comparison(), shifted=Users(), slow=slow)
 
 
 def seeded(cells: Iterable[Cell], rules: Rules) -> Evidence:
@@ -181,202 +190,193 @@ def seeded(cells: Iterable[Cell], rules: Rules) -> Evidence:
     cells: its totals by weights, as far as control has them; the newest with enough answers are taken.
     """
     newest = sorted(cells, key=lambda cell: cell.generation, reverse=True)
-    tally = Tally()
     taken: list[Cell] = []
-    while newest and tally.answers < BASELINE_ANSWERS:
+    while newest and sum(cell.answers for cell in taken) < SEED_ANSWERS:
         taken.append(newest.pop(0))
-        tally = _total(taken, rules)
-    if tally.answers > AMPLE_ANSWERS:
-        tally = Tally(AMPLE_ANSWERS, math.ceil(tally.errors * AMPLE_ANSWERS / tally.answers))
+    side = side_of(tuple(taken), rules, None, is_new=False)
+    answers, errors = side.answers, side.errors + side.abandoned
+    if answers > AMPLE_ANSWERS:
+        answers, errors = AMPLE_ANSWERS, math.ceil(errors * AMPLE_ANSWERS / answers)
+    record = Record((Chunk(0.0, Tally(answers, min(errors, answers)), 1.0),)) if answers else Record()
     return Evidence(
-        before=(Chunk(BASELINE_CHUNK_S, tally),),
-        slow=Slow(old_buckets=faded(None, Window(seconds=0, old=tuple(taken)))),
-    )
-
-
-def _remember(evidence: Evidence, window: Window, rules: Rules) -> Evidence:
-    """Before any traffic has moved: take in what the old version does, and judge nothing by it."""
-    old = _total(window.old, rules)
-    return replace(
-        evidence,
-        before=_before(evidence.before, window.seconds, old.answers, old.errors),
-        old_well_s=_old_well_s(evidence, window),
-        slow=Slow(old_buckets=faded(evidence.slow, window)) if rules.max_latency_ratio else None,
+        record=record.read(), slow=Slow(old_buckets=faded(None, Window(seconds=0, old=tuple(taken))))
     )
 
 
 def observe(evidence: Evidence, window: Window, rules: Rules) -> Evidence:
     """Return the evidence with one more window folded in."""
-    if evidence.percent == 0:
-        return _remember(evidence, window, rules)
-    new = _side(window.new, evidence, rules, is_new=True)
-    old = _side(window.old, evidence, rules, is_new=False)
-    users, new_falls, old_falls = evidence.users, new.falls, old.falls
-    tail_errors = new.step_errors
+    live = evidence.first_generation
+    new = side_of(window.new, rules, live, is_new=True)
+    old = side_of(window.old, rules, live, is_new=False)
+    evidence = _remembered(evidence, window, old, rules)
+    evidence = replace(evidence, old_usable=window.old_usable, new_usable=window.new_usable)
+    if evidence.percent == 0 and evidence.ask is None:
+        return evidence
     if rules.sticky:
-        new_keys = [met for met in window.new_keys if rules.is_error(met.kind)]
-        old_keys = [met for met in window.old_keys if rules.is_error(met.kind)]
-        users, new_falls, old_falls = first_falls(users, new_keys, old_keys)
-        if evidence.in_tail and evidence.first_generation is not None:
-            users, errors = failed_lately(users, new_keys, evidence.first_generation, window.seconds)
-            tail_errors = min(errors, tail_errors)
-    comparison = evidence.comparison.times(
-        _comparison(evidence, new_falls, old_falls, Tally(new.step_answers, tail_errors)), window.seconds
+        evidence = _met(evidence, window, new, old, rules)
+    evidence = _tested(evidence, window, new, old, rules)
+    evidence = _suspected(evidence, window, new, old, rules)
+    return _asked(evidence, window, new, old, rules)
+
+
+def _remembered(evidence: Evidence, window: Window, old: Side, rules: Rules) -> Evidence:
+    """Take in what the old version does by itself, and how the new one is."""
+    record = evidence.record
+    if window.old_usable:
+        # Twice as many abandoned requests of the new version are still "alike".
+        share = max(1 - evidence.percent / 100, 0.01)
+        record = record.plus(window.seconds, old.answers, old.errors + old.abandoned, share)
+    slow = evidence.slow
+    if rules.max_latency_ratio is None:
+        slow = None
+    elif evidence.percent == 0 or evidence.warm_s is None or evidence.warm_s < rules.warm_up_s:
+        slow = replace(slow or Slow(), old_buckets=faded(slow, window))
+    else:
+        slow = slower(slow or Slow(), window, rules.max_latency_ratio, rules.interval_s)
+    return replace(evidence, record=record, slow=slow, outage=_outage(evidence.outage, window, old))
+
+
+def _met(evidence: Evidence, window: Window, new: Side, old: Side, rules: Rules) -> Evidence:
+    """Add users known by a key to the errors of either side: each user's first counts."""
+    evidence = _renewed(evidence, window.seconds)
+    failed = _of(window.new_keys, rules.is_error), _of(window.old_keys, rules.is_error)
+    users, *more = first_falls(evidence.users, *failed)
+    new.falls += more[0]
+    old.falls += more[1]
+    shifted, *more = first_falls(
+        evidence.shifted, _of(window.new_keys, rules.is_shift), _of(window.old_keys, rules.is_shift)
     )
-    concurrent, tail = comparison, evidence.tail
-    if evidence.in_tail:
-        factors = fallen(new_falls, old_falls)
-        concurrent = evidence.concurrent.times(factors, window.seconds)
-        tail = tail.times(factors, window.seconds)
+    new.shifts += more[0]
+    old.shifts += more[1]
+    evidence = replace(evidence, users=users, shifted=shifted)
+    live = evidence.first_generation
+    if live is None:
+        return evidence
+    fresh = [[met for met in side if met.generation >= live] for side in failed]
+    lately, errors = evidence.lately.times(fresh[0], window.seconds)
+    new.step_keyed = min(errors, new.step_keyed)
+    ask = evidence.ask
+    if ask is not None:
+        asked, *more = first_falls(ask.users, *fresh)
+        new.fresh += more[0]
+        old.fresh += more[1]
+        ask = replace(ask, users=asked)
+    return replace(evidence, lately=lately, ask=ask)
+
+
+def _renewed(evidence: Evidence, seconds: float) -> Evidence:
+    """Return the evidence with a new set of users when it is time."""
+    if not evidence.comparison.is_renewed:
+        return replace(evidence, comparison=Comparison(is_renewed=True))
+    users_s = evidence.users_s + seconds
+    if users_s < RENEWED_S:
+        return replace(evidence, users_s=users_s)
+    return replace(evidence, comparison=evidence.comparison.renewed(), users=Users(), users_s=0.0)
+
+
+def _of(met: tuple[KeyError64, ...], counts: Callable[[str], bool]) -> list[KeyError64]:
+    return [each for each in met if counts(error_of(each.kind).kind)]
+
+
+def _tested(evidence: Evidence, window: Window, new: Side, old: Side, rules: Rules) -> Evidence:
+    """Fold the window into counts and comparisons."""
+    warm_s, seconds = evidence.warm_s, window.seconds
+    if warm_s is not None or new.answers:
+        warm_s = (warm_s or 0.0) + seconds
+    after = evidence.after
+    if warm_s is not None and warm_s > rules.warm_up_s:
+        after = after.times(fallen(new.falls, old.falls)[0], seconds)
     return replace(
         evidence,
         step_new=evidence.step_new.plus(new.step_answers, new.step_errors),
         step_old=evidence.step_old.plus(old.step_answers, old.step_errors),
+        step_tolerated=evidence.step_tolerated + new.step_answers * evidence.record.tolerated,
         new=evidence.new.plus(new.answers, new.errors),
         old=evidence.old.plus(old.answers, old.errors),
-        comparison=comparison,
-        concurrent=concurrent,
-        tail=tail,
-        threshold=evidence.threshold.times(
-            rate_factors(rules.error_threshold, new.errors, new.answers) if new.answers else None,
+        excess=evidence.excess + _excess(evidence, new, old, rules),
+        comparison=evidence.comparison.times(new.falls, old.falls, seconds),
+        after=after,
+        warm_s=warm_s,
+        seconds=evidence.seconds + seconds,
+        shift=evidence.shift.times(new.shifts, old.shifts, seconds),
+    )
+
+
+def _excess(evidence: Evidence, new: Side, old: Side, rules: Rules) -> float:
+    """Return the window's failures of the new version (users, if sticky) beyond the old one's rate."""
+    share = evidence.percent / 100
+    if rules.sticky and share < 1:
+        return new.fallen - old.fallen * share / (1 - share)
+    answers, errors = evidence.old_lately
+    usual = errors / answers if answers >= 1 else evidence.record.usual
+    return (new.fallen if rules.sticky else new.errors) - new.answers * usual
+
+
+def _suspected(evidence: Evidence, window: Window, new: Side, old: Side, rules: Rules) -> Evidence:
+    """Measure the new version by the old one's record, and by what that one has done lately."""
+    fade = math.exp(-window.seconds / OLD_LATELY_S)
+    answers, errors = evidence.old_lately
+    lately = (answers * fade + old.answers, errors * fade + old.errors)
+    evidence = replace(evidence, old_lately=lately)
+    if evidence.first_generation is None or not new.step_answers or evidence.ask is not None:
+        return evidence
+    record = evidence.record
+    usual = record.usual
+    if evidence.percent < 100:
+        usual = max(usual, lately[1] / (lately[0] + 5))
+    if usual >= FAILING:  # no new version can fail noticeably more than this
+        return replace(evidence, suspicion=Suspicion(), record=record.passed(window.seconds))
+    counting = new.step_errors if not rules.sticky else new.step_keyed + _keyless(new)
+    return replace(
+        evidence,
+        suspicion=evidence.suspicion.times(
+            usual,
+            record.dispersion(evidence.percent / 100),
+            min(counting, new.step_answers),
+            new.step_answers,
             window.seconds,
         ),
-        lean=_leaned(evidence.lean, new_falls, old_falls),
-        recent=_recent(
-            evidence.recent,
-            Recent(new.beside_answers, new.beside_errors, old.beside_answers, old.beside_errors),
-        ),
-        before=_before(evidence.before, window.seconds, old.answers, old.errors),
-        outage=_outage(evidence.outage, window, old.answers, old.errors),
-        old_well_s=_old_well_s(evidence, window),
-        slow=slower(evidence.slow or Slow(), window, rules.max_latency_ratio)
-        if rules.max_latency_ratio
-        else None,
-        users=users,
+        last=_last(evidence.last, Tally(new.step_answers, new.step_errors)),
+        record=record.passed(window.seconds),
     )
 
 
-class _Side(msgspec.Struct):
-    """One version's window as the rules read it."""
-
-    answers: int
-    errors: int
-    step_answers: int
-    """In this step."""
-    step_errors: int
-    beside_answers: int
-    """While the other version had a share too; at 100 %, all."""
-    beside_errors: int
-    falls: Falls
+def _keyless(side: Side) -> int:
+    return sum([fall.errors for fall in side.fresh])
 
 
-def _side(cells: tuple[Cell, ...], evidence: Evidence, rules: Rules, *, is_new: bool) -> _Side:
-    answers = errors = step_answers = step_errors = beside_answers = beside_errors = 0
-    falls: Falls = []
-    live, is_alone = evidence.first_generation, evidence.percent == 100
-    for cell in cells:
-        failed = _errors(cell, rules) if cell.errors else 0
-        answers += cell.answers
-        errors += failed
-        if live is not None and cell.generation >= live:
-            step_answers += cell.answers
-            step_errors += failed
-        if is_alone or cell.share < WHOLE:
-            beside_answers += cell.answers
-            beside_errors += failed
-        if failed:
-            falls.append((cell.generation, (cell.share if is_new else WHOLE - cell.share) / WHOLE, failed))
-    return _Side(answers, errors, step_answers, step_errors, beside_answers, beside_errors, falls)
+def _last(last: tuple[Tally, ...], tally: Tally) -> tuple[Tally, ...]:
+    last = (*last, tally)
+    while sum([each.answers for each in last[1:]]) >= LATELY_ANSWERS:
+        last = last[1:]
+    return last
 
 
-def _errors(cell: Cell, rules: Rules) -> int:
-    return sum([count for kind, count in cell.errors.items() if rules.is_error(kind)])
-
-
-def _total(cells: Iterable[Cell], rules: Rules) -> Tally:
-    cells = tuple(cells)
-    return Tally(sum([cell.answers for cell in cells]), sum([_errors(cell, rules) for cell in cells]))
-
-
-def _leaned(lean: Lean, new: Falls, old: Falls) -> Lean:
-    if not new and not old:
-        return lean
-    return Lean(
-        lean.new + sum([(1 - share) * errors for _, share, errors in new]),
-        lean.old + sum([share * errors for _, share, errors in old]),
+def _asked(evidence: Evidence, window: Window, new: Side, old: Side, rules: Rules) -> Evidence:
+    """Fold the window into the ask under way, from the moment its weights are in force."""
+    ask, lately = evidence.ask, evidence.old_lately
+    if ask is None or evidence.first_generation is None:
+        return evidence
+    ask = replace(
+        ask,
+        seconds=ask.seconds + window.seconds,
+        new=ask.new.plus(new.step_answers, new.step_errors),
+        old=ask.old.plus(old.step_answers, old.step_errors),
+        is_old_failing=lately[1] > (2 * ask.rate + FAR_MORE) * lately[0],
     )
+    if not ask.mixes:
+        tallies = tallies_of(window.new, rules), tallies_of(window.old, rules)
+        ask = counted(ask, window.seconds, *tallies)
+    elif evidence.warm_s is not None and evidence.warm_s > rules.warm_up_s:
+        ask = mixed(ask, new.fresh, old.fresh, window.seconds)
+    return replace(evidence, ask=ask)
 
 
-def _comparison(
-    evidence: Evidence, new_falls: Falls, old_falls: Falls, in_tail: Tally
-) -> tuple[float, ...] | None:
-    """Return the window's factors: with the old version's errors, in the tail with its baseline.
-
-    in_tail: what the new version did since the tail's weights are live.
-    """
-    live = evidence.first_generation
-    if not evidence.in_tail or evidence.baseline is None or live is None:
-        return fallen(new_falls, old_falls)
-    factors = fallen(
-        [fall for fall in new_falls if fall[0] < live], [fall for fall in old_falls if fall[0] < live]
-    )
-    if not in_tail.answers:
-        return factors
-    return added(factors, rate_factors(evidence.baseline_rate, in_tail.errors, in_tail.answers))
-
-
-def _recent(recent: tuple[Recent, ...], now: Recent) -> tuple[Recent, ...]:
-    """Return the last windows, newest last; one without a new answer is joined to the next."""
-    if recent and recent[-1].new_answers == 0:
-        last = recent[-1]
-        joined = Recent(
-            now.new_answers,
-            now.new_errors,
-            last.old_answers + now.old_answers,
-            last.old_errors + now.old_errors,
-        )
-        return (*recent[:-1], joined)
-    return (*recent[-(RECENT_CHUNKS - 1) :], now)
-
-
-def _before(chunks: tuple[Chunk, ...], seconds: float, answers: int, errors: int) -> tuple[Chunk, ...]:
-    """Return the old version's last minutes with one window more."""
-    if chunks and chunks[-1].seconds < BASELINE_CHUNK_S:
-        last = chunks[-1]
-        return (*chunks[:-1], Chunk(last.seconds + seconds, last.tally.plus(answers, errors)))
-    chunks = (*chunks, Chunk(seconds, Tally(answers, errors)))
-    while _is_ample(chunks[1:]):
-        chunks = chunks[1:]
-    if len(chunks) <= BASELINE_CHUNKS:
-        return chunks
-    first, second = chunks[0], chunks[1]
-    joined = Chunk(first.seconds + second.seconds, second.tally.plus(first.tally.answers, first.tally.errors))
-    return (joined, *chunks[2:])
-
-
-def _sum(chunks: tuple[Chunk, ...]) -> Tally:
-    return Tally(
-        sum([chunk.tally.answers for chunk in chunks]), sum([chunk.tally.errors for chunk in chunks])
-    )
-
-
-def _is_ample(chunks: tuple[Chunk, ...]) -> bool:
-    """Whether nothing from before `chunks` is needed."""
-    seconds, answers = sum([chunk.seconds for chunk in chunks]), _sum(chunks).answers
-    if seconds >= STALE_S:
-        return answers >= BASELINE_ANSWERS
-    return seconds >= BASELINE_S and answers >= AMPLE_ANSWERS
-
-
-def _outage(outage: Outage | None, window: Window, old_answers: int, old_errors: int) -> Outage | None:
-    if window.new_usable:
+def _outage(outage: Outage | None, window: Window, old: Side) -> Outage | None:
+    """Return it while the new version is unusable, or has given no good answer since."""
+    is_answering = sum([cell.answers - sum(cell.errors.values()) for cell in window.new]) > 0
+    if is_answering or (outage is None and window.new_usable):
         return None
     if outage is None or not window.old_usable:
         return Outage()
-    return Outage(outage.seconds + window.seconds, outage.old.plus(old_answers, old_errors))
-
-
-def _old_well_s(evidence: Evidence, window: Window) -> float:
-    if not window.old_usable or (evidence.before and evidence.before[-1].tally.is_failing):
-        return 0.0
-    return evidence.old_well_s + window.seconds
+    return Outage(outage.seconds + window.seconds, outage.old.plus(old.answers, old.errors))

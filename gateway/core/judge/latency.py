@@ -6,14 +6,16 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from gateway.core.judge.statistics import Mixture, rate_factors
-from gateway.core.judge.tallies import Falls, Tally, fallen
+from gateway.core.judge.statistics import Mixture, comparison_factors, rate_factors
+from gateway.core.judge.tallies import Tally
 from gateway.core.judge.window import WHOLE, Cell, Window, bucket_of, quantile_us
 
-LATENCY_ANSWERS: Final = 200
-"""Old answers needed before "slow" means anything, new ones before it is held against them."""
+OLD_ANSWERS: Final = 100
+"""Old latencies needed before "slow" means anything."""
 LATENCY_MEMORY: Final = 4000
 """Old latencies in memory before they fade to half of it."""
+SHIFT_ODDS: Final = 1000.0
+"""Odds at which a shift, of slowness or of 4xx answers, is one."""
 
 
 class Slow(msgspec.Struct, frozen=True):
@@ -22,32 +24,46 @@ class Slow(msgspec.Struct, frozen=True):
     old_buckets: dict[int, float] = {}
     """The old version's latencies, fading."""
     new: Tally = Tally()
-    old: Tally = Tally()
     rate: Mixture = Mixture()
     """Is the new one slow more often than one in twenty?"""
     comparison: Mixture = Mixture()
     """Does slowness fall on the new one more often than its share explains?"""
     bound_us: int = 0
+    held_s: float = 0.0
+    """Seconds for which slowness that was shown still holds up an advance; 0: it does not."""
+
+    @property
+    def value(self) -> float:
+        """How many times likelier it all is if the new version is slower than allowed, and alone with it."""
+        return min(self.rate.value, self.comparison.value)
 
 
-def slower(slow: Slow, window: Window, ratio: float) -> Slow:
-    """Fold the window's latencies in: first judged by earlier windows, then remembered."""
+def slower(slow: Slow, window: Window, ratio: float, held_s: float) -> Slow:
+    """Fold the window's latencies in: first judged by earlier windows, then remembered.
+
+    held_s: how long slowness holds once shown; from each time on, it is to be shown anew.
+    """
     known = sum(slow.old_buckets.values())
-    if known >= LATENCY_ANSWERS:
-        bound_us = round((quantile_us(slow.old_buckets, 0.95) or 0) * ratio)
-        bound = bucket_of(bound_us)
-        new, new_falls = _timed(window.new, bound, is_new=True)
-        old, old_falls = _timed(window.old, bound, is_new=False)
-        factors = rate_factors(_slow_rate(known), new.errors, new.answers) if new.answers else None
-        slow = Slow(
-            new=slow.new.plus(new.answers, new.errors),
-            old=slow.old.plus(old.answers, old.errors),
-            rate=slow.rate.times(factors, window.seconds),
-            comparison=slow.comparison.times(fallen(new_falls, old_falls), window.seconds),
-            bound_us=bound_us,
-            old_buckets=slow.old_buckets,
-        )
-    return replace(slow, old_buckets=faded(slow, window))
+    left_s = max(0.0, slow.held_s - window.seconds)
+    if known >= OLD_ANSWERS and window.old:
+        slow = _judged(slow, window, ratio, known)
+        if slow.value >= SHIFT_ODDS:
+            slow, left_s = replace(slow, rate=Mixture(), comparison=Mixture()), held_s
+    return replace(slow, old_buckets=faded(slow, window), held_s=left_s)
+
+
+def _judged(slow: Slow, window: Window, ratio: float, known: float) -> Slow:
+    bound_us = round((quantile_us(slow.old_buckets, 0.95) or 0) * ratio)
+    bound = bucket_of(bound_us)
+    new = _timed(window.new, bound)
+    factors = rate_factors(_slow_rate(known), new.errors, new.answers) if new.answers else None
+    return replace(
+        slow,
+        new=slow.new.plus(new.answers, new.errors),
+        rate=slow.rate.times(factors, window.seconds),
+        comparison=slow.comparison.times(_fallen(window, bound), window.seconds),
+        bound_us=bound_us,
+    )
 
 
 def faded(slow: Slow | None, window: Window) -> dict[int, float]:
@@ -62,17 +78,26 @@ def faded(slow: Slow | None, window: Window) -> dict[int, float]:
     return buckets
 
 
-def _timed(cells: tuple[Cell, ...], bound: int, *, is_new: bool) -> tuple[Tally, Falls]:
-    """Return the answers of one version, and how slow ones, those in a bucket above `bound`, fell."""
-    answers = slow = 0
-    falls: Falls = []
-    for cell in cells:
-        late = sum([count for index, count in cell.latency.items() if index > bound])
-        answers += sum(cell.latency.values())
-        slow += late
-        if late:
-            falls.append((cell.generation, (cell.share if is_new else WHOLE - cell.share) / WHOLE, late))
-    return Tally(answers, slow), falls
+def _timed(cells: tuple[Cell, ...], bound: int) -> Tally:
+    """Return the answers of one version, and the slow ones: those in a bucket above `bound`."""
+    return Tally(
+        sum([sum(cell.latency.values()) for cell in cells]), sum([_late(cell, bound) for cell in cells])
+    )
+
+
+def _late(cell: Cell, bound: int) -> int:
+    return sum([count for index, count in cell.latency.items() if index > bound])
+
+
+def _fallen(window: Window, bound: int) -> tuple[float, ...] | None:
+    """Return, per odds, how much likelier slow answers fell so if the new version is slower."""
+    shares: dict[float, list[int]] = {}
+    for cells, side in ((window.new, 0), (window.old, 1)):
+        for cell in cells:
+            share = (cell.share if side == 0 else WHOLE - cell.share) / WHOLE
+            shares.setdefault(share, [0, 0])[side] += _late(cell, bound)
+    factors = [comparison_factors(share, new, old) for share, (new, old) in shares.items() if new or old]
+    return tuple(map(sum, zip(*factors, strict=True))) if factors else None
 
 
 def _slow_rate(samples: float) -> float:

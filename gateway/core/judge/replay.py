@@ -1,8 +1,9 @@
 """What other settings would have made of an earlier rollout: its stored windows, judged again.
 
 The traffic is what it was: shares and steps are those of the rollout that was recorded; the judge is the
-proposed one. Rows hold neither who met an error nor whether a version was usable, so sticky users are not
-told apart and no version is ever found unavailable.
+proposed one. Where it would have asked the old version, nobody knows what that would have said: it goes on.
+Rows hold neither who met an error nor whether a version was usable, so sticky users are not told apart and no
+version is ever found unavailable.
 """
 
 from collections import Counter
@@ -14,8 +15,12 @@ from typing import Protocol
 import msgspec
 from msgspec.structs import replace
 
-from gateway.core.judge.evidence import TAIL_PERCENT, Chunk
-from gateway.core.judge.judge import Decision, Evidence, Gate, Rules, Verdict, begin_step, judge, step_live
+from gateway.core.judge.ask import FROM_PERCENT
+from gateway.core.judge.decision import Decision, Gate, Verdict
+from gateway.core.judge.evidence import Evidence, begin_step, step_live
+from gateway.core.judge.judge import judge
+from gateway.core.judge.record import Record
+from gateway.core.judge.rules import Rules
 from gateway.core.judge.window import WHOLE, Cell, Window
 
 
@@ -55,24 +60,22 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     decision: Decision
 
 
-def replay(rules: Rules, windows: Sequence[Window], before: tuple[Chunk, ...] = ()) -> Replay | None:
+def replay(rules: Rules, windows: Sequence[Window], record: Record | None = None) -> Replay | None:
     """Judge `windows` (oldest first) by `rules` until they abort. None: the new version never had traffic.
 
-    before: what the rollout knew of the old version. A switch is measured by that alone, for its windows
+    record: what the rollout knew of the old version. A switch is measured by that alone, for its windows
     begin with it; a canary's hold what its own old version did.
     """
     rules = replace(rules, sticky=False)
     evidence = Evidence()
     first = next((window.percent for window in windows if window.percent), 0)
-    if before and first >= TAIL_PERCENT:
-        evidence = Evidence(before=before)
+    if record is not None and first >= FROM_PERCENT:
+        evidence = Evidence(record=record)
         windows = [window for window in windows if window.percent]
     step = -1
     elapsed_s = 0.0
     last: Replay | None = None
-    for window in windows:
-        if window.percent == 0 and step >= 0:
-            break  # it was rolled back then, or taken to nothing by hand
+    for window in _until_rolled_back(windows):
         if window.percent != evidence.percent:
             step += 1
             evidence = step_live(begin_step(evidence, window.percent), _generation(window))
@@ -92,6 +95,12 @@ def replay(rules: Rules, windows: Sequence[Window], before: tuple[Chunk, ...] = 
         if decision.verdict == "abort":
             break
     return last
+
+
+def _until_rolled_back(windows: Sequence[Window]) -> Sequence[Window]:
+    """Return the windows up to the last in which the new version had a share."""
+    last = max((index for index, window in enumerate(windows) if window.percent), default=len(windows) - 1)
+    return windows[: last + 1]
 
 
 def _generation(window: Window) -> int:

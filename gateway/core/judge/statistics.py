@@ -16,13 +16,18 @@ import msgspec
 ODDS: Final = (1.5, 2.0, 3.0, 5.0, 8.0, 15.0, 30.0, 100.0)
 """How many times worse the new version may be: the alternatives mixed over. One that fails half of its
 requests beside one in 200 is nearly 200 times worse."""
-WEIGHTS: Final = tuple(1 / len(ODDS) for _ in ODDS)
-FIRST: Final = 0.8
+WEIGHTS: Final = (0.05, 0.05, 0.1, 0.15, 0.15, 0.2, 0.15, 0.15)
+"""Their prior: what a release breaks it seldom makes a little worse."""
+FIRST: Final = 0.9
 """Prior mass of "it is worse from the start"; the rest is shared out over later beginnings."""
 EPOCH_S: Final = 60.0
 """Observed seconds between two possible beginnings."""
 _LIMIT: Final = 600.0
 """Logarithms are kept below 600, where `exp` does not overflow."""
+
+
+Factors = tuple[float, ...]
+"""Per odds: a log likelihood ratio."""
 
 
 class Mixture(msgspec.Struct, frozen=True, array_like=True):
@@ -65,20 +70,20 @@ class Mixture(msgspec.Struct, frozen=True, array_like=True):
             epochs += 1
             mass = (1 - FIRST) / (epochs * (epochs + 1))
             logs = tuple(
-                [_log_sum(log, math.log(mass * weight)) for log, weight in zip(logs, WEIGHTS, strict=True)]
+                [log_sum(log, math.log(mass * weight)) for log, weight in zip(logs, WEIGHTS, strict=True)]
             )
         if logs is self.logs:
             return Mixture(logs, self.value, epochs, clock_s)
         return Mixture(logs, sum(map(math.exp, logs)) + (1 - FIRST) / (epochs + 1), epochs, clock_s)
 
 
-def _log_sum(a: float, b: float) -> float:
+def log_sum(a: float, b: float) -> float:
     """Return log(exp(a) + exp(b))."""
     high, low = (a, b) if a > b else (b, a)
     return high + math.log1p(math.exp(low - high))
 
 
-def added(one: tuple[float, ...] | None, other: tuple[float, ...]) -> tuple[float, ...]:
+def added(one: Factors | None, other: Factors) -> Factors:
     """Return the sum of two tuples of log factors."""
     return other if one is None else tuple(map(add, one, other))
 
@@ -126,32 +131,8 @@ def rate_factors(rate: float, bad: int, answers: int) -> tuple[float, ...]:
     return tuple([bad * a + good * b for a, b in zip(bad_side, good_side, strict=True)])
 
 
-def predictive_tail(bad: int, answers: int, old_bad: int, old_answers: int) -> float:
-    """Return the chance of at least `bad` errors in `answers` if they come at the old version's rate.
-
-    The binomial tail, averaged over what `old_bad` in `old_answers` leave open about that rate (Laplace's
-    uniform prior: the beta-binomial distribution): a few old requests without an error do not pass for a rate
-    of nought.
-    """
-    if bad <= 0:
-        return 1.0
-    a, b = old_bad + 1, old_answers - old_bad + 1
-    norm = _log_beta(a, b)
-    tail = 0.0
-    for k in range(bad, answers + 1):
-        term = math.exp(_log_choose(answers, k) + _log_beta(k + a, answers - k + b) - norm)
-        tail += term
-        if term < tail * 1e-12:
-            break
-    return min(tail, 1.0)
-
-
 def _log_beta(a: float, b: float) -> float:
     return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
-
-
-def _log_choose(n: int, k: int) -> float:
-    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
 def wilson_interval(bad: int, answers: int) -> tuple[float, float]:
@@ -159,7 +140,7 @@ def wilson_interval(bad: int, answers: int) -> tuple[float, float]:
     if answers <= 0:
         return 0.0, 1.0
     z2 = 1.959964**2
-    rate = bad / answers
+    rate = min(bad / answers, 1.0)
     middle = rate + z2 / (2 * answers)
     half = math.sqrt(z2 * (rate * (1 - rate) + z2 / (4 * answers)) / answers)
     scale = 1 + z2 / answers

@@ -1,17 +1,13 @@
 """What is counted of a version: answers, the errors among them, and under which shares they fell."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
-from gateway.core.judge.statistics import added, beta_cdf, comparison_factors, wilson_interval
+from gateway.core.judge.rules import Rules
+from gateway.core.judge.window import WHOLE, Cell, error_of
 
-FAILING: Final = 0.05
-"""An old version whose rate is above this is in trouble itself."""
-PROOF: Final = 1e-3
-"""Chance of so many errors or more at that rate, below which it is proven."""
-BROKEN: Final = 0.2
-"""While its rate may be this high, too little is known of an old version over FAILING to call it well."""
+ABANDONED: Final = "abandoned"
 
 
 class Tally(msgspec.Struct, frozen=True, array_like=True):
@@ -29,34 +25,92 @@ class Tally(msgspec.Struct, frozen=True, array_like=True):
         """Errors per answer; 0 without answers."""
         return self.errors / self.answers if self.answers else 0.0
 
+
+class Fall(NamedTuple):
+    """Errors that fell on one version."""
+
+    share: float
+    """The chance, 0-1, that such an error falls on the new version if the two are alike."""
+    errors: int
+    route: str
+
+
+def share_of(share: int, kind: str) -> float:
+    """Return `Fall.share` of errors of `kind` while the new version had `share` (hundredths of a percent).
+
+    A version that is honestly a little slower loses more of its impatient clients: twice as many abandoned
+    requests are still "alike".
+    """
+    part = share / WHOLE
+    return 2 * part / (1 + part) if kind == ABANDONED else part
+
+
+class Side(msgspec.Struct):
+    """One version's window as the rules read it."""
+
+    answers: int = 0
+    errors: int = 0
+    abandoned: int = 0
+    """Of the errors."""
+    step_answers: int = 0
+    """Under the weights in force; so the next."""
+    step_errors: int = 0
+    step_keyed: int = 0
+    """Of the step's errors: those of users known by a key."""
+    falls: list[Fall] = []
+    """Errors of whom no key is known: each counts."""
+    fresh: list[Fall] = []
+    """Of those: of the weights in force."""
+    shifts: list[Fall] = []
+    """4xx answers of whom no key is known."""
+
     @property
-    def is_failing(self) -> bool:
-        """Whether this is trouble, proven: a good version's odd errors in a few seconds are none.
-
-        It is looked at each second: a version that fails one request in 200 has four errors among thirty
-        somewhere in a minute about once in five thousand times.
-        """
-        errors = min(self.errors, self.answers)
-        return errors > 0 and beta_cdf(FAILING, errors, self.answers - errors + 1) < PROOF
-
-    @property
-    def may_be_failing(self) -> bool:
-        """Whether this is trouble, or looks like it and is too little to tell."""
-        if self.rate <= FAILING:
-            return False
-        low, high = wilson_interval(self.errors, self.answers)
-        return low > FAILING or high > BROKEN
+    def fallen(self) -> int:
+        """How many errors count in the comparison."""
+        return sum([fall.errors for fall in self.falls])
 
 
-Falls = list[tuple[int, float, int]]
-"""(generation, share, errors): errors that fell on one version while the new one had that share."""
+def side_of(cells: tuple[Cell, ...], rules: Rules, live: int | None, *, is_new: bool) -> Side:
+    """Return what `cells` hold of one version. live: the share's first generation, once it is in force."""
+    side = Side(falls=[], fresh=[], shifts=[])
+    for cell in cells:
+        is_live = live is not None and cell.generation >= live
+        side.answers += cell.answers
+        if is_live:
+            side.step_answers += cell.answers
+        if cell.errors:
+            _read(side, cell, rules, is_new=is_new, is_live=is_live)
+    return side
 
 
-def fallen(new: Falls, old: Falls) -> tuple[float, ...] | None:
-    """Return, per odds, how much likelier they fell so if the new version is worse (log); None: no errors."""
-    factors: tuple[float, ...] | None = None
-    for _, share, errors in new:
-        factors = added(factors, comparison_factors(share, errors, 0))
-    for _, share, errors in old:
-        factors = added(factors, comparison_factors(share, 0, errors))
-    return factors
+def _read(side: Side, cell: Cell, rules: Rules, *, is_new: bool, is_live: bool) -> None:
+    """Sort a cell's errors into `side`."""
+    share = cell.share if is_new else WHOLE - cell.share
+    for key, count in cell.errors.items():
+        kind, route, is_keyed = error_of(key)
+        is_error = rules.is_error(kind)
+        if is_error:
+            side.errors += count
+            side.abandoned += count if kind == ABANDONED else 0
+            if is_live:
+                side.step_errors += count
+                side.step_keyed += count if is_keyed else 0
+        if is_keyed:
+            continue
+        fall = Fall(share_of(share, kind), count, route)
+        if is_error:
+            side.falls.append(fall)
+            if is_live:
+                side.fresh.append(fall)
+        elif rules.is_shift(kind):
+            side.shifts.append(fall)
+
+
+def tallies_of(cells: tuple[Cell, ...], rules: Rules) -> dict[int, Tally]:
+    """Return answers and errors by generation."""
+    tallies: dict[int, Tally] = {}
+    for cell in cells:
+        side = side_of((cell,), rules, None, is_new=True)
+        known = tallies.get(cell.generation, Tally())
+        tallies[cell.generation] = known.plus(side.answers, side.errors)
+    return tallies

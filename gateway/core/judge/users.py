@@ -7,13 +7,11 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from gateway.core.judge.tallies import Falls
-from gateway.core.judge.window import WHOLE, KeyError64
+from gateway.core.judge.tallies import Fall, share_of
+from gateway.core.judge.window import WHOLE, KeyError64, error_of
 
 MAX_USERS: Final = 1024
 """Failing users remembered, 8 bytes each; then a fair sample of them by hash."""
-
-
 MAX_LATELY: Final = 256
 """Users remembered who failed lately; with more they are forgotten sooner, and one of many weighs little."""
 LATELY_S: Final = 60.0
@@ -29,52 +27,52 @@ class Users(msgspec.Struct, frozen=True):
     """Eight little-endian bytes each."""
     mask: int = 0
     """Only users whose mixed hash has these bits clear are counted: it grows as memory fills up."""
-    on_new: int = 0
-    lately: bytes = b""
-    """Those that failed on the new version in the tail within the last `LATELY_S`, encoded alike."""
-    lately_s: float = 0.0
-    """Observed seconds since they were last forgotten."""
 
 
-def first_falls(users: Users, new: Met, old: Met) -> tuple[Users, Falls, Falls]:
+def first_falls(users: Users, new: Met, old: Met) -> tuple[Users, list[Fall], list[Fall]]:
     """Return each sticky user's first error on either version."""
     if not new and not old:
         return users, [], []
     known = _unpacked(users.hashes)
-    new_falls = [(met.generation, met.share / WHOLE, 1) for met in new if _is_first(met, known, users.mask)]
-    old_falls = [
-        (met.generation, 1 - met.share / WHOLE, 1) for met in old if _is_first(met, known, users.mask)
-    ]
+    new_falls = [_fall(met, met.share) for met in new if _is_first(met, known, users.mask)]
+    old_falls = [_fall(met, WHOLE - met.share) for met in old if _is_first(met, known, users.mask)]
     if not new_falls and not old_falls:
         return users, [], []
     mask = users.mask
     while len(known) > MAX_USERS:
         mask = mask * 2 + 1
         known = {key for key in known if not _mixed(key) & mask}
-    on_new = users.on_new + len(new_falls)
-    return replace(users, hashes=_packed(known), mask=mask, on_new=on_new), new_falls, old_falls
+    return Users(_packed(known), mask), new_falls, old_falls
 
 
-def failed_lately(users: Users, new: Met, first_generation: int, seconds: float) -> tuple[Users, int]:
-    """Return how many of the new version's errors since then count as a rate: one a minute of a user.
-
-    Where there is no old version to compare users with, their rates are compared; one user who tries again
-    and again would pass for many.
+class Lately(msgspec.Struct, frozen=True):
+    """Users whose error on the new version is not long ago: where there is no old version to compare users
+    with, rates are compared, and one user who tries again and again would pass for many.
     """
-    lately, lately_s, errors = users.lately, users.lately_s + seconds, 0
-    if new:
-        known = _unpacked(lately)
-        for met in new:
-            if met.generation < first_generation or met.key & _BITS in known:
-                continue
-            if len(known) >= MAX_LATELY:
-                known.clear()
-            known.add(met.key & _BITS)
-            errors += 1
-        lately = _packed(known)
-    if lately_s >= LATELY_S:
-        lately, lately_s = b"", 0.0
-    return replace(users, lately=lately, lately_s=lately_s), errors
+
+    hashes: bytes = b""
+    seconds: float = 0.0
+    """Since they were last forgotten."""
+
+    def times(self, met: Met, seconds: float) -> tuple["Lately", int]:
+        """Return them after a window, and how many of its errors count: one a minute of a user."""
+        kept, seconds, errors = self.hashes, self.seconds + seconds, 0
+        if met:
+            known = _unpacked(kept)
+            for each in met:
+                if each.key & _BITS in known:
+                    continue
+                if len(known) >= MAX_LATELY:
+                    known.clear()
+                known.add(each.key & _BITS)
+                errors += 1
+            kept = _packed(known)
+        return (Lately() if seconds >= LATELY_S else replace(self, hashes=kept, seconds=seconds)), errors
+
+
+def _fall(met: KeyError64, share: int) -> Fall:
+    error = error_of(met.kind)
+    return Fall(share_of(share, error.kind), 1, error.route)
 
 
 def _packed(keys: set[int]) -> bytes:

@@ -1,7 +1,8 @@
 """Rolling counts and mergeable latency buckets: what the judge is shown."""
 
 from collections.abc import Iterable, Mapping
-from typing import Final, TypeVar
+from functools import lru_cache
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -49,6 +50,34 @@ def quantile_us(buckets: Mapping[int, float], q: float) -> int | None:
     return bucket_upper_us(last)
 
 
+class Error(NamedTuple):
+    """What an error is counted by. As a key of `Cell.errors` it is written `kind`, `kind|route` or
+    `kind|route|user`.
+    """
+
+    kind: str
+    """`connect`, `reset`, `timeout`, `bad_response`, `abandoned`, `outcome:NAME`, or a status >= 400."""
+    route: str = ""
+    """Its route class (`core/judge/route_class.py`); empty: not known."""
+    is_keyed: bool = False
+    """A user of a sticky service, known by a key, met it: a `KeyError64` says who."""
+
+    @property
+    def key(self) -> str:
+        """The error as a key of `Cell.errors`."""
+        if self.is_keyed:
+            return f"{self.kind}|{self.route}|user"
+        return f"{self.kind}|{self.route}" if self.route else self.kind
+
+
+@lru_cache(maxsize=4096)
+def error_of(key: str) -> Error:
+    """Return what a key of `Cell.errors` says."""
+    kind, _, rest = key.partition("|")
+    route, _, user = rest.partition("|")
+    return Error(kind, route, bool(user))
+
+
 class Cell(msgspec.Struct, frozen=True, omit_defaults=True):
     """First attempts of one version that began at one (generation, share), in one window."""
 
@@ -57,9 +86,9 @@ class Cell(msgspec.Struct, frozen=True, omit_defaults=True):
     share: int
     """Hundredths of a percent of the traffic that this version had in force then (0–10000)."""
     answers: int
-    """Attempts that ended, well or badly. A client that went away is not among them."""
+    """Attempts that ended, well or badly, and those whose client left while it waited for the head."""
     errors: dict[str, int] = {}
-    """By kind: `connect`, `reset`, `timeout`, `bad_response`, or the status of an answer >= 400."""
+    """By `Error.key`."""
     latency: dict[int, int] = {}
     """Bucket -> answers."""
 
@@ -71,7 +100,7 @@ class KeyError64(msgspec.Struct, frozen=True, array_like=True):
     share: int
     key: int
     kind: str = "500"
-    """As in `Cell.errors`."""
+    """As in `Cell.errors`, the mark of a user left out: `kind` or `kind|route`."""
 
 
 class Window(msgspec.Struct, frozen=True, omit_defaults=True):

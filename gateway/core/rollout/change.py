@@ -1,10 +1,10 @@
 """The transitions that moves are made of: each changes the state and says what goes on record."""
 
-from typing import Any
+from typing import Any, Final
 
 from msgspec.structs import replace
 
-from gateway.core.judge.evidence import begin_step, forgive
+from gateway.core.judge.evidence import accept_shift, begin_step, end_ask, forgive
 from gateway.core.judge.judge import Decision
 from gateway.core.rollout.commands import Action, Decide, Happening, Notify, Record
 from gateway.core.rollout.state import Paused, PauseKind, Phase, Rollout
@@ -59,13 +59,13 @@ def fail(change: Change, cause: str, reason: str) -> None:
 def enter(change: Change, percent: int, cause: str, why: str) -> None:
     """Set the share and start the clock of the step it belongs to."""
     judged = change.state.judged
-    set_share(change, percent)
+    set_step_share(change, percent)
     change.set(phase=phase_at(percent), paused=None)
     change.decide("step", cause, f"{why}: {percent} % of traffic to the new version.", judged)
     change.notify("step", cause, f"{percent} % of traffic to the new version")
 
 
-def set_share(change: Change, percent: int) -> None:
+def set_step_share(change: Change, percent: int) -> None:
     """Ask for new weights and begin the step they belong to; its clock waits until they are live."""
     state = change.state
     steps = state.plan.steps
@@ -73,9 +73,10 @@ def set_share(change: Change, percent: int) -> None:
     change.set(
         step=step,
         percent=percent,
+        back_to=None,
         serial=state.serial + 1,
         applied=False,
-        evidence=begin_step(state.evidence, percent),
+        evidence=begin_step(end_ask(state.evidence), percent),
         judged=None,
         noted=None,
         during="asked" if "during-step" in state.plan.hooks and percent > 0 else "none",
@@ -111,16 +112,22 @@ def is_approved(state: Rollout) -> bool:
 
 
 def advance(change: Change, cause: str, why: str) -> None:
-    """Go to the next step, or from the last to the end."""
-    percent = change.state.next_percent
+    """Go to the next step, or from the last to the end; no further than the harm budget allows."""
+    state = change.state
+    percent = state.next_percent
     if percent is None:
         end(change, cause, why)
+        return
+    most = state.judged.affordable if state.judged is not None and not state.plan.dry_run else None
+    if most is not None and state.percent < most < percent:
+        enter(change, most, cause, f"{why}; maxFailedUsers pays for no more than this")
     else:
         enter(change, percent, cause, why)
 
 
 def breach(change: Change, cause: str, reason: str, *, is_news: bool = True) -> None:
     """The new version is not good enough: act as the settings say. is_news: it has no row yet."""
+    change.set(evidence=end_ask(change.state.evidence))
     state = change.state
     if is_in_hand(state):
         if is_news:
@@ -164,8 +171,14 @@ def pause(change: Change, kind: PauseKind, actor: str, reason: str) -> None:
 def overrule(change: Change) -> None:
     """A person goes on in spite of what the judge holds against the new version: it starts to count anew."""
     paused = change.state.paused
-    if paused is not None and paused.kind in ("breach", "stranded", "undecided"):
-        change.set(evidence=forgive(change.state.evidence), reason="", cause="")
+    state = change.state
+    if state.phase is Phase.ASKING or (paused is not None and paused.kind in _OVERRULED):
+        change.set(evidence=forgive(state.evidence), reason="", cause="")
+    elif state.judged is not None and state.judged.gate in ("shift", "latency"):
+        change.set(evidence=accept_shift(state.evidence))
+
+
+_OVERRULED: Final = ("breach", "stranded", "undecided", "asked")
 
 
 def refuse_if_frozen(change: Change, what: str) -> None:
@@ -180,9 +193,10 @@ def revert(change: Change, cause: str, reason: str) -> None:
         phase=Phase.REVERTING,
         paused=None,
         percent=0,
+        back_to=None,
         serial=change.state.serial + 1,
         applied=False,
-        evidence=begin_step(change.state.evidence, 0),
+        evidence=begin_step(end_ask(change.state.evidence), 0),
         during="none",
         smoke="none",
         reason=reason,
@@ -193,5 +207,5 @@ def revert(change: Change, cause: str, reason: str) -> None:
 
 def end(change: Change, cause: str, why: str) -> None:
     """Let the old version drain; until it has, it can be called back."""
-    change.set(phase=Phase.ENDING, paused=None, cause=cause)
+    change.set(phase=Phase.ENDING, paused=None, back_to=None, cause=cause)
     change.decide("complete", cause, f"{why}: the old version is drained.")

@@ -19,6 +19,8 @@ Action = Literal[
     "gate",
     "step",
     "judge",
+    "ask",
+    "cleared",
     "pause",
     "resume",
     "set_percent",

@@ -104,6 +104,8 @@ class Judged(Fact, frozen=True):
 
     evidence: Evidence
     decision: Decision
+    draw: float
+    """By chance in [0, 1): the coin of an ask by blocks, should one begin now."""
 
 
 class SmokeReported(Fact, frozen=True):

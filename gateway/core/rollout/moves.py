@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-from gateway.core.judge.evidence import forgive, step_live
-from gateway.core.judge.judge import Decision
+from gateway.core.judge.evidence import accept_shift, end_ask, forgive, step_live
+from gateway.core.rollout.asking import asked, judged, restore, watched
 from gateway.core.rollout.change import (
     Change,
     advance,
@@ -20,7 +20,7 @@ from gateway.core.rollout.change import (
     restart_clock,
     revert,
     roll_back_automatically,
-    set_share,
+    set_step_share,
 )
 from gateway.core.rollout.commands import (
     Activate,
@@ -57,10 +57,6 @@ from gateway.errors import IllegalTransition
 
 MAX_TICK_MS: Final = 5_000
 """More than this between two ticks was not watched: a stalled or suspended control, a jumping clock."""
-NOTE_MS: Final = 10_000
-"""A verdict that goes to and fro is recorded no more often than this."""
-
-
 # The gate
 
 
@@ -136,7 +132,7 @@ def _step_over(change: Change) -> None:
         proceed(change, "clock" if state.plan.dry_run else "judge", "The step passed")
     elif state.plan.auto_pause and not _is_answering(state):
         pause(change, "undecided", "clock", f"The step is over, undecided. {lacking}")
-    elif state.elapsed_ms < state.planned.max_ms:
+    elif _is_warming(state) or state.elapsed_ms < state.planned.max_ms:
         return
     elif state.plan.on_undecided == "rollback":
         roll_back_automatically(change, "clock", f"Still undecided at maxStepTime. {lacking}")
@@ -159,7 +155,12 @@ def _lacking(state: Rollout) -> str:
 
 def _is_answering(state: Rollout) -> bool:
     """Whether only an answer already asked for is missing: that is waited for, not put to a person."""
-    return state.during == "asked" or state.smoke == "due"
+    return state.during == "asked" or state.smoke == "due" or _is_warming(state)
+
+
+def _is_warming(state: Rollout) -> bool:
+    """Whether the judge only waits for the end of the warm-up: seconds, however short the step."""
+    return state.judged is not None and state.judged.gate == "warming"
 
 
 def _promote_answered(change: Change, event: HookAnswered) -> None:
@@ -203,32 +204,7 @@ def _smoke_reported(change: Change, event: SmokeReported) -> None:
         breach(change, "smoke", f"Smoke tests failed after the switch: {event.reason}")
 
 
-# The judge
-
-
-def _watched(change: Change, event: Judged) -> None:
-    """Nothing to judge yet: only remember how the old version does."""
-    change.set(evidence=event.evidence)
-
-
-def _judged(change: Change, event: Judged) -> None:
-    decision = event.decision
-    change.set(evidence=event.evidence, judged=decision)
-    is_news = _is_news(change.state, decision)
-    if is_news:
-        change.set(noted=(decision.verdict, decision.gate), noted_ms=change.state.elapsed_ms)
-    if decision.verdict == "abort":
-        breach(change, "judge", decision.reason, is_news=is_news)
-    elif is_news:
-        change.decide("judge", "judge", decision.reason)
-
-
-def _is_news(state: Rollout, decision: Decision) -> bool:
-    """Whether the judge's word is worth a row: it changed, and not to and fro within seconds."""
-    if (decision.verdict, decision.gate) == state.noted:
-        return False
-    is_settled = state.elapsed_ms - state.noted_ms >= NOTE_MS
-    return state.noted is None or decision.verdict == "abort" or is_settled
+# Rollbacks that a webhook is asked about
 
 
 def _rollback_answered(change: Change, event: HookAnswered) -> None:
@@ -250,6 +226,7 @@ def _rollback_answered(change: Change, event: HookAnswered) -> None:
 
 
 def _pause_ordered(change: Change, event: Pause) -> None:
+    change.set(evidence=end_ask(change.state.evidence))
     pause(change, "person", event.actor, event.reason or f"Paused by {event.actor}.")
 
 
@@ -258,25 +235,34 @@ def _resume(change: Change, event: Resume) -> None:
     state = change.state
     assert state.paused is not None
     kind = state.paused.kind
-    if kind == "planned":
+    if kind == "planned" or state.back_to is not None:
         refuse_if_frozen(change, "advance")
-    if kind in ("breach", "stranded"):
+    what = f"Resumed by {event.actor}."
+    if kind in ("breach", "stranded", "asked"):
         change.set(evidence=forgive(state.evidence), judged=None, noted=None, reason="", cause="")
-    if kind in ("breach", "stranded", "undecided"):
+    elif kind == "held" or (state.judged is not None and state.judged.gate in ("shift", "latency")):
+        change.set(evidence=accept_shift(state.evidence), judged=None, noted=None)
+        what = f"Resumed by {event.actor}, who accepts what held it up."
+    if kind in ("breach", "stranded", "undecided", "asked"):
         restart_clock(change)
-    change.decide("resume", event.actor, f"Resumed by {event.actor}.")
+    if state.back_to is not None:
+        restore(change)
+    change.decide("resume", event.actor, what)
     change.notify("resumed", event.actor, f"Resumed by {event.actor}")
     if kind == "planned":
         proceed(change, event.actor, f"Approved by {event.actor}")
     else:
-        change.set(phase=phase_at(state.percent), paused=None)
+        change.set(phase=phase_at(change.state.percent), paused=None)
 
 
 def _promote(change: Change, event: Promote) -> None:
     refuse_if_frozen(change, "advance")
     overrule(change)
     change.set(paused=None)
-    advance(change, event.actor, f"Promoted by {event.actor}")
+    if change.state.back_to == 100:  # the end of the watch is `complete`'s alone
+        enter(change, 100, event.actor, f"Promoted by {event.actor}, who ends the asking")
+    else:
+        advance(change, event.actor, f"Promoted by {event.actor}")
 
 
 def _promote_full(change: Change, event: PromoteFull) -> None:
@@ -295,7 +281,7 @@ def _set_percent(change: Change, event: SetPercent) -> None:
         refuse_if_frozen(change, "raise the share")
     overrule(change)
     judged = state.judged
-    set_share(change, event.percent)
+    set_step_share(change, event.percent)
     change.set(phase=phase_at(event.percent))
     why = f"{event.actor} set {event.percent} % of traffic to the new version."
     change.decide("set_percent", event.actor, why, judged)
@@ -398,20 +384,22 @@ def _in(handler: Handler, *phases: Phase) -> dict[Phase, Handler]:
 _TESTING: Final = (Phase.GATE, Phase.CONFIRM_START, Phase.READY)
 _RUNNING: Final = (Phase.STEPPING, Phase.BAKING)
 _GUARDED: Final = (*_RUNNING, Phase.CONFIRM_PROMOTE, Phase.PAUSED)
-_OPEN: Final = (Phase.PENDING, *_TESTING, *_GUARDED, Phase.CONFIRM_ROLLBACK, Phase.ENDING, Phase.REVERTING)
+_SHIFTED: Final = (*_GUARDED, Phase.ASKING)
+"""Where the new version may have traffic and a person may want it otherwise."""
+_OPEN: Final = (Phase.PENDING, *_TESTING, *_SHIFTED, Phase.CONFIRM_ROLLBACK, Phase.ENDING, Phase.REVERTING)
 _GIVE_UP: Final = (
     _in(_cancel, Phase.PENDING, *_TESTING)
-    | _in(_roll_back_ordered, *_GUARDED, Phase.CONFIRM_ROLLBACK, Phase.ENDING)
+    | _in(_roll_back_ordered, *_SHIFTED, Phase.CONFIRM_ROLLBACK, Phase.ENDING)
     | _in(_already, Phase.REVERTING)
 )
 
 MOVES: Final[dict[type[Event], dict[Phase, Handler]]] = {
     # Orders: what is not listed is refused.
     Start: _in(_start, Phase.PENDING),
-    Promote: _in(_promote, *_GUARDED),
-    PromoteFull: _in(_promote_full, *_GUARDED),
-    SetPercent: _in(_set_percent, *_GUARDED),
-    Pause: _in(_pause_ordered, *_RUNNING, Phase.CONFIRM_PROMOTE),
+    Promote: _in(_promote, *_SHIFTED),
+    PromoteFull: _in(_promote_full, *_SHIFTED),
+    SetPercent: _in(_set_percent, *_SHIFTED),
+    Pause: _in(_pause_ordered, *_RUNNING, Phase.ASKING, Phase.CONFIRM_PROMOTE),
     Resume: _in(_resume, Phase.PAUSED),
     Complete: _in(_complete, *_GUARDED),
     Rollback: _GIVE_UP,
@@ -427,10 +415,12 @@ MOVES: Final[dict[type[Event], dict[Phase, Handler]]] = {
         Phase.PAUSED: _during_answered,
         Phase.CONFIRM_ROLLBACK: _rollback_answered,
     },
-    WeightsApplied: _in(_weights_applied, *_GUARDED, Phase.CONFIRM_ROLLBACK, Phase.ENDING)
+    WeightsApplied: _in(_weights_applied, *_SHIFTED, Phase.CONFIRM_ROLLBACK, Phase.ENDING)
     | _in(_reverted, Phase.REVERTING),
     Tick: _in(_tick, *_RUNNING),
-    Judged: _in(_watched, *WATCHED) | _in(_judged, *_GUARDED, Phase.CONFIRM_ROLLBACK),
+    Judged: _in(watched, *WATCHED)
+    | _in(judged, *_GUARDED, Phase.CONFIRM_ROLLBACK)
+    | _in(asked, Phase.ASKING),
     SmokeReported: _in(_smoke_reported, *_GUARDED),
     DrainDone: {Phase.ENDING: _old_drained, Phase.ROLLED_BACK: _new_drained},
     ShutdownDone: _in(_tidied, Phase.COMPLETED),

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from gateway.core.judge.evidence import Rules
+from gateway.core.judge.rules import Effect, Rules
 from gateway.core.settings.base import Settings
 from gateway.core.settings.limits import Millis, PositiveMillis
 from gateway.core.settings.smoke import SmokeSettings
@@ -15,6 +15,10 @@ Strategy = Literal["canary", "blue-green", "immediate"]
 Percent = Annotated[int, Meta(ge=1, le=100)]
 HookKind = Literal["confirm-start", "during-step", "confirm-promote", "on-rollback"]
 
+ErrorKind = Annotated[
+    str,
+    Meta(pattern=r"^([45]xx|[45]\d\d|connect|reset|timeout|abandoned|outcome(:[A-Za-z0-9._-]{1,64})?)$"),
+]
 WATCH_MS: Final = 300_000
 """Five minutes: how long all traffic is watched on the new version before the old one may go."""
 
@@ -40,15 +44,15 @@ class RolloutSettings(Settings, frozen=True, kw_only=True):
     error_threshold: Annotated[float, Meta(gt=0, lt=100)] = 5.0
     min_requests: Annotated[int, Meta(ge=0, le=1_000_000)] = 20
     """First attempts the new version must have had in a step before it may pass."""
-    max_latency_ratio: Annotated[float, Meta(ge=1, le=100)] | None = None
+    max_latency_ratio: Annotated[float, Meta(ge=1, le=100)] | None = 1.5
     """New p95 over old p95; None: latency is not judged."""
-    errors: tuple[Annotated[str, Meta(pattern=r"^([45]xx|[45]\d\d|connect|reset|timeout)$")], ...] = (
-        "5xx",
-        "connect",
-        "reset",
-        "timeout",
-    )
-    """What counts as an error: a class of statuses, a status, or a failure without an answer."""
+    on_latency: Effect = "hold"
+    """What a new version that is slower leads to: a person is asked, or it is stopped."""
+    on_shift: Effect = "hold"
+    """What more 4xx answers lead to."""
+    errors: tuple[ErrorKind, ...] = ("5xx", "connect", "reset", "timeout", "abandoned", "outcome")
+    """What counts as an error: a class of statuses, a status, a failure without an answer, a client that left
+    while it waited for the head, or an outcome that the service itself calls failed (`X-Outcome`)."""
     auto_pause: bool = True
     """Pause for a person when a step ends undecided."""
     on_breach: Literal["rollback", "pause"] = "rollback"
@@ -64,7 +68,13 @@ class RolloutSettings(Settings, frozen=True, kw_only=True):
     dry_run: bool = False
     """Judge and record, never act on it."""
     false_alarm_rate: Annotated[float, Meta(gt=0, le=0.5)] = 0.01
-    """Chance that a rollout of an equally good version is stopped, over all gates together."""
+    """Chance that a rollout of an equally good version is stopped, over all tests together."""
+    warm_up: Millis = 10_000
+    """From the new version's first request on: errors of this time alone do not stop it."""
+    max_failed_users: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = None
+    """Failed requests (users, if sticky) beyond the old version's rate that may be spent; None: no limit."""
+    mix: bool | None = None
+    """Whether both versions may serve at once while the old one is asked. None: unless it is blue-green."""
 
 
 class PlannedStep(msgspec.Struct, frozen=True):
@@ -98,21 +108,30 @@ def plan(
     *,
     hooks: tuple[HookKind, ...] = (),
     sticky: bool = False,
+    reset_ms: int = 60_000,
 ) -> Plan:
     """Resolve `settings` for `strategy`.
 
-    sticky: the service keeps users on a version, so errors are counted by user. Raises ConfigError whose path
-    is a JSON pointer without its first slash (`config/steps/1`).
+    sticky: the service keeps users on a version, so errors are counted by user. reset_ms: its breakers' reset
+    time-out. Raises ConfigError whose path is a JSON pointer without its first slash (`config/steps/1`).
     """
+    steps = _canary_steps(settings) if strategy == "canary" else (_switch(settings),)
     return Plan(
         strategy=strategy,
-        steps=_canary_steps(settings) if strategy == "canary" else (_switch(settings),),
+        steps=steps,
         rules=Rules(
             error_threshold=settings.error_threshold / 100,
             min_requests=settings.min_requests,
-            max_latency_ratio=settings.max_latency_ratio,
             errors=settings.errors,
             false_alarm_rate=settings.false_alarm_rate,
+            max_latency_ratio=settings.max_latency_ratio,
+            on_latency=settings.on_latency,
+            on_shift=settings.on_shift,
+            max_failed=settings.max_failed_users,
+            warm_up_s=settings.warm_up / 1000,
+            mixes=strategy != "blue-green" if settings.mix is None else settings.mix,
+            reset_s=reset_ms / 1000,
+            interval_s=max(step.interval_ms for step in steps) / 1000,
             sticky=sticky,
         ),
         auto_pause=settings.auto_pause,

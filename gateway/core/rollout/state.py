@@ -41,6 +41,9 @@ class Phase(enum.StrEnum):
     STEPPING = "stepping"
     BAKING = "baking"
     """All traffic is on the new version: the last step, or the watch after a switch."""
+    ASKING = "asking"
+    """Suspicion: the old version is asked, with more of the traffic than the step gives it. The step's clock
+    stands still."""
     CONFIRM_PROMOTE = "confirm_promote"
     CONFIRM_ROLLBACK = "confirm_rollback"
     PAUSED = "paused"
@@ -60,6 +63,7 @@ STATUS: Final = {
     Phase.READY: Status.TESTING,
     Phase.STEPPING: Status.ROLLING,
     Phase.BAKING: Status.ROLLING,
+    Phase.ASKING: Status.ROLLING,
     Phase.CONFIRM_PROMOTE: Status.ROLLING,
     Phase.CONFIRM_ROLLBACK: Status.ROLLING,
     Phase.PAUSED: Status.PAUSED,
@@ -75,21 +79,23 @@ WATCHED: Final = frozenset({Phase.PENDING, Phase.GATE, Phase.CONFIRM_START, Phas
 JUDGED: Final = WATCHED | {
     Phase.STEPPING,
     Phase.BAKING,
+    Phase.ASKING,
     Phase.CONFIRM_PROMOTE,
     Phase.CONFIRM_ROLLBACK,
     Phase.PAUSED,
 }
 """Phases in which the judge is to be asked."""
 
-PauseKind = Literal["person", "planned", "undecided", "veto", "breach", "stranded"]
+PauseKind = Literal["person", "planned", "undecided", "held", "asked", "veto", "breach", "stranded"]
 
 
 class Paused(msgspec.Struct, frozen=True):
     """Why a rollout is paused.
 
     person: somebody asked for it. planned: the step says so. undecided: the step ended without a verdict.
-    veto: a webhook said no. breach: `onBreach` or a webhook keeps it from rolling back. stranded: it should
-    roll back, but has nowhere to go back to.
+    held: a shift of 4xx answers or of latency that a person must accept. asked: asking the old version left
+    it undecided, or was done as often as it may be. veto: a webhook said no. breach: `onBreach` or a webhook
+    keeps it from rolling back. stranded: it should roll back, but has nowhere to go back to.
     """
 
     kind: PauseKind
@@ -114,6 +120,8 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     """Index of the plan's step whose clock runs."""
     percent: int = 0
     """The new version's weight; the old one has the rest."""
+    back_to: int | None = None
+    """The share before the old version was asked; None: `percent` is not an ask's."""
     serial: int = 0
     """Number of the last `SetWeights`."""
     applied: bool = True
@@ -175,7 +183,8 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def next_percent(self) -> int | None:
         """Where an advance leads; None: to the end."""
-        return next((step.percent for step in self.plan.steps if step.percent > self.percent), None)
+        percent = self.percent if self.back_to is None else self.back_to
+        return next((step.percent for step in self.plan.steps if step.percent > percent), None)
 
 
 def due(state: Rollout) -> tuple[Act, ...]:
@@ -189,7 +198,7 @@ def due(state: Rollout) -> tuple[Act, ...]:
     hook = _HOOKS.get(state.phase)
     if hook is not None:
         acts.append(AskHook(hook, state.ask))
-    if state.applied and state.phase in JUDGED:
+    if state.applied and state.phase in JUDGED and state.back_to is None:
         if state.during == "asked":
             acts.append(AskHook("during-step", state.serial))
         if state.smoke == "due":

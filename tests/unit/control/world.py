@@ -174,6 +174,7 @@ class World:
             self.make_acts(),
             clock=lambda: self.now,
             grace_s=self.grace_s,
+            chance=lambda: 0.1,
         )
         await self.rollouts.recover(self.marks)
         self.marks = {}
@@ -238,7 +239,7 @@ class World:
         **config: object,
     ) -> str:
         """Start a deployment; returns its id. deployment: its id; None: a fresh one."""
-        settings = RolloutSettings(**config)  # type: ignore[arg-type]
+        settings = RolloutSettings(**{"warm_up": 0, **config})  # type: ignore[arg-type]
         record = DeploymentRecord(
             id=deployment or str(uuid.uuid4()),
             service_name="auth",

@@ -4,8 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from gateway.core.judge.evidence import Chunk, Rules, Tally
+from gateway.core.judge.record import Chunk, Record
 from gateway.core.judge.replay import replay, windows_of
+from gateway.core.judge.rules import Rules
+from gateway.core.judge.tallies import Tally
 from gateway.core.judge.window import WHOLE, Cell, Window
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -58,11 +60,11 @@ def test_a_switch_is_measured_by_what_the_old_version_did_before_it() -> None:
     switch = [Window(seconds=10.0, percent=100, new=(Cell(1, WHOLE, 100, {"500": 10}),))] * 6
     blind = replay(Rules(), switch)
     assert blind is not None
-    assert blind.verdict == "abort"
-    seen = replay(Rules(), switch, (Chunk(10.0, Tally(1000, 100)),))
+    assert blind.verdict == "ask"
+    seen = replay(Rules(), switch, Record((Chunk(10.0, Tally(1000, 100), 1.0),)).read())
     assert seen is not None
-    assert seen.verdict != "abort"
-    assert seen.decision.comparison == "baseline"
+    assert seen.verdict == "advance"
+    assert seen.decision.comparison == "record"
 
 
 def test_only_what_had_traffic_is_judged() -> None:

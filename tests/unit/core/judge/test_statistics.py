@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -14,7 +13,6 @@ from gateway.core.judge.statistics import (
     added,
     beta_cdf,
     comparison_factors,
-    predictive_tail,
     rate_factors,
     upper_bound,
     wilson_interval,
@@ -136,25 +134,6 @@ def test_the_beta_distribution_of_whole_numbers_is_a_binomial_tail(x: float, a: 
     n = a + b - 1
     tail = sum(math.comb(n, k) * x**k * (1 - x) ** (n - k) for k in range(a, n + 1))
     assert beta_cdf(x, a, b) == pytest.approx(tail, rel=1e-9, abs=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("bad", "answers", "old_bad", "old_answers"), [(3, 5, 1, 9), (10, 10, 0, 0), (0, 4, 2, 3)]
-)
-def test_the_predictive_tail_is_exact(bad: int, answers: int, old_bad: int, old_answers: int) -> None:
-    def beta(a: int, b: int) -> Fraction:
-        return Fraction(math.factorial(a - 1) * math.factorial(b - 1), math.factorial(a + b - 1))
-
-    a, b = old_bad + 1, old_answers - old_bad + 1
-    tail = sum(
-        math.comb(answers, k) * beta(k + a, answers - k + b) / beta(a, b) for k in range(bad, answers + 1)
-    )
-    assert predictive_tail(bad, answers, old_bad, old_answers) == pytest.approx(float(tail))
-
-
-def test_a_few_good_old_requests_are_no_rate_of_nought() -> None:
-    assert predictive_tail(18, 30, 0, 3) > 1e-3
-    assert predictive_tail(18, 30, 0, 300) < 1e-12
 
 
 @given(st.integers(0, 500), st.integers(1, 500))

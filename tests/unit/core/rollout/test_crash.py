@@ -185,7 +185,7 @@ class Control:
             self.commit(Tick(1_000))
             return
         evidence, decision = judge(state.evidence, self.world.window(state), state.plan.rules)
-        self.commit(Judged(evidence, decision), Tick(1_000))
+        self.commit(Judged(evidence, decision, 0.1 if state.serial % 3 == 0 else 0.9), Tick(1_000))
 
     def commit(self, *events: Event) -> None:
         """Move, and store the outcome with its records in one step."""

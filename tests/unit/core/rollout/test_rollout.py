@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from gateway.core.judge.evidence import Evidence
-from gateway.core.judge.judge import Decision, Verdict
+from gateway.core.judge.judge import Decision, Gate, Verdict
 from gateway.core.rollout.commands import (
     Activate,
     AskHook,
@@ -55,10 +55,21 @@ from gateway.errors import IllegalTransition
 ALL_HOOKS: tuple[HookKind, ...] = ("confirm-start", "during-step", "confirm-promote", "on-rollback")
 
 
+GATES: dict[Verdict, Gate] = {
+    "advance": "clear",
+    "hold": "requests",
+    "abort": "comparison",
+    "ask": "suspicion",
+    "cleared": "cleared",
+    "draw": "block",
+    "pause": "undecided",
+}
+
+
 def decision(verdict: Verdict, reason: str = "because") -> Decision:
     return Decision(
         verdict=verdict,
-        gate={"advance": "clear", "hold": "requests", "abort": "comparison"}[verdict],
+        gate=GATES[verdict],
         reason=reason,
         percent=0,
         new_answers=0,
@@ -103,8 +114,8 @@ class Hand:
     def applied(self) -> "Hand":
         return self(WeightsApplied(self.state.serial, 7 + self.state.serial))
 
-    def judged(self, verdict: Verdict) -> "Hand":
-        return self(Judged(self.state.evidence, decision(verdict)))
+    def judged(self, verdict: Verdict, draw: float = 0.9) -> "Hand":
+        return self(Judged(self.state.evidence, decision(verdict), draw))
 
     def pass_time(self, seconds: int) -> "Hand":
         for _ in range(seconds):
@@ -154,6 +165,8 @@ def at(phase: Phase) -> Hand:
     hand(PromoteFull("ann")).applied()
     if phase is Phase.BAKING:
         return hand
+    if phase is Phase.ASKING:
+        return hand.judged("ask")
     hand(Complete("ann"))
     if phase is Phase.ENDING:
         return hand
@@ -175,7 +188,7 @@ EVENTS: list[Event] = [
     HookAnswered("confirm-start", 1, True),
     WeightsApplied(3, 9),
     Tick(1000),
-    Judged(Evidence(), decision("abort")),
+    Judged(Evidence(), decision("abort"), 0.9),
     SmokeReported(2, True),
     UsabilityChanged(True, True),
     FreezeOn(),
@@ -193,15 +206,22 @@ LEADS: dict[type[Event], dict[Phase, Phase]] = {
         P.PAUSED: P.STEPPING,
         P.CONFIRM_PROMOTE: P.STEPPING,
         P.BAKING: P.ENDING,
+        P.ASKING: P.BAKING,
     },
-    PromoteFull: {P.STEPPING: P.BAKING, P.PAUSED: P.BAKING, P.CONFIRM_PROMOTE: P.BAKING},
+    PromoteFull: {
+        P.STEPPING: P.BAKING,
+        P.PAUSED: P.BAKING,
+        P.CONFIRM_PROMOTE: P.BAKING,
+        P.ASKING: P.BAKING,
+    },
     SetPercent: {
         P.STEPPING: P.STEPPING,
         P.BAKING: P.STEPPING,
         P.PAUSED: P.PAUSED,
         P.CONFIRM_PROMOTE: P.STEPPING,
+        P.ASKING: P.STEPPING,
     },
-    Pause: {P.STEPPING: P.PAUSED, P.BAKING: P.PAUSED, P.CONFIRM_PROMOTE: P.PAUSED},
+    Pause: {P.STEPPING: P.PAUSED, P.BAKING: P.PAUSED, P.CONFIRM_PROMOTE: P.PAUSED, P.ASKING: P.PAUSED},
     Resume: {P.PAUSED: P.STEPPING},
     Complete: {P.BAKING: P.ENDING},
     Rollback: {
@@ -214,6 +234,7 @@ LEADS: dict[type[Event], dict[Phase, Phase]] = {
         P.PAUSED: P.REVERTING,
         P.CONFIRM_PROMOTE: P.REVERTING,
         P.CONFIRM_ROLLBACK: P.REVERTING,
+        P.ASKING: P.REVERTING,
         P.ENDING: P.REVERTING,
         P.REVERTING: P.REVERTING,
     },
@@ -225,6 +246,7 @@ LEADS: dict[type[Event], dict[Phase, Phase]] = {
         P.BAKING: P.CONFIRM_ROLLBACK,
         P.PAUSED: P.CONFIRM_ROLLBACK,
         P.CONFIRM_PROMOTE: P.CONFIRM_ROLLBACK,
+        P.ASKING: P.CONFIRM_ROLLBACK,
     },
     DrainDone: {P.ENDING: P.COMPLETED},
     FreezeOff: {P.READY: P.STEPPING},

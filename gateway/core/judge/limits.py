@@ -1,0 +1,91 @@
+"""What each test's statistic must reach, and how far it is."""
+
+from typing import Final, NamedTuple
+
+from gateway.core.judge.evidence import Evidence, prior_mass
+from gateway.core.judge.latency import SHIFT_ODDS
+from gateway.core.judge.rules import Rules
+from gateway.core.judge.statistics import upper_bound
+from gateway.core.judge.suspicion import ALARM
+
+COMPARISON_SHARE: Final = 0.5
+"""The part of `falseAlarmRate` that the comparison may spend; asks that mix have as much."""
+BLOCKS_SHARE: Final = 0.8
+"""What asks by blocks may spend, where nothing is left to the comparison."""
+ADVANCE_SHARE: Final = 0.1
+"""An advance wants every statistic below this part of its limit."""
+
+
+class Test(NamedTuple):
+    """One test as it stands."""
+
+    statistic: float
+    limit: float
+    claim: str
+
+
+def comparison(evidence: Evidence, rules: Rules) -> Test:
+    """Return the comparison."""
+    limit = 1 / (COMPARISON_SHARE * rules.false_alarm_rate)
+    return Test(evidence.comparison.value, limit, "the new version is worse")
+
+
+def is_warm(evidence: Evidence, rules: Rules) -> bool:
+    """Whether errors after the warm-up alone bear the comparison out."""
+    return evidence.after.value >= ADVANCE_SHARE / rules.false_alarm_rate
+
+
+def ask(evidence: Evidence, rules: Rules) -> Test:
+    """Return the ask under way: the k-th that mixes has 1/(k (k + 1)) of its part."""
+    asked = evidence.ask
+    assert asked is not None
+    claim = "the new version is worse than the old one now is"
+    if asked.mixes:
+        limit = asked.number * (asked.number + 1) / (COMPARISON_SHARE * rules.false_alarm_rate)
+        return Test(asked.statistic, limit, claim)
+    mass = prior_mass(asked.number)
+    later = 1 - sum(prior_mass(number) for number in range(1, asked.number + 1))
+    total = evidence.kept + mass * asked.statistic + max(later, 0.0)
+    return Test(total, 1 / (BLOCKS_SHARE * rules.false_alarm_rate), claim)
+
+
+def suspicion(evidence: Evidence) -> Test:
+    """Return the suspicion against the old version's record."""
+    return Test(evidence.suspicion.value, ALARM, "the new version fails more than the old one's record")
+
+
+def shift(evidence: Evidence) -> Test:
+    """Return the shift test of 4xx answers."""
+    return Test(evidence.shift.value, SHIFT_ODDS, "more of the new version's answers are 4xx")
+
+
+def latency(evidence: Evidence) -> Test:
+    """Return the test of slowness."""
+    value = evidence.slow.value if evidence.slow is not None else 0.0
+    return Test(value, SHIFT_ODDS, "the new version is slower than maxLatencyRatio")
+
+
+def nearest(evidence: Evidence, rules: Rules) -> Test:
+    """Return the test that is nearest to its limit."""
+    tests = [comparison(evidence, rules), shift(evidence), latency(evidence)]
+    if evidence.ask is not None:
+        tests.append(ask(evidence, rules))
+    return max(tests, key=lambda test: test.statistic / test.limit)
+
+
+def affordable(evidence: Evidence, rules: Rules) -> int | None:
+    """Return the highest share, percent, whose next interval the harm budget can pay for; None: any.
+
+    By the upper 95 % bound of what the new version fails beyond the old one.
+    """
+    step, seconds = evidence.step_new, evidence.seconds
+    if rules.max_failed is None or not step.answers or seconds <= 0:
+        return None
+    usual = evidence.step_old.rate if evidence.step_old.answers else min(evidence.record.usual, 0.99)
+    excess = upper_bound(min(step.errors, step.answers), step.answers, 0.95) - usual
+    if excess <= 0:
+        return None
+    requests = (evidence.new.answers + evidence.old.answers) / seconds * rules.interval_s
+    left = max(0.0, rules.max_failed - max(evidence.excess, 0.0))
+    share = int(100 * left / (excess * requests)) if requests > 0 else 100
+    return None if share >= 100 else share
