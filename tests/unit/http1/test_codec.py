@@ -5,7 +5,8 @@ heads are cut and put together. DEEP_HEADS=1000000 tries that many each way.
 """
 
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable
 from random import Random
 from typing import Any, Final
 
@@ -19,24 +20,19 @@ from gateway.errors import GatewayError
 from gateway.http1 import codec
 from gateway.http1.request import RequestReader
 from gateway.http1.response import ResponseReader
-from gateway.worker.exchange import response_head
-from gateway.worker.exchange.request_head import Forwarder, ForwardSettings
+from gateway.worker.exchange.request_head import Forwarder, ForwardSettings, RequestIds
+from gateway.worker.exchange.response_head import begun_head
 from tests.unit.http1 import grammar
 
 HEADS: Final = int(os.environ.get("DEEP_HEADS", "20000"))
 LIMITS: Final = (4096, 40, 512)
+OUR_DATE: Final = re.compile(rb"Date: [A-Z][a-z]{2}, [0-9]{2} [^\r]* GMT")
+OUR_ID: Final = re.compile(rb"X-Request-ID: [0-9a-f]{24}(?=\r)")
+"""What differs from one head that we make to the next."""
 pytestmark = pytest.mark.skipif(
     not codec.IS_NATIVE and os.environ.get("GATEWAY_REQUIRE_NATIVE") != "1",
     reason="the codec is not compiled",
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_clock() -> Iterator[None]:
-    """Let no second pass between two readings of a head that brings no Date."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(response_head, "date_line", lambda: b"Date: now\r\n")
-        yield
 
 
 Reader = RequestReader | ResponseReader
@@ -56,7 +52,8 @@ def said(reader: Reader) -> dict[str, Any]:
 def passed_on(reader: Reader) -> list[bytes]:
     """Return the heads that go out: to a service from a trusted proxy and from a stranger, or to a client."""
     if isinstance(reader, ResponseReader):
-        return [response_head.begun_head(reader, b"", rechunks=reader.length < 0)]
+        head = begun_head(reader, b"", rechunks=reader.length < 0)
+        return [OUR_DATE.sub(b"Date: now", head)]
     service = Service("s", "s", settings=ServiceSettings(routes=(RouteSettings(path="/"),)))
     routes = (Route(service), Route(service, path="/a", strip_prefix=True))
     heads = []
@@ -64,11 +61,11 @@ def passed_on(reader: Reader) -> list[bytes]:
         forwarder = Forwarder(
             peer="192.0.2.1",
             scheme=b"http",
-            ids=lambda: b"id",
+            ids=RequestIds(),
             is_trusted=lambda address, answer=is_trusted: answer and address != "203.0.113.9",
             settings=ForwardSettings(gateway=b"gw", via=is_trusted),
         )
-        heads.append(forwarder.head(reader, route, b"upstream"))
+        heads.append(OUR_ID.sub(b"X-Request-ID: ours", forwarder.head(reader, route, b"upstream")))
     return heads
 
 
