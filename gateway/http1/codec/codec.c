@@ -188,6 +188,12 @@ static int read_fields(At at, Fields *head, const Name *names, int is_request)
     return at[1] == '\n';
 }
 
+/* Whether no blanks are around a value but one space in front: llhttp takes tabs for part of a coding. */
+static int is_bare(const Field *field)
+{
+    return field->value[field->value_size] == '\r' && field->value[-1] != '\t';
+}
+
 /* Whether what frames the message is as simple as it can be (RFC 9112 §6): one length in digits, or `chunked`
  * alone, or neither. */
 static int is_plainly_framed(const Fields *head, const Name *names)
@@ -199,14 +205,14 @@ static int is_plainly_framed(const Fields *head, const Name *names)
         const char *name = names[field->place].text;
         if (!strcmp(name, "content-length")) {
             framings++;
-            if (!field->value_size || field->value_size > MAX_LENGTH_DIGITS)
+            if (!is_bare(field) || !field->value_size || field->value_size > MAX_LENGTH_DIGITS)
                 return 0;
             for (Py_ssize_t k = 0; k < field->value_size; k++)
                 if (field->value[k] < '0' || field->value[k] > '9')
                     return 0;
         } else if (!strcmp(name, "transfer-encoding")) {
             framings++;
-            if (!is_word(field->value, field->value_size, LOWER, "chunked"))
+            if (!is_bare(field) || !is_word(field->value, field->value_size, LOWER, "chunked"))
                 return 0;
         }
     }

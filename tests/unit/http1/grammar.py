@@ -127,6 +127,8 @@ FRAMING: Final = (
     *(b"Transfer-Encoding: chunked", b"transfer-encoding: CHUNKED"),
 )
 BAD_FRAMING: Final = (
+    *(b"Transfer-Encoding: chunked\t", b"Transfer-Encoding:\tchunked", b"Transfer-Encoding: chunked "),
+    *(b"Content-Length: 5\t", b"Content-Length:\t5", b"Content-Length: 5 ", b"Transfer-Encoding:  chunked"),
     *(
         b"Content-Length: +1",
         b"Content-Length: 1,1",
