@@ -24,9 +24,10 @@ SPECIAL: Final = frozenset(
         b"trailer",
         b"transfer-encoding",
         b"upgrade",
+        b"x-outcome",
     )
 )
-"""Fields of the upstream's connection, or that frame the message. Of them only the length is passed on."""
+"""Fields of the upstream's connection, of the framing, or meant for us. Only the length is passed on."""
 
 
 def _is_kept(name: bytes) -> bool:

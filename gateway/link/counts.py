@@ -6,6 +6,7 @@ differences per (worker incarnation), so a repeated report counts nothing twice 
 
 import msgspec
 
+from gateway.core.judge.route_class import MAX_CLASSES, OTHER
 from gateway.core.judge.window import BUCKETS, bucket_of
 
 ANSWERED = "answered"
@@ -57,6 +58,7 @@ class VersionCounts:
         "latency",
         "latency_us",
         "requests",
+        "routes",
         "service",
         "streams",
         "version",
@@ -81,6 +83,8 @@ class VersionCounts:
         """(generation, share in hundredths of a percent) -> evidence."""
         self.cohort_errors: list[tuple[int, int, int, str]] = []
         """Sticky services: (generation, share, 64-bit key hash, kind) of errors not yet sent; bounded."""
+        self.routes: set[str] = set()
+        """Route classes that errors were met in; bounded."""
         self.dirty = True
         self._plain: dict[tuple[str, int, int, int], _Plain] = {}
         """Answers not yet added to the above."""
@@ -113,6 +117,14 @@ class VersionCounts:
             counts.errors[error] = counts.errors.get(error, 0) + 1
         counts.latency[bucket_of(latency_us)] += 1
         self.dirty = True
+
+    def bounded(self, route: str) -> str:
+        """Return the route class, or that of all others once there are many."""
+        if route not in self.routes:
+            if len(self.routes) >= MAX_CLASSES:
+                return OTHER
+            self.routes.add(route)
+        return route
 
     def cohort_error(self, generation: int, share: int, key_number: int, kind: str) -> None:
         """Count an error of a sticky service's user, as far as there is room."""

@@ -74,6 +74,7 @@ static Name RESPONSE_NAMES[] = {
     {"te", 0, NULL},
     {"trailer", 0, NULL},
     {"upgrade", 0, NULL},
+    {"x-outcome", 0, NULL},
     {"connection", 0, NULL},
     {"keep-alive", 0, NULL},
     {"content-length", 1, NULL},

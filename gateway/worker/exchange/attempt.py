@@ -4,6 +4,9 @@ import asyncio
 from time import monotonic
 from typing import Final, Protocol
 
+from gateway.core.judge.route_class import route_class
+from gateway.core.judge.tallies import ABANDONED
+from gateway.core.judge.window import Error
 from gateway.core.resilience.retry import IDEMPOTENT
 from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.version import Version
@@ -237,6 +240,9 @@ class Attempt:
         client = self._client
         self.upstream = None
         request = client.reader
+        kind = KINDS[self._record.status]
+        if kind is None and (outcome := upstream.reader.special.get(heads.OUTCOME)) is not None:
+            kind = heads.failed_outcome(outcome)
         if not upstream.writable or (request.length and (client.body_missing or request.upgrade)):
             # The rest of the upload must not be taken for, or wait before, another request; and some servers
             # take the body of a request to upgrade for something else.
@@ -245,7 +251,7 @@ class Attempt:
             if not client.writable:
                 upstream.resume()
             upstream.pool.give_back(upstream, now)
-        self.settle(now, ANSWERED, KINDS[self._record.status])
+        self.settle(now, ANSWERED, kind)
         self._owner.on_complete()
 
     def on_interim(self) -> None:
@@ -327,11 +333,15 @@ class Attempt:
         else:
             upstream.close()
 
-    def give_up(self) -> None:
-        """End without a verdict on the upstream."""
+    def give_up(self, *, has_left: bool = False) -> None:
+        """End without a verdict on the upstream.
+
+        has_left: the client has. While it only waited for the head, that is evidence about the version.
+        """
+        is_abandoned = has_left and self.phase == SENT and not self._client.body_missing
         self.drop()
         if not self.is_over:
-            self.settle(monotonic(), CLIENT_GONE, None)
+            self.settle(monotonic(), CLIENT_GONE, ABANDONED if is_abandoned else None)
 
     def notify_breaker(self, now: float, kind: str) -> None:
         """Let the endpoint's breaker know of a failure before the attempt is settled."""
@@ -374,7 +384,7 @@ class Attempt:
             counts.request(record.method, record.status, record.answered_us)
         record.outcome = "" if outcome == ANSWERED else outcome
         counts.attempt(outcome)
-        if is_evidence and outcome not in UNJUDGED:
+        if is_evidence and (outcome not in UNJUDGED or kind == ABANDONED):
             self._judge(outcome, kind, now)
 
     def _judge(self, outcome: str, kind: str | None, now: float) -> None:
@@ -385,9 +395,17 @@ class Attempt:
         assert record.service is not None
         latency_us = record.answered_us if outcome == ANSWERED else int((now - record.began) * 1e6)
         counts = version.counts
-        counts.judge(record.generation, record.share, kind, latency_us)
-        if kind is not None and record.key is not None:
-            counts.cohort_error(record.generation, record.share, record.service.key_number(record.key), kind)
+        if kind is None:
+            counts.judge(record.generation, record.share, None, latency_us)
+            return
+        route = counts.bounded(
+            route_class(record.method, self._client.reader.path.decode("ascii", "replace"))
+        )
+        error = Error(kind, route, record.key is not None)
+        counts.judge(record.generation, record.share, error.key, latency_us)
+        if record.key is not None:
+            user = record.service.key_number(record.key)
+            counts.cohort_error(record.generation, record.share, user, Error(kind, route).key)
 
     def _count_stream(self, change: int) -> None:
         record = self._record

@@ -370,7 +370,7 @@ class Exchange:
 
     def on_gone(self, error: DownstreamError) -> None:
         """The client left, or spoilt its own request: stop everything at once."""
-        self._give_up()
+        self._give_up(has_left=isinstance(error, ClientGone))
         self.record.status = error.status
         self._forget()
 
@@ -399,11 +399,11 @@ class Exchange:
         """There will be no other request."""
         self.attempt.close()
 
-    def _give_up(self) -> None:
+    def _give_up(self, *, has_left: bool = False) -> None:
         """End what is under way without a verdict on the upstream."""
         if self.is_held and self.policy is not None and self.policy.admission is not None:
             self.policy.admission.give_up(self)
-        self.attempt.give_up()
+        self.attempt.give_up(has_left=has_left)
 
     def _forget(self) -> None:
         """The request is over: log it, and leave its place to another."""

@@ -1,10 +1,13 @@
 """An upstream's response heads, written anew for the client."""
 
+import re
 from typing import Final
 
 from gateway.http1.message import CHUNKED, CRLF, STATUS_LINES, announced, date_line, members_of
 from gateway.http1.response import CHUNKED_BODY, ResponseReader
 
+OUTCOME: Final = b"x-outcome"
+_FAILED: Final = re.compile(rb"[ \t]*([A-Za-z0-9._-]{1,64})[ \t]*=[ \t]*failed[ \t]*", re.IGNORECASE)
 EVENT_STREAM: Final = b"text/event-stream"
 
 
@@ -47,6 +50,15 @@ def switching_head(reader: ResponseReader, protocol: bytes) -> bytes:
     """Return a 101's head (RFC 9110 §7.8)."""
     upgrade = (b"Connection: Upgrade\r\nUpgrade: ", protocol, CRLF, CRLF)
     return b"".join((STATUS_LINES[101], reader.block, *upgrade))
+
+
+def failed_outcome(value: bytes) -> str | None:
+    """Return the error kind of an `X-Outcome: NAME=failed` among its members; None if none failed."""
+    for member in value.split(b","):
+        failed = _FAILED.fullmatch(member)
+        if failed is not None:
+            return f"outcome:{failed[1].decode('ascii')}"
+    return None
 
 
 def is_event_stream(reader: ResponseReader) -> bool:

@@ -106,7 +106,7 @@ async def test_upstream_that_does_not_answer_is_504() -> None:
         answer = await proxy.ask(GET)
         counts = proxy.counts("v1")
         assert counts.attempts == {"timeout": 1}
-        assert next(iter(counts.judged.values())).errors == {"timeout": 1}
+        assert next(iter(counts.judged.values())).errors == {"timeout|GET /a": 1}
     assert answer.startswith(b"HTTP/1.1 504 ")
 
 

@@ -196,7 +196,8 @@ async def test_client_gone_while_it_waits_ends_the_upstreams_work(how: str) -> N
         await eventually(lambda: settled(proxy))
         counts = proxy.counts("v1")
         assert counts.attempts == {"client_gone": 1}
-        assert not counts.judged
+        assert counts.judged[1, 10000].errors == {"abandoned|GET /a": 1}, "a version that hangs has no other"
+        assert counts.judged[1, 10000].answers == 1
         assert not counts.requests
 
 
@@ -278,7 +279,7 @@ async def test_get_is_tried_at_another_endpoint_and_the_failure_is_charged() -> 
         counts = proxy.counts("v1")
         assert counts.requests == {("GET", 200): 20}
         assert sum(each.answers for each in counts.judged.values()) == 20
-        assert sum(each.errors.get("503", 0) for each in counts.judged.values()) == len(bad.seen)
+        assert sum(each.errors.get("503|GET /a", 0) for each in counts.judged.values()) == len(bad.seen)
     assert 0 < len(bad.seen) <= 10
     assert len(good.seen) == 20
 
@@ -290,7 +291,7 @@ async def test_retry_goes_last_to_the_stable_version() -> None:
         assert (await proxy.ask(GET)).startswith(b"HTTP/1.1 200 ")
         assert proxy.counts("v2").attempts == {"answered": 1}
         assert proxy.counts("v1").attempts == {"answered": 1}
-        assert proxy.counts("v2").judged[1, 10000].errors == {"503": 1}
+        assert proxy.counts("v2").judged[1, 10000].errors == {"503|GET /a": 1}
         assert not proxy.counts("v1").judged, "a retry is nobody's evidence"
 
 
