@@ -7,7 +7,8 @@ both.
 
 from typing import Final
 
-from gateway.http1.message import CRLF, FIELD_VALUE, NO_TRAILER, TOKEN
+from gateway.http1.message import CRLF, FIELD_VALUE, TOKEN
+from gateway.http1.trailers import may_trail
 
 MAX_SIZE_LINE: Final = 1024
 """Bytes of one chunk-size line, extensions included."""
@@ -105,7 +106,7 @@ class ChunkedDecoder:
             raise ChunkError("a trailer field is malformed")
         if self._trailer_bytes > MAX_TRAILER_BYTES:
             raise ChunkError("the trailer section is too long")
-        if name.lower() not in NO_TRAILER:
+        if may_trail(name):
             self.trailers.append((name, value))
 
 

@@ -12,8 +12,11 @@ BLANKS: Final = b" \t"
 
 
 def plain_name(name: bytes) -> bytes:
-    """Return the name that services in the manner of CGI take a field for: `X_Real-IP` is x-real-ip."""
-    return name.lower().replace(b"_", b"-")
+    """Return the name that services in the manner of CGI take a field for: `X_Real.IP` is x-real-ip.
+
+    All of them make `_` of a hyphen, some (lighttpd; PHP of dots) of every mark.
+    """
+    return name.translate(codec.PLAIN)
 
 
 class Head:

@@ -42,37 +42,6 @@ HOP_BY_HOP: Final = frozenset(
 )
 """Fields of one connection, never passed on (RFC 9110 §7.6.1, RFC 7540 §3.2.1)."""
 
-NO_TRAILER: Final = HOP_BY_HOP | frozenset(
-    (
-        b"host",
-        b"content-length",
-        b"content-encoding",
-        b"content-type",
-        b"content-range",
-        b"authorization",
-        b"cookie",
-        b"set-cookie",
-        b"expect",
-        b"max-forwards",
-        b"cache-control",
-        b"range",
-        b"if-match",
-        b"if-none-match",
-        b"forwarded",
-        b"x-forwarded-for",
-        b"x-forwarded-proto",
-        b"x-forwarded-host",
-        b"x-forwarded-port",
-        b"x-request-id",
-        b"date",
-        b"location",
-        b"retry-after",
-        b"vary",
-        b"www-authenticate",
-    )
-)
-"""Fields that frame, route, authenticate or control a message: never in a trailer (RFC 9110 §6.5.1)."""
-
 
 def reason_of(status: int) -> str:
     """Return the standard reason phrase, or nothing for a status without one."""
@@ -84,12 +53,6 @@ def reason_of(status: int) -> str:
 
 STATUS_LINES: Final = [f"HTTP/1.1 {status} {reason_of(status)}\r\n".encode() for status in range(1000)]
 """Indexed by status. An upstream's own reason phrase is not passed on: it has no meaning (RFC 9112 §4)."""
-
-
-def announced(trailer: bytes) -> bytes:
-    """Return the line that announces trailers, of those we pass on; empty: none are (RFC 9110 §6.6.2)."""
-    names = [name for name in members_of(trailer) if name.lower() not in NO_TRAILER]
-    return b"Trailer: %b\r\n" % b", ".join(names) if names else b""
 
 
 def has_no_body(method: bytes, status: int) -> bool:

@@ -17,6 +17,11 @@ lower-case name, the lines passed on, whether one of these is a claim (see `requ
 Response = tuple[int, int, dict[bytes, bytes], bytes]
 """Bytes it takes, status, the fields acted on, the lines passed on."""
 
+PLAIN: Final = bytes(
+    (byte | 32 if 65 <= byte <= 90 else 45 if byte in b"!#$%&'*+.^_`|~" else byte) for byte in range(256)
+)
+"""For `translate`: lower case, and the marks a name may hold as `-` (see `heads.plain_name`)."""
+
 
 def read_request(data: bytes, header_bytes: int, header_fields: int, uri_bytes: int) -> Request | None:
     """Read a head at the start of `data`. None: not whole, beyond a limit, or not in common form."""
@@ -29,10 +34,10 @@ def read_response(data: bytes, header_bytes: int, header_fields: int) -> Respons
 
 
 def find_plainly(block: bytes, name: bytes, plain: bool) -> bytes | None:
-    """Return the value of the first line of `block` for `name` (lower case), or None. plain: `_` is `-`."""
+    """Return the value of the first line of `block` for `name` (lower case), or None. plain: see PLAIN."""
     for line in block.split(b"\r\n")[:-1]:
         key, _, value = line.partition(b": ")
-        if (key.lower().replace(b"_", b"-") if plain else key.lower()) == name:
+        if (key.translate(PLAIN) if plain else key.lower()) == name:
             return value
     return None
 

@@ -16,7 +16,7 @@ typedef const unsigned char *At; /* a place in the input */
 enum { TOKEN = 1, VALUE = 2, TARGET = 4, UNRESERVED = 8, BLANK = 16 };
 static unsigned char CLASS[256]; /* what a byte may be part of */
 static unsigned char LOWER[256]; /* it in lower case */
-static unsigned char PLAIN[256]; /* the same, `_` as `-`: what services in the manner of CGI take a name for */
+static unsigned char PLAIN[256]; /* the same, marks as `-`: what services in the manner of CGI take a name for */
 static signed char DIGIT[256];   /* its value as a hexadecimal digit, or -1 */
 
 #define MAX_FIELDS 128
@@ -114,7 +114,7 @@ static int is_word(At word, Py_ssize_t size, const unsigned char *map, const cha
 
 /* --- fields (RFC 9112 §5) ------------------------------------------------------------------------------- */
 
-/* What becomes of a field of this name. Underscores make it another name, but one that poses as the first:
+/* What becomes of a field of this name. Other marks make it another name, but one that poses as the first:
  * X_Forwarded_For is not acted on, nor passed on. */
 static int place_of(const Field *field, const Name *names)
 {
@@ -416,7 +416,7 @@ static PyObject *read_response(PyObject *module, PyObject *const *args, Py_ssize
 /* --- what is asked of a block --------------------------------------------------------------------------- */
 
 /* find(block, name, plain) -> the value of its first field of that name, or None. name: in lower case; plain:
- * `_` and `-` are one. */
+ * `-` and other marks are one. */
 static PyObject *find(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     (void)module;
@@ -444,11 +444,11 @@ static void fill_tables(void)
 {
     for (int byte = 0; byte < 256; byte++) {
         LOWER[byte] = (unsigned char)(byte >= 'A' && byte <= 'Z' ? byte + 32 : byte);
-        PLAIN[byte] = byte == '_' ? '-' : LOWER[byte];
         DIGIT[byte] = -1;
         int is_letter_or_digit = (byte >= '0' && byte <= '9') || (LOWER[byte] >= 'a' && LOWER[byte] <= 'z');
         if (is_letter_or_digit || (byte && strchr("!#$%&'*+-.^_`|~", byte)))
             CLASS[byte] |= TOKEN; /* RFC 9110 §5.6.2 */
+        PLAIN[byte] = CLASS[byte] & TOKEN && !is_letter_or_digit ? '-' : LOWER[byte];
         if (is_letter_or_digit || (byte && strchr("-._~", byte)))
             CLASS[byte] |= UNRESERVED; /* RFC 3986 §2.3 */
         if (byte == ' ' || byte == '\t')

@@ -32,6 +32,7 @@ from gateway.http1.chunked import chunk, last_chunk
 from gateway.http1.client import UpstreamConnection
 from gateway.http1.connections import reason_label
 from gateway.http1.handler import NEVER
+from gateway.http1.heads import Pair, plain_name
 from gateway.http1.message import response_head
 from gateway.http1.request import CHUNKED_BODY
 from gateway.http1.server import ServerProtocol
@@ -309,7 +310,14 @@ class Exchange:
     def on_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
         self.client.deadline = 0.0  # the response's time begins
         if self.request.length == CHUNKED_BODY:
-            self._pass_up(last_chunk(trailers))
+            self._pass_up(last_chunk(self._passing(trailers) if trailers else trailers))
+
+    def _passing(self, trailers: list[Pair]) -> list[Pair]:
+        """Return the trailers that are passed on: what stays behind in a head does so here, secrets too."""
+        barred = self.request.nominated
+        if self.policy is not None:
+            barred |= self.policy.asking
+        return [each for each in trailers if plain_name(each[0]) not in barred]
 
     def _pass_up(self, framed: bytes) -> None:
         upstream = self.attempt.upstream

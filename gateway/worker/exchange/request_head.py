@@ -10,9 +10,10 @@ import msgspec
 
 from gateway.core.routing.table import Route
 from gateway.http1.heads import plain_name
-from gateway.http1.message import CHUNKED, CRLF, announced
+from gateway.http1.message import CHUNKED, CRLF
 from gateway.http1.request import CHUNKED_BODY, RequestReader, is_claim
 from gateway.http1.target import sent_path
+from gateway.http1.trailers import announced
 from gateway.worker.exchange.cdn_loop import entry
 from gateway.worker.exchange.client_info import ClientInfo, client_info
 from gateway.worker.exchange.cookies import take_session

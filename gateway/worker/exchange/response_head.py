@@ -3,8 +3,9 @@
 import re
 from typing import Final
 
-from gateway.http1.message import CHUNKED, CRLF, STATUS_LINES, announced, date_line, members_of
+from gateway.http1.message import CHUNKED, CRLF, STATUS_LINES, date_line, members_of
 from gateway.http1.response import CHUNKED_BODY, ResponseReader
+from gateway.http1.trailers import announced
 
 OUTCOME: Final = b"x-outcome"
 _FAILED: Final = re.compile(rb"[ \t]*([A-Za-z0-9._-]{1,64})[ \t]*=[ \t]*failed[ \t]*", re.IGNORECASE)

@@ -7,8 +7,9 @@ import pytest
 
 from gateway.core.routing.cohort import StickySettings
 from gateway.core.routing.service import RouteSettings, VersionHeaderSettings
+from gateway.core.routing.testers import TesterSettings as Secrets
 from gateway.link.snapshot import ProxySettings
-from tests.integration.http1.proxying import GET, Upstream, eventually, proxying, service, version
+from tests.integration.http1.proxying import GET, OK, Peer, Upstream, eventually, proxying, service, version
 
 TRUSTING = ProxySettings(trusted_proxies=(("127.0.0.0/8",),))
 
@@ -166,8 +167,15 @@ async def test_request_id_is_kept_if_well_formed_else_made() -> None:
     assert b"\r\nX-Request-ID: " in await seen_of(b"")
 
 
-@pytest.mark.parametrize("name", [b"X_Forwarded_For", b"X-Forwarded_For", b"content_length", b"X_Request_ID"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(b"X_Forwarded_For", b"X-Forwarded_For", b"content_length", b"X_Request_ID"),
+        *(b"X.Forwarded.For", b"X~Forwarded*Proto", b"x-real.ip", b"Transfer.Encoding", b"X!Forwarded!By"),
+    ],
+)
 async def test_field_that_a_service_might_take_for_one_of_ours_is_dropped(name: bytes) -> None:
+    """CGI makes `_` of hyphens; lighttpd does so of every mark in a name, PHP of dots."""
     seen = await seen_of(name + b": 6.6.6.6\r\nX_Other: kept\r\n")
     assert b"6.6.6.6" not in seen
     assert b"\r\nX_Other: kept\r\n" in seen
@@ -355,6 +363,31 @@ async def test_trailers_travel_but_not_those_that_frame_or_authorize() -> None:
         end = await client.until(b"\r\n\r\n")
     assert bodies == [b"1\r\na\r\n0\r\nX-Hash: 1\r\n\r\n"]
     assert end == b"1\r\na\r\n0\r\nX-Sum: 9\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(b"X-Forwarded-For", b"x_forwarded_for", b"X.Forwarded.Proto", b"X-Forwarded-User", b"X-Real-IP"),
+        *(b"Content_Length", b"Proxy", b"Via", b"CDN-Loop", b"X-Service-Version", b"X_Release", b"X-Mine"),
+    ],
+)
+async def test_trailer_says_nothing_that_a_head_may_not(name: bytes) -> None:
+    """Guards claims and testers' secrets that passed behind a body; some services merge trailers in."""
+    bodies = []
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        bodies.append(await peer.until(b"\r\n\r\n"))
+        peer.send(OK)
+
+    testers = Secrets(header="X-Release", values={"s3cret": "v1"})
+    async with proxying(Upstream(script), proxy=TRUSTING, testers=testers) as proxy:
+        await proxy.ask(
+            b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nConnection: X-Mine\r\n\r\n"
+            b"1\r\na\r\n0\r\n%b: s3cret\r\nX-Sum: 1\r\n\r\n" % name
+        )
+    assert bodies == [b"1\r\na\r\n0\r\nX-Sum: 1\r\n\r\n"]
 
 
 async def test_sticky_user_keeps_the_version_and_gets_a_cookie() -> None:
