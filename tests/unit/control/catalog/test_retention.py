@@ -75,6 +75,17 @@ async def test_a_fallback_is_kept(tmp_path: Path) -> None:
         assert names(made) == ["v1", "v2", "a", "c"]
 
 
+async def test_what_testers_may_ask_for_is_kept(tmp_path: Path) -> None:
+    async with console(tmp_path) as made:
+        await made.two_versions()
+        await keep(made, 1)
+        await retire(made, "a", "b", "c")
+        testers = {"cookie": "release", "values": {"s3cret": "a", "other": "@new"}}
+        await made.actions.services.patch(ROOT, "auth", {"testers": testers})
+        await retention(made).prune()
+        assert names(made) == ["v1", "v2", "a", "c"]
+
+
 async def test_what_undo_goes_back_to_is_kept(tmp_path: Path) -> None:
     async with console(tmp_path) as made:
         old, _ = await made.two_versions()
