@@ -38,6 +38,7 @@ from gateway.link.messages import BreakerReport
 from gateway.link.snapshot import CertificatePem, Mark, ProxySettings
 from gateway.log import get_logger
 from gateway.serve.handles import LINK_NAME
+from gateway.store.records import TokenRecord
 from gateway.store.sqlite import SqliteStore
 
 log = get_logger(component="serve")
@@ -87,37 +88,10 @@ class Components:
         self.retention = Retention(store, self.catalog, tally)
         self.resolver = Resolver(self.catalog, rules=rules)
         auth = Authenticator(store, failed_logins=settings.rate_limit.failed_logins_per_15_minutes)
-        access = Access(
-            store=store,
-            catalog=self.catalog,
-            hub=hub,
-            rollouts=self.rollouts,
-            drains=self.drains,
-            checks=self.checks,
-            tally=tally,
-            resolve=self.resolver.resolve,
-            upgrade=upgrade,
-            breaker=self.breakers.status,
-            on_token=auth.learn,
-            rules=rules,
-            drain_ms=settings.shutdown.drain,
-            release=__version__,
-            native=native_form(),
-        )
+        access = self._access(settings, hub, rules, on_token=auth.learn, upgrade=upgrade)
         self.watch = StoreWatch(store, settings.store.path.parent, lambda: datetime.now(UTC))
         self.actions = Actions(access, self.watch)
-        self.admin = AdminServer(
-            actions=self.actions,
-            auth=auth,
-            store=store,
-            catalog=self.catalog,
-            tally=tally,
-            hub=hub,
-            state=state,
-            watch=self.watch,
-            limits=settings.rate_limit,
-            hosts=settings.admin.hosts,
-        )
+        self.admin = self._admin_server(settings, hub, state, auth)
 
     @classmethod
     async def open(
@@ -159,6 +133,50 @@ class Components:
             await store.close()
             raise
         return components
+
+    def _access(
+        self,
+        settings: Config,
+        hub: Hub,
+        rules: TargetRules,
+        *,
+        on_token: Callable[[TokenRecord], None],
+        upgrade: Callable[[], Awaitable[int]],
+    ) -> Access:
+        """Return what operators' actions share."""
+        return Access(
+            store=self.store,
+            catalog=self.catalog,
+            hub=hub,
+            rollouts=self.rollouts,
+            drains=self.drains,
+            checks=self.checks,
+            tally=self.tally,
+            resolve=self.resolver.resolve,
+            upgrade=upgrade,
+            breaker=self.breakers.status,
+            on_token=on_token,
+            rules=rules,
+            drain_ms=settings.shutdown.drain,
+            release=__version__,
+            native=native_form(),
+        )
+
+    def _admin_server(
+        self, settings: Config, hub: Hub, state: ProcessState, auth: Authenticator
+    ) -> AdminServer:
+        return AdminServer(
+            actions=self.actions,
+            auth=auth,
+            store=self.store,
+            catalog=self.catalog,
+            tally=self.tally,
+            hub=hub,
+            state=state,
+            watch=self.watch,
+            limits=settings.rate_limit,
+            hosts=settings.admin.hosts,
+        )
 
     def proxy_settings(self, settings: Config, certificates: Certificates) -> ProxySettings:
         """Return what the workers need of the configuration."""
