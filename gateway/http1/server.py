@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from gateway.errors import BadRequest, BodyTooLarge, ClientGone, DownstreamError, GatewayError, TooSlow
-from gateway.http1.chunked import ChunkedDecoder, ChunkError
 from gateway.http1.connections import Connections, ServerSettings, reason_label, reset_on_close
 from gateway.http1.half_closed import HalfClosed
 from gateway.http1.handler import NEVER, NO_HANDLER, RequestHandler
+from gateway.http1.incoming_body import IncomingBody
 from gateway.http1.message import (
     CONNECTION_CLOSE,
     CONNECTION_KEEP_ALIVE,
@@ -16,7 +16,7 @@ from gateway.http1.message import (
     CRLF,
     problem_response,
 )
-from gateway.http1.request import CHUNKED_BODY, RequestReader
+from gateway.http1.request import RequestReader
 from gateway.net import progress
 
 MAX_PENDING_BYTES: Final = 65_536
@@ -49,10 +49,8 @@ class ServerProtocol:
     """
 
     __slots__ = (
-        "_decoder",
+        "_body",
         "_half",
-        "_left",
-        "_limit",
         "_pending",
         "_phase",
         "_reading",
@@ -102,9 +100,7 @@ class ServerProtocol:
         self._rests = False
         self._pending = b""
         self._half: HalfClosed | None = None
-        self._decoder: ChunkedDecoder | None = None
-        self._left = 0
-        self._limit = 0
+        self._body: IncomingBody | None = None
 
     # --- from the loop ----------------------------------------------------------------------------
 
@@ -356,17 +352,12 @@ class ServerProtocol:
         return data[end:] if end < len(data) else b""
 
     def _begin_body(self, rest: bytes) -> bytes:
-        length = self.reader.length
-        self._limit = limit = self.owner.settings.body_bytes
-        if limit and length > limit:
-            self._refuse_head(BodyTooLarge(f"the body is longer than {limit} bytes"))
+        try:
+            self._body = IncomingBody(self.reader.length, self.owner.settings.body_bytes)
+        except BodyTooLarge as error:
+            self._refuse_head(error)
             return b""
         self._phase = _BODY
-        if length == CHUNKED_BODY:
-            self._decoder = ChunkedDecoder()
-            self._left = 0
-        else:
-            self._left = length
         self.handler.on_head()
         return rest
 
@@ -374,35 +365,21 @@ class ServerProtocol:
         """Pass on what `data` holds of the body, and return what is behind it."""
         self.deadline = 0.0
         self.reader.expects_continue = False  # it does not wait
-        if self._decoder is not None:
-            return self._read_chunks(self._decoder, data)
-        piece = data[: self._left]
-        self._left -= len(piece)
-        self.handler.on_body(piece)
-        if not self._left:
-            self._end_body([])
-        return data[len(piece) :]
-
-    def _read_chunks(self, decoder: ChunkedDecoder, data: bytes) -> bytes:
+        body = self._body
+        assert body is not None
         try:
-            content, end = decoder.feed(data)
-        except ChunkError as exc:
-            self._break(BadRequest(str(exc)))
-            return b""
-        piece = content[0] if len(content) == 1 else b"".join(content)
-        self._left += len(piece)  # counts up here: how much has come
-        if self._limit and self._left > self._limit:
-            self._break(BodyTooLarge(f"the body is longer than {self._limit} bytes"))
+            piece, end = body.feed(data)
+        except DownstreamError as error:
+            self._break(error)
             return b""
         if piece:
             self.handler.on_body(piece)
-        if decoder.done:
-            self._end_body(decoder.trailers)
+        if body.is_complete:
+            self._end_body(body.trailers)
         return data[end:]
 
     def _end_body(self, trailers: list[tuple[bytes, bytes]]) -> None:
-        self._decoder = None
-        self._left = 0
+        self._body = None
         if self._phase == _BODY:
             self._phase = _ANSWERING
             self.handler.on_end(trailers)
@@ -419,7 +396,7 @@ class ServerProtocol:
 
     def _break(self, error: DownstreamError) -> None:
         """End an exchange the client itself has spoilt."""
-        self._decoder = None
+        self._body = None
         self._phase = _FLUSHING  # whatever the handler does now, it hears nothing more
         self.handler.on_gone(error)
         if self._phase != _FLUSHING:
