@@ -49,16 +49,16 @@ async def test_dry_run_records_its_verdict_and_goes_on(stage: Stage) -> None:
 async def test_version_dead_behind_its_breaker_is_aborted_as_unavailable(stage: Stage) -> None:
     """Its failures are retried elsewhere and then there are none: only its absence speaks against it."""
     dead = stage.world.add_sample("v1.1", "--error-rate", "1", "--error-status", "503")
-    release = await stage.release(dead.url, breaker={"failureThreshold": 3, "resetTimeout": 600_000})
+    release = await stage.release(dead.url, breaker={"failureThreshold": 3, "resetTimeout": 4_000})
     async with release.traffic(rate=60) as traffic:
-        await release.start(**LONG)
+        await release.start(**LONG | {"steps": [20, 100]}, falseAlarmRate=1e-9)
         await release.becomes("rolled_back")
         assert await traffic.served() == {"v1.0"}
     verdict = await release.decision("rollback")
     assert verdict["data"]["gate"] == "unavailable"
     unusable_s = re.search(r"^The new version has been unusable for (\d+) s", verdict["reason"])
     assert unusable_s is not None
-    assert int(unusable_s[1]) >= 10  # how soon after that is simulated in `bench judge`
+    assert int(unusable_s[1]) >= 4  # one reset of the breakers was waited out
 
 
 async def test_version_that_is_killed_is_aborted(stage: Stage) -> None:
@@ -76,7 +76,7 @@ async def test_version_that_is_slow_is_rolled_back_if_latency_is_judged(stage: S
     slow = stage.world.add_sample("v1.1", "--delay-ms", "150")
     release = await stage.release(slow.url)
     async with release.traffic() as traffic:
-        await release.start(**LONG, maxLatencyRatio=2)
+        await release.start(**LONG, maxLatencyRatio=2, onLatency="abort")
         await release.becomes("rolled_back")
         assert await traffic.served() == {"v1.0"}
     verdict = await release.decision("rollback")
@@ -84,7 +84,7 @@ async def test_version_that_is_slow_is_rolled_back_if_latency_is_judged(stage: S
     assert verdict["reason"].startswith("The new version is slow: ")
 
 
-@pytest.mark.parametrize(("errors", "status"), [(["4xx"], "rolled_back"), (["5xx"], "completed")])
+@pytest.mark.parametrize(("errors", "status"), [(["4xx"], "rolled_back"), (["5xx"], "paused")])
 async def test_what_counts_as_an_error_is_a_setting(stage: Stage, errors: list[str], status: str) -> None:
     picky = stage.world.add_sample("v1.1", "--error-rate", "0.6", "--error-status", "404", "--seed", "7")
     release = await stage.release(picky.url)
