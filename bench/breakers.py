@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
         "p99_ms": report.quantile(known_ms, 0.99),
         "max_ms": known_ms[-1],
     }
-    report.save_facts("breakers", found)
+    report.save_values("breakers", found)
     return 0
 
 

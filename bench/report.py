@@ -56,11 +56,11 @@ def machine() -> dict[str, str | int]:
     }
 
 
-def save_facts(name: str, facts: Mapping[str, float]) -> None:
+def save_values(name: str, values: Mapping[str, float]) -> None:
     """Print single measurements as a table, and write them to NAME.json. Their keys end in the unit."""
-    rows = [[what.replace("_", " "), f"{value:.5g}"] for what, value in facts.items()]
+    rows = [[what.replace("_", " "), f"{value:.5g}"] for what, value in values.items()]
     print(table(["what", "measured"], rows))
-    save(name, facts)
+    save(name, values)
 
 
 def save(name: str, result: object, folder: Path = RESULTS) -> None:

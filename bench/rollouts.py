@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
         "live_p99_ms": report.quantile(live_ms, 0.99),
         "lost": lost,
     }
-    report.save_facts("rollouts", found)
+    report.save_values("rollouts", found)
     return 0 if live_ms and lost == 0 else 1
 
 

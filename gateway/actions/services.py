@@ -56,9 +56,9 @@ class Services:
         if problem := route_conflict({**others, name: settings}):
             raise conflict(problem)
         self._refuse_taking(actor, name, settings)
-        aside = self._access.catalog.set_aside_id(name)
-        if aside is not None:
-            tx.delete_service(aside)  # the file dropped it, and its name is wanted again
+        dropped_id = self._access.catalog.set_aside_id(name)
+        if dropped_id is not None:
+            tx.delete_service(dropped_id)  # the file dropped it, and its name is wanted again
         now = self._access.now()
         record = ServiceRecord(
             id=str(uuid.uuid4()), name=name, settings=settings, created_at=now, updated_at=now

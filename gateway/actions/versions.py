@@ -13,10 +13,10 @@ from msgspec.structs import replace
 
 from gateway.actions.access import Access, Actor, require_match, require_role, require_scope
 from gateway.actions.bodies import CreateVersion, DrainVersion, PatchVersion, TestVersion
-from gateway.actions.live_use import live_use
 from gateway.actions.problems import conflict, invalid, not_found
 from gateway.actions.reports import Report
 from gateway.actions.services import Services
+from gateway.actions.version_use import version_use
 from gateway.control.catalog.entries import ServiceEntry, VersionEntry
 from gateway.control.upstreams.drains import DrainState
 from gateway.control.upstreams.probes import ProbeResult
@@ -249,7 +249,7 @@ class Versions:
         """Refuse an operator what changes where live requests go, or may go any moment. Problem 403."""
         deployment = self._open_of(entry.record)
         undo_to = await self._access.version_before(entry.service)
-        if use := live_use(entry.record, entry.service.record.settings, deployment, undo_to):
+        if use := version_use(entry.record, entry.service.record.settings, deployment, undo_to):
             require_role(actor, "deployer", f"{what} (the version {use})")
 
     def _changed(self, entry: VersionEntry, changes: dict[str, Any]) -> VersionRecord:

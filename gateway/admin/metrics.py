@@ -224,7 +224,9 @@ class GatewayCollector(Collector):
         healthy = GaugeMetricFamily(
             "gateway_version_healthy", "1 healthy, 0 unhealthy, 0.5 not known yet.", labels=VERSION
         )
-        active = GaugeMetricFamily("gateway_version_active", "1 once its gate has passed.", labels=VERSION)
+        active = GaugeMetricFamily(
+            "gateway_version_active", "1 once its test gate has passed.", labels=VERSION
+        )
         status = GaugeMetricFamily(
             "gateway_version_status", "1 for the status it is in.", labels=(*VERSION, "status")
         )
@@ -315,7 +317,9 @@ class GatewayCollector(Collector):
         )
         yield by_label(
             GaugeMetricFamily(
-                "gateway_snapshot_apply_seconds", "How long the last table took to go live.", labels=("slot",)
+                "gateway_snapshot_apply_seconds",
+                "How long the last table took to apply.",
+                labels=("slot",),
             ),
             {str(slot): us / 1e6 for slot, us in self._hub.apply_us.items()},
         )

@@ -40,7 +40,7 @@ class EventFeed:
         return self.open >= STREAMS
 
     def wake(self) -> None:
-        """Tell every stream to look again."""
+        """Notify every stream: it looks again."""
         for event in self._waiting:
             event.set()
 

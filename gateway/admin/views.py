@@ -54,7 +54,7 @@ def summary(state: Rollout) -> str:
 _WAITS = {
     Phase.GATE: "checking the new version before it gets traffic",
     Phase.CONFIRM_START: "waiting for the confirm-start webhook",
-    Phase.READY: "the new version passed its gate, but changes are frozen",
+    Phase.READY: "the new version passed its test gate, but changes are frozen",
     Phase.CONFIRM_PROMOTE: "the step passed; waiting for the confirm-promote webhook",
     Phase.ENDING: "the old version is being drained",
 }

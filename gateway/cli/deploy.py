@@ -56,7 +56,7 @@ class Release(NamedTuple):
     help="How long the version may take to pass its health check; then exit with 1.",
 )
 @rollout_options
-@click.option("--no-test", is_flag=True, help="Skip the test call; the start's own gate still holds.")
+@click.option("--no-test", is_flag=True, help="Skip the test call; the start's own test gate still holds.")
 @click.option(
     "--wait",
     is_flag=True,
@@ -171,7 +171,7 @@ def _replace_url(api: AdminClient, out: Output, release: Release, known: Version
 
 
 def has_had_traffic(version: Version) -> bool:
-    """Whether clients may have been answered by it: its gate has passed, or it is past that."""
+    """Whether clients may have been answered by it: its test gate has passed, or it is past that."""
     return bool(version.get("isActive")) or version["status"] != "testing"
 
 

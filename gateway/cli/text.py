@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import click
@@ -51,8 +51,3 @@ def local_time(text: str | None) -> str:
     if not text:
         return "-"
     return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def age_ms(text: str, now: datetime | None = None) -> float:
-    """Return how long ago an RFC 3339 time was, in milliseconds."""
-    return ((now or datetime.now(UTC)) - datetime.fromisoformat(text)).total_seconds() * 1000

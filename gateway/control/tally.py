@@ -98,7 +98,7 @@ class WorkerSum(msgspec.Struct):
         _add(self.refused, counts.refused)
 
 
-class _Live(msgspec.Struct):
+class _Newest(msgspec.Struct):
     """The newest report of one incarnation."""
 
     counts: Counts
@@ -115,7 +115,7 @@ class Part(msgspec.Struct, omit_defaults=True):
     """Of every version of the service that was counted."""
     versions: dict[str, VersionSum] = {}
     """What incarnations that ended have counted, by version id."""
-    live: dict[str, dict[str, VersionTotals]] = {}
+    newest: dict[str, dict[str, VersionTotals]] = msgspec.field(default_factory=dict, name="live")
     """The newest reports of the others: incarnation -> version id -> totals."""
 
 
@@ -124,7 +124,7 @@ class _State(msgspec.Struct):
 
     versions: dict[str, VersionSum] = {}
     workers: WorkerSum = msgspec.field(default_factory=WorkerSum)
-    live: dict[str, _Live] = {}
+    newest: dict[str, _Newest] = msgspec.field(default_factory=dict, name="live")
     serial: int = 0
 
     def take(self, part: Part) -> None:
@@ -133,11 +133,11 @@ class _State(msgspec.Struct):
             return
         for version_id in part.ids:
             self.versions.pop(version_id, None)
-            for live in self.live.values():
-                live.versions.pop(version_id, None)
+            for newest in self.newest.values():
+                newest.versions.pop(version_id, None)
         self.versions.update(part.versions)
-        for incarnation, versions in part.live.items():
-            self.live.setdefault(incarnation, _Live(Counts())).versions.update(versions)
+        for incarnation, versions in part.newest.items():
+            self.newest.setdefault(incarnation, _Newest(Counts())).versions.update(versions)
 
 
 class Tally:
@@ -146,14 +146,14 @@ class Tally:
     def __init__(self) -> None:
         self.loop_lag_us: dict[int, int] = {}
         """By slot: how late its last heartbeat was, microseconds."""
-        self._endings = 0
+        self._ended = 0
         """How often a worker ended, or left."""
-        self._dumped_endings = 0
+        self._dumped_ended = 0
         """How many of them the last dump holds, and the last one that was stored."""
-        self._stored_endings = 0
+        self._stored_ended = 0
         self._base: dict[str, VersionSum] = {}
         self._base_workers = WorkerSum()
-        self._live: dict[str, _Live] = {}
+        self._newest: dict[str, _Newest] = {}
         self._present: dict[str, int] = {}
         """Connected incarnation -> slot: whose gauges count."""
         self._services: dict[str, set[str]] = {}
@@ -167,7 +167,7 @@ class Tally:
     @property
     def has_ended(self) -> bool:
         """Whether a worker ended, or left, since the last stored dump: its totals are nowhere else."""
-        return self._endings > self._stored_endings
+        return self._ended > self._stored_ended
 
     # -- reports
 
@@ -175,32 +175,32 @@ class Tally:
         """Take a worker's newest totals; versions it leaves out have not changed."""
         self._present[incarnation] = slot
         self.loop_lag_us[slot] = counts.loop_lag_us
-        live = self._live.get(incarnation)
-        if live is None:
-            live = self._live[incarnation] = _Live(counts)
-        live.counts = msgspec.structs.replace(counts, versions=())
+        newest = self._newest.get(incarnation)
+        if newest is None:
+            newest = self._newest[incarnation] = _Newest(counts)
+        newest.counts = msgspec.structs.replace(counts, versions=())
         for totals in counts.versions:
-            self._keep_evicted(live.versions.get(totals.version_id), totals)
+            self._keep_evicted(newest.versions.get(totals.version_id), totals)
             self._note_cohorts(totals)
             self.recent.note(incarnation, totals)
-            live.versions[totals.version_id] = msgspec.structs.replace(totals, cohort_errors=[])
+            newest.versions[totals.version_id] = msgspec.structs.replace(totals, cohort_errors=[])
             self._services.setdefault(totals.service, set()).add(totals.version_id)
 
     def on_absent(self, incarnation: str) -> None:
         """Its link ended: its gauges no longer count, its totals do, and it may come back."""
         self._present.pop(incarnation, None)
-        self._endings += 1
+        self._ended += 1
 
     def on_ended(self, incarnation: str) -> None:
         """Its process is gone for good."""
         self._present.pop(incarnation, None)
         self.recent.forget_worker(incarnation)
-        live = self._live.pop(incarnation, None)
-        if live is None:
+        newest = self._newest.pop(incarnation, None)
+        if newest is None:
             return
-        self._endings += 1
-        self._base_workers.add(live.counts)
-        for totals in live.versions.values():
+        self._ended += 1
+        self._base_workers.add(newest.counts)
+        for totals in newest.versions.values():
             self._base_of(totals.version_id).add(totals)
             self._bound_judged(totals.version_id)
 
@@ -209,8 +209,8 @@ class Tally:
         for version_id in version_ids:
             self._base.pop(version_id, None)
             self.recent.forget_version(version_id)
-            for live in self._live.values():
-                live.versions.pop(version_id, None)
+            for newest in self._newest.values():
+                newest.versions.pop(version_id, None)
             for ids in self._services.values():
                 ids.discard(version_id)
 
@@ -219,8 +219,8 @@ class Tally:
     def version(self, version_id: str) -> VersionSum:
         """Return what was ever counted about one version."""
         total = _copy(self._base.get(version_id))
-        for incarnation, live in self._live.items():
-            totals = live.versions.get(version_id)
+        for incarnation, newest in self._newest.items():
+            totals = newest.versions.get(version_id)
             if totals is None:
                 continue
             total.add(totals)
@@ -231,13 +231,15 @@ class Tally:
 
     def running(self, version_id: str) -> tuple[int, int]:
         """Return what runs at a version now: (requests, of those tunnels and event streams)."""
-        reports = (self._live[each].versions.get(version_id) for each in self._present if each in self._live)
+        reports = (
+            self._newest[each].versions.get(version_id) for each in self._present if each in self._newest
+        )
         found = [(totals.in_flight, totals.streams) for totals in reports if totals is not None]
         return sum(each[0] for each in found), sum(each[1] for each in found)
 
     def versions(self) -> dict[str, VersionSum]:
         """Return every version's sum, by version id."""
-        ids = set(self._base).union(*(live.versions for live in self._live.values()))
+        ids = set(self._base).union(*(newest.versions for newest in self._newest.values()))
         return {version_id: self.version(version_id) for version_id in sorted(ids)}
 
     def judged(self, service: str) -> dict[Cell, JudgedSum]:
@@ -251,10 +253,10 @@ class Tally:
     def workers(self) -> WorkerSum:
         """Return what all workers counted of themselves."""
         total = msgspec.structs.replace(self._base_workers, refused=dict(self._base_workers.refused))
-        for incarnation, live in self._live.items():
-            total.add(live.counts)
+        for incarnation, newest in self._newest.items():
+            total.add(newest.counts)
             if incarnation in self._present:
-                total.connections += live.counts.connections
+                total.connections += newest.counts.connections
         return total
 
     # -- cohorts
@@ -278,24 +280,24 @@ class Tally:
 
     def dump(self) -> bytes:
         """Return everything, to be stored now and then, and soon if `has_ended`; then say `dump_stored`."""
-        self._dumped_endings = self._endings
+        self._dumped_ended = self._ended
         self._serial += 1
-        return _encode(_State(self._base, self._base_workers, self._live, self._serial))
+        return _encode(_State(self._base, self._base_workers, self._newest, self._serial))
 
     def dump_stored(self) -> None:
         """The last dump is committed."""
-        self._stored_endings = self._dumped_endings
+        self._stored_ended = self._dumped_ended
 
     def part(self, service: str) -> Part:
         """Return what was counted about one service. It is to be encoded at once: it changes with us."""
         self._serial += 1
         ids = tuple(self._services.get(service, ()))
         base = {each: self._base[each] for each in ids if each in self._base}
-        live = {
+        newest = {
             incarnation: {each: one.versions[each] for each in ids if each in one.versions}
-            for incarnation, one in self._live.items()
+            for incarnation, one in self._newest.items()
         }
-        return Part(self._serial, ids, base, live)
+        return Part(self._serial, ids, base, newest)
 
     @classmethod
     def of(cls, part: Part) -> Self:
@@ -307,7 +309,7 @@ class Tally:
     def load(self, data: bytes, parts: Iterable[Part] = ()) -> None:
         """Go on from a dump (empty: none was stored) and what was stored of single services since.
 
-        Workers that still live report again and replace what is said of them there. Raises
+        Workers that still run report again and replace what is said of them there. Raises
         msgspec.MsgspecError if `data` is not a dump.
         """
         state = msgspec.msgpack.decode(data, type=_State) if data else _State()
@@ -319,9 +321,9 @@ class Tally:
             self._base[version_id] = total
             self._services.setdefault(total.service, set()).add(version_id)
         self._base_workers = state.workers
-        for incarnation, live in state.live.items():
-            self._live.setdefault(incarnation, live)
-            for totals in live.versions.values():
+        for incarnation, newest in state.newest.items():
+            self._newest.setdefault(incarnation, newest)
+            for totals in newest.versions.values():
                 self._services.setdefault(totals.service, set()).add(totals.version_id)
         self._end_the_longest_absent()
 
@@ -336,8 +338,8 @@ class Tally:
         total = VersionSum()
         if (base := self._base.get(version_id)) is not None:
             total.judged = _copy_judged(base)
-        for live in self._live.values():
-            for judged in live.versions[version_id].judged if version_id in live.versions else ():
+        for newest in self._newest.values():
+            for judged in newest.versions[version_id].judged if version_id in newest.versions else ():
                 total.judge(judged)
         return total.judged
 
@@ -358,7 +360,7 @@ class Tally:
             del cells[cell]
 
     def _end_the_longest_absent(self) -> None:
-        absent = [incarnation for incarnation in self._live if incarnation not in self._present]
+        absent = [incarnation for incarnation in self._newest if incarnation not in self._present]
         for incarnation in absent[: max(0, len(absent) - MAX_ABSENT)]:
             self.on_ended(incarnation)
 

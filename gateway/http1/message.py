@@ -61,7 +61,7 @@ def has_no_body(method: bytes, status: int) -> bool:
 
 
 def members_of(value: bytes) -> list[bytes]:
-    """Return the members of a list of tokens, empty ones aside (RFC 9110 §5.6.1)."""
+    """Return the members of a list of tokens, without empty ones (RFC 9110 §5.6.1)."""
     return [member for part in value.split(b",") if (member := part.strip(b" \t"))]
 
 

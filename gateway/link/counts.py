@@ -10,8 +10,8 @@ from gateway.core.judge.route_class import MAX_CLASSES, OTHER
 from gateway.core.judge.window import BUCKETS, bucket_of
 
 ANSWERED = "answered"
-OUTCOMES = (ANSWERED, "connect", "reset", "timeout", "bad_response", "client_gone", "refused")
-"""What became of an attempt. `answered` is any response head, 5xx included."""
+"""What became of an attempt that got a response head, 5xx included; else it is `connect`, `reset`, `timeout`,
+`bad_response`, `client_gone` or `refused`."""
 MAX_COHORT_ERRORS = 1_000
 """Errors of users kept for one report."""
 

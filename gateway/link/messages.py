@@ -45,7 +45,7 @@ class Marks(msgspec.Struct, frozen=True, tag="marks", tag_field="t"):
 
 
 class Ack(msgspec.Struct, frozen=True, tag="ack", tag_field="t"):
-    """Snapshot `number` is live in this worker, or was refused (`error`)."""
+    """Snapshot `number` is in force in this worker, or was refused (`error`)."""
 
     number: int
     apply_us: int = 0

@@ -47,7 +47,7 @@ class VersionSnap(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str
     weight: float = 0.0
     active: bool = False
-    """Its gate has passed."""
+    """Its test gate has passed."""
     draining: bool = False
     standby: bool = False
     """The old version of an open deployment: serves at weight 0 when nothing with weight is usable."""

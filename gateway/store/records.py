@@ -53,7 +53,7 @@ class VersionRecord(Record, frozen=True, kw_only=True):
     weight: int = 0
     """0–100, relative to the other versions'."""
     is_active: bool = False
-    """Its gate has passed."""
+    """Its test gate has passed."""
     status: VersionStatus = "testing"
     health_status: HealthStatus = "unknown"
     last_health_check: datetime | None = None

@@ -106,7 +106,7 @@ class Worker:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         """The few timers a worker has, by what they are for."""
         self._ending: asyncio.Task[None] | None = None
-        self._exhaustion_told_at = -math.inf
+        self._exhaustion_logged_at = -math.inf
 
     def start(self, link: socket.socket) -> None:
         """Introduce the worker, and begin to tick."""
@@ -120,7 +120,7 @@ class Worker:
         self._later("tick", TICK_S, self._on_tick)
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Close everything."""
         for timer in self._timers.values():
             timer.cancel()
         self._stop_accepting()
@@ -260,8 +260,8 @@ class Worker:
     def _on_exhausted(self, exc: OSError) -> None:
         """Say so at most once in ten seconds: it comes back ten times in one."""
         now = time.monotonic()
-        if now >= self._exhaustion_told_at + 10:
-            self._exhaustion_told_at = now
+        if now >= self._exhaustion_logged_at + 10:
+            self._exhaustion_logged_at = now
             log.error("accepting_rests", slot=self.order.slot, reason=str(exc))
 
     def _borrow(self, names: tuple[ListenerName, ...], fds: list[int]) -> None:
@@ -284,7 +284,7 @@ class Worker:
                 sock.close()
 
     def _stop_accepting(self, *, take_queue: bool = False) -> None:
-        """Let go of the sockets. take_queue: serve those who wait in them, whom nobody else might."""
+        """Close the sockets. take_queue: serve those who wait in them, whom nobody else might."""
         self.is_accepting = False
         self._give_back(tuple(self._sockets), take_queue=take_queue)
 

@@ -31,7 +31,7 @@ class UplinkOwner(Protocol):
 
 
 class _Number(msgspec.Struct, frozen=True, tag="snapshot", tag_field="t"):
-    """What can be told of a snapshot that is otherwise not understood."""
+    """What can be read of a snapshot that is otherwise not understood."""
 
     number: int
 

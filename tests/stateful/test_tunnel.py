@@ -116,7 +116,7 @@ class TunnelMachine(RuleBasedStateMachine):
             assert self.pair.upstream.sent == self.from_client
 
     @invariant()
-    def end_is_told_once_both_are_gone(self) -> None:
+    def end_is_reported_once_both_are_gone(self) -> None:
         assert self.pair.ended == (len(self.lost) == 2)
         if len(self.lost) == 1:
             (other,) = {"client", "upstream"} - self.lost

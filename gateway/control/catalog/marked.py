@@ -1,4 +1,7 @@
-"""Rows as they are in force where something was done that the store does not know of yet."""
+"""At a start: the store's rows as they are in force, by the marks that workers carry of unstored rollbacks.
+
+What makes a mark is `rollouts/unstored.py`.
+"""
 
 from collections.abc import Iterable, Mapping
 

@@ -128,7 +128,7 @@ class Supervisor:
         """Return the slots whose own worker serves, or could."""
         return sorted(worker.slot for worker in self._ready())
 
-    # -- ending
+    # -- stopping
 
     async def stop(self, deadline_s: float) -> None:
         """Stop accepting, let the workers finish for up to `deadline_s` seconds, and end them all."""

@@ -104,7 +104,7 @@ class Checks:
     async def shut_down(self, version_id: str, deployment_id: str) -> None:
         """POST the version's shutdown url until it is taken (2xx), or given up on. No url: nothing to do.
 
-        The key is the deployment's: a version that is released and retired again is told again.
+        The key is the deployment's: a version that is released and retired again is asked again.
         """
         record = self._catalog.version_record(version_id)
         if record.shutdown_url is None:
@@ -124,7 +124,7 @@ class Checks:
                 error = str(exc)
                 continue
             if 200 <= answer.status < 300:
-                log.info("version_told_to_stop", service=record.service_name, version=record.version)
+                log.info("version_asked_to_stop", service=record.service_name, version=record.version)
                 return
             error = f"answered {answer.status}"
         url = record.shutdown_url.partition("?")[0]

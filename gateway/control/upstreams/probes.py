@@ -1,4 +1,4 @@
-"""Health probes: every endpoint asked on its own clock, what they find stored and told.
+"""Health probes: every endpoint asked on its own clock, what they find stored and sent on.
 
 One task an endpoint, asleep nearly always; a bounded number of checks at once. Requests never wait for a
 probe: what they see is the health of the last table.

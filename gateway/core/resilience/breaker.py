@@ -1,7 +1,7 @@
 """The breaker of one endpoint: closed, open, half-open.
 
 Each worker guards its own attempts with a `Breaker`; control adds up what the workers report in one
-`core.merged_breaker.MergedBreaker` and tells them all. Both walk the table of moves below, and both count
+`core.merged_breaker.MergedBreaker` and notifies them all. Both walk the table of moves below, and both count
 *epochs*: every move raises the epoch by one, and what began before a move is dropped when it ends.
 """
 
@@ -100,7 +100,7 @@ Report = Callable[[int, str, int], None]
 
 
 class Breaker:
-    """One worker's guard of one endpoint: ask `admit` first, tell `settle` or `release` after.
+    """One worker's guard of one endpoint: ask `admit` first, report to `settle` or `release` after.
 
     slot: the worker's; without control, slots under `half_open_max_calls` make one trial call each.
     on_report: called with what control must know. on_change(now): called when the state or `is_available` has
@@ -227,7 +227,7 @@ class Breaker:
             self._offer(now, True)
 
     def notify(self, now: float, word: BreakerWord) -> None:
-        """Take control's word. If control is behind, tell it again what it has missed."""
+        """Take control's word. If control is behind, report again what it has missed."""
         if word.epoch < self.epoch:
             self._repeat()
         elif word.epoch > self.epoch or word.state is not self.state:

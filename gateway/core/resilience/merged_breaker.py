@@ -102,12 +102,12 @@ class MergedBreaker:
         self._settings = settings
 
     def word(self, now: float, slot: int) -> BreakerWord:
-        """Return what to tell the worker of `slot`."""
+        """Return what to send the worker of `slot`."""
         open_for_s = max(self.open_until - now, 0.0) if self.state is OPEN else 0.0
         return BreakerWord(self.epoch, self.state, self._given.get(slot, 0), open_for_s)
 
     def report(self, now: float, slot: int, *, epoch: int, kind: str, count: int) -> bool:
-        """Take what a worker reports. Returns whether the workers must be told (and the state stored)."""
+        """Take what a worker reports. Returns whether the workers must be notified (and the state stored)."""
         said_in = _SPEAKS_IN[kind]
         if kind in ("failures", "opened", "trial_failed"):
             self.last_failure_at = now
@@ -123,7 +123,7 @@ class MergedBreaker:
         return hear(now, slot, kind, count) or is_news
 
     def tick(self, now: float, slots: Iterable[int], leaving: Iterable[int] = ()) -> bool:
-        """Let time pass. Returns whether the workers must be told.
+        """Let time pass. Returns whether the workers must be notified.
 
         slots: the workers that live, and get trial calls. leaving: those that only finish what they have.
         """

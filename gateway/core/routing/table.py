@@ -154,7 +154,7 @@ class Service:
         if not weighted:
             weighted = tuple(each for each in self.versions if each.usable and each.standby)[:1]
         self._weighted = weighted
-        self.last = () if weighted else self._barred()
+        self.last = () if weighted else self._kept_by_breakers()
         self.only = weighted[0] if len(weighted) == 1 else None
         units = [weight_units(each.weight) for each in weighted]
         shares = shares_of(units)
@@ -164,7 +164,7 @@ class Service:
             is_short = sum(units) <= LONGEST_ROUND * math.gcd(*units)
             self._draw = self._round(weighted, units if is_short else shares)
 
-    def _barred(self) -> tuple[Version, ...]:
+    def _kept_by_breakers(self) -> tuple[Version, ...]:
         """Return the versions that only breakers keep from serving: by weight, or else the stand-by."""
         found = [each for each in self.versions if each.could_serve]
         weighted = sorted((each for each in found if each.weight > 0), key=lambda each: -each.weight)

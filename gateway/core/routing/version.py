@@ -63,7 +63,7 @@ class Version:
         self.endpoints = endpoints
         self.weight = weight
         self.active = active
-        """Its gate has passed."""
+        """Its test gate has passed."""
         self.draining = draining
         self.standby = standby
         """The old version of an open rollout: serves at weight 0 when nothing with weight is usable."""
@@ -96,9 +96,9 @@ class Version:
     @property
     def could_serve(self) -> bool:
         """Whether it would be usable if breakers admitted everything."""
-        return self.active and not self.draining and bool(self.barred())
+        return self.active and not self.draining and bool(self.kept_by_breakers())
 
-    def barred(self) -> list[Endpoint]:
+    def kept_by_breakers(self) -> list[Endpoint]:
         """Return the endpoints that only their breakers keep from taking an attempt."""
         return [each for each in self.endpoints if each.healthy and not each.draining and not each.admits]
 

@@ -301,7 +301,7 @@ class Attempt:
             return False
         return upstream.writable
 
-    # --- endings ----------------------------------------------------------------------------------
+    # --- its end ----------------------------------------------------------------------------------
 
     def on_upstream_lost(self, error: UpstreamError) -> None:
         """The upstream closed, was reset, or sent what is no response."""
@@ -316,7 +316,7 @@ class Attempt:
         self._owner.on_failed("502" if isinstance(error, BadResponse) else "reset", error)
 
     def drop(self) -> None:
-        """End what is under way with the upstream; it is not told of again."""
+        """End what is under way with the upstream; it is not notified again."""
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None

@@ -314,10 +314,10 @@ class Exchange:
 
     def _passing(self, trailers: list[Pair]) -> list[Pair]:
         """Return the trailers that are passed on: what stays behind in a head does so here, secrets too."""
-        barred = self.request.nominated
+        unwanted = self.request.nominated
         if self.policy is not None:
-            barred |= self.policy.asking
-        return [each for each in trailers if plain_name(each[0]) not in barred]
+            unwanted |= self.policy.asking
+        return [each for each in trailers if plain_name(each[0]) not in unwanted]
 
     def _pass_up(self, framed: bytes) -> None:
         upstream = self.attempt.upstream

@@ -72,7 +72,7 @@ class Failures:
     def admit_last(self, service: Service, now: float) -> tuple[Version, Endpoint] | None:
         """Find a place at a service of which nothing is usable: an open breaker never cuts it wholly off."""
         for version in service.last:
-            for endpoint in version.barred():
+            for endpoint in version.kept_by_breakers():
                 breaker = endpoint.breaker
                 if breaker is None or endpoint in self.tried:
                     continue

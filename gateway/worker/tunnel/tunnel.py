@@ -30,7 +30,7 @@ class Phase(enum.IntEnum):
     CLOSING = 2
     """Our Close is sent: the upstream's bytes are thrown away, the client's still pass."""
     ENDING = 3
-    """An end is gone, or both are told to go; what is written is being flushed."""
+    """An end is gone, or both are to go; what is written is being flushed."""
     OVER = 4
 
 

@@ -384,7 +384,7 @@ async def test_websocket_to_an_upstream_through_tls_and_its_goodbye(authority: A
         assert running.plane.draining.forced == 0
 
 
-async def test_websocket_whose_client_vanishes_is_let_go_upstream() -> None:
+async def test_websocket_whose_client_vanishes_is_closed_upstream() -> None:
     gone = asyncio.Event()
 
     async def stay(peer: ServerConnection) -> None:

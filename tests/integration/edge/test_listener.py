@@ -20,11 +20,11 @@ from gateway.net.tls import Certificate, CertificateFiles, ServerTls, upstream_c
 WAIT_S = 20
 
 
-class Guest(asyncio.Protocol):
+class Handler(asyncio.Protocol):
     """Says who it was told its client is, then echoes."""
 
-    def __init__(self, guests: list["Guest"]) -> None:
-        self.guests = guests
+    def __init__(self, handlers: list["Handler"]) -> None:
+        self.handlers = handlers
         self.host = "?"
         self.on_lost: Callable[[], None] | None = None
 
@@ -34,31 +34,31 @@ class Guest(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self.guests.append(self)
+        self.handlers.append(self)
         self.transport.write(f"<{self.host}>".encode())
 
     def data_received(self, data: bytes) -> None:
         self.transport.write(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.guests.remove(self)
+        self.handlers.remove(self)
         assert self.on_lost is not None
         self.on_lost()
 
 
 class Party:
-    """A listener on a port of its own, and its guests."""
+    """A listener on a port of its own, and its handlers."""
 
     def __init__(self, **options: Any) -> None:
         self.capacity: Capacity = options.pop("capacity", Capacity(1000))
-        self.guests: list[Guest] = []
+        self.handlers: list[Handler] = []
         self.refused: list[str] = []
         self.sock = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.sock.getsockname()[1]
         self.copy = self.sock.dup()
         self.listener = Listener(
             self.sock,
-            lambda: Guest(self.guests),
+            lambda: Handler(self.handlers),
             self.capacity,
             on_refused=self.refused.append,
             **options,
@@ -71,8 +71,8 @@ class Party:
     async def __aexit__(self, *_: object) -> None:
         self.listener.abort()
         self.copy.close()
-        for guest in tuple(self.guests):
-            guest.transport.abort()
+        for handler in tuple(self.handlers):
+            handler.transport.abort()
         await until(lambda: self.capacity.open == 0)
 
     @contextlib.asynccontextmanager
@@ -95,22 +95,22 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def greeting(reader: asyncio.StreamReader) -> bytes:
-    """Read what the guest says first; empty if the connection ends instead."""
+    """Read what the handler says first; empty if the connection ends instead."""
     try:
         return await asyncio.wait_for(reader.readuntil(b">"), WAIT_S)
     except (asyncio.IncompleteReadError, OSError):
         return b""
 
 
-async def test_guest_learns_its_client_and_gives_its_place_back() -> None:
+async def test_handler_learns_its_client_and_gives_its_place_back() -> None:
     async with Party() as party:
         async with party.client() as (reader, writer):
             assert await greeting(reader) == b"<127.0.0.1>"
             assert party.capacity.open == 1
             writer.write(b"x")
             assert await reader.readexactly(1) == b"x"
-            (guest,) = party.guests
-            sock = guest.transport.get_extra_info("socket")
+            (handler,) = party.handlers
+            sock = handler.transport.get_extra_info("socket")
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         await until(lambda: party.capacity.open == 0)
@@ -121,10 +121,10 @@ async def test_full_worker_leaves_clients_in_the_queue_until_one_goes() -> None:
     async with Party(capacity=Capacity(1)) as party, party.client() as (first, _):
         assert await greeting(first)
         async with party.client() as (second, _), party.client() as (third, _):
-            assert len(party.guests) == 1
-            party.guests[0].transport.close()
+            assert len(party.handlers) == 1
+            party.handlers[0].transport.close()
             assert await greeting(second)
-            party.guests[0].transport.close()
+            party.handlers[0].transport.close()
             assert await greeting(third)
 
 
@@ -156,7 +156,7 @@ async def test_stop_takes_the_queue_and_leaves_the_socket_to_others() -> None:
         party.listener.stop(take_queue=True)
         assert party.capacity.open == 5
         late = socket.create_connection(("127.0.0.1", party.port))
-        await until(lambda: len(party.guests) == 5)
+        await until(lambda: len(party.handlers) == 5)
         for client in [*clients, late]:
             client.close()
         party.copy.setblocking(False)
@@ -191,12 +191,12 @@ async def test_out_of_descriptors_clients_wait_and_are_served_when_some_are_free
                 client.connect(("127.0.0.1", party.port))
             await until(lambda: bool(told))
             assert told[0].errno == errno.EMFILE
-            assert party.guests == []
+            assert party.handlers == []
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             for descriptor in taken:
                 os.close(descriptor)
-        await until(lambda: len(party.guests) == 1)
+        await until(lambda: len(party.handlers) == 1)
         client.close()
 
 
@@ -259,7 +259,7 @@ async def test_bad_proxy_header_ends_the_connection(sent: bytes) -> None:
         writer.write_eof()
         assert await greeting(reader) == b""
         assert party.refused == ["handshake"]
-        assert (party.guests, party.capacity.open) == ([], 0)
+        assert (party.handlers, party.capacity.open) == ([], 0)
 
 
 async def test_silent_client_of_a_proxy_listener_is_cut() -> None:
@@ -296,7 +296,7 @@ def server_tls(authority: Any, *names: str) -> ServerTls:
     return ServerTls([Certificate.read(CertificateFiles(*authority.issue(*names)))])
 
 
-async def test_tls_guest_reads_plain_bytes(authority: Any) -> None:
+async def test_tls_handler_reads_plain_bytes(authority: Any) -> None:
     client = upstream_context(ca=str(authority.ca))
     async with Party(tls=server_tls(authority, "a.example")) as party:
         async with party.client(ssl=client, server_hostname="a.example") as (reader, writer):
@@ -332,7 +332,7 @@ async def test_failed_handshakes_give_their_places_back(authority: Any) -> None:
             await until(lambda: party.capacity.open == 1)
         await until(lambda: party.capacity.open == 0)
         assert party.refused == ["handshake"] * 4
-        assert party.guests == []
+        assert party.handlers == []
         client = upstream_context(ca=str(authority.ca))
         async with party.client(ssl=client, server_hostname="a.example") as (reader, _):
             assert await greeting(reader)
@@ -367,4 +367,4 @@ async def test_plain_text_on_a_tls_port_is_answered_and_closed(
             writer.write(header + b"POST / HTTP/1.1\r\n\r\n" + body)
             assert await reader.readexactly(len(answer)) == answer
         await until(lambda: party.capacity.open == 0)
-        assert (party.refused, party.guests) == (["handshake"], [])
+        assert (party.refused, party.handlers) == (["handshake"], [])

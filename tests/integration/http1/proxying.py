@@ -218,10 +218,10 @@ async def proxying(
         await asyncio.sleep(0)
 
 
-async def eventually(fact: Callable[[], bool]) -> None:
-    """Wait until `fact` holds."""
+async def eventually(holds: Callable[[], bool]) -> None:
+    """Wait until `holds` holds."""
     async with asyncio.timeout(PATIENCE_S):
-        while not fact():
+        while not holds():
             await asyncio.sleep(0.005)
 
 

@@ -186,7 +186,7 @@ def test_incarnations_nobody_heard_of_are_folded_in(monkeypatch: pytest.MonkeyPa
         tally.on_counts(0, f"i{number}", counts(totals(requests=[("GET", 200, 1)])))
         dump = tally.dump()
     assert tally.version(V1).requests == {("GET", 200): 6}
-    assert len(tally._live) == 3
+    assert len(msgspec.msgpack.decode(dump)["live"]) == 3, "under the name that older releases read"
 
 
 def test_a_deleted_versions_counts_go() -> None:

@@ -4,7 +4,7 @@ from gateway.core.routing.service import ServiceSettings
 from gateway.store.records import DeploymentRecord, VersionRecord
 
 
-def live_use(
+def version_use(
     version: VersionRecord,
     settings: ServiceSettings,
     deployment: DeploymentRecord | None,
