@@ -106,6 +106,13 @@ class UnsupportedVersion(DownstreamError):
     title = "HTTP Version Not Supported"
 
 
+class ConnectionsPerClient(DownstreamError):
+    """A proxy brings more of one client at once than `limits.connections_per_client` (RFC 6585 §4)."""
+
+    status = 429
+    title = "Too Many Requests"
+
+
 class ClientGone(DownstreamError):
     """The client left before its answer was complete. Logged, never sent."""
 

@@ -48,49 +48,71 @@ class Capacity:
         for wake in waiting:
             wake()
 
-    def _enter(self, client: str) -> bool:
+    def share(self, host: str) -> "Share | None":
+        """Count one more connection of a client, or a request that a proxy brings from it.
+
+        host: the client's address; empty: it has none. Returns None if it has as many as it may.
+        """
+        client = client_of(host)
         n = self._by_client.get(client, 0)
         if 0 < self.per_client <= n and client:
-            return False
+            return None
         self._by_client[client] = n + 1
-        self.accepted += 1
-        return True
+        return Share(self._by_client, client)
 
-    def _leave(self, client: str | None) -> None:
+    def _leave(self) -> None:
         self.open -= 1
-        if client is not None:
-            n = self._by_client[client] - 1
-            if n:
-                self._by_client[client] = n
-            else:
-                del self._by_client[client]
         if self._waiting and not self.is_full:
             self._wake()
+
+
+class Share:
+    """One thing of a client that counts against its limit. `leave` ends that, once."""
+
+    __slots__ = ("_by_client", "_client")
+
+    def __init__(self, by_client: dict[str, int], client: str) -> None:
+        self._by_client = by_client
+        self._client = client
+
+    def leave(self) -> None:
+        """Count it no more."""
+        n = self._by_client[self._client] - 1
+        if n:
+            self._by_client[self._client] = n
+        else:
+            del self._by_client[self._client]
 
 
 class Place:
     """One connection's place in a Capacity. `leave` gives it back, once."""
 
-    __slots__ = ("_capacity", "_client")
+    __slots__ = ("_capacity", "_share")
 
     def __init__(self, capacity: Capacity) -> None:
         self._capacity: Capacity | None = capacity
-        self._client: str | None = None
+        self._share: Share | None = None
 
-    def claim(self, host: str) -> bool:
-        """Enter the client's address; False if it has its share of connections already."""
+    def claim(self, host: str, *, is_proxy: bool = False) -> bool:
+        """Enter the client's address; False if it has its share of connections already.
+
+        is_proxy: it brings the requests of many, each of which counts for its own client instead.
+        """
         assert self._capacity is not None
-        client = client_of(host)
-        if not self._capacity._enter(client):
-            return False
-        self._client = client
+        if not is_proxy:
+            self._share = self._capacity.share(host)
+            if self._share is None:
+                return False
+        self._capacity.accepted += 1
         return True
 
     def leave(self) -> None:
         """Give the place back; nothing the second time."""
         capacity, self._capacity = self._capacity, None
         if capacity is not None:
-            capacity._leave(self._client)
+            if self._share is not None:
+                self._share.leave()
+            capacity._leave()
 
 
 def client_of(host: str) -> str:

@@ -65,13 +65,15 @@ class Listener:
         proxy_protocol: bool = False,
         handshake_s: float = HANDSHAKE_S,
         plain_answer: Callable[[], bytes] = bytes,
+        is_proxy: Callable[[str], bool] = lambda _: False,
         on_refused: Callable[[str], None] = lambda _: None,
         on_exhausted: Callable[[OSError], None] = lambda _: None,
     ) -> None:
         """sock: bound and listening, ours from now on.
 
         handshake_s: for a PROXY header, and again for TLS. plain_answer: for clients that do not speak TLS
-        where it is wanted. on_refused: called for each connection closed before a protocol saw it, with
+        where it is wanted. is_proxy: whether an address is that of a proxy, whose connections no client's
+        limit is for. on_refused: called for each connection closed before a protocol saw it, with
         `connections_per_client` or `handshake`. on_exhausted: each time accepting rests for want of
         descriptors or memory.
         """
@@ -83,6 +85,7 @@ class Listener:
         self._proxy_protocol = proxy_protocol
         self._handshake_s = handshake_s
         self._plain_answer = plain_answer
+        self._is_proxy = is_proxy
         self._on_refused = on_refused
         self._on_exhausted = on_exhausted
         self._is_running = False
@@ -189,7 +192,7 @@ class Listener:
         self._prefaces.pop(preface).leave()
 
     def _hand_over(self, conn: socket.socket, host: str, place: Place) -> None:
-        if not place.claim(host):
+        if not place.claim(host, is_proxy=self._is_proxy(host)):
             self._on_refused("connections_per_client")
             conn.close()
             place.leave()

@@ -13,6 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -41,7 +42,6 @@ from gateway.link.snapshot import ProxySettings, Snapshot
 from gateway.link.spawn import Spawn
 from gateway.log import get_logger
 from gateway.net import progress
-from gateway.net.capacity import Capacity
 from gateway.net.listener import Listener, connections_within, raise_descriptor_limit
 from gateway.net.tls import Certificate, ServerTls
 from gateway.worker.plane import Plane
@@ -97,7 +97,7 @@ class Worker:
         self.reporter = Reporter(self.plane, self.uplink)
         self.live_table = self.plane.live_table
         self.live_table.on_breaker = self.uplink.send
-        self.capacity = Capacity(1)
+        self.capacity = self.plane.capacity
         self.plane.draining.arriving = lambda: self.capacity.open > self.plane.connections
         self._sockets = sockets
         self._listeners: dict[ListenerName, Listener] = {}
@@ -250,6 +250,7 @@ class Worker:
             self.capacity,
             tls=tls,
             plain_answer=_plain_answer,
+            is_proxy=partial(self.plane.context.is_proxy, name.listen),
             proxy_protocol=listen.proxy_protocol,
             on_refused=self.plane.clients.count_refusal,
             on_exhausted=self._on_exhausted,

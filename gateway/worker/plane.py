@@ -10,6 +10,7 @@ from gateway.http1.connections import ClientConnection, Connections, ServerSetti
 from gateway.http1.message import problem
 from gateway.http1.server import ServerProtocol
 from gateway.link.snapshot import ProxySettings, Snapshot
+from gateway.net.capacity import Capacity
 from gateway.worker.access_log import Line, ascii_of, utc
 from gateway.worker.client_connection import connection_factory
 from gateway.worker.draining import Draining
@@ -32,7 +33,9 @@ class Plane:
         self.policies = Policies(self.pools)
         self.clients = Connections(server_settings(self.live_table.proxy))
         self.clients.on_refused = self._log_refusal
-        self.context = Context(self.live_table, self.policies, self.clients)
+        self.capacity = Capacity(1)
+        """To be set by whoever listens."""
+        self.context = Context(self.live_table, self.policies, self.clients, self.capacity)
         self.tunnels = self.context.tunnels
         self.draining = Draining(self.clients, self.tunnels, self.live_table)
         self._proxy: ProxySettings | None = None

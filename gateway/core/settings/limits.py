@@ -50,4 +50,4 @@ class Limits(Settings):
     connections: Annotated[int, Meta(ge=1)] = 20_000
     """Client connections of the whole gateway, shared out evenly over the workers."""
     connections_per_client: Count = 0
-    """Per client address; 0: no limit."""
+    """Per client address and worker; 0: no limit. Of what trusted proxies bring, requests under way count."""

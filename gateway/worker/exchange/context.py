@@ -1,7 +1,10 @@
 """What all exchanges of a worker share."""
 
+from collections.abc import Callable
+
 from gateway.http1.connections import Connections
 from gateway.link.snapshot import ProxySettings
+from gateway.net.capacity import Capacity
 from gateway.net.networks import Networks
 from gateway.worker.exchange.request_head import Forwarder, ForwardSettings, RequestIds, trusts_nobody
 from gateway.worker.live_table import LiveTable
@@ -15,6 +18,7 @@ class Context:
 
     __slots__ = (
         "_trusted",
+        "capacity",
         "clients",
         "forwarding",
         "live_table",
@@ -26,7 +30,10 @@ class Context:
         "tunnels",
     )
 
-    def __init__(self, live_table: LiveTable, policies: Policies, clients: Connections) -> None:
+    def __init__(
+        self, live_table: LiveTable, policies: Policies, clients: Connections, capacity: Capacity
+    ) -> None:
+        self.capacity = capacity
         self.live_table = live_table
         self.policies = policies
         self.clients = clients
@@ -49,7 +56,17 @@ class Context:
 
     def forwarder_of(self, peer: str, scheme: bytes, listen: int) -> Forwarder:
         """Return what writes heads for a client at `peer`, who came through that listener."""
-        is_trusted = self._trusted[listen].holds if listen < len(self._trusted) else trusts_nobody
         return Forwarder(
-            peer=peer, scheme=scheme, ids=self.request_ids, is_trusted=is_trusted, settings=self.forwarding
+            peer=peer,
+            scheme=scheme,
+            ids=self.request_ids,
+            is_trusted=self._trust(listen),
+            settings=self.forwarding,
         )
+
+    def is_proxy(self, listen: int, address: str) -> bool:
+        """Tell whether who connects to that listener from `address` speaks for others."""
+        return self._trust(listen)(address)
+
+    def _trust(self, listen: int) -> Callable[[str], bool]:
+        return self._trusted[listen].holds if listen < len(self._trusted) else trusts_nobody

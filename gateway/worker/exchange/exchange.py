@@ -15,6 +15,7 @@ from gateway.core.routing.testers import NEW
 from gateway.core.routing.version import Version
 from gateway.errors import (
     ClientGone,
+    ConnectionsPerClient,
     DownstreamError,
     Draining,
     Exhausted,
@@ -37,6 +38,7 @@ from gateway.http1.message import response_head
 from gateway.http1.request import CHUNKED_BODY
 from gateway.http1.server import ServerProtocol
 from gateway.link.counts import ANSWERED
+from gateway.net.capacity import Share
 from gateway.worker.admission import Admission
 from gateway.worker.exchange import max_forwards
 from gateway.worker.exchange.attempt import CONNECTING, RELAYING, Attempt
@@ -73,6 +75,7 @@ class Exchange:
         "record",
         "request",
         "route",
+        "share",
         "upload",
     )
 
@@ -90,6 +93,8 @@ class Exchange:
         self.policy: Policy | None = None
         self.admission: Admission | None = None
         """What has let the request in, to be left at the end."""
+        self.share: Share | None = None
+        """What the request takes of its client's limit, where a proxy has brought it."""
         self.head = b""
         """What is sent upstream, the same at every attempt."""
         self.attempt = Attempt(self, self.record, client)
@@ -130,7 +135,17 @@ class Exchange:
         if loop is not None and is_loop(loop, self.context.forwarding.gateway, service.name):
             self.refuse(LoopDetected("the request has come round to this gateway again"))
             return False
+        if self.forwarder.is_of_proxy and not self._takes_share():
+            self.refuse(ConnectionsPerClient("this client has as many requests under way as it may"))
+            return False
         return b"max-forwards" not in request.special or not self._ends_here()
+
+    def _takes_share(self) -> bool:
+        """Count the request for its client. False: that one has as many as it may."""
+        if not self.context.capacity.per_client:
+            return True
+        self.share = self.context.capacity.share(self.forwarder.client_of(self.request).address)
+        return self.share is not None
 
     def _ends_here(self) -> bool:
         """Count a hop off Max-Forwards, and answer if none is left."""
@@ -352,10 +367,11 @@ class Exchange:
         """Leave the two connections to a tunnel. Returns what to call at its end, with whether it was cut."""
         attempt, record = self.attempt, self.record
         assert record.endpoint is not None
-        hold = TunnelHold(record.endpoint, record.version, self.admission, self.client.on_lost)
+        leaving = [each.leave for each in (self.admission, self.share) if each is not None]
+        hold = TunnelHold(record.endpoint, record.version, [*leaving, self.client.on_lost])
         attempt.upstream = None
         attempt.settle(monotonic(), ANSWERED, None)
-        self.admission = None
+        self.admission = self.share = None
         self._forget()
         return hold.end
 
@@ -429,6 +445,9 @@ class Exchange:
         if self.admission is not None:
             admission, self.admission = self.admission, None
             admission.leave()
+        if self.share is not None:
+            self.share.leave()
+            self.share = None
 
     # --- 7. deadlines -----------------------------------------------------------------------------
 

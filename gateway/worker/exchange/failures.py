@@ -35,7 +35,7 @@ def no_route(allowed: list[str]) -> GatewayError:
 
 def problem_of(error: GatewayError) -> tuple[list[bytes], bytes]:
     """Return the head and the content of an answer of our own."""
-    fields = (("Retry-After", RETRY_AFTER_S),) if error.status == 503 else ()
+    fields = (("Retry-After", RETRY_AFTER_S),) if error.status in (429, 503) else ()
     if isinstance(error, MethodNotAllowed):
         fields = (("Allow", error.allow),)
     return problem_response(error, fields)

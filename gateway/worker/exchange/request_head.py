@@ -64,7 +64,7 @@ class Forwarder:
         "_peer",
         "_scheme",
         "_settings",
-        "_trusts_peer",
+        "is_of_proxy",
     )
 
     def __init__(
@@ -82,7 +82,8 @@ class Forwarder:
         self._ids = ids
         self._is_trusted = is_trusted
         self._settings = settings
-        self._trusts_peer = is_trusted(peer)
+        self.is_of_proxy = is_trusted(peer)
+        """Whether the peer is a proxy of ours, who brings the requests of many clients."""
         self._client: ClientInfo | None = None
         """Of a peer that is believed nothing: the same for every request to one host."""
         self._loop_service = ""
@@ -97,7 +98,7 @@ class Forwarder:
     def client_of(self, request: RequestReader) -> ClientInfo:
         """Return who a request comes from."""
         special = request.special
-        if self._trusts_peer:
+        if self.is_of_proxy:
             return client_info(special, self._peer, self._scheme, self._is_trusted)
         client = self._client
         if client is None or client.host != special.get(b"host", b""):
@@ -108,7 +109,7 @@ class Forwarder:
         """Return the head to send. authority: the Host of a request without one (HTTP/1.0)."""
         for name in request.nominated:  # RFC 9110 §7.6.1; those we need are kept elsewhere
             request.drop(name)
-        if request.has_claims and not self._trusts_peer:
+        if request.has_claims and not self.is_of_proxy:
             for name in {plain_name(each) for each, _ in request.pairs()}:
                 if is_claim(name):
                     request.drop(name)

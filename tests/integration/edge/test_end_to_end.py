@@ -7,6 +7,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from gateway.core.routing.service import RouteSettings, ServiceSettings, Upstrea
 from gateway.core.settings.limits import Limits
 from gateway.http1.fetch import fetch
 from gateway.link.snapshot import EndpointSnap, ProxySettings, ServiceSnap, Snapshot, VersionSnap
-from gateway.net.capacity import Capacity
 from gateway.net.listener import Listener
 from gateway.net.tls import Certificate, CertificateFiles, ServerTls, upstream_context
 from gateway.worker.plane import Plane
@@ -39,14 +39,18 @@ class Gateway:
     """A plane behind a listener, with one service that has one version at `url`."""
 
     def __init__(self, url: str, proxy: ProxySettings, settings: dict[str, Any], **options: Any) -> None:
-        self.capacity = Capacity(100, proxy.limits.connections_per_client)
         self.plane = Plane(seed=1, sweep_s=0.02)
+        self.capacity = self.plane.capacity
+        self.capacity.set_limits(100, proxy.limits.connections_per_client)
         self.apply(url, settings, proxy)
         sock = socket.create_server(("127.0.0.1", 0))
         self.port: int = sock.getsockname()[1]
         factory = self.plane.factory(tls="tls" in options)
         refused = self.plane.clients.count_refusal
-        self.listener = Listener(sock, factory, self.capacity, on_refused=refused, **options)
+        is_proxy = partial(self.plane.context.is_proxy, 0)
+        self.listener = Listener(
+            sock, factory, self.capacity, is_proxy=is_proxy, on_refused=refused, **options
+        )
         self.plane.draining.arriving = lambda: self.capacity.open > self.plane.connections
 
     def apply(self, url: str, settings: dict[str, Any], proxy: ProxySettings | None = None) -> None:
@@ -323,6 +327,80 @@ async def test_share_of_a_client_is_freed_by_every_way_a_connection_ends() -> No
                     assert b"400" in await reader.read()
             await until(lambda: running.capacity.open == 0)
         assert running.plane.clients.refused["connections_per_client"] == 4
+
+
+BEHIND_PROXY = ProxySettings(
+    limits=Limits(connections_per_client=2), trusted_proxies=(("127.0.0.0/8", "198.51.100.0/24"),)
+)
+
+
+def asked_for(client: str, path: str = "/hang", fields: str = "") -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: {client}\r\n{fields}\r\n".encode()
+
+
+@contextlib.asynccontextmanager
+async def upstream_that_hangs() -> AsyncIterator[str]:
+    """An upstream that answers all but `/hang`, and changes to another protocol at `/tunnel`."""
+
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while b" /hang " not in (head := await reader.readuntil(b"\r\n\r\n")):
+                if b" /tunnel " in head:
+                    writer.write(b"HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+                    break
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        for writer in writers:
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
+async def test_behind_a_proxy_each_clients_requests_count_and_not_the_proxys_connections() -> None:
+    """Guards a limit that shut out everybody who stood behind one balancer."""
+    async with upstream_that_hangs() as url, gateway(url, BEHIND_PROXY) as running:
+        async with contextlib.AsyncExitStack() as held:
+            lines = [await held.enter_async_context(running.client()) for _ in range(5)]
+            for _, writer in lines[:2]:
+                writer.write(asked_for("203.0.113.5, 198.51.100.7"))
+            await until(lambda: running.plane.context.requests == 2)
+            reader, writer = lines[2]
+            writer.write(asked_for("203.0.113.5:4001"))
+            refusal = await reader.readuntil(b"}")
+            assert refusal.startswith(b"HTTP/1.1 429 ")
+            assert b"\r\nRetry-After: 1\r\n" in refusal
+            for other in ("203.0.113.6", "203.0.113.5, 203.0.113.7", "unknown"):
+                writer.write(asked_for(other, "/"))
+                assert (await answer_of(reader))[0] == 200
+            assert running.plane.clients.refused == {"connections_per_client": 1}
+        async with running.client() as (reader, writer):
+            await until(lambda: running.capacity.open == 1)
+            for _ in range(3):  # whatever ended gave its share back
+                writer.write(asked_for("203.0.113.5", "/"))
+                assert (await answer_of(reader))[0] == 200
+
+
+async def test_tunnel_a_proxy_brings_counts_for_its_client_until_it_ends() -> None:
+    change = "Connection: upgrade\r\nUpgrade: x\r\n"
+    async with upstream_that_hangs() as url, gateway(url, BEHIND_PROXY) as running:
+        async with running.client() as (reader, writer), running.client() as (other, its_writer):
+            for each, line in ((writer, reader), (its_writer, other)):
+                each.write(asked_for("203.0.113.5", "/tunnel", change))
+                assert b" 101 " in await line.readuntil(b"\r\n\r\n")
+            async with running.client() as (third, its):
+                its.write(asked_for("203.0.113.5", "/"))
+                assert (await answer_of(third))[0] == 429
+        await until(lambda: running.capacity.open == 0)
+        async with running.client() as (reader, writer):
+            writer.write(asked_for("203.0.113.5", "/"))
+            assert (await answer_of(reader))[0] == 200
 
 
 # WebSockets

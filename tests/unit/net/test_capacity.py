@@ -38,6 +38,18 @@ def test_client_with_its_share_is_refused_until_one_ends() -> None:
     assert capacity.accepted == 4
 
 
+def test_proxys_places_are_nobodys_share_but_what_it_brings_is() -> None:
+    capacity = Capacity(10, per_client=1)
+    assert all(capacity.take().claim("192.0.2.1", is_proxy=True) for _ in range(3))
+    share = capacity.share("198.51.100.1")
+    assert share is not None
+    assert capacity.share("198.51.100.1") is None
+    assert not capacity.take().claim("198.51.100.1")
+    share.leave()
+    assert capacity.take().claim("198.51.100.1")
+    assert (capacity.open, capacity.accepted) == (5, 4)
+
+
 def test_zero_means_no_limit_per_client() -> None:
     capacity = Capacity(1000)
     assert all(capacity.take().claim("192.0.2.1") for _ in range(500))
