@@ -42,6 +42,27 @@ async def test_path_that_hangs_opens_the_breaker_for_a_moment_only() -> None:
         assert state_of(proxy) == "CLOSED"
 
 
+async def test_nine_in_ten_of_the_others_are_answered_while_one_path_hangs() -> None:
+    """A hundred clients at once, a tenth of them at the path that hangs, five breakers' worth of failures."""
+    upstream = Upstream(one_path_hangs)
+    breaker = BreakerSettings(failure_threshold=5, reset_timeout=60_000)
+    async with proxying(upstream, proxy=IMPATIENT, breaker=breaker, retry=False) as proxy:
+        async with asyncio.TaskGroup() as group:
+            hanging = [group.create_task(ask_often(proxy, HANGING, 3)) for _ in range(10)]
+            others = [group.create_task(ask_often(proxy, GET, 20)) for _ in range(90)]
+        assert sum(each.result() for each in hanging) == 0
+        assert sum(each.result() for each in others) >= 0.9 * 20 * 90
+
+
+async def ask_often(proxy: Proxy, request: bytes, times: int) -> int:
+    """Return how many of so many requests, each a moment after the last one's answer, get a 200."""
+    good = 0
+    for _ in range(times):
+        good += (await proxy.ask(request)).startswith(b"HTTP/1.1 200 ")
+        await asyncio.sleep(0.05)
+    return good
+
+
 async def test_recovered_endpoint_serves_again_at_once() -> None:
     upstream = Upstream()
     good, upstream.answer = upstream.answer, b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
