@@ -124,17 +124,17 @@ class Loop:
             self.send(*self.done(commands))
 
     def done(self, commands: Iterable[Command]) -> list[Event]:
-        """Return the facts that acts end in."""
-        facts: list[Event] = []
+        """Return the events that acts end in."""
+        events: list[Event] = []
         for command in commands:
             if isinstance(command, SetWeights):
                 self.generation += 1
-                facts.append(WeightsApplied(command.serial, self.generation))
+                events.append(WeightsApplied(command.serial, self.generation))
             elif isinstance(command, RunSmoke):
-                facts.append(SmokeReported(command.serial, ok=True))
+                events.append(SmokeReported(command.serial, ok=True))
             elif isinstance(command, RunGate):
                 pass  # it passes when the world has shown its habits
-        return facts
+        return events
 
 
 _OVER: Final = frozenset({Phase.ENDING, Phase.REVERTING, Phase.COMPLETED, Phase.ROLLED_BACK, Phase.FAILED})

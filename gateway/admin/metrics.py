@@ -309,6 +309,10 @@ class GatewayCollector(Collector):
         for (listen, name), at in self._expiries().items():
             expiry.add_metric((listen, name), at)
         yield expiry
+        yield from self._slots()
+
+    def _slots(self) -> Iterator[Metric]:
+        """What is known of each worker."""
         yield by_label(
             GaugeMetricFamily(
                 "gateway_worker_loop_lag_seconds", "How late the last heartbeat was.", labels=("slot",)

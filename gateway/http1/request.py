@@ -212,7 +212,7 @@ class RequestReader(Head):
         self._read = []
 
     def close(self) -> None:
-        """There will be no other head: let go of the parser of one that never ended, which refers back."""
+        """There will be no other head: drop the parser of one that never ended, which refers back."""
         self._parser = None
         self.held = b""
 

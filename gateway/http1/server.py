@@ -278,7 +278,7 @@ class ServerProtocol:
 
     @property
     def awaits_continue(self) -> bool:
-        """Whether the client holds its body back until it is told to go on."""
+        """Whether the client holds its body back until it is asked to go on."""
         return self._phase == _BODY and self.reader.expects_continue
 
     @property

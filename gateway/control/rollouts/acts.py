@@ -1,4 +1,4 @@
-"""Carrying out what the rollout machine asks for: each act ends in the fact to report.
+"""Carrying out what the rollout machine asks for: each act ends in the event to report.
 
 An act may be issued again after a crash: each is idempotent, or carries a number that stays the same.
 """
@@ -96,7 +96,7 @@ class Acts:
         """Services whose weights go out in a moment, and the number of the table they go out in."""
 
     async def carry_out(self, record: DeploymentRecord, state: Rollout, act: Act) -> Event:
-        """Do what `act` says. Returns the fact to report."""
+        """Do what `act` says. Returns the event to report."""
         match act:
             case SetWeights():
                 return await self._set_weights(record, state, act)

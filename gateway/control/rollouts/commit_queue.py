@@ -1,4 +1,4 @@
-"""Facts on their way into the store: what comes while a transaction is under way shares the next one.
+"""What acts end in, on its way into the store: what comes during a transaction shares the next one.
 
 Many rollouts end an act in the same moment, as when every worker serves by one new table.
 """
@@ -15,18 +15,18 @@ Rollout = TypeVar("Rollout")
 
 
 class _Waiting(Generic[Rollout]):
-    """A fact that waits to be committed."""
+    """An event that waits to be committed."""
 
-    def __init__(self, rollout: Rollout, fact: Event) -> None:
+    def __init__(self, rollout: Rollout, event: Event) -> None:
         self.rollout = rollout
-        self.fact = fact
+        self.event = event
         self.is_over = False
         self.error: Exception | None = None
         """Why the rollout could not move by it."""
 
 
 class CommitQueue(Generic[Rollout]):
-    """The facts of all rollouts. move: puts what a fact leads to into a transaction."""
+    """The events of all rollouts that acts end in. move: puts what one leads to into a transaction."""
 
     def __init__(self, store: Store, move: Callable[[Transaction, Rollout, Event], object]) -> None:
         self._store = store
@@ -34,9 +34,9 @@ class CommitQueue(Generic[Rollout]):
         self._waiting: list[_Waiting[Rollout]] = []
         self._turn = asyncio.Lock()
 
-    async def commit(self, rollout: Rollout, fact: Event) -> None:
-        """Return once `fact` is committed. Raises StoreError, or what `move` raises (IllegalTransition)."""
-        mine = _Waiting(rollout, fact)
+    async def commit(self, rollout: Rollout, event: Event) -> None:
+        """Return once `event` is committed. Raises StoreError, or what `move` raises (IllegalTransition)."""
+        mine = _Waiting(rollout, event)
         self._waiting.append(mine)
         try:
             async with self._turn:
@@ -59,10 +59,10 @@ class CommitQueue(Generic[Rollout]):
             tx.on_commit(lambda: self._end(taken))
 
     def _take(self, tx: Transaction, waiting: _Waiting[Rollout]) -> None:
-        """Move by one fact; one that has no move keeps no other from being committed."""
+        """Move by one event; one that has no move keeps no other from being committed."""
         waiting.error = None
         try:
-            self._move(tx, waiting.rollout, waiting.fact)
+            self._move(tx, waiting.rollout, waiting.event)
         except (IllegalTransition, KeyError) as exc:
             waiting.error = exc
 

@@ -40,8 +40,8 @@ class InForce:
         self._catalog = catalog
         self._wall = wall
         self._grace_s = grace_s
-        self._facts: CommitQueue[Running] = CommitQueue(store, self._move_by)
-        self.performer = Performer(acts, self._commit_fact, self._forget)
+        self._queue: CommitQueue[Running] = CommitQueue(store, self._move_by)
+        self.performer = Performer(acts, self._commit_event, self._forget)
         self._commits: set[asyncio.Task[None]] = set()
 
     def decide(
@@ -92,15 +92,15 @@ class InForce:
             log.info("stored_late", deployment=running.state.id)
             self._catalog.publish([running.state.service])  # without the mark
 
-    def _move_by(self, tx: Transaction, running: Running, fact: Event) -> None:
-        self.move(tx, running, [fact])
+    def _move_by(self, tx: Transaction, running: Running, event: Event) -> None:
+        self.move(tx, running, [event])
 
-    async def _commit_fact(self, running: Running, fact: Event) -> None:
-        """Commit the fact an act ended in; what returns traffic does not wait for a store that fails."""
-        commit = self.spawn(self._facts.commit(running, fact), "commit a fact")
+    async def _commit_event(self, running: Running, event: Event) -> None:
+        """Commit the event an act ended in; what returns traffic does not wait for a store that fails."""
+        commit = self.spawn(self._queue.commit(running, event), "commit an event")
         try:
             if not await is_done(commit, self._grace_s):
-                moved = self.decide(running, [fact])
+                moved = self.decide(running, [event])
                 if moved.state.percent < moved.base.percent:
                     self.act_before_commit(running, moved)
             await asyncio.shield(commit)

@@ -1,4 +1,4 @@
-"""The acts of rollouts under way: each is a task that ends in a committed fact."""
+"""The acts of rollouts under way: each is a task that ends in a committed event."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -33,7 +33,7 @@ class Performer:
         commit: Callable[[Running, Event], Awaitable[None]],
         on_ended: Callable[[Running], None],
     ) -> None:
-        """commit: stores the fact an act ended in. on_ended: called when an act has ended, however."""
+        """commit: stores the event an act ended in. on_ended: called when an act has ended, however."""
         self._acts = acts
         self._commit = commit
         self._on_ended = on_ended
@@ -68,13 +68,13 @@ class Performer:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _act(self, running: Running, act: Act) -> None:
-        """Carry `act` out and report the fact, again and again while it fails and is still wanted."""
+        """Carry `act` out and report the event, again and again while it fails and is still wanted."""
         try:
             while True:
                 try:
-                    fact = await self._acts.carry_out(running.record, running.state, act)
+                    event = await self._acts.carry_out(running.record, running.state, act)
                     running.acts.pop(repr(act), None)
-                    await self._commit(running, fact)
+                    await self._commit(running, event)
                     return
                 except StaleEpoch:
                     return

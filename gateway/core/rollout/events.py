@@ -1,4 +1,4 @@
-"""What can happen to a rollout: orders of people, and facts that control reports."""
+"""What can happen to a rollout: orders of people, and what control observes."""
 
 import msgspec
 
@@ -17,7 +17,7 @@ class Order(Event, frozen=True):
     """Who: a token's name, or `gateway` for what the gateway orders by itself."""
 
 
-class Fact(Event, frozen=True):
+class Observation(Event, frozen=True):
     """Something is so. Where the table has no move for it, it comes too late and changes nothing."""
 
 
@@ -65,17 +65,17 @@ class Undo(Order, frozen=True):
     reason: str = ""
 
 
-class GatePassed(Fact, frozen=True):
+class GatePassed(Observation, frozen=True):
     """The new version is healthy and passed its tests."""
 
 
-class GateFailed(Fact, frozen=True):
+class GateFailed(Observation, frozen=True):
     """It is not, or did not."""
 
     reason: str
 
 
-class HookAnswered(Fact, frozen=True):
+class HookAnswered(Observation, frozen=True):
     """A webhook that was asked has answered, or ran out of time and its policy decided."""
 
     hook: HookKind
@@ -85,7 +85,7 @@ class HookAnswered(Fact, frozen=True):
     reason: str = ""
 
 
-class WeightsApplied(Fact, frozen=True):
+class WeightsApplied(Observation, frozen=True):
     """Every live worker serves by the weights of `SetWeights(serial)`."""
 
     serial: int
@@ -93,13 +93,13 @@ class WeightsApplied(Fact, frozen=True):
     """The service's generation under those weights."""
 
 
-class Tick(Fact, frozen=True):
+class Tick(Observation, frozen=True):
     """Time passed while control was watching."""
 
     elapsed_ms: int
 
 
-class Judged(Fact, frozen=True):
+class Judged(Observation, frozen=True):
     """The judge looked. Report it before the `Tick` of the same moment, and commit both at once."""
 
     evidence: Evidence
@@ -108,7 +108,7 @@ class Judged(Fact, frozen=True):
     """By chance in [0, 1): the coin of an ask by blocks, should one begin now."""
 
 
-class SmokeReported(Fact, frozen=True):
+class SmokeReported(Observation, frozen=True):
     """The smoke tests after the switch have run."""
 
     serial: int
@@ -117,30 +117,30 @@ class SmokeReported(Fact, frozen=True):
     reason: str = ""
 
 
-class UsabilityChanged(Fact, frozen=True):
+class UsabilityChanged(Observation, frozen=True):
     """Which of the two versions could take traffic."""
 
     old: bool
     new: bool
 
 
-class FreezeOn(Fact, frozen=True):
+class FreezeOn(Observation, frozen=True):
     """No advance until further notice. Rollbacks go on working."""
 
 
-class FreezeOff(Fact, frozen=True):
+class FreezeOff(Observation, frozen=True):
     """Advances are allowed again."""
 
 
-class DrainDone(Fact, frozen=True):
+class DrainDone(Observation, frozen=True):
     """Nothing runs at `version` any more."""
 
     version: str
 
 
-class ShutdownDone(Fact, frozen=True):
+class ShutdownDone(Observation, frozen=True):
     """The old version's shutdown URL was called, or given up on, or there is none."""
 
 
-class Superseded(Fact, frozen=True):
+class Superseded(Observation, frozen=True):
     """A newer rollout took the service over: leave both versions as they are."""

@@ -404,7 +404,7 @@ MOVES: Final[dict[type[Event], dict[Phase, Handler]]] = {
     Complete: _in(_complete, *_GUARDED),
     Rollback: _GIVE_UP,
     Undo: _GIVE_UP,
-    # Facts: what is not listed comes too late and changes nothing.
+    # Observations: what is not listed comes too late and changes nothing.
     GatePassed: _in(_gate_passed, Phase.GATE),
     GateFailed: _in(_gate_failed, Phase.GATE),
     HookAnswered: {

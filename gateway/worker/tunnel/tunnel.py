@@ -104,8 +104,8 @@ class Tunnel:
         """Take both transports over.
 
         from_client, from_upstream: what was read beyond the request and the 101. client_eof: the client has
-        closed its sending side already. client_writable, upstream_writable: False if that transport has told
-        its protocol to pause writing, which it will not tell again.
+        closed its sending side already. client_writable, upstream_writable: False if that transport has asked
+        its protocol to pause writing, which it will not do again.
         """
         self._client.set_protocol(_ClientEnd(self, self._client, self._upstream))
         self._upstream.set_protocol(_UpstreamEnd(self, self._upstream, self._client))

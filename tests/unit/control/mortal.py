@@ -71,14 +71,14 @@ class MortalStore(SqliteStore):
 
 
 class MortalActs(Acts):
-    """The real acts, with a point between each and the fact it ends in."""
+    """The real acts, with a point between each and the event it ends in."""
 
     fate: Fate
 
     async def carry_out(self, record: DeploymentRecord, state: Rollout, act: Act) -> Event:
-        fact = await super().carry_out(record, state, act)
-        self.fate.point(f"between {type(act).__name__} and its fact")
-        return fact
+        event = await super().carry_out(record, state, act)
+        self.fate.point(f"between {type(act).__name__} and its event")
+        return event
 
 
 class MortalHub(FakeHub):

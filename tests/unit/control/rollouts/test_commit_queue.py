@@ -40,16 +40,16 @@ class SlowStore:
 
 
 class Moves:
-    """What was moved: (rollout, fact)."""
+    """What was moved: (rollout, event)."""
 
     def __init__(self) -> None:
         self.made: list[tuple[str, Event]] = []
         self.illegal: set[str] = set()
 
-    def __call__(self, tx: Any, rollout: str, fact: Event) -> None:
+    def __call__(self, tx: Any, rollout: str, event: Event) -> None:
         if rollout in self.illegal:
             raise IllegalTransition(f"{rollout} cannot")
-        self.made.append((rollout, fact))
+        self.made.append((rollout, event))
 
 
 def queue(store: Any, moves: Moves) -> CommitQueue[str]:
@@ -89,7 +89,7 @@ async def test_a_fact_without_a_move_keeps_no_other_from_being_committed() -> No
 
 
 async def test_who_gives_up_keeps_no_other_from_being_committed() -> None:
-    """An act may be dropped while its fact is on its way with others'."""
+    """An act may be dropped while its event is on its way with others'."""
     store, moves = SlowStore(), Moves()
     commits = queue(store, moves)
     async with commits._turn:

@@ -1,4 +1,4 @@
-"""Control killed at every commit, between a commit and its act, and between an act and its fact.
+"""Control killed at every commit, between a commit and its act, and between an act and its event.
 
 The real loop, store and drains in a scripted world: wherever the kill, it ends as if it had not been.
 """

@@ -251,7 +251,7 @@ LEADS: dict[type[Event], dict[Phase, Phase]] = {
     DrainDone: {P.ENDING: P.COMPLETED},
     FreezeOff: {P.READY: P.STEPPING},
 }
-"""Where the events above lead; whatever is not here is refused (an order) or changes no phase (a fact)."""
+"""Where the events above lead; others are refused (an order) or change no phase (an observation)."""
 LEADS[Undo] = LEADS[Rollback]
 
 
