@@ -29,6 +29,7 @@ REFUSALS: Final = {
     "409": "The present state does not allow it.",
     "412": "It has changed since it was read (If-Match).",
     "413": "The body is longer than 1 MiB.",
+    "414": "The target is longer than 8 KiB.",
     "415": "The body is not application/json.",
     "421": "The Host field names another listener; `admin.hosts` says what this one is called.",
     "422": "A field is wrong; `errors` says which.",

@@ -9,6 +9,8 @@ from gateway.store.records import DeploymentStatus
 
 Limit = Annotated[int, Meta(ge=1, le=200)]
 Text = Annotated[str, Meta(max_length=200)]
+EventId = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+"""No store counts further."""
 
 
 class PageQuery(Settings):
@@ -40,7 +42,7 @@ class DeploymentsQuery(PageQuery):
 class DeploymentEventsQuery(Settings):
     """Which events of a deployment. after: an event id."""
 
-    after: Annotated[int, Meta(ge=0)] = 0
+    after: EventId = 0
     limit: Limit = 100
 
 
@@ -50,7 +52,7 @@ class EventsQuery(Settings):
     Neither: a stream begins now, and a list ends with the newest.
     """
 
-    after: Annotated[int, Meta(ge=0)] | None = None
+    after: EventId | None = None
     limit: Limit = 100
     """Only for `Accept: application/json`."""
     service_name: Text | None = None
