@@ -115,6 +115,17 @@ class CertificatePem(msgspec.Struct, frozen=True, array_like=True):
         return f"CertificatePem({self.source!r})"
 
 
+class TargetLimits(msgspec.Struct, frozen=True):
+    """Where no worker may connect to, whatever a name or a link leads to."""
+
+    allowed: tuple[str, ...] = ()
+    """Networks (CIDR) a target must lie in; none: all."""
+    own: tuple[tuple[str, int], ...] = ()
+    """The gateway's listeners: address and port, as bound."""
+    own_sockets: tuple[str, ...] = ()
+    """The gateway's socket files."""
+
+
 class ProxySettings(msgspec.Struct, frozen=True):
     """What holds for the whole data plane."""
 
@@ -124,6 +135,7 @@ class ProxySettings(msgspec.Struct, frozen=True):
     """By index of the listen table."""
     certificates: tuple[tuple[CertificatePem, ...], ...] = ()
     """By index of the listen table; none: plain text."""
+    targets: TargetLimits = TargetLimits()
     gateway_id: str = ""
     """Who we are in CDN-Loop fields, the same for all that share a store; empty: nobody."""
     via: bool = False

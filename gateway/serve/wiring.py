@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from gateway import __version__
@@ -28,15 +29,15 @@ from gateway.control.tally import Tally
 from gateway.control.upstreams.breakers import Breakers
 from gateway.control.upstreams.checks import Checks
 from gateway.control.upstreams.drains import Drains
-from gateway.control.upstreams.machine import Sockets, is_local_address
 from gateway.control.upstreams.probes import Probes
 from gateway.control.upstreams.resolver import Resolver
 from gateway.core.settings.targets import Listener, TargetRules
 from gateway.errors import StoreError
 from gateway.http1.form import native_form
 from gateway.link.messages import BreakerReport
-from gateway.link.snapshot import CertificatePem, Mark, ProxySettings
+from gateway.link.snapshot import CertificatePem, Mark, ProxySettings, TargetLimits
 from gateway.log import get_logger
+from gateway.net.machine import Sockets, is_local_address
 from gateway.serve.handles import LINK_NAME
 from gateway.store.records import TokenRecord
 from gateway.store.sqlite import SqliteStore
@@ -185,6 +186,9 @@ class Components:
             limits=settings.limits,
             trusted_proxies=tuple(listen.trusted_proxies for listen in settings.listeners),
             certificates=certificates,
+            targets=TargetLimits(
+                allowed=settings.admin.allowed_targets, own_sockets=(str(link_path(settings)),)
+            ),
             gateway_id=self.gateway_id,
             via=settings.proxy.via,
             access_log_format=settings.access_log.format,
@@ -226,10 +230,15 @@ class Components:
             self.probes.hurry(report.key)
 
 
+def link_path(settings: Config) -> Path:
+    """Return where the socket of the link is: beside the store."""
+    return settings.store.path.parent / LINK_NAME
+
+
 def target_rules(settings: Config, listeners: Callable[[], Sequence[Listener]]) -> TargetRules:
     """Return where this gateway may connect to. listeners: where it listens itself."""
     sockets = Sockets(
-        own=(settings.store.path.parent / LINK_NAME,),
+        own=(link_path(settings),),
         allowed=settings.admin.allowed_sockets,
         named=settings.socket_files,
     )

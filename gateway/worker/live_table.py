@@ -299,7 +299,7 @@ class _Draft:
 def _pool_settings(snap: ServiceSnap, proxy: ProxySettings) -> tuple[object, ...]:
     """Return what a pool is made from: a change of it, and only that, makes a new pool."""
     settings = snap.settings
-    return settings.timeouts, settings.tls, settings.concurrency, proxy.timeouts, proxy.limits
+    return settings.timeouts, settings.tls, settings.concurrency, proxy.timeouts, proxy.limits, proxy.targets
 
 
 def _routes_of(service: Service) -> list[Route]:

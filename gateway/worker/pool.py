@@ -2,16 +2,18 @@
 
 import asyncio
 import ssl
+from pathlib import Path
 from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
 
 from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.service import ServiceSettings, UpstreamTlsSettings
 from gateway.core.settings.limits import Timeouts, UpstreamTimeouts
-from gateway.core.settings.targets import check_target
+from gateway.core.settings.targets import Listener, TargetRules
 from gateway.errors import ConnectFailed, Exhausted, GatewayError
 from gateway.http1.client import OUR_FAULT, UpstreamConnection
-from gateway.link.snapshot import ProxySettings
+from gateway.link.snapshot import ProxySettings, TargetLimits
+from gateway.net.machine import Sockets, is_local_address
 from gateway.net.tls import default_upstream_context, upstream_context
 
 MAX_IDLE: Final = 256
@@ -47,6 +49,7 @@ class Pool:
         self._idle: dict[UpstreamConnection, None] = {}
         self._connecting: set[asyncio.Task[None]] = set()
         self._is_closed = False
+        self._rules = target_rules(proxy.targets)
         self.idle_s = 4.0
         self.configure(settings, proxy)
 
@@ -55,6 +58,7 @@ class Pool:
         if self._tls is not None and settings.tls != self._tls:
             self._tls, self._context = settings.tls, None
             self._server_name = settings.tls.server_name or self._name
+        self._rules = target_rules(proxy.targets)
         self.idle_s = seconds(settings.timeouts, proxy.timeouts, "upstream_idle")
 
     def reload_tls(self) -> None:
@@ -164,7 +168,8 @@ class Pool:
         loop = asyncio.get_running_loop()
         protocol = cast(asyncio.Protocol, connection)  # it is one in all but name: see UpstreamConnection
         if self._path:
-            await loop.create_unix_connection(lambda: protocol, self._path)
+            transport, _ = await loop.create_unix_connection(lambda: protocol, self._path)
+            self._check_socket(transport)
             return
         context = self._tls_context()
         transport, _ = await loop.create_connection(
@@ -178,16 +183,35 @@ class Pool:
             self._check_peer(transport)
 
     def _check_peer(self, transport: asyncio.BaseTransport) -> None:
-        """Raise ConfigError if the url's name led where no url may; OSError if nobody is there any more."""
+        """Raise ConfigError if a fallback's url led where none may; OSError if nobody is there any more."""
         peer = transport.get_extra_info("peername")
         if not peer:
             raise ConnectionResetError("connection ended")
-        check_target(self._endpoint.url, peer[0])
+        self._rules.check(self._endpoint.url, peer[0])
+
+    def _check_socket(self, transport: asyncio.BaseTransport) -> None:
+        """Raise ConfigError if the socket file is one that nobody may be sent to by now, before it hears
+        anything.
+
+        Both names are judged: the url's, by the file it leads to, and the one the other end was bound by,
+        which stays the same whatever becomes of links.
+        """
+        self._rules.check(self._endpoint.url)
+        bound = transport.get_extra_info("peername")
+        if isinstance(bound, str) and bound.startswith("/"):
+            self._rules.check(f"unix:{bound}")
 
     def _tls_context(self) -> ssl.SSLContext | None:
         if self._tls is not None and self._context is None:
             self._context = context_of(self._tls)
         return self._context
+
+
+def target_rules(limits: TargetLimits) -> TargetRules:
+    """Return what control judges targets by, for what is only known once a worker has connected."""
+    own = [Listener(address, port) for address, port in limits.own]
+    sockets = Sockets(own=map(Path, limits.own_sockets))
+    return TargetRules(limits.allowed, lambda: own, is_local_address, sockets.forbidden)
 
 
 def context_of(settings: UpstreamTlsSettings) -> ssl.SSLContext:

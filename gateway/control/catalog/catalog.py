@@ -354,7 +354,9 @@ class Catalog:
     def whole(self) -> Snapshot:
         """Return the newest whole table."""
         table = self._table(self.services.keys(), removed=())
-        return replace(table, whole=True, proxy=self._proxy)
+        own = tuple((each.address, each.port) for each in self._rules.own())  # known once they are bound
+        targets = replace(self._proxy.targets, own=own)
+        return replace(table, whole=True, proxy=replace(self._proxy, targets=targets))
 
     def _table(self, names: Iterable[str], *, removed: Iterable[str]) -> Snapshot:
         now = self._clock()

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.control.upstreams.machine import Sockets, is_local_address
 from gateway.core.settings.targets import Listener, TargetRules
 from gateway.errors import ConfigError
+from gateway.net.machine import Sockets, is_local_address
 
 
 def own_address() -> str:
