@@ -239,11 +239,23 @@ class Versions:
             self._access.check_url("/url", url)
             self._check_replicas(url, replicas)
             await self._require_unused(actor, entry, "changing where it runs")
+        elif self._relabels(record, body):
+            await self._require_unused(actor, entry, "changing it")
         if isinstance(body.shutdown_url, str):
             self._access.check_url("/shutdownUrl", body.shutdown_url, is_target=False)
         weight = record.weight if body.weight is UNSET else body.weight
         if body.status == "deprecated" and weight:
             raise conflict("a version with weight cannot be deprecated")
+
+    def _relabels(self, record: VersionRecord, body: PatchVersion) -> bool:
+        """Return whether a change moves traffic in the end.
+
+        Tests that fail take a rollout back, a label says which version is current, and what is called at the
+        end of a rollout may stop another version.
+        """
+        names = ("status", "shutdown_url", "smoke_tests")
+        given = {name: value for name in names if (value := getattr(body, name)) is not UNSET}
+        return any(getattr(record, name) != value for name, value in given.items())
 
     async def _require_unused(self, actor: Actor, entry: VersionEntry, what: str) -> None:
         """Refuse an operator what changes where live requests go, or may go any moment. Problem 403."""
@@ -328,7 +340,7 @@ class Versions:
             entry = self._access.version(version_id)
             require_scope(actor, entry.record.service_name)
             if not entry.record.draining:
-                self._check_drain(actor, entry)
+                await self._check_drain(actor, entry)
                 self._mark_draining(tx, actor, entry, timeout_ms)
         if not self._access.version(version_id).record.drained:
             self._access.drains.begin(version_id, timeout_ms)
@@ -338,10 +350,9 @@ class Versions:
         """Return what still runs at a version."""
         return self._access.drains.state(self._access.version(version_id).record.id)
 
-    def _check_drain(self, actor: Actor, entry: VersionEntry) -> None:
+    async def _check_drain(self, actor: Actor, entry: VersionEntry) -> None:
         service, record = entry.service, entry.record
-        if record.weight:
-            require_role(actor, "deployer", "draining a version that has weight")
+        await self._require_unused(actor, entry, "draining it")
         deployment = self._open_of(record)
         if deployment is not None:
             raise conflict(f"deployment {deployment.id} is open and uses this version")

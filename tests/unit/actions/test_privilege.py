@@ -1,15 +1,17 @@
 """Who may move live requests: decided by what a change does, not by the call it is made with."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import pytest
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from gateway.actions.access import Actor
 from gateway.actions.bodies import CreateService, DrainVersion, Explain, Freeze, PatchVersion, TestVersion
 from gateway.actions.problems import Problem
+from gateway.core.settings.smoke import SmokeSettings
 from tests.unit.control.console import ANN, OPERATOR, ROOT, Console, console
 
 ELSEWHERE = "http://127.0.0.1:999"
@@ -64,6 +66,35 @@ async def test_a_version_that_the_settings_name_is_the_deployers(tmp_path: Path)
         await made.actions.services.patch(ROOT, "auth", {"fallback": {"version": "v3"}})
         assert (await refusal(made.register("v3", actor=OPERATOR))).status == 403
         assert (await made.register("v3", actor=ANN)).weight == 0
+
+
+TESTS: Final = msgspec.convert(
+    {"endpoints": [{"method": "GET", "path": "/none", "expectedStatus": 200}]}, SmokeSettings
+)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        PatchVersion(status="staging"),
+        PatchVersion(shutdown_url=ELSEWHERE),
+        PatchVersion(smoke_tests=TESTS),
+        PatchVersion(smoke_tests=TESTS, weight=100),
+    ],
+)
+async def test_what_moves_traffic_in_the_end_is_the_deployers(tmp_path: Path, body: PatchVersion) -> None:
+    """Guards against an operator who takes a rollout back by tests that fail, or stops a live version."""
+    async with console(tmp_path) as made:
+        old, new = await made.two_versions()
+        patch = made.actions.versions.patch
+        assert (await refusal(patch(OPERATOR, old, body))).status == 403
+        await patch(OPERATOR, old, PatchVersion(status="production", weight=100))
+        await patch(OPERATOR, new, replace(body, weight=UNSET))
+        await made.actions.services.patch(ROOT, "auth", {"fallback": {"version": "v2"}})
+        other = PatchVersion(shutdown_url=f"{ELSEWHERE}/other")
+        assert (await refusal(patch(OPERATOR, new, other))).status == 403
+        assert (await refusal(made.actions.versions.drain(OPERATOR, new, DrainVersion()))).status == 403
+        await made.actions.versions.drain(ANN, new, DrainVersion())
 
 
 async def test_where_an_undo_goes_back_to_is_the_deployers(tmp_path: Path) -> None:

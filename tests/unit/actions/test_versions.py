@@ -178,7 +178,7 @@ async def test_weights_belong_to_an_open_deployment(tmp_path: Path) -> None:
             problem = await refusal(made.actions.versions.patch(ANN, version, patch(weight=50)))
             assert problem.status == 409
             assert deployment.id in problem.detail
-        await made.actions.versions.patch(OPERATOR, new, patch(shutdownUrl="http://127.0.0.1:1/x"))
+        await made.actions.versions.patch(ANN, new, patch(shutdownUrl="http://127.0.0.1:1/x"))
         assert (await refusal(made.register("v3", weight=5))).status == 409
 
 
