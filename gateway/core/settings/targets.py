@@ -19,6 +19,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _WRITABLE: Final = re.compile(r"[!-\[\]-~]+")
 """Visible ASCII but the backslash, which some parsers take for a slash."""
+_NUMERIC: Final = re.compile(r"(^|\.)([0-9]+|0[xX][0-9A-Fa-f]*)\.?$")
+"""The end of a host that resolvers take for an address, however it is spelled (`127.1`, `0x7f000001`)."""
 _AFTER_AUTHORITY: Final = re.compile(r"[/?#\\]")
 _METADATA_NAMES: Final = frozenset({"metadata.google.internal", "metadata", "instance-data"})
 _METADATA: Final = frozenset(
@@ -175,6 +177,8 @@ def check_target(
     target = parse_url(url)
     if target.host.rstrip(".") in _METADATA_NAMES:
         raise ConfigError("", f"{url!r} leads to a metadata service")
+    if _NUMERIC.search(target.host) and not target.address:
+        raise ConfigError("", f"{url!r}: write an address as four numbers with dots between")
     is_here = target.scheme == "unix" or target.host.rstrip(".") == "localhost"  # RFC 6761 §6.3
     literal = address or target.address or ("127.0.0.1" if is_here else "")
     if not literal:

@@ -57,6 +57,16 @@ def test_anything_else_is_refused(url: str) -> None:
         parse_target(url)
 
 
+@pytest.mark.parametrize(
+    "host", ["127.1", "0", "2130706433", "0x7f000001", "0177.0.0.1", "127.0.0.1.", "a.0X1."]
+)
+def test_address_that_only_a_resolver_would_know_is_refused(host: str) -> None:
+    """Guards against the gateway itself under no name. A store that holds such a url can still be read."""
+    assert parse_target(f"http://{host}:1").is_named
+    with pytest.raises(ConfigError, match="four numbers"):
+        check_target(f"http://{host}:1")
+
+
 @pytest.mark.parametrize("rest", ["x", "x:bad", "", "[::1", "x/path"])
 def test_credentials_are_not_repeated_in_the_refusal(rest: str) -> None:
     with pytest.raises(ConfigError) as refused:
