@@ -11,7 +11,7 @@ from gateway.core.rollout.plan import Percent as StepPercent
 from gateway.core.rollout.plan import RolloutSettings, StepSettings
 from gateway.core.routing.service import Name, RouteSettings, ServiceSettings
 from gateway.core.settings.base import Settings
-from gateway.core.settings.faults import camel, fault_of
+from gateway.core.settings.faults import camel, fault_of, pointer_step
 from gateway.core.settings.limits import Millis, PositiveMillis
 from gateway.core.settings.smoke import SmokeSettings
 from gateway.store.records import Role, Strategy, VersionStatus
@@ -24,6 +24,12 @@ Weight = Annotated[int, Meta(ge=0, le=100)]
 Percent = Annotated[int, Meta(ge=0, le=100)]
 ErrorKind = Annotated[str, Meta(pattern=r"^([45]xx|[45]\d\d|connect|reset|timeout)$(?!\n)")]
 ServicePattern = Annotated[str, Meta(pattern=r"^[A-Za-z0-9*?][A-Za-z0-9._*?-]{0,62}$(?!\n)")]
+Label = Annotated[
+    str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$(?!\n)")
+]
+"""A name for people: on one line, and no terminal takes it for a command."""
+MAX_DEPTH: Final = 32
+"""Of nested JSON. What we take has eight levels at most."""
 MAX_LIFE_MS: Final = 10 * 366 * 86_400_000
 """Ten years: what is to live longer does not expire."""
 Reason = Annotated[str, Meta(max_length=1000)]
@@ -157,7 +163,7 @@ class CreateService(ServiceSettings, frozen=True, kw_only=True):
 class CreateToken(Settings):
     """`POST tokens`."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=100)]
+    name: Label
     role: Role
     services: ServicePattern = "*"
     """Which services it may change: names, with `*` and `?` for parts of them."""
@@ -199,9 +205,23 @@ def parse(kind: type[T], body: bytes) -> T:
 def parse_json(body: bytes) -> Any:
     """Return `body` as plain values; an empty body is `{}`. Raises Problem 400."""
     try:
-        return msgspec.json.decode(body) if body.strip() else {}
+        value = msgspec.json.decode(body) if body.strip() else {}
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise malformed(f"the body is not JSON: {exc}") from exc
+    if _is_deep(value):
+        raise malformed("the body is nested too deeply")
+    return value
+
+
+def _is_deep(value: Any) -> bool:
+    """Return whether a value is nested deeper than anything we take, and some of us could follow."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner = [each.values() if isinstance(each, dict) else each for each in level]
+        level = [each for values in inner for each in values if isinstance(each, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def checked(kind: type[T], value: object, *, under: str = "") -> T:
@@ -210,4 +230,5 @@ def checked(kind: type[T], value: object, *, under: str = "") -> T:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as exc:
         fault = fault_of(exc)
-        raise invalid(under + "".join(f"/{step}" for step in fault.steps), fault.reason) from exc
+        pointer = "".join(f"/{pointer_step(step)}" for step in fault.steps)
+        raise invalid(under + pointer, fault.reason) from exc

@@ -11,6 +11,7 @@ from gateway.admin.schemas import FieldProblem, ProblemView
 from gateway.errors import GatewayError, StaleEpoch, StoreError
 from gateway.http1.app import Response
 from gateway.log import get_logger
+from gateway.store.api import BadCursor
 
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
@@ -53,6 +54,8 @@ def refusal(error: GatewayError) -> Response:
         errors = [FieldProblem(pointer=bad.pointer, detail=bad.detail) for bad in error.errors]
         if error.retry_after_s is not None:
             fields.append(("Retry-After", str(error.retry_after_s)))
+    if isinstance(error, BadCursor):
+        errors = [FieldProblem(pointer="?after", detail=str(error))]
     if isinstance(error, Unauthorized):
         fields.append(("WWW-Authenticate", error.challenge))
     if isinstance(error, MethodRefused):

@@ -40,6 +40,11 @@ def wrong(field: str, reason: str) -> ValueError:
     return ValueError(f".{field}: {reason}")
 
 
+def pointer_step(name: str) -> str:
+    """Return a name as a step of a JSON pointer (RFC 6901 §3)."""
+    return name.replace("~", "~0").replace("/", "~1")
+
+
 def camel(name: str) -> str:
     """Return a field's name as JSON has it: camelCase."""
     first, *rest = name.split("_")

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from gateway.core.settings.faults import pointer_step
+
 HIDDEN: Final = "***"
 _SOUGHT: Final = frozenset(
     {"secret", "body_contains", "bodyContains", "expected_body", "expectedBody", "json_value", "jsonValue"}
@@ -43,7 +45,10 @@ def stand_in(value: Any) -> str:
 
 def _changed(value: Any, change: _Change, at: str) -> Any:
     if isinstance(value, Mapping):
-        return {name: _field(name, each, value, change, f"{at}/{name}") for name, each in value.items()}
+        return {
+            name: _field(name, each, value, change, f"{at}/{pointer_step(name)}")
+            for name, each in value.items()
+        }
     if isinstance(value, list | tuple):
         return [_changed(each, change, f"{at}/{index}") for index, each in enumerate(value)]
     if isinstance(value, str) and (shown := without_credentials(value)) != value:
@@ -59,7 +64,7 @@ def _field(name: str, value: Any, around: Mapping[str, Any], change: _Change, at
     if name == "path" and isinstance(value, str) and "?" in value:
         return change(at, value, _without_query(value))
     if name == "headers" and isinstance(value, Mapping):
-        return {field: change(f"{at}/{field}", each, HIDDEN) for field, each in value.items()}
+        return {field: change(f"{at}/{pointer_step(field)}", each, HIDDEN) for field, each in value.items()}
     if name == "webhooks" and isinstance(value, list | tuple):
         return [_hook(each, change, f"{at}/{index}") for index, each in enumerate(value)]
     if name == "testers" and isinstance(value, Mapping):

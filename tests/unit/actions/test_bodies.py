@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway.actions.bodies import CreateService, CreateVersion, Promote, StartDeployment, parse
+from gateway.actions.bodies import CreateService, CreateToken, CreateVersion, Promote, StartDeployment, parse
 from gateway.actions.problems import Problem, conflict, invalid, not_found
 from gateway.core.rollout.plan import RolloutSettings
 
@@ -29,6 +29,10 @@ from gateway.core.rollout.plan import RolloutSettings
         (StartDeployment, b'{"serviceName":"a","toVersion":"v","stepz":1}', "/stepz"),
         (Promote, b'{"fulll":true}', "/fulll"),
         (CreateService, b'{"name":"a","health":{"headers":{"x":1}}}', "/health/headers"),
+        (Promote, b'{"a/b~c":1}', "/a~1b~0c"),
+        (CreateToken, b'{"name":"a\\u001b[2J","role":"viewer"}', "/name"),
+        (CreateToken, b'{"name":"a\\r\\nb","role":"viewer"}', "/name"),
+        (CreateToken, b'{"name":"a\\n","role":"viewer"}', "/name"),
         (Promote, b"[]", ""),
     ],
 )
@@ -37,6 +41,17 @@ def test_a_bad_field_is_pointed_to(kind: type[Any], body: bytes, pointer: str) -
         parse(kind, body)
     assert refused.value.status == 422
     assert [error.pointer for error in refused.value.errors] == [pointer]
+
+
+def test_json_nested_deeper_than_anything_we_take_is_400() -> None:
+    """Guards against a merge patch so deep that merging it was answered with 500."""
+    deep, usual = b'{"a":' * 500 + b"1" + b"}" * 500, b'{"a":' * 20 + b"[[1]]" + b"}" * 20
+    with pytest.raises(Problem) as refused:
+        parse(dict[str, Any], deep)
+    assert refused.value.status == 400
+    with pytest.raises(Problem):
+        parse(dict[str, Any], b'{"a":[{}],"b":' + b"[" * 100 + b"]" * 100 + b"}")
+    assert parse(dict[str, Any], usual)
 
 
 @pytest.mark.parametrize("body", [b"{", b"\xff", b"nonsense", b'{"full": tru}'])

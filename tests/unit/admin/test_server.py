@@ -14,7 +14,7 @@ from gateway.control.rollouts.unstored import Ordered
 from gateway.core.resilience.health import HealthSettings
 from gateway.core.routing.service import WebhookSettings
 from gateway.errors import IllegalTransition, StaleEpoch, StoreError
-from gateway.store.api import Page
+from gateway.store.api import BadCursor, Page
 from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord
 from tests.unit.admin.bench import Bench
 
@@ -69,6 +69,14 @@ async def test_what_is_no_cursor_is_refused(bench: Bench, version: VersionRecord
     bench.actions.answers["versions.list_all"] = Page([version])
     answer = await bench.ask("GET", f"{BASE}/deployment/versions", query=f"after={cursor}")
     assert answer.status == 422
+    assert [each["pointer"] for each in json.loads(answer.body)["errors"]] == ["?after"]
+
+
+async def test_what_the_store_takes_for_no_cursor_is_pointed_to(bench: Bench) -> None:
+    bench.actions.answers["deployments.list_all"] = BadCursor("'zz' is not a cursor of this list")
+    answer = await bench.ask("GET", f"{BASE}/deployment", query="after=zz")
+    assert answer.status == 422
+    assert [each["pointer"] for each in json.loads(answer.body)["errors"]] == ["?after"]
 
 
 @pytest.mark.parametrize("change", ["the first goes", "one comes before", "one comes behind"])
