@@ -42,6 +42,7 @@ COMPILED: Final = (
     "http1/connections.py",
     "http1/half_closed.py",
     "http1/heads.py",
+    "http1/incoming_body.py",
     "http1/message.py",
     "http1/request.py",
     "http1/response.py",
