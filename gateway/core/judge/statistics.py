@@ -22,6 +22,8 @@ FIRST: Final = 0.9
 """Prior mass of "it is worse from the start"; the rest is shared out over later beginnings."""
 EPOCH_S: Final = 60.0
 """Observed seconds between two possible beginnings."""
+_SURELY: Final = 1e-9
+"""Rates are kept this far from zero and one, which have no odds: a threshold of nearly 100 % is legal."""
 _LIMIT: Final = 600.0
 """Logarithms are kept below 600, where `exp` does not overflow."""
 
@@ -118,13 +120,12 @@ def _outcomes(rate: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 @lru_cache(maxsize=4096)
 def rate_factors(rate: float, bad: int, answers: int) -> tuple[float, ...]:
-    """Return, per odds, the log likelihood ratio of `bad` in `answers` against a rate of at most `rate` (0 <
-    rate < 1).
+    """Return, per odds, the log likelihood ratio of `bad` in `answers` if at most `rate` (0–1) are bad.
 
     The alternatives have odds θ rate / (1 - rate). Under any true rate below `rate` the expected ratio is
     below one, so the composite null "at most `rate`" is tested.
     """
-    bad_side, good_side = _outcomes(rate)
+    bad_side, good_side = _outcomes(min(max(rate, _SURELY), 1 - _SURELY))
     good = answers - bad
     if not bad:
         return tuple([good * b for b in good_side])

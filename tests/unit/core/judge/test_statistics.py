@@ -146,3 +146,12 @@ def test_an_interval_holds_the_rate(bad: int, answers: int) -> None:
 
 def test_nothing_has_the_widest_interval() -> None:
     assert wilson_interval(0, 0) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("rate", [0.0, 5e-324, 1 - 2**-53, 1.0])
+@pytest.mark.parametrize(("bad", "answers"), [(0, 0), (0, 9), (9, 9), (3, 9)])
+def test_rates_without_odds_are_tested_all_the_same(rate: float, bad: int, answers: int) -> None:
+    """Guards against a threshold of nearly 0 or 100 %, which ended in a division by zero at each tick."""
+    value = Mixture().times(rate_factors(rate, bad, answers), 1.0).value
+    assert 0 <= value < math.inf
+    assert rate < 0.5 or value < 1.000001, "nothing fails more often than always"
