@@ -1,6 +1,7 @@
 """The connections to one endpoint: leased one at a time, kept while idle, made when there is none."""
 
 import asyncio
+import logging
 import ssl
 from pathlib import Path
 from typing import Final, Protocol, cast
@@ -10,11 +11,13 @@ from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.service import ServiceSettings, UpstreamTlsSettings
 from gateway.core.settings.limits import Timeouts, UpstreamTimeouts
 from gateway.core.settings.targets import Listener, TargetRules
-from gateway.errors import ConnectFailed, Exhausted, GatewayError
+from gateway.errors import ConfigError, ConnectFailed, Exhausted, GatewayError
 from gateway.http1.client import OUR_FAULT, UpstreamConnection
 from gateway.link.snapshot import ProxySettings, TargetLimits
 from gateway.net.machine import Sockets, is_local_address
 from gateway.net.tls import default_upstream_context, upstream_context
+
+logger = logging.getLogger(__name__)
 
 MAX_IDLE: Final = 256
 """Idle connections kept per endpoint and worker."""
@@ -49,6 +52,7 @@ class Pool:
         self._idle: dict[UpstreamConnection, None] = {}
         self._connecting: set[asyncio.Task[None]] = set()
         self._is_closed = False
+        self._is_refused = False
         self._rules = target_rules(proxy.targets)
         self.idle_s = 4.0
         self.configure(settings, proxy)
@@ -144,6 +148,11 @@ class Pool:
     async def _connect(self, lessee: Lessee) -> None:
         try:
             connection = await self._open()
+        except ConfigError as exc:
+            if not self._is_refused:  # once: each request would say it again
+                self._is_refused = True
+                logger.warning("upstream refused: %s", exc)
+            lessee.on_connect_failed(ConnectFailed("the upstream cannot be connected to as it is configured"))
         except GatewayError as exc:
             lessee.on_connect_failed(ConnectFailed(str(exc)))
         except (OSError, ssl.SSLError) as exc:

@@ -55,7 +55,9 @@ class Hearing:
     ("limits", "reason"),
     [(TargetLimits(allowed=("10.0.0.0/8",)), "outside the allowed"), (TargetLimits(), "gateway itself")],
 )
-async def test_name_of_a_fallback_is_judged_by_where_it_leads(limits: TargetLimits, reason: str) -> None:
+async def test_name_of_a_fallback_is_judged_by_where_it_leads(
+    limits: TargetLimits, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """Nobody has looked it up before: the check that versions get from the resolver is made here.
 
     Guards against the admin listener as a fallback, by a name.
@@ -65,14 +67,17 @@ async def test_name_of_a_fallback_is_judged_by_where_it_leads(limits: TargetLimi
         port = server.sockets[0].getsockname()[1]
         own = () if limits.allowed else (("0.0.0.0", port),)
         outcome = await asked(f"http://localhost:{port}", replace(limits, own=own))
-        assert isinstance(outcome, ConnectFailed) and reason in str(outcome)
+        assert isinstance(outcome, ConnectFailed) and "as it is configured" in str(outcome)
+        assert reason in caplog.text
         assert await hearing.heard.get() == b"", "the connection is closed before anything is asked"
         other = await asked(f"http://localhost:{port}", TargetLimits(own=(("127.0.0.1", port + 1),)))
         assert isinstance(other, UpstreamConnection)
         await hearing.heard.get()
 
 
-async def test_socket_file_is_judged_again_by_what_it_leads_to(tmp_path: Path) -> None:
+async def test_socket_file_is_judged_again_by_what_it_leads_to(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Guards against a link that is bent to control's own socket once the version is registered."""
     own, other, bent = tmp_path / "control.sock", tmp_path / "app.sock", tmp_path / "bent.sock"
     limits = TargetLimits(own_sockets=(str(own),))
@@ -88,5 +93,7 @@ async def test_socket_file_is_judged_again_by_what_it_leads_to(tmp_path: Path) -
         bent.symlink_to(own)
         for path in (bent, own):
             outcome = await asked(f"unix:{path}", limits)
-            assert isinstance(outcome, ConnectFailed) and "give the machine away" in str(outcome)
+            assert isinstance(outcome, ConnectFailed)
+            assert str(tmp_path) not in str(outcome), "clients are shown no path"
+            assert "give the machine away" in caplog.text
             assert await hearing.heard.get() == b"", "the connection is closed before anything is asked"
