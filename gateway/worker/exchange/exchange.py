@@ -7,7 +7,6 @@ or timer is made.
 
 from collections.abc import Callable
 from time import monotonic
-from typing import Final
 
 from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.table import Route, RoutingTable, Service
@@ -33,7 +32,6 @@ from gateway.http1.chunked import chunk, last_chunk
 from gateway.http1.client import UpstreamConnection
 from gateway.http1.connections import reason_label
 from gateway.http1.handler import NEVER
-from gateway.http1.heads import Pair, plain_name
 from gateway.http1.message import response_head
 from gateway.http1.request import CHUNKED_BODY
 from gateway.http1.server import ServerProtocol
@@ -46,16 +44,10 @@ from gateway.worker.exchange.cdn_loop import is_loop
 from gateway.worker.exchange.choice import find_key, wish_of
 from gateway.worker.exchange.context import Context
 from gateway.worker.exchange.failures import Failures, may_repeat, no_route, problem_of
-from gateway.worker.exchange.record import Record
+from gateway.worker.exchange.record import METHODS, OTHER, Record
 from gateway.worker.exchange.tunnel_hold import TunnelHold
-from gateway.worker.exchange.upload import Upload
+from gateway.worker.exchange.upload import Upload, passing_trailers
 from gateway.worker.policy import Policy
-
-OTHER: Final = "OTHER"
-"""What any other method is counted as: clients may make up as many as they like."""
-METHODS: Final = {
-    name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE")
-}
 
 
 class Exchange:
@@ -325,14 +317,8 @@ class Exchange:
     def on_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
         self.client.deadline = 0.0  # the response's time begins
         if self.request.length == CHUNKED_BODY:
-            self._pass_up(last_chunk(self._passing(trailers) if trailers else trailers))
-
-    def _passing(self, trailers: list[Pair]) -> list[Pair]:
-        """Return the trailers that are passed on: what stays behind in a head does so here, secrets too."""
-        unwanted = self.request.nominated
-        if self.policy is not None:
-            unwanted |= self.policy.asking
-        return [each for each in trailers if plain_name(each[0]) not in unwanted]
+            asking = self.policy.asking if self.policy is not None else frozenset()
+            self._pass_up(last_chunk(passing_trailers(trailers, self.request.nominated | asking)))
 
     def _pass_up(self, framed: bytes) -> None:
         upstream = self.attempt.upstream

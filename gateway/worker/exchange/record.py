@@ -2,12 +2,19 @@
 
 import time
 from time import monotonic
+from typing import Final
 
 from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.table import Service
 from gateway.core.routing.version import Version
 from gateway.http1.server import ServerProtocol
 from gateway.worker.access_log import Line, ascii_of, utc
+
+OTHER: Final = "OTHER"
+"""What any other method is counted as: clients may make up as many as they like."""
+METHODS: Final = {
+    name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE")
+}
 
 
 class Record:

@@ -3,6 +3,7 @@
 from typing import Final
 
 from gateway.http1.client import UpstreamConnection
+from gateway.http1.heads import Pair, plain_name
 
 MAX_HELD_BYTES: Final = 65_536
 """How much of a body is held while there is no upstream to write it to; then the client is not read from."""
@@ -52,3 +53,8 @@ class Upload:
         if self._bytes > keep_bytes:
             self.is_replayable = False
             self._pieces.clear()
+
+
+def passing_trailers(trailers: list[Pair], unwanted: frozenset[bytes]) -> list[Pair]:
+    """Return the trailers that are passed on: what stays behind in a head does so here, secrets too."""
+    return [each for each in trailers if plain_name(each[0]) not in unwanted]
