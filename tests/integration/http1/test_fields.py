@@ -439,4 +439,4 @@ async def test_a_sticky_users_error_is_told_with_its_kind(status: int) -> None:
         counts = proxy.counts("v1")
         await eventually(lambda: bool(counts.judged))
         assert next(iter(counts.judged.values())).errors == {f"{status}|GET /|user": 1}
-        assert [kind for *_, kind in counts.cohort_errors] == [str(status)]
+        assert [kind for *_, kind in counts.cohort_errors] == [f"{status}|GET /"]
