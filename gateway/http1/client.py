@@ -62,7 +62,10 @@ class Keeper(Protocol):
     """What keeps connections while they are idle."""
 
     def forget(self, connection: "UpstreamConnection") -> None:
-        """Drop an idle connection: it has ended, or cannot be used again."""
+        """Drop an idle connection: it has ended, or cannot be used again.
+
+        Or hear of a young one that ended before a byte of its next response.
+        """
 
     def give_back(self, connection: "UpstreamConnection", now: float) -> None:
         """Take a connection back whose response is complete. now: monotonic seconds."""
@@ -87,6 +90,7 @@ class UpstreamConnection:
         "idle_until",
         "is_reusable",
         "is_reused",
+        "is_young",
         "pool",
         "reader",
         "transport",
@@ -104,6 +108,8 @@ class UpstreamConnection:
         """Whether no response is under way, the last one ended cleanly, and another request may follow."""
         self.is_reused = False
         """Whether it has carried a request before the present one."""
+        self.is_young = False
+        """Whether that one's response came only a moment before the present request."""
         self.was_silent = False
         """Lost before any byte of a response came."""
         self.writable = True
@@ -209,9 +215,9 @@ class UpstreamConnection:
         handler, self._handler = self._handler, None
         self.was_silent = phase == _HEAD and not self.reader.held
         self.reader.forget_held()
-        if phase == _IDLE:
+        if phase == _IDLE or (self.was_silent and self.is_young):
             self.pool.forget(self)
-        elif phase != _CLOSED and handler is not None:
+        if phase != _CLOSED and handler is not None:
             handler.on_upstream_lost(ResetMidway("the upstream closed the connection midway", sent=True))
 
     def pause_writing(self) -> None:

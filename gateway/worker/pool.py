@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import ssl
+from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
 
@@ -21,6 +23,10 @@ logger = logging.getLogger(__name__)
 
 MAX_IDLE: Final = 256
 """Idle connections kept per endpoint and worker."""
+AT_ONCE_S: Final = 0.05
+"""An upstream that closes behind its answers without a word has done so by then, on a busy machine too."""
+DOUBT_S: Final = 5.0
+"""How long after it did that only connections are used again which have been idle for longer than that."""
 
 
 class Lessee(Protocol):
@@ -39,7 +45,14 @@ class Lessee(Protocol):
 class Pool:
     """`lease` an idle connection, or `connect`; `give_back` when the response is complete."""
 
-    def __init__(self, endpoint: Endpoint, settings: ServiceSettings, proxy: ProxySettings) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        settings: ServiceSettings,
+        proxy: ProxySettings,
+        *,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         url = urlsplit(endpoint.url)
         self._endpoint = endpoint
         self._path = endpoint.url.removeprefix("unix:") if url.scheme == "unix" else ""
@@ -49,7 +62,11 @@ class Pool:
         self._server_name = settings.tls.server_name or self._name
         self._tls = settings.tls if url.scheme == "https" else None
         self._context: ssl.SSLContext | None = None
-        self._idle: dict[UpstreamConnection, None] = {}
+        self._idle: dict[UpstreamConnection, float] = {}
+        """With the monotonic seconds since when; the oldest first."""
+        self._clock = clock
+        self._doubted_until = 0.0
+        """Monotonic seconds: the upstream has closed a connection right behind its answer."""
         self._connecting: set[asyncio.Task[None]] = set()
         self._is_closed = False
         self._is_refused = False
@@ -89,11 +106,29 @@ class Pool:
         is_repeatable: whether the request may be sent again if the upstream has just closed the connection;
         else one whose end has arrived is not leased.
         """
+        if now < self._doubted_until:
+            return self._lease_settled(now)
         idle = self._idle
         while idle:
-            connection, _ = idle.popitem()
+            connection, since = idle.popitem()
             if connection.idle_until > now and (is_repeatable or connection.is_quiet):
                 connection.is_reused = True
+                connection.is_young = now < since + AT_ONCE_S
+                return connection
+            connection.close()
+        return None
+
+    def _lease_settled(self, now: float) -> UpstreamConnection | None:
+        """Return a connection that has stayed open for a while after its last response, or None."""
+        idle = self._idle
+        while idle:
+            connection, since = next(iter(idle.items()))
+            if now < since + AT_ONCE_S:
+                return None
+            del idle[connection]
+            if connection.idle_until > now and connection.is_quiet:
+                connection.is_reused = True
+                connection.is_young = False
                 return connection
             connection.close()
         return None
@@ -115,15 +150,17 @@ class Pool:
         hint = connection.reader.special.get(b"keep-alive")
         connection.idle_until = now + (self.idle_s if hint is None else self._idle_s(hint))
         idle = self._idle
-        idle[connection] = None
+        idle[connection] = now
         if len(idle) > MAX_IDLE:
             oldest = next(iter(idle))
             del idle[oldest]
             oldest.close()
 
     def forget(self, connection: UpstreamConnection) -> None:
-        """An idle connection has ended by itself."""
-        self._idle.pop(connection, None)
+        """A connection has ended by itself, idle or just leased again."""
+        now, since = self._clock(), self._idle.pop(connection, None)
+        if connection.is_young if since is None else now < since + AT_ONCE_S:
+            self._doubted_until = now + DOUBT_S
 
     def sweep(self, now: float) -> None:
         """Close what has been idle for too long, or serves an endpoint that drains."""

@@ -10,7 +10,7 @@ from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.service import ServiceSettings
 from gateway.http1.client import UpstreamConnection
 from gateway.link.snapshot import ProxySettings
-from gateway.worker.pool import Pool
+from gateway.worker.pool import AT_ONCE_S, DOUBT_S, Pool
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n%b\r\n"
 
@@ -45,8 +45,11 @@ class PoolMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.endpoint = Endpoint("e", url="http://127.0.0.1:1")
-        self.pool = Pool(self.endpoint, ServiceSettings(), ProxySettings())
         self.now = 1000.0
+        self.pool = Pool(self.endpoint, ServiceSettings(), ProxySettings(), clock=lambda: self.now)
+        self.since: dict[UpstreamConnection, float] = {}
+        self.doubted_until = 0.0
+        self.young: set[UpstreamConnection] = set()
         self.leased: list[UpstreamConnection] = []
         self.idle: list[tuple[UpstreamConnection, float]] = []
         self.wires: list[Wire] = []
@@ -54,18 +57,33 @@ class PoolMachine(RuleBasedStateMachine):
     def model_idle(self) -> list[UpstreamConnection]:
         return [each for each, until in self.idle if until > self.now]
 
+    def expected(self) -> UpstreamConnection | None:
+        """The one used last is the likeliest to be alive; of a doubtful upstream one that has stayed open."""
+        idle = self.model_idle()
+        if self.now < self.doubted_until:
+            idle = [each for each in idle[:1] if self.now - self.since[each] >= AT_ONCE_S]
+        return idle[-1] if idle else None
+
+    def doubt(self, *, is_young: bool) -> None:
+        if is_young:
+            self.doubted_until = self.now + DOUBT_S
+
     @rule()
     def lease(self) -> None:
-        expected = self.model_idle()
+        expected = self.expected()
         connection = self.pool.lease(self.now)
         if connection is None:
-            assert not expected
+            assert expected is None
             connection = UpstreamConnection(self.pool)
             self.wires.append(Wire())
             connection.connection_made(self.wires[-1])
         else:
-            assert connection is expected[-1], "the one used last is the likeliest to be alive"
+            assert connection is expected
             assert connection.is_reused
+            if self.now - self.since[connection] < AT_ONCE_S:
+                self.young.add(connection)
+            else:
+                self.young.discard(connection)
         assert connection not in self.leased
         kept = [(each, until) for each, until in self.idle if each is not connection]
         self.idle = [pair for pair in kept if pair[0].transport.is_open]  # type: ignore[attr-defined]
@@ -83,12 +101,14 @@ class PoolMachine(RuleBasedStateMachine):
             assert not connection.transport.is_open  # type: ignore[attr-defined]
         else:
             self.idle.append((connection, self.now + (2.0 if more else 4.0)))
+            self.since[connection] = self.now
 
     @precondition(lambda self: self.leased)
     @rule(data=st.data())
     def lose_leased(self, data: st.DataObject) -> None:
         connection = data.draw(st.sampled_from(self.leased))
         self.leased.remove(connection)
+        self.doubt(is_young=connection in self.young)
         connection.transport.abort()
         connection.connection_lost(None)
 
@@ -97,6 +117,7 @@ class PoolMachine(RuleBasedStateMachine):
     def lose_idle(self, data: st.DataObject, unasked: bool) -> None:
         connection, until = data.draw(st.sampled_from(self.idle))
         self.idle.remove((connection, until))
+        self.doubt(is_young=self.now - self.since[connection] < AT_ONCE_S)
         if unasked and connection.is_open:
             connection.data_received(b"HTTP/1.1 200 OK\r\n\r\n")
         connection.transport.abort()
