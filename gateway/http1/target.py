@@ -107,6 +107,8 @@ def host_of(authority: bytes) -> str:
     if match is None or (match[2] and int(match[2]) > 65_535):
         raise BadRequest("the Host field is malformed")
     host = match[1].decode("ascii").lower()
+    if ".." in host or host == ".":
+        raise BadRequest("the Host field holds a name with an empty part")
     if host[0] == "[" and not _is_ipv6(host[1:-1]):
         raise BadRequest("the Host field holds a malformed address")
     return host.removesuffix(".")

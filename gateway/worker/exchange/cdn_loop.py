@@ -9,7 +9,9 @@ from typing import Final
 
 MAX_PASSES: Final = 8
 """How often a request may pass this gateway: legal chains are shorter."""
-_MEMBER: Final = re.compile(rb'(?:[^,"]|"(?:\\.|[^"\\])*"?)+')
+_QUOTED: Final = rb'"(?:\\.|[^"\\])*"'
+_MEMBER: Final = re.compile(rb'(?:[^,"]|%b)+' % _QUOTED)
+_WELL_QUOTED: Final = re.compile(rb'(?:[^"]|%b)*' % _QUOTED)
 
 
 def entry(gateway: bytes, service: str) -> bytes:
@@ -23,7 +25,7 @@ def is_loop(field: bytes, gateway: bytes, service: str) -> bool:
     field: its CDN-Loop. gateway: our id; empty: we have none, and nothing is a loop.
     """
     passes = 0
-    for member in _MEMBER.findall(field) if gateway else ():
+    for member in _members(field) if gateway else ():
         cdn, *parameters = (part.strip(b" \t") for part in member.split(b";"))
         if cdn != gateway:
             continue
@@ -31,6 +33,12 @@ def is_loop(field: bytes, gateway: bytes, service: str) -> bool:
         if any(_is_service(parameter, service.encode()) for parameter in parameters):
             return True
     return passes >= MAX_PASSES
+
+
+def _members(field: bytes) -> list[bytes]:
+    """Return the members of a list. A quote that is never closed hides nothing: a client may have sent it."""
+    members: list[bytes] = _MEMBER.findall(field) if _WELL_QUOTED.fullmatch(field) else field.split(b",")
+    return members
 
 
 def _is_service(parameter: bytes, service: bytes) -> bool:

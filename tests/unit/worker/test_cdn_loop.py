@@ -34,3 +34,11 @@ def test_what_is_written_is_found_again() -> None:
 
 def test_gateway_without_an_id_cuts_nothing() -> None:
     assert not is_loop(b"; s=api", b"", "api")
+
+
+@pytest.mark.parametrize("sent", [b'"', b'x; a="', b'"a", "', b'"\\', b'x; a="\\"'])
+def test_quote_that_is_never_closed_hides_no_loop(sent: bytes) -> None:
+    """Guards a client's quote that swallowed our own entries: round and round until the head was too long."""
+    field = sent + b", " + entry(b"me", "api")
+    assert is_loop(field, b"me", "api")
+    assert is_loop(field + b", other, " + entry(b"me", "api"), b"me", "api")
