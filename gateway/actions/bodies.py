@@ -215,7 +215,7 @@ def parse_json(body: bytes) -> Any:
 
 def _is_deep(value: Any) -> bool:
     """Return whether a value is nested deeper than anything we take, and some of us could follow."""
-    level = [value]
+    level: list[Any] = [[value]]
     for _ in range(MAX_DEPTH):
         inner = [each.values() if isinstance(each, dict) else each for each in level]
         level = [each for values in inner for each in values if isinstance(each, dict | list)]

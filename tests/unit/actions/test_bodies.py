@@ -34,6 +34,10 @@ from gateway.core.rollout.plan import RolloutSettings
         (CreateToken, b'{"name":"a\\r\\nb","role":"viewer"}', "/name"),
         (CreateToken, b'{"name":"a\\n","role":"viewer"}', "/name"),
         (Promote, b"[]", ""),
+        (dict[str, Any], b"false", ""),
+        (dict[str, Any], b"1", ""),
+        (Promote, b"null", ""),
+        (Promote, b'"x"', ""),
     ],
 )
 def test_a_bad_field_is_pointed_to(kind: type[Any], body: bytes, pointer: str) -> None:
