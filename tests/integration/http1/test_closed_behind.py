@@ -2,7 +2,6 @@
 
 import asyncio
 
-from gateway.worker.pool import AT_ONCE_S
 from tests.integration.http1.proxying import OK, Peer, Upstream, proxying
 
 POST = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nab"
@@ -50,25 +49,8 @@ async def test_upstream_that_closes_behind_its_answers_is_found_out() -> None:
         for _ in range(TIMES):
             peer.send(POST)
             lost += not (await peer.answer()).startswith(b"HTTP/1.1 200 ")
-        assert lost <= 3  # the first; others only where this machine stood still for long
+        assert lost <= TIMES // 10  # the first; others only where this machine stood still for long
         assert pool.leaks() == []
-
-
-async def test_upstream_that_keeps_its_connections_again_is_believed_again() -> None:
-    upstream = Upstream(answer_and_close_a_moment_later)
-    async with proxying(upstream, breaker=False) as proxy:
-        pool = next(proxy.plane.live_table.endpoints()).pool
-        peer = await proxy.client()
-        for _ in range(5):
-            peer.send(POST)
-            await peer.answer()
-        upstream.script = upstream.serve
-        peer.send(POST)
-        assert (await peer.answer()).startswith(b"HTTP/1.1 200 ")
-        await asyncio.sleep(0)
-        now = asyncio.get_running_loop().time()
-        assert pool.lease(now) is None
-        assert pool.lease(now + AT_ONCE_S) is not None
 
 
 async def test_connection_that_was_told_to_end_is_seen_by_a_look() -> None:
