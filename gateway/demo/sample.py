@@ -1,8 +1,10 @@
 """A small HTTP service with a version, to deploy: `python -m gateway.demo.sample --port 0 --version v1.0`.
 
 Prints `listening on PORT` when it accepts. GET /api/health answers 200; POST /shutdown ends it in order; any
-other path answers a line of JSON with the version, or what the flags ask for: an error rate, a delay, a
-broken health check. A request may ask for itself: `?status=503`, `?delay_ms=50`, `?bytes=100000`.
+other path answers a line of JSON with the version, or what the flags ask for: a delay, a broken health
+check, failures. Those are errors, failed outcomes (`--outcome`) or requests never answered (`--hang`), at a
+rate, for one path, or as long as a file exists. A request may ask for itself: `?status=503`, `?delay_ms=50`,
+`?bytes=100000`.
 """
 
 import argparse
@@ -13,12 +15,17 @@ import random
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import cast
 from urllib.parse import parse_qsl, urlsplit
 
 import httptools
 import uvloop
 
+NEVER_S = 3_600.0
+"""A request that hangs: whoever waits longer than this sees the connection close."""
+UNFAILING = ("/api/health", "/shutdown")
 REASONS = {
     200: "OK",
     202: "Accepted",
@@ -35,6 +42,10 @@ class Sample:
         self.version: str = options.version
         self.error_rate: float = options.error_rate
         self.error_status: int = options.error_status
+        self.error_path: str = options.error_path
+        self.error_while: Path | None = options.error_while
+        self.hang: bool = options.hang
+        self.outcome: str = options.outcome
         self.delay_s: float = options.delay_ms / 1000
         self.unhealthy: bool = options.unhealthy
         self.chance = random.Random(options.seed)
@@ -44,15 +55,23 @@ class Sample:
         """A connection ended."""
         self.served = 0
 
-    def answer(self, method: str, path: str, body_bytes: int) -> tuple[int, bytes]:
-        """Return (status, body) for one request."""
+    def fails(self, path: str) -> bool:
+        """Decide by chance whether a request is made to fail."""
+        if not self.error_rate or not path.endswith(self.error_path) or path in UNFAILING:
+            return False
+        if self.error_while is not None and not self.error_while.exists():
+            return False
+        return self.chance.random() < self.error_rate
+
+    def answer(self, method: str, path: str, body_bytes: int, *, fails: bool) -> tuple[int, bytes]:
+        """Return (status, body) for one request. fails: what `fails` said of it."""
         if path == "/api/health":
             return (503, b'{"status":"sick"}') if self.unhealthy else (200, b'{"status":"ok"}')
         if path == "/shutdown" and method == "POST":
             self.stop.set()
             return 202, b'{"status":"stopping"}'
         self.served += 1
-        if self.error_rate and self.chance.random() < self.error_rate:
+        if fails:
             return self.error_status, json.dumps({"version": self.version, "error": "made to fail"}).encode()
         return 200, json.dumps({"version": self.version, "path": path, "received": body_bytes}).encode()
 
@@ -124,29 +143,34 @@ class Connection(asyncio.Protocol):
             method, target, _, _ = self.waiting[0]
             parts = urlsplit(target)
             asked = dict(parse_qsl(parts.query))
-            delay_s = float(asked.get("delay_ms", self.sample.delay_s * 1000)) / 1000
-            if delay_s and parts.path not in ("/api/health", "/shutdown"):
-                self.timer = asyncio.get_running_loop().call_later(
-                    delay_s, self.late, method, parts.path, asked
-                )
+            fails = self.sample.fails(parts.path)
+            loop = asyncio.get_running_loop()
+            if fails and self.sample.hang:
+                self.timer = loop.call_later(NEVER_S, self.transport.close)
                 return
-            self.write(method, parts.path, asked)
+            delay_s = float(asked.get("delay_ms", self.sample.delay_s * 1000)) / 1000
+            if delay_s and parts.path not in UNFAILING:
+                late = partial(self.late, method, parts.path, asked, fails=fails)
+                self.timer = loop.call_later(delay_s, late)
+                return
+            self.write(method, parts.path, asked, fails=fails)
 
-    def late(self, method: str, path: str, asked: dict[str, str]) -> None:
+    def late(self, method: str, path: str, asked: dict[str, str], *, fails: bool) -> None:
         """Answer the request that took its time, then what waited behind it."""
-        self.write(method, path, asked)
+        self.write(method, path, asked, fails=fails)
         self.next()
 
-    def write(self, method: str, path: str, asked: dict[str, str]) -> None:
+    def write(self, method: str, path: str, asked: dict[str, str], *, fails: bool) -> None:
         """Write the answer to the request at the head of the line."""
         _, _, body_bytes, keep_alive = self.waiting.pop(0)
         keep_alive = keep_alive and not self.closing
-        status, body = self.sample.answer(method, path, body_bytes)
+        status, body = self.sample.answer(method, path, body_bytes, fails=fails)
+        outcome = f"X-Outcome: {self.sample.outcome}\r\n" if fails and self.sample.outcome else ""
         status = int(asked.get("status", status))
         body = b"x" * int(asked["bytes"]) if "bytes" in asked else body
         head = (
             f"HTTP/1.1 {status} {REASONS.get(status, 'Status')}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\nX-Version: {self.sample.version}\r\n"
+            f"Content-Length: {len(body)}\r\nX-Version: {self.sample.version}\r\n{outcome}"
             f"Connection: {'keep-alive' if keep_alive else 'close'}\r\n\r\n"
         )
         self.transport.write(head.encode() + (b"" if method == "HEAD" else body))
@@ -181,6 +205,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", default="v1.0")
     parser.add_argument("--error-rate", type=float, default=0.0, help="share of requests to fail, 0 to 1")
     parser.add_argument("--error-status", type=int, default=500)
+    parser.add_argument("--error-path", default="", help="fail only requests whose path ends so")
+    parser.add_argument("--error-while", type=Path, help="fail only as long as this file exists")
+    parser.add_argument("--hang", action="store_true", help="never answer the requests that are to fail")
+    parser.add_argument(
+        "--outcome", default="", help="X-Outcome of the requests that are to fail: pay=failed"
+    )
     parser.add_argument("--delay-ms", type=float, default=0.0)
     parser.add_argument("--unhealthy", action="store_true", help="fail the health check")
     parser.add_argument("--seed", type=int, default=None)

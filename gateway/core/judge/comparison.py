@@ -12,6 +12,8 @@ MAX_ROUTES: Final = 64
 """Route classes tested each by itself; errors of further ones count in the whole alone."""
 ROUTE_WEIGHTS: Final = tuple(1 / (k * (k + 1)) for k in range(1, MAX_ROUTES + 1))
 """Prior mass of the k-th route class to meet an error: which classes there are is not known before."""
+NEARLY: Final = 0.9
+"""A class that says less than this part of what all errors say is not all that is wrong."""
 FIRST_SET: Final = 0.8
 """Sticky services: prior mass of the first set of users; the rest is shared out over the renewed ones."""
 
@@ -84,12 +86,11 @@ class Comparison(msgspec.Struct, frozen=True):
 
     @property
     def culprit(self) -> str:
-        """The route class that says more than all else together; empty: there is none."""
-        parts = self._parts()
-        if not parts:
-            return ""
-        best = max(range(len(parts)), key=lambda index: parts[index][0])
-        return list(self.routes)[best] if parts[best][0] > self.whole.value else ""
+        """The route class that says as much alone as all errors together; empty: there is none."""
+        tested = [(test.mixture.value, route) for route, test in self.routes.items()]
+        value, route = max(tested, default=(0.0, ""), key=lambda each: each[0])
+        # Where there are errors of one class alone, the two come to the same but for when they may begin.
+        return route if value >= NEARLY * self.whole.value else ""
 
     def renewed(self) -> "Comparison":
         """Return it with a new set of users: a new beginning, while what came of the old set stays."""

@@ -14,7 +14,7 @@ from gateway.core.judge.record import FAILING, Chunk, Record
 from gateway.core.judge.rules import Rules
 from gateway.core.judge.statistics import Mixture
 from gateway.core.judge.suspicion import Suspicion
-from gateway.core.judge.tallies import Side, Tally, side_of, tallies_of
+from gateway.core.judge.tallies import Side, Tally, by_kind, side_of, tallies_of
 from gateway.core.judge.users import Lately, Users, first_falls
 from gateway.core.judge.window import Cell, KeyError64, Window, error_of
 
@@ -60,6 +60,8 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
     new: Tally = Tally()
     """In the rollout."""
     old: Tally = Tally()
+    kinds: dict[str, int] = {}
+    """The new version's errors in the rollout by kind; of kinds met late there may be too many to keep."""
     excess: float = 0.0
     """The new version's failures beyond the old one's rate: what was spent of the harm budget."""
     comparison: Comparison = Comparison()
@@ -165,6 +167,7 @@ def forgive(evidence: Evidence) -> Evidence:
         step_tolerated=0.0,
         new=Tally(),
         old=Tally(),
+        kinds={},
         excess=0.0,
         record=replace(evidence.record, cleared=0),
         comparison=Comparison(),
@@ -293,6 +296,7 @@ def _tested(evidence: Evidence, window: Window, new: Side, old: Side, rules: Rul
         step_tolerated=evidence.step_tolerated + new.step_answers * evidence.record.tolerated,
         new=evidence.new.plus(new.answers, new.errors),
         old=evidence.old.plus(old.answers, old.errors),
+        kinds=by_kind(evidence.kinds, new.kinds),
         excess=evidence.excess + _excess(evidence, new, old, rules),
         comparison=evidence.comparison.times(new.falls, old.falls, seconds),
         after=after,
@@ -360,14 +364,19 @@ def _asked(evidence: Evidence, window: Window, new: Side, old: Side, rules: Rule
     ask = replace(
         ask,
         seconds=ask.seconds + window.seconds,
+        is_old_failing=lately[1] > (2 * ask.rate + FAR_MORE) * lately[0],
+    )
+    if ask.mixes and (evidence.warm_s is None or evidence.warm_s <= rules.warm_up_s):
+        return replace(evidence, ask=ask)  # nor is it cleared by what is not held against it
+    ask = replace(
+        ask,
         new=ask.new.plus(new.step_answers, new.step_errors),
         old=ask.old.plus(old.step_answers, old.step_errors),
-        is_old_failing=lately[1] > (2 * ask.rate + FAR_MORE) * lately[0],
     )
     if not ask.mixes:
         tallies = tallies_of(window.new, rules), tallies_of(window.old, rules)
         ask = counted(ask, window.seconds, *tallies)
-    elif evidence.warm_s is not None and evidence.warm_s > rules.warm_up_s:
+    else:
         ask = mixed(ask, new.fresh, old.fresh, window.seconds)
     return replace(evidence, ask=ask)
 

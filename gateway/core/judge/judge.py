@@ -86,6 +86,8 @@ def weigh(evidence: Evidence, rules: Rules) -> tuple[Verdict, Gate]:
     if evidence.ask is not None:
         return _weigh_ask(evidence, evidence.ask)
     if evidence.percent >= FROM_PERCENT and _is_suspicious(evidence):
+        if not evidence.old_usable:
+            return "pause", "nobody"
         if evidence.asks >= MAX_ASKS:
             return "pause", "asks"
         return "ask", "dead" if is_dead(evidence) else "suspicion"
@@ -140,7 +142,8 @@ def _is_unavailable(evidence: Evidence, rules: Rules) -> bool:
 
 
 def _is_suspicious(evidence: Evidence) -> bool:
-    return evidence.old_usable and evidence.suspicion.value >= suspicion(evidence).limit
+    is_anybody_there = evidence.old_usable or evidence.new_usable
+    return is_anybody_there and evidence.suspicion.value >= suspicion(evidence).limit
 
 
 def _weigh_ask(evidence: Evidence, asked: Ask) -> tuple[Verdict, Gate]:

@@ -82,7 +82,7 @@ def _culprit(evidence: Evidence, gate: Gate) -> str:
 
 def _comparison(evidence: Evidence, rules: Rules) -> str:
     odds = _odds(comparison(evidence, rules))
-    return f"{_side_by_side(evidence)}; {odds}{_only(evidence.comparison.culprit)}."
+    return f"{_side_by_side(evidence)}; {odds}{_commonest(evidence)}{_only(evidence.comparison.culprit)}."
 
 
 def _ask(evidence: Evidence, rules: Rules) -> str:
@@ -90,7 +90,8 @@ def _ask(evidence: Evidence, rules: Rules) -> str:
     assert asked is not None
     return (
         f"The old version was asked: the new one failed {_rate(asked.new)} meanwhile, the old one "
-        f"{_rate(asked.old)}; {_odds(ask(evidence, rules))}{_only(_culprit(evidence, 'ask'))}."
+        f"{_rate(asked.old)}; {_odds(ask(evidence, rules))}{_commonest(evidence)}"
+        f"{_only(_culprit(evidence, 'ask'))}."
     )
 
 
@@ -170,6 +171,8 @@ def _cleared(evidence: Evidence, rules: Rules) -> str:
 
 
 def _nobody(evidence: Evidence, rules: Rules) -> str:
+    if evidence.ask is None:
+        return f"Nowhere to go back to, the old version is not usable. {_side_by_side(evidence)}."
     return "The old version cannot be asked: it is not usable at the moment."
 
 
@@ -266,6 +269,13 @@ def _other(evidence: Evidence, old: Tally) -> str:
     if not evidence.record.answers:
         return "and there is nothing to compare it with"
     return f"the old one's record is {_percent(evidence.record.usual)}"
+
+
+def _commonest(evidence: Evidence) -> str:
+    """Say of which kind the most of the new version's errors are."""
+    if not evidence.kinds:
+        return ""
+    return f"; its commonest error: {max(evidence.kinds, key=lambda kind: evidence.kinds[kind])}"
 
 
 def _only(culprit: str) -> str:

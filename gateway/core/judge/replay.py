@@ -63,6 +63,7 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
 def replay(rules: Rules, windows: Sequence[Window], record: Record | None = None) -> Replay | None:
     """Judge `windows` (oldest first) by `rules` until they abort. None: the new version never had traffic.
 
+    What asks the old version stays the answer: how an ask would have ended is only known if it then aborts.
     record: what the rollout knew of the old version. A switch is measured by that alone, for its windows
     begin with it; a canary's hold what its own old version did.
     """
@@ -83,6 +84,8 @@ def replay(rules: Rules, windows: Sequence[Window], record: Record | None = None
         if step < 0:
             continue
         elapsed_s += window.seconds
+        if last is not None and last.verdict == "ask" and decision.verdict != "abort":
+            continue
         last = Replay(
             verdict=decision.verdict,
             gate=decision.gate,

@@ -8,6 +8,8 @@ from gateway.core.judge.rules import Rules
 from gateway.core.judge.window import WHOLE, Cell, error_of
 
 ABANDONED: Final = "abandoned"
+MAX_KINDS: Final = 16
+"""Kinds of errors counted each by itself, to say which is the commonest."""
 
 
 class Tally(msgspec.Struct, frozen=True, array_like=True):
@@ -52,6 +54,8 @@ class Side(msgspec.Struct):
     errors: int = 0
     abandoned: int = 0
     """Of the errors."""
+    kinds: dict[str, int] = {}
+    """The errors by kind."""
     step_answers: int = 0
     """Under the weights in force; so the next."""
     step_errors: int = 0
@@ -72,7 +76,7 @@ class Side(msgspec.Struct):
 
 def side_of(cells: tuple[Cell, ...], rules: Rules, live: int | None, *, is_new: bool) -> Side:
     """Return what `cells` hold of one version. live: the share's first generation, once it is in force."""
-    side = Side(falls=[], fresh=[], shifts=[])
+    side = Side(kinds={}, falls=[], fresh=[], shifts=[])
     for cell in cells:
         is_live = live is not None and cell.generation >= live
         side.answers += cell.answers
@@ -92,6 +96,7 @@ def _read(side: Side, cell: Cell, rules: Rules, *, is_new: bool, is_live: bool) 
         if is_error:
             side.errors += count
             side.abandoned += count if kind == ABANDONED else 0
+            side.kinds[kind] = side.kinds.get(kind, 0) + count
             if is_live:
                 side.step_errors += count
                 side.step_keyed += count if is_keyed else 0
@@ -114,3 +119,14 @@ def tallies_of(cells: tuple[Cell, ...], rules: Rules) -> dict[int, Tally]:
         known = tallies.get(cell.generation, Tally())
         tallies[cell.generation] = known.plus(side.answers, side.errors)
     return tallies
+
+
+def by_kind(kinds: dict[str, int], more: dict[str, int]) -> dict[str, int]:
+    """Return both added up, of the first `MAX_KINDS` kinds."""
+    if not more:
+        return kinds
+    total = dict(kinds)
+    for kind, count in more.items():
+        if kind in total or len(total) < MAX_KINDS:
+            total[kind] = total.get(kind, 0) + count
+    return total

@@ -50,7 +50,7 @@ def _is_to_pause(state: Rollout, decision: Decision) -> bool:
     """Whether a person is to be asked now; without `autoPause` it only holds the step up."""
     if state.plan.dry_run or state.phase in (Phase.PAUSED, Phase.CONFIRM_ROLLBACK):
         return False
-    return state.plan.auto_pause or decision.gate == "asks"
+    return state.plan.auto_pause or decision.gate in ("asks", "nobody")
 
 
 def _is_lifted(state: Rollout, decision: Decision) -> bool:

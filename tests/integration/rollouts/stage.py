@@ -162,10 +162,22 @@ class Release:
         return {row["version"]: row["weight"] for row in rows}
 
     @asynccontextmanager
-    async def traffic(self, *allowed: str, rate: float = 120.0) -> AsyncIterator["Traffic"]:
-        """Load the service while the block runs; nothing may be lost but what is `allowed` (`500`)."""
+    async def traffic(
+        self, *allowed: str, rate: float = 120.0, path: str = "", patience_s: float = 15.0
+    ) -> AsyncIterator["Traffic"]:
+        """Load the service while the block runs; nothing may be lost but what is `allowed` (`500`).
+
+        path: below the service's own. patience_s: a client that waits longer leaves, and is lost (`timeout`).
+        """
         load = Load(
-            LoadSettings(port=self.world.port, path=f"/{self.name}/", rate=rate, connections=4, cycle=(KEPT,))
+            LoadSettings(
+                port=self.world.port,
+                path=f"/{self.name}/{path}",
+                rate=rate,
+                connections=4,
+                cycle=(KEPT,),
+                timeout_s=patience_s,
+            )
         )
         enough = asyncio.Event()
         running = asyncio.ensure_future(load.run(1, until=enough))

@@ -29,6 +29,9 @@ LONG: Final[dict[str, dict[str, Any]]] = {
 }
 """The same again, waiting where it is until somebody acts."""
 
+SURE_SOON: Final = {"warmUp": 0, "falseAlarmRate": 0.5}
+"""A bad version is judged from its first request on, nor must a blue-green throw its coin for minutes."""
+
 each_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
 
 
@@ -59,7 +62,7 @@ async def test_bad_version_is_rolled_back_and_the_reason_kept(stage: Stage, stra
     release = await stage.release(stage.bad.url)
     async with release.traffic("500") as traffic:
         await traffic.sent(250)  # what the old version does before: there is no beside it at 100 %
-        await release.start(strategy, **LONG[strategy])
+        await release.start(strategy, **LONG[strategy], **SURE_SOON)
         ended = await release.becomes("rolled_back")
         assert await traffic.served() == {"v1.0"}
     verdict = await release.decision("rollback")

@@ -49,8 +49,19 @@ def test_without_a_record_a_failing_version_is_asked_about_all_the_same() -> Non
     assert Trial(100).feed(new=(10, 6), seconds=5).decision.verdict == "ask"
 
 
-def test_an_old_version_that_is_not_usable_is_not_asked() -> None:
-    assert baking().feed(new=(10, 5), seconds=20, old_usable=False).decision.verdict != "ask"
+def test_where_the_old_version_is_not_usable_a_person_is_asked() -> None:
+    """Guards: a new version that failed nearly everything was held silently, for as long as the bake."""
+    trial = baking().feed(new=(10, 5), seconds=20, old_usable=False)
+    assert trial.verdict == ("pause", "nobody")
+    assert trial.decision.reason.startswith("Nowhere to go back to, the old version is not usable. ")
+
+
+def test_errors_of_the_warm_up_clear_nobody() -> None:
+    """Guards: they are not held against the new version, and so were taken to have come to both alike."""
+    trial = Trial(0, warm_up_s=10.0).known().at(100).feed(new=(10, 6), seconds=3).ask()
+    trial.feed(new=(3, 2), old=(7, 0), seconds=5)
+    assert trial.verdict == ("hold", "asking")
+    assert trial.feed(new=(3, 2), old=(7, 0), seconds=60).decision.verdict == "abort"
 
 
 def test_an_old_version_that_goes_meanwhile_ends_the_ask() -> None:

@@ -314,3 +314,10 @@ def test_without_an_error_nothing_aborts(seconds: list[tuple[int, int]]) -> None
     for new, old in seconds:
         trial.feed(new=(new, 0), old=(old, 0))
         assert trial.decision.verdict != "abort"
+
+
+def test_the_commonest_kind_of_error_is_named() -> None:
+    trial = Trial(20).feed(new=(10, 1), old=(40, 0), seconds=2, kind="reset")
+    trial.feed(new=(10, 4), old=(40, 0), seconds=20, kind="abandoned")
+    assert trial.verdict == ("abort", "comparison")
+    assert "; its commonest error: abandoned" in trial.decision.reason
