@@ -95,7 +95,9 @@ def furnish(bench: Bench) -> None:
             service_name="auth", at=datetime.now(UTC), versions=[stats(one) for one in versions]
         ),
         "gateway.events": bench.store.event_records,
-        "gateway.info": SimpleNamespace(pid=1, epoch=3, release="0.1", workers=[], frozen=False),
+        "gateway.info": SimpleNamespace(
+            pid=1, epoch=3, release="0.1", workers=[], native="none", frozen=False
+        ),
         "gateway.audit": Page(
             [AuditRecord(id=1, at=AT, actor="alice", action="login", resource="token", prev_hash="", hash="")]
         ),
