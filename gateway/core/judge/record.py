@@ -82,6 +82,11 @@ class Record(msgspec.Struct, frozen=True):
         """Return the record after an ask that cleared the new version: both had `rate`."""
         return replace(self, raised=rate, raised_s=RAISED_S, cleared=self.cleared + 1)
 
+    @property
+    def unasked(self) -> "Record":
+        """The record as if no ask had ended: what the asks of one course of events saw, is not in another."""
+        return replace(self, raised=0.0, raised_s=-RAISED_S, cleared=0)
+
     def plus(self, seconds: float, answers: int, errors: int, share: float) -> "Record":
         """Return the record with a window of the old version more. share: of the traffic, that it had."""
         if answers <= 0:

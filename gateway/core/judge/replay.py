@@ -71,7 +71,7 @@ def replay(rules: Rules, windows: Sequence[Window], record: Record | None = None
     evidence = Evidence()
     first = next((window.percent for window in windows if window.percent), 0)
     if record is not None and first >= FROM_PERCENT:
-        evidence = Evidence(record=record)
+        evidence = Evidence(record=record.unasked)
         windows = [window for window in windows if window.percent]
     step = -1
     elapsed_s = 0.0

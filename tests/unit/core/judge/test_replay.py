@@ -67,6 +67,15 @@ def test_a_switch_is_measured_by_what_the_old_version_did_before_it() -> None:
     assert seen.decision.comparison == "record"
 
 
+def test_what_the_rollouts_own_ask_saw_does_not_raise_the_measure_of_a_replay() -> None:
+    """The stored record ends with what the last ask saw: held against the old version, it excused anything."""
+    record = Record((Chunk(10.0, Tally(1000, 2), 1.0),)).read()
+    switch = [Window(seconds=1.0, percent=100, new=(Cell(1, WHOLE, 100, {"500": 65}),))] * 3
+    seen = replay(Rules(), switch, record.lifted(0.69))
+    assert seen is not None
+    assert (seen.verdict, seen.after_ms) == ("ask", 1000)
+
+
 def test_only_what_had_traffic_is_judged() -> None:
     before = Window(seconds=10.0, old=(Cell(1, WHOLE, 100),))
     after = Window(seconds=10.0, old=(Cell(3, WHOLE, 100),))
