@@ -68,7 +68,7 @@ def test_a_switch_is_measured_by_what_the_old_version_did_before_it() -> None:
 
 
 def test_what_the_rollouts_own_ask_saw_does_not_raise_the_measure_of_a_replay() -> None:
-    """The stored record ends with what the last ask saw: held against the old version, it excused anything."""
+    """The stored record ends with what the last ask saw, and it excused anything."""
     record = Record((Chunk(10.0, Tally(1000, 2), 1.0),)).read()
     switch = [Window(seconds=1.0, percent=100, new=(Cell(1, WHOLE, 100, {"500": 65}),))] * 3
     seen = replay(Rules(), switch, record.lifted(0.69))
