@@ -77,7 +77,7 @@ class Upstream:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, backlog=1024)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -204,7 +204,9 @@ async def proxying(
     elif proxy is not None:
         running.apply(proxy=proxy)
     running.plane.start()
-    server = await asyncio.get_running_loop().create_server(running.plane.factory(), "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(
+        running.plane.factory(), "127.0.0.1", 0, backlog=1024
+    )
     running.port = server.sockets[0].getsockname()[1]
     try:
         yield running
