@@ -12,6 +12,7 @@ import msgspec
 from gateway.actions.problems import Problem, conflict, forbidden, invalid, not_found, stale
 from gateway.control.catalog.catalog import Catalog
 from gateway.control.catalog.entries import ServiceEntry, VersionEntry
+from gateway.control.history import History
 from gateway.control.processes.hub import WorkerInfo
 from gateway.control.recent import Recent
 from gateway.control.rollouts.rows import FreezeState
@@ -101,6 +102,7 @@ class Tally(Protocol):
     """What actions need of the counts."""
 
     recent: Recent
+    history: History
 
     def version(self, version_id: str) -> VersionSum: ...
     def running(self, version_id: str) -> tuple[int, int]: ...

@@ -5,6 +5,8 @@ the change with its audit row, and returns records; what it refuses it raises as
 """
 
 from gateway.actions.access import Access
+from gateway.actions.acknowledgements import Acknowledgements
+from gateway.actions.charts import Charts
 from gateway.actions.deployments import Deployments
 from gateway.actions.gateway import Gateway
 from gateway.actions.overview import Overview
@@ -23,6 +25,8 @@ class Actions:
         self.services = Services(access)
         self.versions = Versions(access, self.services)
         self.deployments = Deployments(access)
+        self.acknowledgements = Acknowledgements(access)
+        self.charts = Charts(access)
         self.reports = Reports(access)
         self.overview = Overview(access)
         self.whatif = WhatIfs(access)

@@ -145,7 +145,7 @@ class Promote(Settings):
 class Acknowledge(Settings):
     """Body of an acknowledgement: what was found."""
 
-    note: str = ""
+    note: Reason = ""
 
 
 class Explain(Settings):

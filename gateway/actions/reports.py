@@ -1,12 +1,13 @@
 """What operators may see of a service at a glance: health and counts, version by version."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
 from gateway.actions.access import Access
 from gateway.control.catalog.entries import EndpointEntry, VersionEntry
+from gateway.control.history import WINDOW_S, Slice
 from gateway.core.judge.window import bucket_upper_us
 from gateway.store.records import CircuitState, HealthCheckRecord, HealthStatus
 
@@ -67,6 +68,25 @@ class ServiceHealth(Report, frozen=True, kw_only=True):
     versions: list[VersionHealth]
 
 
+class StatsWindow(Report, frozen=True, kw_only=True):
+    """What a version answered in ten seconds. Rates are a second.
+
+    Quantiles are of the time to the answer's head, milliseconds.
+    """
+
+    start: datetime
+    seconds: int
+    requests: int
+    rate: float
+    rates: dict[str, float]
+    """By class of status: `2xx` …; classes that did not occur are left out."""
+    errors: int
+    """Answers of 500 and above."""
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+
+
 class VersionStats(Report, frozen=True, kw_only=True):
     """What was ever counted about a version; `in_flight` and `streams` are now.
 
@@ -90,6 +110,8 @@ class VersionStats(Report, frozen=True, kw_only=True):
     p50_ms: float | None
     p95_ms: float | None
     p99_ms: float | None
+    windows: list[StatsWindow]
+    """Of the last hour, oldest first, on multiples of ten seconds; those without an answer are left out."""
 
 
 class ServiceStats(Report, frozen=True, kw_only=True):
@@ -177,6 +199,7 @@ class Reports:
             p50_ms=quantile_ms(counted.latency, 0.50),
             p95_ms=quantile_ms(counted.latency, 0.95),
             p99_ms=quantile_ms(counted.latency, 0.99),
+            windows=[_window(each) for each in self._access.tally.history.version(entry.record.id)],
         )
 
 
@@ -189,6 +212,20 @@ def quantile_ms(latency: dict[int, int], q: float) -> float | None:
         if passed >= wanted and passed:
             return bucket_upper_us(index) / 1000
     return None
+
+
+def _window(part: Slice) -> StatsWindow:
+    return StatsWindow(
+        start=datetime.fromtimestamp(part.start, UTC),
+        seconds=WINDOW_S,
+        requests=part.requests,
+        rate=part.requests / WINDOW_S,
+        rates={f"{n}xx": count / WINDOW_S for n, count in enumerate(part.classes, 1) if count},
+        errors=part.classes[4],
+        p50_ms=part.p50_us / 1000 or None,
+        p95_ms=part.p95_us / 1000 or None,
+        p99_ms=part.p99_us / 1000 or None,
+    )
 
 
 def _check(record: HealthCheckRecord) -> CheckReport:

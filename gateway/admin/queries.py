@@ -1,5 +1,6 @@
 """The query parameters calls take."""
 
+from datetime import datetime
 from typing import Annotated
 
 from msgspec import Meta
@@ -44,6 +45,12 @@ class DeploymentEventsQuery(Settings):
 
     after: EventId = 0
     limit: Limit = 100
+
+
+class WindowsQuery(Settings):
+    """Which windows of a deployment. since: only what began from then on."""
+
+    since: Annotated[datetime, Meta(tz=True)] | None = None
 
 
 class EventsQuery(Settings):

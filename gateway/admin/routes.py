@@ -7,6 +7,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from gateway.actions import bodies
+from gateway.actions.charts import RolloutWindows
 from gateway.actions.problems import Problem
 from gateway.actions.reports import ServiceHealth, ServiceStats
 from gateway.actions.upkeep import AuditFound
@@ -22,6 +23,7 @@ from gateway.admin.queries import (
     OverviewQuery,
     PageQuery,
     VersionsQuery,
+    WindowsQuery,
 )
 from gateway.admin.schemas import (
     AuditReportView,
@@ -130,6 +132,15 @@ ROUTES: Final = (
     Route(
         "GET", "deployment/{id}/events", "viewer", "deployment.events", deployments.events,
         "List what happened to a rollout, oldest first", Listing[EventView], query=DeploymentEventsQuery,
+    ),
+    Route(
+        "GET", "deployment/{id}/windows", "viewer", "deployment.windows", deployments.windows,
+        "Show how a rollout went: windows of both versions, the judge's statistic, decisions",
+        RolloutWindows, query=WindowsQuery,
+    ),
+    Route(
+        "POST", "deployment/{id}/ack", "operator", "deployment.ack", deployments.acknowledge,
+        "Say that a rollback or a pause was looked at", DeploymentView, bodies.Acknowledge,
     ),
     # services
     Route(

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from gateway.actions.acknowledgements import Alert
 from gateway.actions.gateway import WorkerSeen
 from gateway.core.judge.judge import Decision
 from gateway.core.routing.service import RouteSettings, ServiceSettings
@@ -102,6 +103,14 @@ class ServiceView(View, frozen=True, kw_only=True):
     updated_at: datetime
 
 
+class AcknowledgementView(View, frozen=True, kw_only=True):
+    """The last time that somebody said of a rollout: seen. note: what was found."""
+
+    at: datetime
+    actor: str
+    note: str
+
+
 class DeploymentView(View, frozen=True, kw_only=True):
     """One rollout.
 
@@ -133,6 +142,8 @@ class DeploymentView(View, frozen=True, kw_only=True):
     """The judge's last word in this step, with its evidence."""
     warning: str
     """What an order was carried out in spite of."""
+    acknowledged: AcknowledgementView | None
+    """Null: nobody has."""
     stored: bool
     """False: what is shown is in force, and the store could not take it yet."""
     config: dict[str, Any]
@@ -194,6 +205,8 @@ class OverviewView(View, frozen=True, kw_only=True):
     frozen: bool
     freeze_reason: str
     items: list[ServiceGlanceView]
+    alerts: list[Alert]
+    """Rollbacks, failures and pauses that nobody has acknowledged, newest first."""
 
 
 class DecisionView(View, frozen=True, kw_only=True):

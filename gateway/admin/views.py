@@ -1,11 +1,13 @@
 """Records that need more than their own columns to be shown."""
 
+from collections.abc import Mapping
+
 import msgspec
 
-from gateway.admin.schemas import DeploymentView
+from gateway.admin.schemas import AcknowledgementView, DeploymentView, view
 from gateway.core.rollout.rollout import Paused, Phase, Rollout
 from gateway.core.settings.secrets import hidden
-from gateway.store.records import DeploymentRecord
+from gateway.store.records import AcknowledgementRecord, DeploymentRecord
 
 CLOCKED = frozenset({Phase.STEPPING, Phase.BAKING, Phase.PAUSED, Phase.CONFIRM_PROMOTE})
 """Phases in which a step's remaining time means something."""
@@ -13,11 +15,14 @@ CLOCKED = frozenset({Phase.STEPPING, Phase.BAKING, Phase.PAUSED, Phase.CONFIRM_P
 _state = msgspec.json.Decoder(Rollout)
 
 
-def deployment(record: DeploymentRecord, *, stored: bool = True) -> DeploymentView:
+def deployment(
+    record: DeploymentRecord, seen: Mapping[str, AcknowledgementRecord], *, stored: bool = True
+) -> DeploymentView:
     """Return what is shown of a rollout: its row, and what the machine's state says of progress.
 
-    stored: whether the store has it so.
+    seen: what was acknowledged, by deployment id. stored: whether the store has it so.
     """
+    ack = seen.get(record.id)
     state = _state.decode(record.state) if record.state else None
     columns = {name: getattr(record, name) for name in _SHARED}
     columns["config"] = hidden(record.config)
@@ -29,6 +34,7 @@ def deployment(record: DeploymentRecord, *, stored: bool = True) -> DeploymentVi
         summary=summary(state) if state else record.error_message or "",
         verdict=state.judged if state else None,
         warning=state.warning if state else "",
+        acknowledged=view(AcknowledgementView, ack) if ack is not None else None,
         stored=stored,
         **columns,
     )

@@ -11,6 +11,7 @@ from typing import Final, Self, TypeVar
 
 import msgspec
 
+from gateway.control.history import History
 from gateway.control.recent import Recent
 from gateway.link.counts import JudgedTotals, VersionTotals
 from gateway.link.messages import Counts
@@ -163,6 +164,8 @@ class Tally:
         """Of what was stored last."""
         self.recent = Recent()
         """The same reports, by when they came."""
+        self.history = History()
+        """What came of them in each window of the last hour."""
 
     @property
     def has_ended(self) -> bool:
@@ -178,6 +181,7 @@ class Tally:
         newest = self._newest.get(incarnation)
         if newest is None:
             newest = self._newest[incarnation] = _Newest(counts)
+        self.history.report(incarnation, counts.versions)
         newest.counts = msgspec.structs.replace(counts, versions=())
         for totals in counts.versions:
             self._keep_evicted(newest.versions.get(totals.version_id), totals)
@@ -195,6 +199,7 @@ class Tally:
         """Its process is gone for good."""
         self._present.pop(incarnation, None)
         self.recent.forget_worker(incarnation)
+        self.history.forget_worker(incarnation)
         newest = self._newest.pop(incarnation, None)
         if newest is None:
             return
@@ -209,6 +214,7 @@ class Tally:
         for version_id in version_ids:
             self._base.pop(version_id, None)
             self.recent.forget_version(version_id)
+            self.history.forget_version(version_id)
             for newest in self._newest.values():
                 newest.versions.pop(version_id, None)
             for ids in self._services.values():

@@ -45,6 +45,7 @@ class Background:
             self.spawn(components.breakers.run(), "breakers"),
             self.spawn(components.resolver.run(), "resolver"),
             self.spawn(components.retention.run(), "retention"),
+            self.spawn(components.tally.history.run(components.store), "history"),
             self.spawn(keep_house(components.store, components.watch), "housekeeping"),
             self.spawn(components.watch.run(), "store watch"),
             self.spawn(keep_reaping(), "reaper"),

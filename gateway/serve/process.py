@@ -216,6 +216,7 @@ class Control:
         """The store is ours: go on with everything it says is under way, and let the workers accept."""
         components = self.components
         await load_counts(components.store, self.tally)
+        await self.tally.history.load(components.store)
         await ensure_bootstrap_token(components.store, self.folder / TOKEN_NAME, datetime.now(UTC))
         await components.resume()
         await components.admin.start(self.handles.admin.dup())

@@ -216,6 +216,7 @@ class Components:
             self.rollouts.stop(),
             self.probes.flush(),
             self.breakers.flush(counts=True),
+            self.tally.history.flush(self.store),
             self.watch.write_head(),
         ):
             try:

@@ -11,6 +11,7 @@ import msgspec
 from gateway.errors import StoreError
 from gateway.store.records import (
     DEFAULT_RETENTION,
+    AcknowledgementRecord,
     AuditEntry,
     AuditRecord,
     AuditReport,
@@ -22,6 +23,7 @@ from gateway.store.records import (
     Retention,
     ServiceRecord,
     SmokeRecord,
+    StatisticRecord,
     TokenRecord,
     VersionRecord,
     WindowRecord,
@@ -74,6 +76,8 @@ class Transaction(Protocol):
     def add_smoke(self, record: SmokeRecord) -> None: ...
     def add_health(self, records: Iterable[HealthCheckRecord]) -> None: ...
     def add_windows(self, records: Iterable[WindowRecord]) -> None: ...
+    def add_statistic(self, record: StatisticRecord) -> None: ...
+    def put_acknowledgement(self, record: AcknowledgementRecord) -> None: ...
     def put_breaker(self, record: BreakerRecord) -> None: ...
     def delete_breakers(self, keys: Iterable[str]) -> None: ...
     def put_token(self, record: TokenRecord) -> None: ...
@@ -132,8 +136,10 @@ class Store(Protocol):
     ) -> list[EventRecord]:
         """Return events with an id above `after`, oldest first."""
 
-    async def newest_events(self, *, limit: int = 100, service: str | None = None) -> list[EventRecord]:
-        """Return the newest events, or the newest of one service; oldest first."""
+    async def newest_events(
+        self, *, limit: int = 100, service: str | None = None, kinds: Sequence[str] = ()
+    ) -> list[EventRecord]:
+        """Return the newest events, or the newest of one service, or of some kinds; oldest first."""
 
     async def last_event_id(self) -> int:
         """Return the id of the newest event ever stored; 0 if there was none."""
@@ -189,6 +195,14 @@ class Store(Protocol):
         self, *, deployment_id: str | None = None, service: str | None = None, since: datetime | None = None
     ) -> Sequence[WindowRecord]:
         """Return the windows of one deployment, or of all deployments of a service, oldest first."""
+
+    async def statistics(
+        self, deployment_id: str, *, since: datetime | None = None
+    ) -> Sequence[StatisticRecord]:
+        """Return how a deployment's statistic went, oldest first. since: only from then on."""
+
+    async def acknowledgements(self, deployment_ids: Sequence[str]) -> dict[str, AcknowledgementRecord]:
+        """Return what was acknowledged of these deployments, by id; those that never were are missing."""
 
     async def prune(self, now: datetime, keep: Retention = DEFAULT_RETENTION) -> dict[str, int]:
         """Delete what has outlived `keep`. Returns rows deleted by table.

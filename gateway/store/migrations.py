@@ -217,10 +217,39 @@ _TOKENS: Final = (
     "ALTER TABLE gateway_token ADD COLUMN idempotency_key TEXT",
 )
 
+_CHARTS: Final = (
+    """
+    CREATE TABLE gateway_statistic (
+        deployment_id TEXT NOT NULL
+            REFERENCES gateway_deployment (id) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
+        at TEXT NOT NULL,
+        step INTEGER NOT NULL,
+        percent INTEGER NOT NULL,
+        verdict TEXT NOT NULL,
+        gate TEXT NOT NULL,
+        statistic REAL NOT NULL,
+        statistic_limit REAL NOT NULL
+    )
+    """,
+    "CREATE INDEX gateway_statistic_deployment ON gateway_statistic (deployment_id, at)",
+    """
+    CREATE TABLE gateway_acknowledgement (
+        deployment_id TEXT PRIMARY KEY
+            REFERENCES gateway_deployment (id) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
+        at TEXT NOT NULL,
+        actor TEXT NOT NULL,
+        note TEXT NOT NULL,
+        event_id INTEGER NOT NULL
+    )
+    """,
+    "CREATE INDEX gateway_event_kind ON gateway_event (kind, id)",
+)
+
 MIGRATIONS: Final = (
     Migration(1, "initial", _INITIAL),
     Migration(2, "progress", _PROGRESS),
     Migration(3, "tokens", _TOKENS),
+    Migration(4, "charts", _CHARTS),
 )
 
 SCHEMA: Final = MIGRATIONS[-1].number

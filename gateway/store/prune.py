@@ -10,7 +10,16 @@ import msgspec
 
 from gateway.store.audit import CHECKPOINT, Checkpoint
 from gateway.store.records import AuditEntry, Retention
-from gateway.store.tables import AUDIT, DECISIONS, EVENTS, HEALTH_CHECKS, SMOKE_RESULTS, WINDOWS, time_text
+from gateway.store.tables import (
+    AUDIT,
+    DECISIONS,
+    EVENTS,
+    HEALTH_CHECKS,
+    SMOKE_RESULTS,
+    STATISTICS,
+    WINDOWS,
+    time_text,
+)
 from gateway.store.transaction import SqliteTransaction
 
 STRIDE: Final = 2_000
@@ -33,6 +42,7 @@ async def prune(store: Prunable, now: datetime, keep: Retention) -> dict[str, in
         (EVENTS.name, "at", keep.events_days),
         (DECISIONS.name, "at", keep.decisions_days),
         (WINDOWS.name, "started_at", keep.windows_days),
+        (STATISTICS.name, "at", keep.windows_days),
         (SMOKE_RESULTS.name, "at", keep.smoke_days),
     )
     deleted = {

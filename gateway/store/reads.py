@@ -1,7 +1,7 @@
 """Everything that is asked of the store, over a connection of its own."""
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ from gateway.store.api import BadCursor, Page
 from gateway.store.faults import named
 from gateway.store.records import (
     OPEN_STATUSES,
+    AcknowledgementRecord,
     AuditRecord,
     BreakerRecord,
     DecisionRecord,
@@ -22,11 +23,13 @@ from gateway.store.records import (
     Record,
     ServiceRecord,
     SmokeRecord,
+    StatisticRecord,
     TokenRecord,
     VersionRecord,
     WindowRecord,
 )
 from gateway.store.tables import (
+    ACKNOWLEDGEMENTS,
     AUDIT,
     BREAKERS,
     DECISIONS,
@@ -35,6 +38,7 @@ from gateway.store.tables import (
     HEALTH_CHECKS,
     SERVICES,
     SMOKE_RESULTS,
+    STATISTICS,
     TOKENS,
     VERSIONS,
     WINDOWS,
@@ -118,9 +122,13 @@ class Reads:
         where.equals("deployment_id", deployment_id)
         return await self._all(EVENTS, f"{where} ORDER BY id LIMIT ?", *where.parameters, limit)
 
-    async def newest_events(self, *, limit: int = 100, service: str | None = None) -> list[EventRecord]:
+    async def newest_events(
+        self, *, limit: int = 100, service: str | None = None, kinds: Sequence[str] = ()
+    ) -> list[EventRecord]:
         where = Where()
         where.equals("service", service)
+        if kinds:
+            where.add(f"kind IN ({', '.join('?' * len(kinds))})", *kinds)
         found = await self._all(EVENTS, f"{where} ORDER BY id DESC LIMIT ?", *where.parameters, limit)
         return found[::-1]
 
@@ -190,6 +198,18 @@ class Reads:
         if since is not None:
             where.add("started_at >= ?", time_text(since))
         return await self._all(WINDOWS, f"{where} ORDER BY started_at, rowid", *where.parameters)
+
+    async def statistics(self, deployment_id: str, *, since: datetime | None = None) -> list[StatisticRecord]:
+        where = Where()
+        where.equals("deployment_id", deployment_id)
+        if since is not None:
+            where.add("at >= ?", time_text(since))
+        return await self._all(STATISTICS, f"{where} ORDER BY at, rowid", *where.parameters)
+
+    async def acknowledgements(self, deployment_ids: Sequence[str]) -> dict[str, AcknowledgementRecord]:
+        slots = ", ".join("?" * len(deployment_ids))
+        found = await self._all(ACKNOWLEDGEMENTS, f"WHERE deployment_id IN ({slots})", *deployment_ids)
+        return {record.deployment_id: record for record in found}
 
     async def rows(self, query: str, *parameters: object) -> list[Any]:
         """Return the rows of a query; for this room only."""

@@ -182,6 +182,32 @@ class WindowRecord(Record, frozen=True, kw_only=True):
     """Sparse: bucket -> count."""
 
 
+class StatisticRecord(Record, frozen=True, kw_only=True):
+    """What the judge's statistic had come to when a window was stored: see `Decision`."""
+
+    deployment_id: str
+    at: datetime
+    step: int
+    percent: int
+    """Share of the new version."""
+    verdict: str
+    gate: str
+    """Which test it is of, or what stands against an advance."""
+    statistic: float
+    limit: float
+
+
+class AcknowledgementRecord(Record, frozen=True, kw_only=True):
+    """The last time that somebody said of a deployment: seen. note: what was found."""
+
+    deployment_id: str
+    at: datetime
+    actor: str
+    note: str
+    event_id: int
+    """Of the acknowledgement: what happened before it was seen, whatever the clock says."""
+
+
 class AuditEntry(Record, frozen=True, kw_only=True):
     """A change, allowed or refused, before the store links it to the chain."""
 

@@ -9,6 +9,7 @@ import msgspec
 
 from gateway.errors import StoreError
 from gateway.store.records import (
+    AcknowledgementRecord,
     AuditRecord,
     BreakerRecord,
     DecisionRecord,
@@ -18,6 +19,7 @@ from gateway.store.records import (
     Record,
     ServiceRecord,
     SmokeRecord,
+    StatisticRecord,
     TokenRecord,
     VersionRecord,
     WindowRecord,
@@ -26,8 +28,8 @@ from gateway.store.records import (
 R = TypeVar("R", bound=Record)
 
 _PLAIN: Final = (str, int, float, bool, bytes)
-_COLUMNS: Final = {"generation": "stage"}
-"""Fields whose column has another name: columns are only ever added, never renamed."""
+_COLUMNS: Final = {"generation": "stage", "limit": "statistic_limit"}
+"""Fields whose column has another name: columns are only ever added, never renamed, and LIMIT is SQL."""
 
 
 def time_text(at: datetime) -> str:
@@ -124,6 +126,8 @@ EVENTS: Final = Table(EventRecord, "gateway_event")
 DECISIONS: Final = Table(DecisionRecord, "gateway_decision")
 SMOKE_RESULTS: Final = Table(SmokeRecord, "gateway_smoke_result", of_version=True)
 WINDOWS: Final = Table(WindowRecord, "gateway_window")
+STATISTICS: Final = Table(StatisticRecord, "gateway_statistic")
+ACKNOWLEDGEMENTS: Final = Table(AcknowledgementRecord, "gateway_acknowledgement", key="deployment_id")
 AUDIT: Final = Table(AuditRecord, "gateway_audit")
 TOKENS: Final = Table(TokenRecord, "gateway_token", key="id")
 BREAKERS: Final = Table(BreakerRecord, "gateway_breaker", key="key", of_version=True)
@@ -137,6 +141,8 @@ ALL: Final[tuple[Table[Any], ...]] = (
     DECISIONS,
     SMOKE_RESULTS,
     WINDOWS,
+    STATISTICS,
+    ACKNOWLEDGEMENTS,
     AUDIT,
     TOKENS,
     BREAKERS,

@@ -11,6 +11,7 @@ import msgspec
 from gateway.store import audit
 from gateway.store.faults import named
 from gateway.store.records import (
+    AcknowledgementRecord,
     AuditEntry,
     BreakerRecord,
     DecisionRecord,
@@ -19,11 +20,13 @@ from gateway.store.records import (
     HealthCheckRecord,
     ServiceRecord,
     SmokeRecord,
+    StatisticRecord,
     TokenRecord,
     VersionRecord,
     WindowRecord,
 )
 from gateway.store.tables import (
+    ACKNOWLEDGEMENTS,
     AUDIT,
     BREAKERS,
     DECISIONS,
@@ -32,6 +35,7 @@ from gateway.store.tables import (
     HEALTH_CHECKS,
     SERVICES,
     SMOKE_RESULTS,
+    STATISTICS,
     TOKENS,
     VERSIONS,
     WINDOWS,
@@ -116,6 +120,12 @@ class SqliteTransaction:
     def add_windows(self, records: Iterable[WindowRecord]) -> None:
         for record in records:
             self._queue(WINDOWS.insert, WINDOWS.row(record))
+
+    def add_statistic(self, record: StatisticRecord) -> None:
+        self._queue(STATISTICS.insert, STATISTICS.row(record))
+
+    def put_acknowledgement(self, record: AcknowledgementRecord) -> None:
+        self._queue(ACKNOWLEDGEMENTS.put, ACKNOWLEDGEMENTS.row(record))
 
     def put_breaker(self, record: BreakerRecord) -> None:
         self._queue(BREAKERS.put, BREAKERS.row(record))

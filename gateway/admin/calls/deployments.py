@@ -13,7 +13,7 @@ async def start(call: Call) -> Reply:
     """Start a rollout."""
     key = call.fields.get("idempotency-key")
     record = await call.actions.deployments.start(call.actor, call.body, idempotency_key=key)
-    return created(f"deployment/{record.id}", _shown(record))
+    return created(f"deployment/{record.id}", await _shown(call, record))
 
 
 async def list_all(call: Call) -> Reply:
@@ -22,8 +22,9 @@ async def list_all(call: Call) -> Reply:
     found = await call.actions.deployments.list_all(
         query.service_name, status=query.status, cursor=query.after, limit=query.limit
     )
+    seen = await call.actions.acknowledgements.of(record.id for record in found.items)
     shown = [
-        views.deployment(record, stored=call.actions.deployments.is_stored(record.id))
+        views.deployment(record, seen, stored=call.actions.deployments.is_stored(record.id))
         for record in found.items
     ]
     return listing(shown, found.next)
@@ -32,7 +33,8 @@ async def list_all(call: Call) -> Reply:
 async def get(call: Call) -> Reply:
     """Show a rollout."""
     stored = call.actions.deployments.is_stored(call.id)
-    return ordered(Ordered(await call.actions.deployments.get(call.id), stored=stored), unstored=200)
+    found = Ordered(await call.actions.deployments.get(call.id), stored=stored)
+    return await ordered(call, found, unstored=200)
 
 
 async def set_traffic(call: Call) -> Reply:
@@ -40,37 +42,35 @@ async def set_traffic(call: Call) -> Reply:
     record = await call.actions.deployments.set_traffic(
         call.actor, call.id, call.body, if_match=call.if_match
     )
-    return _shown(record)
+    return await _shown(call, record)
 
 
 async def promote(call: Call) -> Reply:
     """Take the next step, or all traffic."""
     record = await call.actions.deployments.promote(call.actor, call.id, call.body, if_match=call.if_match)
-    return _shown(record)
+    return await _shown(call, record)
 
 
 async def pause(call: Call) -> Reply:
     """Hold a rollout."""
-    return ordered(await call.actions.deployments.pause(call.actor, call.id, call.body))
+    return await ordered(call, await call.actions.deployments.pause(call.actor, call.id, call.body))
 
 
 async def resume(call: Call) -> Reply:
     """Let a rollout go on."""
-    return _shown(
-        await call.actions.deployments.resume(call.actor, call.id, call.body, if_match=call.if_match)
-    )
+    record = await call.actions.deployments.resume(call.actor, call.id, call.body, if_match=call.if_match)
+    return await _shown(call, record)
 
 
 async def complete(call: Call) -> Reply:
     """End a rollout at 100 %."""
-    return _shown(
-        await call.actions.deployments.complete(call.actor, call.id, call.body, if_match=call.if_match)
-    )
+    record = await call.actions.deployments.complete(call.actor, call.id, call.body, if_match=call.if_match)
+    return await _shown(call, record)
 
 
 async def rollback(call: Call) -> Reply:
     """Move all traffic back."""
-    return ordered(await call.actions.deployments.rollback(call.actor, call.id, call.body))
+    return await ordered(call, await call.actions.deployments.rollback(call.actor, call.id, call.body))
 
 
 async def decisions(call: Call) -> Reply:
@@ -88,16 +88,28 @@ async def events(call: Call) -> Reply:
     return listing([view(EventView, record) for record in found])
 
 
+async def windows(call: Call) -> Reply:
+    """Show how a rollout went."""
+    return Reply(value=await call.actions.charts.windows(call.id, call.query.since))
+
+
+async def acknowledge(call: Call) -> Reply:
+    """Say that a rollout was looked at."""
+    return await _shown(call, await call.actions.acknowledgements.acknowledge(call.actor, call.id, call.body))
+
+
 async def whatif(call: Call) -> Reply:
     """Replay earlier rollouts under other settings."""
     return Reply(value=await call.actions.whatif.replay(call.body))
 
 
-def ordered(done: Ordered, *, unstored: int = 202) -> Reply:
+async def ordered(call: Call, done: Ordered, *, unstored: int = 202) -> Reply:
     """Return what came of an order. unstored: the status where it is in force and not stored yet."""
-    reply = tagged(views.deployment(done.record, stored=done.stored), done.record)
+    seen = await call.actions.acknowledgements.of([done.record.id])
+    reply = tagged(views.deployment(done.record, seen, stored=done.stored), done.record)
     return reply if done.stored else replace(reply, status=unstored)
 
 
-def _shown(record: DeploymentRecord) -> Reply:
-    return tagged(views.deployment(record), record)
+async def _shown(call: Call, record: DeploymentRecord) -> Reply:
+    seen = await call.actions.acknowledgements.of([record.id])
+    return tagged(views.deployment(record, seen), record)

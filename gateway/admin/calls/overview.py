@@ -1,10 +1,13 @@
 """The call that shows everything at a glance."""
 
+from collections.abc import Mapping
+
 from gateway.actions.overview import ServiceGlance, VersionGlance
 from gateway.actions.reports import quantile_ms
 from gateway.admin import views
 from gateway.admin.call import Call, Reply
 from gateway.admin.schemas import OverviewView, ServiceGlanceView, VersionGlanceView, view
+from gateway.store.records import AcknowledgementRecord
 
 
 async def get(call: Call) -> Reply:
@@ -12,18 +15,23 @@ async def get(call: Call) -> Reply:
     overview = call.actions.overview
     found = await overview.services(call.query.service_name)
     freeze = overview.freeze_state()
-    items = [_service(each) for each in found]
-    return Reply(value=OverviewView(frozen=freeze.frozen, freeze_reason=freeze.reason, items=items))
+    shown = [each for glance in found for each in (glance.deployment, glance.last) if each is not None]
+    seen = await call.actions.acknowledgements.of({record.id for record in shown})
+    items = [_service(each, seen) for each in found]
+    alerts = await call.actions.acknowledgements.alerts(call.query.service_name)
+    return Reply(
+        value=OverviewView(frozen=freeze.frozen, freeze_reason=freeze.reason, items=items, alerts=alerts)
+    )
 
 
-def _service(glance: ServiceGlance) -> ServiceGlanceView:
+def _service(glance: ServiceGlance, seen: Mapping[str, AcknowledgementRecord]) -> ServiceGlanceView:
     return view(
         ServiceGlanceView,
         glance.record,
         routes=glance.record.settings.routes,
         versions=[_version(each) for each in glance.versions],
-        deployment=views.deployment(glance.deployment) if glance.deployment else None,
-        last=views.deployment(glance.last) if glance.last else None,
+        deployment=views.deployment(glance.deployment, seen) if glance.deployment else None,
+        last=views.deployment(glance.last, seen) if glance.last else None,
     )
 
 

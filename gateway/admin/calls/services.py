@@ -51,7 +51,7 @@ async def stats(call: Call) -> Reply:
 
 async def undo(call: Call) -> Reply:
     """Take back the last release."""
-    return ordered(await call.actions.deployments.undo(call.actor, call.name, call.body))
+    return await ordered(call, await call.actions.deployments.undo(call.actor, call.name, call.body))
 
 
 async def pause(call: Call) -> Reply:

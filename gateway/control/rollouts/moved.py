@@ -10,7 +10,14 @@ from typing import Any, Final, Protocol
 import msgspec
 from msgspec.structs import replace
 
-from gateway.control.rollouts.rows import at, decision_row, deployment_row, encoded_progress, event_row
+from gateway.control.rollouts.rows import (
+    at,
+    decision_row,
+    deployment_row,
+    encoded_progress,
+    event_row,
+    statistic_row,
+)
 from gateway.control.rollouts.windows import OpenRow, Windows
 from gateway.core.rollout.commands import (
     Activate,
@@ -25,7 +32,14 @@ from gateway.core.rollout.events import Event, Order
 from gateway.core.rollout.rollout import move
 from gateway.core.rollout.state import Phase, Rollout
 from gateway.store.api import Transaction
-from gateway.store.records import AuditEntry, DeploymentRecord, ServiceRecord, VersionRecord, WindowRecord
+from gateway.store.records import (
+    AuditEntry,
+    DeploymentRecord,
+    ServiceRecord,
+    StatisticRecord,
+    VersionRecord,
+    WindowRecord,
+)
 
 _BACK: Final[dict[str, Any]] = {"draining": False, "drained": False, "drain_deadline": None}
 """A version that is given weight drains no more."""
@@ -57,6 +71,8 @@ class Moved(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """How many of the pending windows the state was made of."""
     rows: tuple[WindowRecord, ...] = ()
     open_row: OpenRow = OpenRow()
+    statistic: StatisticRecord | None = None
+    """How the judge's stood when the rows were full."""
     elapsed_s: float = 0.0
     """Observed time it used up."""
 
@@ -128,13 +144,20 @@ def judged(
     counted: what had been counted when the newest was closed, from `rows.encoded_part`.
     """
     generation = catalog.service_record(moved.state.service).generation
-    rows, row = windows.rows(at(moved.wall), generation, is_last=not moved.state.is_open)
+    rows, row = windows.rows(
+        at(moved.wall),
+        generation,
+        begun=moved.record.started_at,
+        is_last=not moved.state.is_open,
+    )
+    is_full = row.gathered is None and bool(windows.pending)
     return replace(
         moved,
         record=replace(moved.record, progress=encoded_progress(counted, row)),
         windows=len(windows.pending),
         rows=tuple(rows),
         open_row=row,
+        statistic=statistic_row(moved.base, moved.state, moved.wall) if is_full else None,
         elapsed_s=elapsed_s,
     )
 
@@ -153,6 +176,8 @@ def put(tx: Transaction, moved: Moved, *, is_late: bool = False) -> None:
     """Put every row of a move into `tx`. is_late: it was acted on before it could be stored."""
     tx.add_windows(moved.rows)
     tx.put_deployment(moved.record)
+    if moved.statistic is not None:
+        tx.add_statistic(moved.statistic)
     for version in moved.versions:
         tx.put_version(version)
     if moved.service is not None:

@@ -9,9 +9,9 @@ from msgspec.structs import replace
 from gateway.control.rollouts.windows import OpenRow
 from gateway.control.tally import Part
 from gateway.core.rollout.commands import Decide, Notify
-from gateway.core.rollout.state import Rollout
+from gateway.core.rollout.state import JUDGED, Rollout
 from gateway.errors import StoreError
-from gateway.store.records import DecisionRecord, DeploymentRecord, EventRecord
+from gateway.store.records import DecisionRecord, DeploymentRecord, EventRecord, StatisticRecord
 
 
 def at(wall: float) -> datetime:
@@ -19,6 +19,8 @@ def at(wall: float) -> datetime:
     return datetime.fromtimestamp(wall, UTC)
 
 
+MOST: Final = 1e15
+"""The greatest statistic that is stored."""
 FREEZE: Final = "freeze"
 """Under this name a FreezeState is stored, as JSON."""
 
@@ -107,6 +109,26 @@ def decision_row(state: Rollout, decide: Decide) -> DecisionRecord:
         reason=decide.reason,
         actor=decide.cause,
         data=data,
+    )
+
+
+def statistic_row(base: Rollout, state: Rollout, wall: float) -> StatisticRecord | None:
+    """Return how the judge's statistic stands after a tick from `base` to `state`; None: it did not judge.
+
+    Of a tick that advances it is what the judge said before: afterwards the step is new.
+    """
+    judged = state.judged or base.judged
+    if judged is None or base.phase not in JUDGED:
+        return None
+    return StatisticRecord(
+        deployment_id=state.id,
+        at=at(wall),
+        step=base.step,
+        percent=base.percent,
+        verdict=judged.verdict,
+        gate=judged.gate,
+        statistic=min(judged.statistic, MOST),  # beyond any limit; JSON knows no infinity
+        limit=min(judged.limit, MOST),
     )
 
 

@@ -11,7 +11,10 @@ from gateway.core.judge.window import Cell, KeyError64, Window, merge
 from gateway.store.records import WindowRecord
 
 ROW_S: Final = 10.0
-"""How many seconds a stored row holds at the most."""
+"""How many seconds a stored row holds at the most …"""
+FINE_ROW_S: Final = 0.5
+"""… and while a rollout is young, when it is watched: each tick is a row."""
+FINE_FOR: Final = timedelta(minutes=5)
 MAX_PENDING: Final = 10
 """Windows kept apart while nothing can be committed; beyond that, neighbours are joined."""
 
@@ -121,17 +124,19 @@ class Windows:
         return cells
 
     def rows(
-        self, now: datetime, generation: int, *, is_last: bool = False
+        self, now: datetime, generation: int, *, begun: datetime | None = None, is_last: bool = False
     ) -> tuple[list[WindowRecord], OpenRow]:
         """Return the rows that are full with the pending windows, and what is gathered on.
 
-        A row is full after ten seconds, or less where the weights have changed. generation: the service's.
-        is_last: the rollout has ended; whatever there is makes a row.
+        A row is full after ten seconds, or less where the weights have changed or the rollout has begun
+        lately. generation: the service's. begun: when it did; None: not yet. is_last: the rollout has
+        ended; whatever there is makes a row.
         """
         parts = [window for window in (self._row.gathered, *map(_without_keys, self._pending)) if window]
         whole = merge(parts) if parts else None
         seconds = whole.seconds if whole is not None else 0.0
-        if seconds < ROW_S and generation == self._row.generation and not is_last:
+        full_s = FINE_ROW_S if begun is not None and now - begun < FINE_FOR else ROW_S
+        if seconds < full_s and generation == self._row.generation and not is_last:
             return [], OpenRow(whole, generation)
         return self._records(whole, now), OpenRow(None, generation)
 

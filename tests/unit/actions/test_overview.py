@@ -31,6 +31,6 @@ async def test_services_come_by_name_with_their_newest_rollout(tmp_path: Path) -
         assert await glances(made, "nobody") == {}
         [auth] = await made.actions.overview.services("auth")
         assert (auth.deployment, auth.last) == (None, None)
-        shown = msgspec.to_builtins(overview._service(auth))
+        shown = msgspec.to_builtins(overview._service(auth, {}))
         assert shown["versions"][0]["share"] == 100.0
         assert shown["versions"][0]["errorPercent"] is None

@@ -67,7 +67,7 @@ class FakeActions:
     """Answers each action with what a test put into `answers`, and keeps how it was called."""
 
     def __init__(self) -> None:
-        self.answers: dict[str, Any] = {"reports.shares": {}}
+        self.answers: dict[str, Any] = {"reports.shares": {}, "acknowledgements.of": {}}
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
 
     def __getattr__(self, noun: str) -> "FakeNoun":
@@ -87,7 +87,7 @@ class FakeNoun:
         name = f"{self._noun}.{verb}"
 
         async def action(*args: Any, **kwargs: Any) -> Any:
-            if name != "reports.shares":  # what a view of a version needs besides its record
+            if name not in ("reports.shares", "acknowledgements.of"):  # what views need besides records
                 self._actions.calls.append((name, args, kwargs))
             answer = self._actions.answers[name]
             if isinstance(answer, Exception):

@@ -11,6 +11,7 @@ from gateway.store.records import (
     EventRecord,
     HealthCheckRecord,
     Retention,
+    StatisticRecord,
     WindowRecord,
 )
 from tests.unit.store.rows import NOW, a_deployment, with_service
@@ -49,6 +50,18 @@ async def test_pruning_forgets_by_age_and_never_gives_an_event_id_twice(
             at = NOW + timedelta(days=n)
             tx.add_event(EventRecord(at=at, kind="k"))
             tx.add_decision(DecisionRecord(deployment_id="d", at=at, step=0, verdict="hold", reason=""))
+            tx.add_statistic(
+                StatisticRecord(
+                    deployment_id="d",
+                    at=at,
+                    step=0,
+                    percent=1,
+                    verdict="hold",
+                    gate="rate",
+                    statistic=1,
+                    limit=2,
+                )
+            )
             tx.add_windows(
                 [
                     WindowRecord(
@@ -64,7 +77,7 @@ async def test_pruning_forgets_by_age_and_never_gives_an_event_id_twice(
             )
     keep = Retention(events_days=3, decisions_days=2, windows_days=1)
     deleted = await store.prune(NOW + timedelta(days=9), keep)
-    assert deleted == {"gateway_event": 6, "gateway_decision": 7, "gateway_window": 8}
+    assert deleted == {"gateway_event": 6, "gateway_decision": 7, "gateway_window": 8, "gateway_statistic": 8}
     assert [event.id for event in await store.events()] == [7, 8, 9, 10]
     await store.prune(NOW + timedelta(days=90), keep)
     async with store.transaction() as tx:

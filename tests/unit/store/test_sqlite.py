@@ -7,16 +7,19 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from gateway.core.settings.smoke import SmokeEndpoint, SmokeSettings
 from gateway.errors import StaleEpoch, StoreError
 from gateway.store.api import BadCursor, Store, Transaction
 from gateway.store.records import (
+    AcknowledgementRecord,
     BreakerRecord,
     DecisionRecord,
     EventRecord,
     HealthCheckRecord,
     SmokeRecord,
+    StatisticRecord,
     TokenRecord,
     WindowRecord,
 )
@@ -71,6 +74,17 @@ async def test_records_come_back_as_they_were_put(tmp_path: Path) -> None:
     smoke = SmokeRecord(
         id="s", version_id="auth-v1", is_healthy=True, response_time=9, tests=[{"ok": True}], at=NOW
     )
+    statistic = StatisticRecord(
+        deployment_id="d",
+        at=NOW,
+        step=1,
+        percent=10,
+        verdict="hold",
+        gate="requests",
+        statistic=1.5,
+        limit=200.0,
+    )
+    acknowledged = AcknowledgementRecord(deployment_id="d", at=NOW, actor="ann", note="seen", event_id=7)
     store = await opened(tmp_path / "s.db")
     async with store.transaction() as tx:
         tx.put_version(version)  # before its service: references are checked at the end
@@ -79,6 +93,9 @@ async def test_records_come_back_as_they_were_put(tmp_path: Path) -> None:
         tx.put_token(token)
         tx.put_breaker(breaker)
         tx.add_windows([window])
+        tx.add_statistic(statistic)
+        tx.put_acknowledgement(replace(acknowledged, note="first"))
+        tx.put_acknowledgement(acknowledged)
         tx.add_health([probe])
         tx.add_smoke(smoke)
         tx.set_meta("tally", b"\x00\xff")
@@ -94,6 +111,9 @@ async def test_records_come_back_as_they_were_put(tmp_path: Path) -> None:
     assert await store.breakers() == [breaker]
     assert await store.windows(deployment_id="d") == [window] == await store.windows(service="auth")
     assert await store.windows(deployment_id="d", since=NOW + timedelta(seconds=1)) == []
+    assert await store.statistics("d") == [statistic]
+    assert await store.statistics("d", since=NOW + timedelta(seconds=1)) == []
+    assert await store.acknowledgements(["d", "e"]) == {"d": acknowledged}
     assert (await store.health("auth-v1")).items == [probe]
     assert (await store.smoke("auth-v1")).items == [smoke]
     assert await store.meta("tally") == b"\x00\xff"

@@ -313,6 +313,36 @@ async def test_windows_are_stored_for_replay(tmp_path: Path) -> None:
         assert {row.generation for row in rows} >= {1, 2}
 
 
+async def test_the_first_minutes_of_a_rollout_are_stored_by_the_second(tmp_path: Path) -> None:
+    """Whoever watches it sees it move; beside each window stands what the judge made of it."""
+    async with world(tmp_path) as made:
+        deployment = await made.start(**QUICK | {"step_interval": 600_000})
+        await made.settle()
+        for _ in range(20):
+            await made.second(answers=50)
+        rows = await made.store.windows(deployment_id=deployment)
+        assert len({row.started_at for row in rows}) >= 15
+        assert all(row.seconds <= 2 for row in rows if row.share)
+        points = await made.store.statistics(deployment)
+        assert len(points) >= 15
+        assert {point.percent for point in points} == {10}
+        assert all(0 <= point.statistic < point.limit for point in points)
+
+
+async def test_what_crossed_the_limit_is_stored(tmp_path: Path) -> None:
+    """The last point of a rollout that was rolled back is the one that did it."""
+    async with world(tmp_path) as made:
+        deployment = await made.start(**QUICK | {"step_interval": 60_000})
+        await made.settle()
+        await made.second(answers=50)
+        await made.second(answers=50, errors=40)
+        await made.second()
+        assert await status(made, deployment) == "rolled_back"
+        last = (await made.store.statistics(deployment))[-1]
+        assert last.verdict == "abort"
+        assert last.statistic >= last.limit > 1
+
+
 async def test_events_and_decisions_name_who_brought_them_about(tmp_path: Path) -> None:
     """A decision's verdict is the judge's own word, not that the judge has spoken."""
     async with world(tmp_path) as made:
