@@ -121,6 +121,7 @@ def stats(version: VersionRecord) -> VersionStats:
         p50_ms=2.0,
         p95_ms=2.0,
         p99_ms=2.0,
+        windows=[],
     )
 
 
