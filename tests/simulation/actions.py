@@ -1,0 +1,351 @@
+"""The grammar: what may happen at a step, how likely it is, and how long a fault lasts."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+ORDERS: Final = ("pause", "resume", "resume", "promote", "full", "complete", "rollback", "traffic", "undo")
+STRATEGIES: Final = ("canary", "canary", "blue-green", "immediate")
+
+
+class Owner(Protocol):
+    """The simulation."""
+
+    machine: Any
+    loop: Any
+    system: Any
+    clients: Any
+    operator: Any
+    upstreams: dict[str, Any]
+    invariants: Any
+
+    def add_upstream(self) -> Any: ...
+    def pass_time(self, seconds: float) -> None: ...
+
+
+class Actions:
+    """What is drawn, and what is under way of it."""
+
+    def __init__(self, owner: Owner) -> None:
+        self.owner = owner
+        self.chance = owner.machine.chance
+        self.taken: Counter[str] = Counter()
+        self.faults: Counter[str] = Counter()
+        self.grammar: list[tuple[float, str, Callable[[], None]]] = [
+            (60.0, "time", self.time),
+            (5.0, "release", self.release),
+            (2.5, "order", self.order),
+            (0.4, "two operators", self.two_operators),
+            (0.2, "freeze", self.freeze),
+            (0.3, "reload", self.reload),
+            (0.2, "upgrade", self.upgrade),
+            (0.3, "kill control", self.kill_control),
+            (0.4, "kill worker", self.kill_worker),
+            (0.2, "stop control", self.stop_control),
+            (0.2, "stop worker", self.stop_worker),
+            (0.3, "cut link", self.cut_link),
+            (0.3, "late link", self.late_link),
+            (0.3, "slow commits", self.slow_commits),
+            (0.3, "full disk", self.full_disk),
+            (0.3, "commits fail", self.commits_fail),
+            (0.3, "commits seem to fail", self.commits_seem_to_fail),
+            (0.5, "bad upstream", self.bad_upstream),
+            (0.3, "dead upstream", self.dead_upstream),
+            (0.2, "silent upstream", self.silent_upstream),
+            (0.3, "clients leave", self.clients_leave),
+            (0.3, "burst", self.burst),
+            (0.2, "clock jump", self.clock_jump),
+            (0.2, "names change", self.names_change),
+        ]
+        self._total = sum(weight for weight, _, _ in self.grammar)
+        self._undo: dict[int, Callable[[], None]] = {}
+        """What ends each fault that is under way."""
+        self._count = 0
+
+        owner.loop.on_turn = self._on_turn
+        self._doomed: dict[Any, int] = {}
+        """Processes that die, and after how many more callbacks of theirs."""
+
+    def draw(self) -> tuple[str, Callable[[], None]]:
+        """Return an action and its name."""
+        roll = self.chance.random() * self._total
+        for weight, name, act in self.grammar:
+            roll -= weight
+            if roll < 0:
+                return name, act
+        return self.grammar[0][1:]
+
+    def stop_faults(self) -> None:
+        """End everything that is still wrong."""
+        for undo in list(self._undo.values()):
+            undo()
+        self._undo.clear()
+
+    def lasting(self, seconds: float, undo: Callable[[], None]) -> None:
+        """End a fault after a while."""
+        self._count += 1
+        number = self._count
+        self._undo[number] = undo
+
+        def over() -> None:
+            if self._undo.pop(number, None) is not None:
+                undo()
+
+        self.owner.loop.after(seconds, over)
+
+    # -- what happens
+
+    def time(self) -> None:
+        self.owner.pass_time(0.1 + 0.4 * self.chance.random())
+
+    def release(self) -> None:
+        """Register a new version and start its rollout, unless one is open."""
+        if self.owner.invariants.open_deployment() is not None:
+            self.time()
+            return
+        up = self.owner.add_upstream()
+        if self.chance.random() < 0.3:
+            up.error_share = self.chance.choice([0.2, 0.6, 1.0])
+        body = {"serviceName": "shop", "version": up.name, "url": up.url, "shutdownUrl": up.url + "/bye"}
+        self.owner.operator.call(
+            "POST", "deployment/versions", body, lambda status, _: self._start(up.name, status)
+        )
+
+    def _start(self, version: str, status: int) -> None:
+        if status != 201:
+            return
+        strategy = self.chance.choice(STRATEGIES)
+        config: dict[str, Any] = {
+            "minRequests": 5,
+            "warmUp": 0,
+            "drainTimeout": 2000,
+            "bakeTime": 3000,
+            "smokeTests": self.chance.random() < 0.3,
+            "autoPause": self.chance.random() < 0.3,
+        }
+        if strategy == "canary":
+            config["steps"] = self.chance.choice([[50, 100], [10, 50, 100], [25, 100]])
+            config["stepInterval"] = self.chance.choice([2000, 5000])
+        body = {"serviceName": "shop", "toVersion": version, "strategy": strategy, "config": config}
+        self.owner.operator.call("POST", "deployment/start", body)
+
+    # -- people
+
+    def order(self) -> None:
+        """Ask something of the open rollout, or of the last one."""
+        key = self.owner.invariants.open_deployment() or self.owner.invariants.last_deployment()
+        if key is None:
+            return
+        kind = self.chance.choice(ORDERS)
+        base = f"deployment/{key}"
+        if kind == "traffic":
+            self.owner.operator.call(
+                "PUT", f"{base}/traffic", {"percent": self.chance.choice([0, 5, 30, 70])}
+            )
+        elif kind == "rollback":
+            invariants = self.owner.invariants
+            self.owner.operator.call(
+                "POST",
+                f"{base}/rollback",
+                {"reason": "x"},
+                lambda status, body: invariants.rolled_back(key, status),
+            )
+        elif kind == "full":
+            self.owner.operator.call("POST", f"{base}/promote", {"full": True})
+        elif kind == "undo":
+            self.owner.operator.call("POST", "services/shop/undo", {})
+        else:
+            self.owner.operator.call("POST", f"{base}/{kind}", {})
+
+    def two_operators(self) -> None:
+        self.order()
+        self.order()
+
+    def freeze(self) -> None:
+        self.owner.operator.call("PUT", "freeze", {"frozen": True, "reason": "x"})
+        self.lasting(1.0 + 4.0 * self.chance.random(), self._thaw)
+
+    def _thaw(self) -> None:
+        """Ask until it is done: a freeze nobody ends holds everything up for good."""
+
+        def then(status: int, body: Any) -> None:
+            if status != 200:
+                self.owner.loop.after(0.5, self._thaw)
+
+        self.owner.operator.call("PUT", "freeze", {"frozen": False}, then)
+
+    def reload(self) -> None:
+        """SIGHUP, with one more setting."""
+        path = self.owner.system.folder / "gateway.toml"
+        text = path.read_text("utf-8")
+        idle = 4000 + self.chance.randrange(1000)
+        text = (
+            text.partition("[timeouts]")[0] + f"[timeouts]\nupstream_idle = {idle}\n"
+            if "[timeouts]" in text
+            else (text + f"\n[timeouts]\nupstream_idle = {idle}\n")
+        )
+        path.write_text(text, "utf-8")
+        for process in self.owner.system.alive_controls():
+            if (handler := process.signals.get(1)) is not None:
+                self.owner.loop.enqueue(process, handler)
+
+    def upgrade(self) -> None:
+        self.owner.operator.call("POST", "gateway/upgrade", {})
+
+    # -- processes
+
+    def _doom(self, process: Any) -> None:
+        """Kill it at one of its next callbacks: at any await."""
+        self._doomed[process] = 1 + int(self.chance.expovariate(1 / 30))
+        self.owner.loop.after(1.0, process.die)
+
+    def _on_turn(self, process: Any) -> None:
+        left = self._doomed.get(process)
+        if left is None:
+            return
+        if left <= 1:
+            del self._doomed[process]
+            process.die()
+        else:
+            self._doomed[process] = left - 1
+
+    def kill_control(self) -> None:
+        controls = self.owner.system.alive_controls()
+        if controls:
+            self.faults["kill control"] += 1
+            self._doom(self.chance.choice(controls))
+
+    def kill_worker(self) -> None:
+        workers = self.owner.system.alive_workers()
+        if workers:
+            self.faults["kill worker"] += 1
+            self._doom(self.chance.choice(workers))
+
+    def stop_control(self) -> None:
+        self._stop(self.owner.system.alive_controls(), "stop control")
+
+    def stop_worker(self) -> None:
+        self._stop(self.owner.system.alive_workers(), "stop worker")
+
+    def _stop(self, processes: list[Any], name: str) -> None:
+        if processes:
+            self.faults[name] += 1
+            process = self.chance.choice(processes)
+            process.stopped_until = self.owner.machine.now + 0.1 + 3.0 * self.chance.random()
+
+    # -- the link
+
+    def _links(self) -> list[Any]:
+        """Return the workers' ends of their links."""
+        found = []
+        for process in self.owner.system.alive_workers():
+            worker = self.owner.system.planes.get(process.pid)
+            channel = worker.uplink._channel if worker is not None else None
+            if channel is not None and channel.is_open:
+                found.append(process.fds[channel._sock.fileno()])
+        return found
+
+    def cut_link(self) -> None:
+        links = self._links()
+        if links:
+            self.faults["cut link"] += 1
+            end = self.chance.choice(links)
+            error = ConnectionResetError(104, "Connection reset by peer")
+            end.hit(error)
+            end.peer.hit(error)
+
+    def late_link(self) -> None:
+        links = self._links()
+        if links:
+            self.faults["late link"] += 1
+            end = self.chance.choice(links)
+            end = end if self.chance.random() < 0.5 else end.peer
+            end.extra_s = 0.05 + 1.5 * self.chance.random()
+            self.lasting(0.5 + 2.0 * self.chance.random(), lambda: setattr(end, "extra_s", 0.0))
+
+    # -- the disk
+
+    def slow_commits(self) -> None:
+        self.faults["slow commits"] += 1
+        self.owner.machine.disk.slow_s = 0.05 + 1.0 * self.chance.random()
+        self.lasting(
+            1.0 + 4.0 * self.chance.random(), lambda: setattr(self.owner.machine.disk, "slow_s", 0.0)
+        )
+
+    def _fail(self, name: str, failing: Callable[[str], str]) -> None:
+        self.faults[name] += 1
+        disk = self.owner.machine.disk
+        disk.failing = failing
+        self.lasting(0.5 + 5.0 * self.chance.random() ** 2, lambda: setattr(disk, "failing", None))
+
+    def full_disk(self) -> None:
+        """Whatever writes, fails."""
+        self._fail(
+            "full disk",
+            lambda statement: (
+                "fails" if statement.startswith(("INSERT", "UPDATE", "DELETE", "COMMIT")) else ""
+            ),
+        )
+
+    def commits_fail(self) -> None:
+        chance = self.chance
+        self._fail("commits fail", lambda text: "fails" if text == "COMMIT" and chance.random() < 0.7 else "")
+
+    def commits_seem_to_fail(self) -> None:
+        chance = self.chance
+        self._fail(
+            "commits seem to fail", lambda text: "done" if text == "COMMIT" and chance.random() < 0.7 else ""
+        )
+
+    # -- upstreams and clients
+
+    def _some_upstream(self) -> Any:
+        names = list(self.owner.upstreams)[-3:]
+        return self.owner.upstreams[self.chance.choice(names)]
+
+    def bad_upstream(self) -> None:
+        up = self._some_upstream()
+        up.mood = self.chance.choice(["stalls", "resets", "garbage", "half_closes", "slow"])
+        self.faults[f"upstream {up.mood}"] += 1
+        self.lasting(0.3 + 2.0 * self.chance.random(), lambda: setattr(up, "mood", "well"))
+
+    def dead_upstream(self) -> None:
+        up = self._some_upstream()
+        self.faults["dead upstream"] += 1
+        up.stop()
+        self.lasting(0.5 + 4.0 * self.chance.random(), up.start)
+
+    def silent_upstream(self) -> None:
+        """Nothing comes back from its address."""
+        up = self._some_upstream()
+        self.faults["silent upstream"] += 1
+        silent, address = self.owner.machine.network.silent, up.address
+        silent.add(address)
+        self.lasting(0.5 + 2.0 * self.chance.random(), lambda: silent.discard(address))
+
+    def clients_leave(self) -> None:
+        self.faults["clients leave"] += 1
+        self.owner.clients.leave_share = 0.5
+        self.lasting(1.0, lambda: setattr(self.owner.clients, "leave_share", 0.01))
+
+    def burst(self) -> None:
+        self.faults["burst"] += 1
+        for _ in range(20):
+            self.owner.clients.ask()
+
+    def clock_jump(self) -> None:
+        """The time of day; the monotonic clock does not jump."""
+        self.faults["clock jump"] += 1
+        self.owner.machine.wall_offset += self.chance.choice([-3600.0, -5.0, 5.0, 3600.0])
+
+    def names_change(self) -> None:
+        """A name gets another address of the same upstream, or is not found for a while."""
+        up = self._some_upstream()
+        names = self.owner.machine.network.names
+        self.faults["names change"] += 1
+        if self.chance.random() < 0.5:
+            up.move()
+        else:
+            found = names.pop(up.host, None)
+            if found is not None:
+                self.lasting(40.0 * self.chance.random(), lambda: names.setdefault(up.host, found))

@@ -1,0 +1,36 @@
+"""Seeds of the simulation, each in a process of its own: it takes the standard library over."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def simulate(*arguments: str) -> str:
+    """Run `python -m tests.simulation`; return what it says. Fails, with that, if a seed broke something."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.simulation", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
+    return done.stdout
+
+
+def hash_of(said: str) -> str:
+    return said.split()[-1]
+
+
+@pytest.mark.timeout(600)
+def test_the_same_seed_leaves_the_same_trace() -> None:
+    first, second = (simulate("--seed", "7", "--steps", "250", "--trace") for _ in range(2))
+    assert first == second
+    assert hash_of(first) == hash_of(simulate("--seed", "7", "--steps", "250"))
+    assert hash_of(first) != hash_of(simulate("--seed", "8", "--steps", "50"))
