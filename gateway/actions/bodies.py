@@ -133,6 +133,7 @@ class Traffic(Settings):
     """`PUT deployment/:id/traffic`."""
 
     percent: Percent
+    reason: Reason = ""
 
 
 class Promote(Settings):
@@ -140,6 +141,7 @@ class Promote(Settings):
 
     full: bool = False
     """All traffic now, then the bake, instead of the next step."""
+    reason: Reason = ""
 
 
 class Acknowledge(Settings):

@@ -26,10 +26,12 @@ from gateway.core.rollout.events import Promote as PromoteOrder
 from gateway.core.rollout.plan import RolloutSettings
 from gateway.core.rollout.rollout import refusal_once_ended
 from gateway.store.api import Page
-from gateway.store.records import DecisionRecord, DeploymentRecord, EventRecord, Strategy
+from gateway.store.records import DecisionRecord, DeploymentRecord, EventRecord, SmokeRecord, Strategy
 
 MAKE_WAY_S: Final = 10.0
 """How long a start waits for the rollout it replaces to move its traffic back."""
+SMOKE_RUNS: Final = 100
+"""The newest smoke runs of a version, among which those of one deployment are."""
 REVERT_S: Final = 0.5
 """How long the answer to a roll back waits to say that it is done."""
 
@@ -83,6 +85,12 @@ class Deployments:
         """Return what happened to a deployment, oldest first. after: an event's id; None: from its start."""
         await self.get(deployment_id)
         return await self._access.store.events(after=after or 0, limit=limit, deployment_id=deployment_id)
+
+    async def smoke(self, deployment_id: str) -> list[SmokeRecord]:
+        """Return the smoke tests that were run for a deployment, newest first."""
+        record = await self.get(deployment_id)
+        found = await self._access.store.smoke(record.to_version_id, limit=SMOKE_RUNS)
+        return [run for run in found.items if run.deployment_id == deployment_id]
 
     # -- starting
 
@@ -234,18 +242,18 @@ class Deployments:
         self, actor: Actor, deployment_id: str, body: Traffic, *, if_match: str | None = None
     ) -> DeploymentRecord:
         """Set the new version's share; the step's clock starts again."""
-        order = SetPercent(actor.name, body.percent)
-        details = {"percent": body.percent}
+        order = SetPercent(actor.name, body.percent, body.reason)
+        details = {"percent": body.percent, **_reason(body)}
         return await self._order(actor, "deployment.traffic", deployment_id, order, details, if_match)
 
     async def promote(
         self, actor: Actor, deployment_id: str, body: Promote, *, if_match: str | None = None
     ) -> DeploymentRecord:
         """Take the next step now; or all traffic, and then the bake."""
-        order: Order = PromoteFull(actor.name) if body.full else PromoteOrder(actor.name)
-        return await self._order(
-            actor, "deployment.promote", deployment_id, order, {"full": body.full}, if_match
-        )
+        kind = PromoteFull if body.full else PromoteOrder
+        order = kind(actor.name, body.reason)
+        details = {"full": body.full, **_reason(body)}
+        return await self._order(actor, "deployment.promote", deployment_id, order, details, if_match)
 
     async def pause(self, actor: Actor, deployment_id: str, body: Explain) -> Ordered:
         """Hold a deployment where it is; the judge goes on guarding. Stored or not (`Ordered`)."""
@@ -257,7 +265,7 @@ class Deployments:
     ) -> DeploymentRecord:
         """Let a paused deployment go on."""
         return await self._explained(
-            actor, "deployment.resume", deployment_id, Resume(actor.name), body, if_match
+            actor, "deployment.resume", deployment_id, Resume(actor.name, body.reason), body, if_match
         )
 
     async def complete(
@@ -265,7 +273,7 @@ class Deployments:
     ) -> DeploymentRecord:
         """End a deployment that is at 100 %."""
         return await self._explained(
-            actor, "deployment.complete", deployment_id, Complete(actor.name), body, if_match
+            actor, "deployment.complete", deployment_id, Complete(actor.name, body.reason), body, if_match
         )
 
     async def rollback(self, actor: Actor, deployment_id: str, body: Explain) -> Ordered:
@@ -292,7 +300,7 @@ class Deployments:
     ) -> Ordered:
         """Have an order carried out that waits for no store. Raises Problem 404, IllegalTransition (409)."""
         access, rollouts = self._access, self._access.rollouts
-        details = {"reason": body.reason} if body.reason else {}
+        details = _reason(body)
         async with access.refusals(actor, action, deployment_id, details):
             running = rollouts.record_of(deployment_id)
             if running is None:
@@ -313,8 +321,7 @@ class Deployments:
         body: Explain,
         if_match: str | None = None,
     ) -> DeploymentRecord:
-        details = {"reason": body.reason} if body.reason else {}
-        return await self._order(actor, action, deployment_id, order, details, if_match)
+        return await self._order(actor, action, deployment_id, order, _reason(body), if_match)
 
     async def _order(
         self,
@@ -369,6 +376,11 @@ class Deployments:
                 f"to go back further, start a deployment of {service.versions[before].record.version}"
             )
         return before
+
+
+def _reason(body: Explain | Promote | Traffic) -> dict[str, Any]:
+    """Return why somebody wants it, for the audit trail."""
+    return {"reason": body.reason} if body.reason else {}
 
 
 def _plain(settings: RolloutSettings) -> dict[str, Any]:

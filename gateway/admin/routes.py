@@ -36,6 +36,7 @@ from gateway.admin.schemas import (
     Listing,
     OverviewView,
     ServiceView,
+    SmokeView,
     TokenView,
     VersionView,
     YouView,
@@ -141,6 +142,10 @@ ROUTES: Final = (
     Route(
         "POST", "deployment/{id}/ack", "operator", "deployment.ack", deployments.acknowledge,
         "Say that a rollback or a pause was looked at", DeploymentView, bodies.Acknowledge,
+    ),
+    Route(
+        "GET", "deployment/{id}/smoke", "viewer", "deployment.smoke", deployments.smoke,
+        "List the smoke tests run for a rollout, newest first", Listing[SmokeView],
     ),
     # services
     Route(

@@ -12,6 +12,7 @@ import msgspec
 
 from gateway.actions.acknowledgements import Alert
 from gateway.actions.gateway import WorkerSeen
+from gateway.control.upstreams.smoke import SmokeTest
 from gateway.core.judge.judge import Decision
 from gateway.core.routing.service import RouteSettings, ServiceSettings
 from gateway.core.settings.smoke import SmokeSettings
@@ -233,6 +234,17 @@ class EventView(View, frozen=True, kw_only=True):
     deployment_id: str | None
     actor: str
     data: dict[str, Any]
+
+
+class SmokeView(View, frozen=True, kw_only=True):
+    """One run of smoke tests. response_time: milliseconds, all tests together."""
+
+    id: str
+    version_id: str
+    at: datetime
+    is_healthy: bool
+    response_time: int
+    tests: list[SmokeTest]
 
 
 class AuditReportView(View, frozen=True, kw_only=True):

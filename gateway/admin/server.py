@@ -164,7 +164,7 @@ class AdminServer:
     async def _dispatch(self, request: Request) -> Response:
         if request.path == BASE or request.path.startswith(BASE + "/"):
             return await self._call(request)
-        if request.path not in PROBES and request.path not in self._site.paths:
+        if request.path not in PROBES and not self._site.has(request.path):
             raise Problem(404, "Not Found", f"nothing is at {request.path}; the API is under {BASE}")
         if request.method == "OPTIONS":
             return Response(204, [("Allow", "GET, HEAD, OPTIONS")])

@@ -4,7 +4,7 @@ from msgspec.structs import replace
 
 from gateway.admin import views
 from gateway.admin.call import Call, Reply, created, listing, page, tagged
-from gateway.admin.schemas import DecisionView, EventView, view
+from gateway.admin.schemas import DecisionView, EventView, SmokeView, view
 from gateway.control.rollouts.unstored import Ordered
 from gateway.store.records import DeploymentRecord
 
@@ -96,6 +96,11 @@ async def windows(call: Call) -> Reply:
 async def acknowledge(call: Call) -> Reply:
     """Say that a rollout was looked at."""
     return await _shown(call, await call.actions.acknowledgements.acknowledge(call.actor, call.id, call.body))
+
+
+async def smoke(call: Call) -> Reply:
+    """List the smoke tests run for a rollout, newest first."""
+    return listing([view(SmokeView, record) for record in await call.actions.deployments.smoke(call.id)])
 
 
 async def whatif(call: Call) -> Reply:

@@ -28,15 +28,20 @@ class Start(Order, frozen=True):
 class Promote(Order, frozen=True):
     """Go to the next step now; at 100 %, end the bake."""
 
+    reason: str = ""
+
 
 class PromoteFull(Order, frozen=True):
     """Go to 100 % now, then bake."""
+
+    reason: str = ""
 
 
 class SetPercent(Order, frozen=True):
     """Set the new version's share (0–100). The next step is the first above it."""
 
     percent: int
+    reason: str = ""
 
 
 class Pause(Order, frozen=True):
@@ -48,9 +53,13 @@ class Pause(Order, frozen=True):
 class Resume(Order, frozen=True):
     """Go on. After a breach: in spite of it, judged afresh from here."""
 
+    reason: str = ""
+
 
 class Complete(Order, frozen=True):
     """End the bake now. Only at 100 %."""
+
+    reason: str = ""
 
 
 class Rollback(Order, frozen=True):

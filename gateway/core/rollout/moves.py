@@ -237,18 +237,18 @@ def _resume(change: Change, event: Resume) -> None:
     kind = state.paused.kind
     if kind == "planned" or state.back_to is not None:
         refuse_if_frozen(change, "advance")
-    what = f"Resumed by {event.actor}."
+    what = f"{_by('Resumed', event)}."
     if kind in ("breach", "stranded", "asked"):
         change.set(evidence=forgive(state.evidence), judged=None, noted=None, reason="", cause="")
     elif kind == "held" or (state.judged is not None and state.judged.gate in ("shift", "latency")):
         change.set(evidence=accept_shift(state.evidence), judged=None, noted=None)
-        what = f"Resumed by {event.actor}, who accepts what held it up."
+        what = f"{_by('Resumed', event)}, who accepts what held it up."
     if kind in ("breach", "stranded", "undecided", "asked"):
         restart_clock(change)
     if state.back_to is not None:
         restore(change)
     change.decide("resume", event.actor, what)
-    change.notify("resumed", event.actor, f"Resumed by {event.actor}")
+    change.notify("resumed", event.actor, _by("Resumed", event))
     if kind == "planned":
         proceed(change, event.actor, f"Approved by {event.actor}")
     else:
@@ -260,9 +260,9 @@ def _promote(change: Change, event: Promote) -> None:
     overrule(change)
     change.set(paused=None)
     if change.state.back_to == 100:  # the end of the watch is `complete`'s alone
-        enter(change, 100, event.actor, f"Promoted by {event.actor}, who ends the asking")
+        enter(change, 100, event.actor, f"{_by('Promoted', event)}, who ends the asking")
     else:
-        advance(change, event.actor, f"Promoted by {event.actor}")
+        advance(change, event.actor, _by("Promoted", event))
 
 
 def _promote_full(change: Change, event: PromoteFull) -> None:
@@ -270,7 +270,7 @@ def _promote_full(change: Change, event: PromoteFull) -> None:
     if change.state.percent == 100:
         raise IllegalTransition("all traffic is on the new version already: complete ends the watch")
     overrule(change)
-    enter(change, 100, event.actor, f"Promoted in full by {event.actor}")
+    enter(change, 100, event.actor, _by("Promoted in full", event))
 
 
 def _set_percent(change: Change, event: SetPercent) -> None:
@@ -283,7 +283,7 @@ def _set_percent(change: Change, event: SetPercent) -> None:
     judged = state.judged
     set_step_share(change, event.percent)
     change.set(phase=phase_at(event.percent))
-    why = f"{event.actor} set {event.percent} % of traffic to the new version."
+    why = f"{event.percent} % of traffic to the new version: {_by('set', event)}."
     change.decide("set_percent", event.actor, why, judged)
     change.notify("step", event.actor, why)
     if state.paused is not None:
@@ -295,7 +295,12 @@ def _complete(change: Change, event: Complete) -> None:
     if change.state.percent != 100:
         raise IllegalTransition(f"only at 100 % can it be completed; it is at {change.state.percent} %")
     refuse_if_frozen(change, "complete")
-    end(change, event.actor, f"Completed by {event.actor}")
+    end(change, event.actor, _by("Completed", event))
+
+
+def _by(what: str, event: Promote | PromoteFull | SetPercent | Resume | Complete) -> str:
+    """Say who did it, and why if that was said."""
+    return f"{what} by {event.actor}" + (f" ({event.reason})" if event.reason else "")
 
 
 def _already(change: Change, event: Rollback | Undo) -> None:

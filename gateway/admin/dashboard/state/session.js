@@ -1,0 +1,65 @@
+// Who is signed in. The cookie is the browser's; this only remembers that there is one.
+
+import { Refused, endSession, get, sessions, signInWith } from "../lib/api.js";
+import { may } from "../lib/words.js";
+
+const SIGNED_IN = "gateway-signed-in"; // no secret: whether it is worth asking who we are
+
+/** Tells whoever listens that somebody came or went: `change`. */
+class Session extends EventTarget {
+  /** {name, role}, or null while nobody is signed in. */
+  you = null;
+  /** Why nobody is, in a sentence. */
+  why = "";
+  /** False until it is known whether a session is there. */
+  isKnown = false;
+
+  constructor() {
+    super();
+    sessions.addEventListener("ended", () => {
+      if (this.you) this.#leave("The session has ended: the token expired or was revoked, or 12 hours are over. Sign in again.");
+    });
+  }
+
+  /** Whether whoever is signed in may do what needs this role. */
+  may(role) {
+    return this.you !== null && may(this.you.role, role);
+  }
+
+  /** Go on with the session of the browser's cookie, if there is one. */
+  async resume() {
+    if (localStorage.getItem(SIGNED_IN)) {
+      try {
+        return this.#enter((await get("gateway")).you);
+      } catch (error) {
+        if (!(error instanceof Refused)) return this.#leave("The gateway does not answer. Is it running?");
+      }
+    }
+    return this.#leave("");
+  }
+
+  /** Sign in with a token. Throws what the API refused. */
+  async begin(token) {
+    const you = await signInWith(token);
+    localStorage.setItem(SIGNED_IN, "yes");
+    this.#enter(you);
+  }
+
+  async end() {
+    await endSession();
+    this.#leave("");
+  }
+
+  #enter(you) {
+    Object.assign(this, { you, why: "", isKnown: true });
+    this.dispatchEvent(new Event("change"));
+  }
+
+  #leave(why) {
+    localStorage.removeItem(SIGNED_IN);
+    Object.assign(this, { you: null, why, isKnown: true });
+    this.dispatchEvent(new Event("change"));
+  }
+}
+
+export const session = new Session();
