@@ -36,6 +36,7 @@ from gateway.admin.schemas import (
     Listing,
     OverviewView,
     ServiceView,
+    SignInLinkView,
     SmokeView,
     TokenView,
     VersionView,
@@ -233,6 +234,11 @@ ROUTES: Final = (
     Route(
         "POST", "session", "viewer", "session.begin", sessions.begin,
         "Sign a browser in: a cookie stands for the token, for 12 hours at most", YouView, budget=None,
+    ),
+    Route(
+        "POST", "session/link", "viewer", "session.link", sessions.link,
+        "Make a link that signs one browser in, once, within ten minutes",
+        SignInLinkView, status=201,
     ),
     Route(
         "DELETE", "session", "viewer", "session.end", sessions.end,

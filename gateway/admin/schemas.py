@@ -305,6 +305,13 @@ class YouView(View, frozen=True, kw_only=True):
     role: Role
 
 
+class SignInLinkView(View, frozen=True, kw_only=True):
+    """Where a browser is signed in by a plain visit. expires_in: seconds; the first visit uses it up."""
+
+    path: str
+    expires_in: int
+
+
 class GatewayView(View, frozen=True, kw_only=True):
     """The control process in charge. `epoch` rises when another takes over.
 

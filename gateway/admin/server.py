@@ -22,6 +22,7 @@ from gateway.admin.parse import decode_body, decode_query
 from gateway.admin.queries import EventsQuery
 from gateway.admin.ratelimit import RateLimiter
 from gateway.admin.routes import EVENTS, ROUTES, Methods, Table
+from gateway.admin.sessions import SIGN_IN, opening_field
 from gateway.admin.site import Site
 from gateway.admin.sse import EventFeed
 from gateway.control.catalog.catalog import Catalog
@@ -164,6 +165,8 @@ class AdminServer:
     async def _dispatch(self, request: Request) -> Response:
         if request.path == BASE or request.path.startswith(BASE + "/"):
             return await self._call(request)
+        if request.path == SIGN_IN and request.method == "GET":
+            return self._sign_in(request)
         if request.path not in PROBES and not self._site.has(request.path):
             raise Problem(404, "Not Found", f"nothing is at {request.path}; the API is under {BASE}")
         if request.method == "OPTIONS":
@@ -173,6 +176,12 @@ class AdminServer:
         if request.path in PROBES:
             return await self._probe(request)
         return self._site.answer(request.path, request.fields.get("if-none-match"))
+
+    def _sign_in(self, request: Request) -> Response:
+        """Follow a sign-in link: to the dashboard, with a session if the link still opens one."""
+        value = self._auth.sessions.redeem(request.query.removeprefix("code="))
+        fields = [("Location", "/"), ("Cache-Control", "no-store"), ("Referrer-Policy", "no-referrer")]
+        return Response(303, fields if value is None else [*fields, opening_field(value, secure=False)])
 
     async def _probe(self, request: Request) -> Response:
         if request.path == "/livez":

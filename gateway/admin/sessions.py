@@ -12,8 +12,13 @@ from typing import Final, NamedTuple
 from gateway.core.settings.base import SESSION_COOKIE
 
 LIFE_S: Final = 43_200
+SIGN_IN: Final = "/sign-in"
+"""Where a link leads."""
 PER_TOKEN: Final = 20
 """Open at once; a further one ends the oldest of the same token."""
+LINK_LIFE_S: Final = 600
+LINKS: Final = 20
+"""Not yet followed; a further one ends the oldest."""
 _ATTRIBUTES: Final = "HttpOnly; SameSite=Strict; Path=/"
 
 
@@ -31,6 +36,8 @@ class Sessions:
         self._clock = clock
         self._open: dict[str, Session] = {}
         """The oldest first."""
+        self._links: dict[str, Session] = {}
+        """Links that sign a browser in once, by the digest of their code, the oldest first."""
 
     def open(self, token_id: str) -> str:
         """Begin a session. Returns the cookie's value, which is kept nowhere."""
@@ -48,6 +55,21 @@ class Sessions:
         now = self._clock()
         found = (self._open.get(_digest(value)) for value in _values(fields))
         return next((each.token_id for each in found if each is not None and now < each.until), None)
+
+    def offer(self, token_id: str) -> str:
+        """Make a code that begins one session, within LINK_LIFE_S. It is kept nowhere."""
+        now = self._clock()
+        self._links = {key: each for key, each in self._links.items() if now < each.until}
+        for key in list(self._links)[: max(0, len(self._links) - LINKS + 1)]:
+            del self._links[key]
+        code = secrets.token_urlsafe(32)
+        self._links[_digest(code)] = Session(token_id, now + LINK_LIFE_S)
+        return code
+
+    def redeem(self, code: str) -> str | None:
+        """Begin the session a code is for. Returns the cookie's value; None if it was used or is too old."""
+        found = self._links.pop(_digest(code), None)
+        return self.open(found.token_id) if found is not None and self._clock() < found.until else None
 
     def close(self, fields: Mapping[str, str]) -> None:
         """End the session of a request's cookie."""

@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from gateway.admin.call import BASE
-from gateway.admin.sessions import LIFE_S, PER_TOKEN, Sessions
+from gateway.admin.sessions import LIFE_S, LINK_LIFE_S, LINKS, PER_TOKEN, Sessions
 from gateway.control.rollouts.unstored import Ordered
 from gateway.store.api import Page
 from gateway.store.records import DeploymentRecord
@@ -92,3 +93,32 @@ def test_sessions_of_one_token_are_bounded_and_push_out_no_others() -> None:
     values = [sessions.open("one") for _ in range(PER_TOKEN + 5)]
     found = [sessions.token_of({"cookie": f"gateway_session={value}"}) for value in (other, *values)]
     assert found == ["other", *[None] * 5, *["one"] * PER_TOKEN]
+
+
+async def test_a_link_signs_in_once_as_the_token_it_was_asked_for_with(bench: Bench) -> None:
+    bench.actions.answers["services.list_all"] = Page([])
+    response = await bench.ask("POST", f"{BASE}/session/link", role="viewer")
+    assert response.status == 201
+    assert isinstance(response.body, bytes)
+    link = msgspec.json.decode(response.body)
+    assert link["expiresIn"] == LINK_LIFE_S
+    path, _, query = link["path"].partition("?")
+    assert (await bench.ask("HEAD", path, role=None, query=query)).status == 404
+    first = await bench.ask("GET", path, role=None, query=query)
+    assert (first.status, dict(first.fields)["Location"]) == (303, "/")
+    cookie = dict(first.fields)["Set-Cookie"].partition(";")[0]
+    assert (await bench.ask("GET", f"{BASE}/services", role=None, cookie=cookie)).status == 200
+    assert (await bench.ask("GET", f"{BASE}/audit", role=None, cookie=cookie)).status == 403
+    for wrong in (query, "", "code=", "code=x"):
+        again = await bench.ask("GET", path, role=None, query=wrong)
+        assert again.status == 303
+        assert "Set-Cookie" not in dict(again.fields)
+
+
+def test_a_link_lasts_ten_minutes_and_there_are_few() -> None:
+    now = 0.0
+    sessions = Sessions(clock=lambda: now)
+    codes = [sessions.offer("one") for _ in range(LINKS + 5)]
+    assert [sessions.redeem(code) is not None for code in codes[4:6]] == [False, True]
+    now = LINK_LIFE_S
+    assert sessions.redeem(codes[-1]) is None
