@@ -3,8 +3,12 @@
 The head codec is compiled before, where there is a compiler and its source has changed: tests run what is in
 the tree. GATEWAY_REQUIRE_NATIVE=1 makes it an error if it cannot be, GATEWAY_NO_NATIVE=1 leaves it out.
 
-Properties are tried by the profile that HYPOTHESIS_PROFILE names: `ci` (300 examples, the default) or `deep`
-(5,000). A run that fails prints its seed; `--hypothesis-seed` makes the same examples again.
+Properties are tried by the profile that HYPOTHESIS_PROFILE names (tests/effort.py): 100 examples in `quick`,
+the default, 300 in `ci`, 5,000 in `deep`. A run that fails prints its seed; `--hypothesis-seed` makes the
+same examples again.
+
+Compiled Python is kept even where PYTHONDONTWRITEBYTECODE asks for the contrary: tests start hundreds of
+interpreters, and each would compile the gateway anew.
 """
 
 import asyncio
@@ -21,15 +25,23 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
 """Tests share helpers as `tests.…`."""
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "ci")
+from tests.dealing import in_order  # noqa: E402
+from tests.effort import PROFILE, effort  # noqa: E402
+
 # A busy machine is not a failure: no deadline per example, no check of how fast examples are made.
 settings.register_profile(
-    "ci", max_examples=300, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+    PROFILE,
+    max_examples=effort(100, 300, 5_000),
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
 )
-settings.register_profile("deep", settings.get_profile("ci"), max_examples=5_000)
 settings.load_profile(PROFILE)
 
 
@@ -46,13 +58,20 @@ def build_codec() -> None:
     """Compile the codec if what is there was made from another source, or nothing is there."""
     if os.environ.get("GATEWAY_NO_NATIVE") == "1":
         return
-    root = Path(__file__).parents[1]
     probe = "from gateway.http1.codec import IS_NATIVE; raise SystemExit(not IS_NATIVE)"
-    if subprocess.run([sys.executable, "-c", probe], cwd=root).returncode == 0:
+    if subprocess.run([sys.executable, "-c", probe], cwd=ROOT).returncode == 0:
         return
-    made = subprocess.run([sys.executable, ".ci/build.py", "codec"], cwd=root, stdout=subprocess.DEVNULL)
+    made = subprocess.run([sys.executable, ".ci/build.py", "codec"], cwd=ROOT, stdout=subprocess.DEVNULL)
     if made.returncode and os.environ.get("GATEWAY_REQUIRE_NATIVE") == "1":
         raise pytest.UsageError("the head codec cannot be compiled")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Share out among xdist's workers what takes long."""
+    workers = int(getattr(config, "workerinput", {}).get("workercount", 1))
+    if workers > 1:
+        items[:] = in_order(items, workers)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from bench.faults import ROWS, Row, run_row
+from tests.effort import effort
 
-REQUESTS = 2_000
-RATE = 250.0
+REQUESTS = effort(1_000, 2_000)
+RATE = effort(200, 250)
 """Requests per second: four rows at once must leave two cores some air."""
 PATIENCE = 10.0
 SLOWEST_MS = 10_000

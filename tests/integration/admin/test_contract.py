@@ -16,9 +16,10 @@ from schemathesis.schemas import APIOperation
 from schemathesis.specs.openapi import checks as openapi_checks
 
 from gateway.admin.openapi import document
+from tests.effort import effort
 from tests.integration.admin.gateway_process import Gateway, running, sample
 
-EXAMPLES: Final = 6
+EXAMPLES: Final = effort(3, 6)
 HAND_OVER: Final = "gateway_upgrade"
 """Not called: it would replace the gateway under test; that has tests of its own."""
 LEFT_OUT: Final = {

@@ -1,7 +1,6 @@
 """Weights are exact, over all workers and in every stretch, and no rhythm of a client can bend them."""
 
 import asyncio
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Final
@@ -9,10 +8,11 @@ from typing import Final
 import pytest
 
 from bench.harness import World, held_connections
+from tests.effort import effort
 from tests.integration.choosing.peers import Pipe, give_weight
 
 WEIGHTS: Final = {"v1.0": 70, "v1.1": 20, "v1.2": 10}
-REQUESTS: Final = 100_000 if os.environ.get("HYPOTHESIS_PROFILE") == "deep" else 30_000
+REQUESTS: Final = effort(12_000, 30_000, 100_000)
 CONNECTIONS: Final = 20
 
 pytestmark = pytest.mark.timeout(180)

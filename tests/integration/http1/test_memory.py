@@ -69,19 +69,18 @@ def kept() -> Iterator[Counter[str]]:
     """Count, after the block, what of ours was made in it and only a collector would have freed."""
     found: Counter[str] = Counter()
     gc.collect()
-    older = {id(each) for each in gc.get_objects()}  # of tests before, which may end as late as now
+    gc.freeze()  # what tests before made may end as late as now
     gc.disable()
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:
         yield found
         gc.collect()
-        names = (
-            f"{type(each).__module__}.{type(each).__name__}" for each in gc.garbage if id(each) not in older
-        )
+        names = (f"{type(each).__module__}.{type(each).__name__}" for each in gc.garbage)
         found.update(name for name in names if name.startswith(OURS))
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
+        gc.unfreeze()
         gc.enable()
 
 

@@ -5,10 +5,11 @@ import socket
 from contextlib import closing
 from pathlib import Path
 
+from tests.effort import effort
 from tests.integration.processes.harness import Upstream
 from tests.integration.processes.test_worker import Bench, worker
 
-ROUNDS = 12
+ROUNDS = effort(4, 12)
 CONNECTIONS = 4_000
 AT_ONCE = 50
 GROWTH_BYTES = 16 * 1024 * 1024

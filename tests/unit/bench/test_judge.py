@@ -11,6 +11,7 @@ from bench.judge import Case, as_table, cases, chosen, main, measure, most, pars
 from bench.judge_loop import PLANS, Run, simulate
 from bench.judge_rules import RULES, stop_times
 from bench.judge_world import HABIT_S, WORLDS, Setting
+from tests.effort import effort
 
 QUICK = [
     Case(cell="constant", plan="P1", rate=10, stopped_most=1, paused_most=5),
@@ -27,7 +28,7 @@ QUICK = [
 
 @pytest.mark.parametrize("case", QUICK, ids=lambda case: f"{case.cell}-{case.plan}")
 def test_the_judge_keeps_its_word(case: Case) -> None:
-    result = measure([case], 40, 7, 1)[0]
+    result = measure([case], effort(15, 40), 7, 1)[0]
     assert result.ok, result
 
 
