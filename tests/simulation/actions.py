@@ -122,6 +122,7 @@ class Actions:
             "bakeTime": 3000,
             "smokeTests": self.chance.random() < 0.3,
             "autoPause": self.chance.random() < 0.3,
+            "mix": self.chance.random() < 0.9,
         }
         if strategy == "canary":
             config["steps"] = self.chance.choice([[50, 100], [10, 50, 100], [25, 100]])
@@ -137,6 +138,7 @@ class Actions:
         if key is None:
             return
         kind = self.chance.choice(ORDERS)
+        self.owner.invariants.ordered.add(key)
         base = f"deployment/{key}"
         if kind == "traffic":
             self.owner.operator.call(

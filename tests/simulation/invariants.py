@@ -1,11 +1,33 @@
-"""What is always true, and what becomes true once faults have ended."""
+"""What is always true, and what becomes true once faults have ended.
 
-import json
+The real store is read from outside, as it is on disk, and the real workers are looked into: what they counted
+is the truth that control's sums and the judge's evidence are held against.
+"""
+
 import sqlite3
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any, Final, Protocol
 
+import msgspec
+
+from gateway.control.rollouts.rows import progress_of
+from gateway.core.rollout.state import JUDGED, Rollout
+from gateway.store.audit import Walk
+from gateway.store.tables import AUDIT
+
 ENDED: Final = ("completed", "rolled_back", "failed")
+STATUSES: Final = {
+    "new": {"pending", "testing", "rolling", "paused", *ENDED},  # what passed between two looks is not seen
+    "pending": {"testing", "rolling", "paused", *ENDED},
+    "testing": {"rolling", "paused", *ENDED},
+    "rolling": {"paused", "completed", "rolled_back"},
+    "paused": {"rolling", "completed", "rolled_back"},
+}
+WORKER_HARM_S: Final = 2.5
+"""How long after a worker's death clients may still find out that it held their connection."""
+KILL_LOSS_S: Final = 0.1
+"""What a killed worker has counted in its last moments is lost; and what was on its way."""
 
 
 class Owner(Protocol):
@@ -17,17 +39,29 @@ class Owner(Protocol):
 
 
 class Invariants:
-    """Looks at the real store and the real workers, and remembers what it saw."""
+    """Looks, and remembers what it saw."""
 
     def __init__(self, owner: Owner) -> None:
         self.owner = owner
         self.broken: list[str] = []
         self.transitions: Counter[str] = Counter()
         self.ends: Counter[str] = Counter()
+        self.harm_until = 0.0
+        """Until then connections may be lost: a worker died."""
+        self.ordered: set[str] = set()
+        """Deployments that somebody gave an order to."""
+        self._returned: set[str] = set()
+        """Deployments whose rollback was answered as stored: they never go forward again."""
         self._connection: sqlite3.Connection | None = None
         self._version = -1
-        self._rows: dict[str, Any] = {}
-        """Deployments as they were stored last."""
+        self._statuses: dict[str, str] = {}
+        """Of deployments, as they were stored last."""
+        self._mark = (0, 0)
+        """Epoch and number of the newest commit."""
+        self._before: dict[str, int] = {}
+        """By deployment: answers of its new version that were counted before it began."""
+
+    # -- the store, from outside
 
     def _read(self) -> None:
         """Read the store, if it has changed."""
@@ -40,45 +74,213 @@ class Invariants:
         if version == self._version:
             return
         self._version = version
-        rows = self._connection.execute(
-            "SELECT id, status, state FROM gateway_deployment ORDER BY created_at"
-        )
-        for key, status, state in rows.fetchall():
-            self._see(key, status, json.loads(state) if state else {})
+        self._connection.execute("BEGIN")
+        try:
+            self._read_commit()
+            self._read_deployments()
+        except sqlite3.OperationalError as exc:
+            if "no such table" not in str(exc):
+                raise
+        finally:
+            self._connection.execute("COMMIT")
 
-    def _see(self, key: str, status: str, state: Any) -> None:
-        before = self._rows.get(key)
-        self._rows[key] = (status, state)
-        was = before[0] if before is not None else "new"
+    def _rows(self, query: str, *parameters: object) -> list[Any]:
+        assert self._connection is not None
+        return self._connection.execute(query, parameters).fetchall()
+
+    def _read_commit(self) -> None:
+        """One writer, in the newest epoch, each commit with a mark of its own."""
+        meta = dict(self._rows("SELECT key, value FROM gateway_meta WHERE key IN ('commit', 'epoch')"))
+        if "commit" not in meta:
+            return
+        epoch, number = map(int, bytes(meta["commit"]).split(b"."))
+        if epoch > int(meta["epoch"]) or epoch < self._mark[0]:
+            self.broken.append(
+                f"a commit of epoch {epoch} after one of {self._mark[0]}, at epoch {meta['epoch']!r}"
+            )
+        self._mark = (epoch, number)
+
+    def _read_deployments(self) -> None:
+        for key, status in self._rows("SELECT id, status FROM gateway_deployment ORDER BY created_at, id"):
+            self._see(key, status)
+        columns = "id, status, state, progress, to_version_id"
+        slots = ", ".join("?" * len(ENDED))
+        query = f"SELECT {columns} FROM gateway_deployment WHERE status NOT IN ({slots})"
+        found = self._rows(query, *ENDED)
+        if len(found) > 1:
+            self.broken.append(f"{len(found)} deployments of one service are open")
+        for key, _, state, progress, new in found:
+            self._see_open(key, msgspec.json.decode(state, type=Rollout), progress, new)
+
+    def _see(self, key: str, status: str) -> None:
+        was = self._statuses.get(key, "new")
         if was == status:
             return
+        self._statuses[key] = status
         self.transitions[f"{was}>{status}"] += 1
         if status in ENDED:
             self.ends[status] += 1
-        if was in ENDED:
+        if status not in STATUSES.get(was, set()):
             self.broken.append(f"deployment {key} went from {was} to {status}")
+        if key in self._returned and status == "completed":
+            self.broken.append(f"deployment {key} was rolled back, and is completed")
+
+    def _see_open(self, key: str, state: Rollout, progress: bytes, new: str) -> None:
+        if key in self._returned and (state.percent or state.phase != "reverting"):
+            self.broken.append(f"deployment {key} was rolled back, and is {state.phase} at {state.percent} %")
+        if state.weights[state.old] + state.weights[state.new] != 100:
+            self.broken.append(f"deployment {key} has weights {state.weights}")
+        found = progress_of(SimpleNamespace(id=key, progress=progress))  # type: ignore[arg-type]
+        if found is None:
+            return
+        counted = (
+            sum(cell.answers for cell in found.counted.versions[new].judged.values())
+            if (new in found.counted.versions)
+            else 0
+        )
+        for versions in found.counted.newest.values():
+            if new in versions:
+                counted += sum(each.answers for each in versions[new].judged)
+        gathered = sum(cell.answers for cell in found.row.gathered.new) if found.row.gathered else 0
+        query = (
+            "SELECT coalesce(sum(answers), 0) FROM gateway_window WHERE deployment_id = ? AND version_id = ?"
+        )
+        ((stored,),) = self._rows(query, key, new)
+        before = self._before.setdefault(key, counted - stored - gathered)
+        if counted - stored - gathered != before:
+            self.broken.append(
+                f"deployment {key}: {counted} answers of the new version were counted, {before} of them "
+                f"before, and {stored} + {gathered} made windows"
+            )
+        judged = state.evidence.new.answers
+        if key not in self.ordered and state.phase in JUDGED and counted - before != judged:
+            self.broken.append(
+                f"deployment {key}: {counted} answers were counted, {before} before, {judged} are evidence"
+            )
 
     def open_deployment(self) -> str | None:
         """Return the id of the open one, as stored."""
         self._read()
-        return next((key for key, (status, _) in self._rows.items() if status not in ENDED), None)
+        return next((key for key, status in self._statuses.items() if status not in ENDED), None)
+
+    def is_moving(self) -> bool:
+        """Whether a rollout goes on by itself, as stored."""
+        self._read()
+        return any(status not in (*ENDED, "paused") for status in self._statuses.values())
 
     def last_deployment(self) -> str | None:
         """Return the id of the newest, as stored."""
-        return next(reversed(self._rows), None)
+        return next(reversed(self._statuses), None)
 
     def rolled_back(self, key: str, status: int) -> None:
         """Somebody asked for a rollback, and was answered."""
+        if status == 200:
+            self._returned.add(key)
+
+    # -- the workers
+
+    def _workers(self) -> list[tuple[Any, Any]]:
+        system = self.owner.system
+        found = [(process, system.planes.get(process.pid)) for process in system.alive_workers()]
+        return [(process, worker) for process, worker in found if worker is not None]
+
+    def _look_into_workers(self) -> None:
+        for process, worker in self._workers():
+            table = worker.live_table
+            for service in table.current.services.values():
+                weights = {each.id: each.weight for each in service.versions if each.weight}
+                if sum(weights.values()) not in (0, 100):
+                    self.broken.append(f"{process} serves {service.name} by weights {weights}")
+                for endpoint in service.endpoints():
+                    if endpoint.in_flight < 0 or endpoint.streams < 0:
+                        self.broken.append(f"{process}: {endpoint.in_flight} in flight at {endpoint.key}")
+            for counts in table.counts.values():
+                if counts.in_flight < 0:
+                    self.broken.append(f"{process}: {counts.in_flight} in flight of {counts.version}")
+
+    # -- clients
+
+    def settled(self, request: Any) -> None:
+        """A request of a client has ended."""
+        lost = request.outcome in ("reset", "closed", "torn", "refused")
+        if lost and self.owner.machine.now > self.harm_until and not request.may_fail:
+            self.broken.append(f"request {request.number} ended as {request.outcome}, and no worker had died")
+
+    def died(self, process: Any) -> None:
+        """A process has ended."""
+        self.harm_until = max(self.harm_until, self.owner.machine.now + WORKER_HARM_S)
+
+    # -- all of it
 
     def always(self) -> None:
+        """Look at everything that is true at any time."""
         self._read()
+        self._look_into_workers()
 
     def at_rest(self) -> None:
+        """Look at everything that is true once faults have ended, and no client is connected."""
         self._read()
-        for key, (status, state) in self._rows.items():
+        for key, status in self._statuses.items():
             if status not in (*ENDED, "paused"):
-                self.broken.append(
-                    f"deployment {key} is {status}, {state.get('phase')}, after all faults ended"
-                )
+                self.broken.append(f"deployment {key} is {status} after all faults ended")
         if self.owner.clients.busy:
             self.broken.append(f"requests {sorted(self.owner.clients.busy)} never got an answer")
+        self._rest_of_workers()
+        self._rest_of_control()
+        self._audit()
+
+    def _rest_of_workers(self) -> None:
+        for process, worker in self._workers():
+            for leak in worker.plane.leaks():
+                self.broken.append(f"{process}: {leak}")
+            idle = sum(len(pool._idle) for pool in worker.plane.pools.open)
+            ends = [each for each in process.fds.values() if getattr(each, "peer_name", None)]
+            upstream = [
+                each for each in ends if isinstance(each.peer_name, tuple) and each.peer_name[1] == 80
+            ]
+            if idle != len(upstream):
+                self.broken.append(f"{process}: {len(upstream)} upstream connections are open, {idle} idle")
+
+    def _rest_of_control(self) -> None:
+        control = self.owner.system.control
+        if control is None or control._unready is not None:
+            self.broken.append("no control is in charge")
+            return
+        running = len(self.owner.system.workers) and len(self.owner.system.alive_workers())
+        if running != control.listeners.slots:
+            self.broken.append(f"{running} workers run in {control.listeners.slots} slots")
+        (versions,) = self._rows(
+            "SELECT count(*) FROM gateway_service_version WHERE draining AND NOT drained"
+        )
+        if versions[0]:
+            self.broken.append(f"{versions[0]} versions still drain")
+        self._counts(control)
+
+    def _counts(self, control: Any) -> None:
+        """What control has added up is what the workers counted, but for what a killed one took along."""
+        kept = {key for (key,) in self._rows("SELECT id FROM gateway_service_version")}
+        for version_id, total in control.tally.versions().items():
+            if version_id not in kept:
+                continue  # its counts were forgotten with it
+            counted = sum(total.requests.values())
+            real, lost = 0, 0
+            for pid, worker in self.owner.system.planes.items():
+                counts = worker.live_table.counts.get(version_id)
+                if counts is None:
+                    continue
+                counts.fold()
+                served = sum(counts.requests.values())
+                real += served
+                if self.owner.machine.processes[pid].exit_code is None:
+                    lost += served if self.owner.machine.processes[pid].is_dead else 0
+            if not real - lost <= counted <= real:
+                self.broken.append(
+                    f"version {total.version}: {counted} requests are counted, workers served {real}"
+                )
+
+    def _audit(self) -> None:
+        walk = Walk()
+        for row in self._rows(f"{AUDIT.select} ORDER BY id"):
+            if not walk.step(row):
+                self.broken.append(f"the audit trail breaks at {walk.broken_at}: {walk.reason}")
+                return

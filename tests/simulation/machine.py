@@ -32,7 +32,7 @@ FIRST_FD: Final = 1_000_000
 
 _real_random: Final = random.Random
 _real_open, _real_close, _real_dup, _real_fstat = os.open, os.close, os.dup, os.fstat
-_real_kill, _real_pid, _real_ppid = os.kill, os.getpid, os.getppid
+_real_fdopen, _real_pid, _real_ppid = os.fdopen, os.getpid, os.getppid
 _real_datetime: Final = datetime.datetime
 
 
@@ -218,6 +218,14 @@ def _close(fd: int) -> None:
     _real_close(fd)
 
 
+def _fdopen(fd: int, *args: Any, **more: Any) -> Any:
+    """Give a descriptor to a file, which closes it without asking us."""
+    process = PROCESS.get()
+    if process is not None:
+        process.real_fds.discard(fd)
+    return _real_fdopen(fd, *args, **more)
+
+
 def _dup(fd: int) -> int:
     if fd >= FIRST_FD:
         return current.open(current.thing(fd))
@@ -296,7 +304,7 @@ def interpose() -> None:
     secrets.token_urlsafe = lambda count=None: _bytes(count).hex()
     os.urandom = _bytes
     os.open, os.close, os.dup, os.fstat, os.kill = _open, _close, _dup, _fstat, _kill
-    os.getpid, os.getppid = _pid, _ppid
+    os.getpid, os.getppid, os.fdopen = _pid, _ppid, _fdopen
     os.set_inheritable = lambda fd, inheritable: None
     signal.signal = lambda number, handler: None
     signal.pthread_sigmask = lambda how, mask: set()

@@ -19,8 +19,10 @@ from tests.simulation.system import ADMIN, LISTEN, System, install
 from tests.simulation.world import Clients, Operator, Upstream
 
 WARM_UP_S: Final = 2.0
-CALM_S: Final = 90.0
-"""How long everything may take to come to rest once faults have ended."""
+CALM_S: Final = 40.0
+"""How long everything is left alone once faults have ended."""
+LONGEST_S: Final = 1_000.0
+"""How long a rollout may then take to end, or to ask a person: an ask by blocks goes on for 15 minutes."""
 
 
 class Broken(Exception):
@@ -46,6 +48,8 @@ class Simulation:
         self.operator = Operator(self.machine, ADMIN, self._token)
         self.actions = Actions(self)
         self.invariants = Invariants(self)
+        self.clients.on_settled = self.invariants.settled
+        self.system.on_worker_death = self.invariants.died
         self.step = 0
         self.known: dict[str, Any] = {}
         install(self.system)
@@ -92,7 +96,10 @@ class Simulation:
     def _come_to_rest(self) -> None:
         self.machine.note("rest")
         self.actions.stop_faults()
+        ends_at = self.machine.now + LONGEST_S
         self.pass_time(CALM_S)
+        while self.invariants.is_moving() and self.machine.now < ends_at:
+            self.pass_time(10.0)
         self.check()
         self.clients.close()
         self.pass_time(15.0)

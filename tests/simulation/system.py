@@ -90,6 +90,8 @@ class Template:
 
         def died() -> None:
             status = worker.exit_code if worker.exit_code is not None else -9
+            if status:
+                self._system.on_worker_death(worker)
             loop.after(0.001, lambda: loop.enqueue(self._process, ended, status))
 
         def ended(status: int) -> None:
@@ -145,6 +147,7 @@ class System:
         self.is_wanted = True
         """Whether a control that ends is started again."""
         self.restart_s: Callable[[], float] = lambda: 0.2
+        self.on_worker_death: Callable[[Process], None] = lambda process: None
         path = self.folder / "gateway.toml"
         path.write_text(CONFIG.format(workers=workers, url=url), "utf-8")
         self._path = path

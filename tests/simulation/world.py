@@ -206,6 +206,8 @@ class Request:
         self.outcome = ""
         """Empty while it is under way; then `answered CODE`, `reset`, `refused`, `left`, `closed`."""
         self.version = ""
+        self.may_fail = False
+        """Its upstream breaks its answers off."""
 
 
 class Client(Wire):
