@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from msgspec.structs import replace
 
@@ -32,6 +32,9 @@ log = get_logger(component="catalog")
 
 COMING_UP: Final = timedelta(minutes=10)
 """How long a version that has never answered is asked as often as any."""
+
+_AHEAD: Final = ("weight", "draining", "drained", "drain_deadline")
+"""What a rollout changes of a version without waiting for the store."""
 
 
 class Links(Protocol):
@@ -86,6 +89,8 @@ class Catalog:
         self._marks: dict[str, Mark] = {}
         """What was done to them and is not stored, by deployment, until then."""
         self._rollouts: OpenRollouts | None = None
+        self._ahead: dict[str, dict[str, Any]] = {}
+        """By id of a service or version: fields that are in force and not stored yet."""
         self._observers: list[Observer] = []
 
     # -- building
@@ -175,8 +180,30 @@ class Catalog:
 
     # -- rows that were committed
 
+    def put_ahead(self, service: ServiceRecord | None, versions: Iterable[VersionRecord]) -> None:
+        """Take rows that are in force before they could be stored, until `caught_up`.
+
+        Rows of the same service and versions that commit meanwhile may have been read before that: they
+        change everything else, and neither weights nor drains nor the generation.
+        """
+        if service is not None:
+            self._ahead[service.id] = {"generation": service.generation}
+            self._put_service(service)
+        for version in versions:
+            self._ahead[version.id] = {field: getattr(version, field) for field in _AHEAD}
+            self._put_version(version)
+
+    def caught_up(self, service: str) -> None:
+        """The store has what was put ahead of it."""
+        entry = self.services[service]
+        for row_id in (entry.record.id, *(each.record.id for each in entry.versions.values())):
+            self._ahead.pop(row_id, None)
+
     def put_service(self, record: ServiceRecord) -> None:
         """Take a service's committed row."""
+        self._put_service(replace(record, **self._ahead.get(record.id, {})))
+
+    def _put_service(self, record: ServiceRecord) -> None:
         entry = self.services.get(record.name)
         if entry is None:
             entry = self.services[record.name] = ServiceEntry(record, self._rules)
@@ -192,6 +219,9 @@ class Catalog:
 
         One that waited for its first probe begins, and workers get to know of it.
         """
+        self._put_version(replace(record, **self._ahead.get(record.id, {})))
+
+    def _put_version(self, record: VersionRecord) -> None:
         service = self.services[record.service_name]
         entry = service.put(record)
         self._by_version[record.id] = entry

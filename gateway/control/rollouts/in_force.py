@@ -86,6 +86,8 @@ class InForce:
     def _committed(self, running: Running, moved: Moved, late: tuple[Moved, ...]) -> None:
         was_unstored = bool(running.unstored)
         running.unstored = [each for each in running.unstored if each is not moved and each not in late]
+        if was_unstored and not running.unstored:
+            self._catalog.caught_up(running.state.service)
         if moved.base is running.state and moved not in late:
             self._enforce(running, moved)
         if was_unstored and not running.unstored:
@@ -144,24 +146,31 @@ class InForce:
             raise StoreBusy(f"deployment {running.state.id}: too many orders wait to be stored")
         running.unstored.append(moved)
         log.error("acted_before_stored", deployment=running.state.id, phase=moved.state.phase)
-        self._enforce(running, moved)
+        self._enforce(running, moved, is_ahead=True)
         if not moved.has_weights:
             self._catalog.publish([running.state.service])
 
     # either way
 
-    def _enforce(self, running: Running, moved: Moved) -> None:
-        """Let memory follow a move, and begin its acts."""
+    def _enforce(self, running: Running, moved: Moved, *, is_ahead: bool = False) -> None:
+        """Let memory follow a move, and begin its acts. is_ahead: it is not stored yet."""
         self.take(running, moved.record, moved.state)
         running.windows.taken(moved.windows, moved.open_row)
         running.elapsed_s -= moved.elapsed_s
+        if is_ahead:
+            self._catalog.put_ahead(moved.service, moved.versions)
+        else:
+            self._put(moved)
+        self.performer.drop_unwanted(running)
+        self.performer.perform(running, moved.commands)
+        self._forget(running)
+
+    def _put(self, moved: Moved) -> None:
+        """Let the catalog follow a commit."""
         for version in moved.versions:
             self._catalog.put_version(version)
         if moved.service is not None:
             self._catalog.put_service(moved.service)
-        self.performer.drop_unwanted(running)
-        self.performer.perform(running, moved.commands)
-        self._forget(running)
 
     def take(self, running: Running, record: DeploymentRecord, state: Rollout) -> None:
         """Let memory follow; the catalog, which asks for the record, comes after."""

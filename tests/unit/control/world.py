@@ -47,6 +47,15 @@ class FakeCatalog:
     def put_version(self, record: VersionRecord) -> None:
         self.versions[record.id] = record
 
+    def put_ahead(self, service: ServiceRecord | None, versions: Iterable[VersionRecord]) -> None:
+        if service is not None:
+            self.put_service(service)
+        for version in versions:
+            self.put_version(version)
+
+    def caught_up(self, service: str) -> None:
+        """The real one lets later rows change weights again."""
+
     def publish(self, names: Iterable[str]) -> int:
         self.published.append({v.version: v.weight for v in self.versions.values()})
         return len(self.published)

@@ -64,6 +64,26 @@ async def test_what_the_file_declares_is_made_and_stored(tmp_path: Path) -> None
         assert made.catalog.service_record("auth").current_version_id == first.record.id
 
 
+async def test_a_row_read_before_a_rollback_went_ahead_of_it_does_not_undo_it(tmp_path: Path) -> None:
+    """A probe's result was being committed, slowly, while the rollback was put in force: its row, with the
+    weights of before, took the catalog and then the workers back to them.
+    """
+    replace = msgspec.structs.replace
+    async with console(tmp_path, [declared(version=[V1, V2])]) as made:
+        catalog, service = made.catalog, made.catalog.service_record("auth")
+        before = replace(versions(made)["v2"].record, weight=25, health_status="unknown")
+        catalog.put_version(before)
+        catalog.put_ahead(replace(service, generation=service.generation + 1), [replace(before, weight=0)])
+        catalog.put_version(replace(before, health_status="healthy"))
+        catalog.put_service(replace(service, settings=ServiceSettings(keep_versions=9)))
+        assert versions(made)["v2"].record == replace(before, weight=0, health_status="healthy")
+        assert catalog.service_record("auth").generation == service.generation + 1
+        assert catalog.service_record("auth").settings.keep_versions == 9
+        catalog.caught_up("auth")
+        catalog.put_version(replace(before, weight=30))
+        assert versions(made)["v2"].record.weight == 30
+
+
 async def test_a_version_that_is_being_rolled_out_is_not_taken_for_the_current_one(tmp_path: Path) -> None:
     """The old version has never answered, the new one has some of the traffic: its rollout decides."""
     async with console(tmp_path, [declared(version=[V1, V2])]) as made:
