@@ -64,6 +64,7 @@ COMPILED: Final = (
     "worker/exchange/record.py",
     "worker/exchange/request_head.py",
     "worker/exchange/response_head.py",
+    "worker/exchange/trace_context.py",
     "worker/exchange/tunnel_hold.py",
     "worker/exchange/upload.py",
     "worker/policies.py",

@@ -36,6 +36,8 @@ SPECIAL: Final = frozenset(
         b"proxy-authorization",
         b"proxy-connection",
         b"te",
+        b"traceparent",
+        b"tracestate",
         b"trailer",
         b"transfer-encoding",
         b"upgrade",

@@ -26,6 +26,8 @@ _BARRED: Final = HOP_BY_HOP | frozenset(
         b"via",
         b"cdn-loop",
         b"x-request-id",
+        b"traceparent",
+        b"tracestate",
         b"date",
         b"location",
         b"retry-after",

@@ -57,6 +57,8 @@ static Name REQUEST_NAMES[] = {
     {"forwarded", 0, NULL},
     {"connection", 0, NULL},
     {"keep-alive", 0, NULL},
+    {"tracestate", 0, NULL},
+    {"traceparent", 0, NULL},
     {"max-forwards", 0, NULL},
     {"x-request-id", 0, NULL},
     {"content-length", 0, NULL},

@@ -1,9 +1,9 @@
 """A client's request heads, written anew for upstreams."""
 
-import itertools
 import os
 import re
 from collections.abc import Callable
+from random import random
 from typing import Final
 
 import msgspec
@@ -17,6 +17,7 @@ from gateway.http1.trailers import announced
 from gateway.worker.exchange.cdn_loop import entry
 from gateway.worker.exchange.client_info import ClientInfo, client_info
 from gateway.worker.exchange.cookies import take_session
+from gateway.worker.exchange.trace_context import parsed_parent, sound_state
 
 VIA: Final = b"1.1 gateway"
 VIA_10: Final = b"1.0 gateway"
@@ -24,15 +25,25 @@ VIA_10: Final = b"1.0 gateway"
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:+/=@-]{1,128}")
 
 
+ID_DIGITS: Final = 48
+"""Of what `RequestIds` gives: a trace id, which is a request's own id too, and behind it a span id."""
+TRACE_DIGITS: Final = 32
+
+
 class RequestIds:
-    """Ids for requests that bring none: a random part per process, and a count."""
+    """Random hexadecimal digits, ID_DIGITS for each request; drawn for many at a time."""
 
     def __init__(self) -> None:
-        self._prefix = os.urandom(8).hex().encode()
-        self._count = itertools.count(1).__next__
+        self._drawn = b""
+        self._at = 0
 
     def __call__(self) -> bytes:
-        return b"%b%08x" % (self._prefix, self._count())
+        at = self._at
+        if at == len(self._drawn):
+            self._drawn = os.urandom(128 * ID_DIGITS // 2).hex().encode()
+            at = 0
+        self._at = at + ID_DIGITS
+        return self._drawn[at : at + ID_DIGITS]
 
 
 class ForwardSettings(msgspec.Struct, frozen=True):
@@ -42,6 +53,8 @@ class ForwardSettings(msgspec.Struct, frozen=True):
     """Our id in CDN-Loop; empty: we have none, and the field is passed on as it came."""
     via: bool = False
     """Whether to write a Via field."""
+    sample: float = 0.0
+    """Percentage of requests whose trace is sampled, of those no trusted proxy has decided on."""
 
 
 DEFAULTS: Final = ForwardSettings()
@@ -65,6 +78,11 @@ class Forwarder:
         "_scheme",
         "_settings",
         "is_of_proxy",
+        "is_sampled",
+        "parent_id",
+        "request_id",
+        "span_id",
+        "trace_id",
     )
 
     def __init__(
@@ -89,6 +107,15 @@ class Forwarder:
         self._loop_service = ""
         self._loop = b""
         """Our CDN-Loop line for that service."""
+        self.request_id = b""
+        """Of the request that was identified last; the same holds for what follows."""
+        self.trace_id = b""
+        self.span_id = b""
+        """Of the attempt that is made for it: what an upstream takes for its parent."""
+        self.parent_id = b""
+        """The client's own span; empty: the trace begins here."""
+        self.is_sampled = False
+        """Whether the trace is to be recorded."""
 
     def rest(self) -> None:
         """Give back what is only kept for speed."""
@@ -104,6 +131,37 @@ class Forwarder:
         if client is None or client.host != special.get(b"host", b""):
             client = self._client = client_info(special, self._peer, self._scheme, trusts_nobody)
         return client
+
+    def identify(self, request: RequestReader) -> None:
+        """Give a request its ids: its own ones as far as they are sound, else new ones."""
+        special, made = request.special, self._ids()
+        given = special.get(b"x-request-id")
+        if given is None or _REQUEST_ID.fullmatch(given) is None:
+            self.request_id = made[:TRACE_DIGITS]
+        else:
+            self.request_id = given
+        self.trace_id = made[:TRACE_DIGITS]
+        self.span_id = made[TRACE_DIGITS:]
+        self.parent_id = b""
+        sample = self._settings.sample
+        self.is_sampled = sample > 0.0 and random() * 100.0 < sample
+        parent = special.get(b"traceparent")
+        if parent is not None:
+            self._join(parent)
+
+    def _join(self, traceparent: bytes) -> None:
+        """Take the request for a part of the trace its client names."""
+        parent = parsed_parent(traceparent)
+        if parent is None:
+            return
+        self.trace_id, self.parent_id, is_sampled = parent
+        if self.is_of_proxy:  # anyone else would decide for us what is recorded
+            self.is_sampled = is_sampled
+
+    def renewed(self, head: bytes) -> bytes:
+        """Return the head for another attempt: another span of the same trace."""
+        before, self.span_id = self.span_id, self._ids()[TRACE_DIGITS:]
+        return head.replace(before, self.span_id, 1)
 
     def head(self, request: RequestReader, route: Route | None, authority: bytes) -> bytes:
         """Return the head to send. authority: the Host of a request without one (HTTP/1.0)."""
@@ -139,10 +197,13 @@ class Forwarder:
     def _add_own(self, pieces: list[bytes], request: RequestReader) -> None:
         """Add framing, and the fields of the client's connection that go on in our own words."""
         special = request.special
-        request_id = special.get(b"x-request-id")
-        if request_id is None or _REQUEST_ID.fullmatch(request_id) is None:
-            request_id = self._ids()
-        pieces += (b"X-Request-ID: ", request_id, CRLF)
+        self.identify(request)
+        pieces += (b"X-Request-ID: ", self.request_id, b"\r\ntraceparent: 00-", self.trace_id)
+        pieces += (b"-", self.span_id, b"-01\r\n" if self.is_sampled else b"-00\r\n")
+        if self.parent_id and b"tracestate" in special:
+            state = sound_state(special[b"tracestate"])
+            if state:
+                pieces += (b"tracestate: ", state, CRLF)
         if request.length == CHUNKED_BODY:
             pieces += (CHUNKED, announced(special.get(b"trailer", b"")))
         elif b"content-length" in special:

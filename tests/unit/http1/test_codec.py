@@ -27,7 +27,9 @@ from tests.unit.http1 import grammar
 HEADS: Final = int(os.environ.get("DEEP_HEADS", "20000"))
 LIMITS: Final = (4096, 40, 512)
 OUR_DATE: Final = re.compile(rb"Date: [A-Z][a-z]{2}, [0-9]{2} [^\r]* GMT")
-OUR_ID: Final = re.compile(rb"X-Request-ID: [0-9a-f]{24}(?=\r)")
+OUR_ID: Final = re.compile(rb"(?<=X-Request-ID: )[0-9a-f]{32}(?=\r)")
+OUR_TRACE: Final = re.compile(rb"(?<=traceparent: 00-)[0-9a-f]{32}(?=-)")
+OUR_SPAN: Final = re.compile(rb"(traceparent: 00-[0-9a-z]+-)[0-9a-f]{16}(?=-0)")
 """What differs from one head that we make to the next."""
 pytestmark = pytest.mark.skipif(
     not codec.IS_NATIVE and os.environ.get("GATEWAY_REQUIRE_NATIVE") != "1",
@@ -65,7 +67,10 @@ def passed_on(reader: Reader) -> list[bytes]:
             is_trusted=lambda address, answer=is_trusted: answer and address != "203.0.113.9",
             settings=ForwardSettings(gateway=b"gw", via=is_trusted),
         )
-        heads.append(OUR_ID.sub(b"X-Request-ID: ours", forwarder.head(reader, route, b"upstream")))
+        head = OUR_ID.sub(b"ours", forwarder.head(reader, route, b"upstream"))
+        if not forwarder.parent_id:
+            head = OUR_TRACE.sub(b"ours", head)
+        heads.append(OUR_SPAN.sub(rb"\g<1>ours", head))
     return heads
 
 
@@ -191,6 +196,7 @@ def test_a_strangers_claim_does_not_pass(name: bytes) -> None:
         b"X-Forwarded-For: 1.2.3.4",
         b"Content-Length: 0",
         b"X-Request-ID: a",
+        b"traceparent: 00-%b-%b-01\r\ntracestate: a=1" % (b"1" * 32, b"2" * 16),
     ],
 )
 @pytest.mark.parametrize("target", [b"/", b"/caf%C3%A9?x=%20", b"//a//b"])
