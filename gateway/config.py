@@ -8,8 +8,9 @@ import ipaddress
 import os
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
@@ -18,9 +19,10 @@ from gateway.core.routing.service import Name, ServiceSettings
 from gateway.core.settings.base import Settings
 from gateway.core.settings.faults import camel, fault_of, snake
 from gateway.core.settings.limits import Limits, Millis, Timeouts
+from gateway.core.settings.observing import AccessLogSettings, OtelSettings, TraceSettings
 from gateway.core.settings.secrets import hidden
 from gateway.core.settings.targets import Listener, TargetRules, parse_target, parse_url
-from gateway.core.settings.text import FilePath, Host
+from gateway.core.settings.text import FRAMING, FilePath, Host
 from gateway.errors import ConfigError, GatewayError
 
 SEARCH: Final = (Path("config/gateway.toml"), Path("/etc/gateway/gateway.toml"))
@@ -97,14 +99,6 @@ class ShutdownSettings(Settings, frozen=True, kw_only=True):
     """How long workers serve on without a control process."""
 
 
-class AccessLogSettings(Settings, frozen=True, kw_only=True):
-    """One line a request, or none."""
-
-    format: Literal["off", "json", "combined"] = "off"
-    path: str = "-"
-    """`-`: standard output."""
-
-
 class RateLimitSettings(Settings, frozen=True, kw_only=True):
     """What one token and one address may do at the admin API."""
 
@@ -150,6 +144,7 @@ class Config(Settings, frozen=True, kw_only=True):
     proxy: ForwardingSettings = ForwardingSettings()
     shutdown: ShutdownSettings = ShutdownSettings()
     access_log: AccessLogSettings = AccessLogSettings()
+    trace: TraceSettings = TraceSettings()
     rate_limit: RateLimitSettings = RateLimitSettings()
     service: tuple[FileService, ...] = ()
 
@@ -266,8 +261,29 @@ def _check_gateway(config: Config) -> None:
         raise ConfigError("listen", "at least one address is needed")
     _checked("admin.address", Listener.of, config.admin.address)
     _check_networks("admin.allowed_targets", config.admin.allowed_targets)
+    if config.trace.otel is not None:
+        _check_otel("trace.otel", config.trace.otel)
     if not config.store.url.startswith("sqlite:///") or not config.store.url.removeprefix("sqlite:///"):
         raise ConfigError("store.url", f"{config.store.url!r} is not sqlite:///PATH")
+
+
+def _check_otel(path: str, otel: OtelSettings) -> None:
+    _checked(f"{path}.endpoint", parse_url, otel.endpoint)
+    if not otel.endpoint.startswith(("http://", "https://")):
+        raise ConfigError(f"{path}.endpoint", f"{otel.endpoint!r} is not http:// or https://")
+    for name in otel.headers:
+        if name.lower() in FRAMING or name.lower() == "content-type":
+            raise ConfigError(f"{path}.headers.{name}", "is the gateway's to say")
+    if not is_installed():
+        raise ConfigError(path, "spans are sent with an extra that is missing: pip install 'gateway[otel]'")
+
+
+def is_installed() -> bool:
+    """Tell whether the extra `otel` is there."""
+    try:
+        return find_spec("opentelemetry.proto") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _check_service(path: str, service: FileService) -> None:

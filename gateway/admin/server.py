@@ -16,8 +16,9 @@ from gateway.admin.answers import JSON, MethodRefused, answer, refusal
 from gateway.admin.auth import Authenticator, allows
 from gateway.admin.call import BASE, Call, Reply, Route
 from gateway.admin.eviction import Eviction
+from gateway.admin.exposition import OPEN_METRICS, TEXT, wants_open_metrics
 from gateway.admin.hosts import OwnNames
-from gateway.admin.metrics import TEXT, Metrics, StoreWatched
+from gateway.admin.metrics import Metrics, StoreWatched, Watched
 from gateway.admin.parse import decode_body, decode_query
 from gateway.admin.queries import EventsQuery
 from gateway.admin.ratelimit import RateLimiter
@@ -60,6 +61,8 @@ class ProcessState(Protocol):
 
     restarts: Mapping[str, int]
     """Workers that had to be replaced, by cause."""
+    is_reloaded: bool
+    """Whether the configuration that was read last is in force."""
 
     def unready(self) -> str | None:
         """Return why the gateway should get no traffic now; None: it should."""
@@ -88,6 +91,7 @@ class AdminServer:
         watch: StoreWatched,
         limits: RateLimits,
         hosts: Iterable[str] = (),
+        watched: Watched | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.feed = EventFeed(store)
@@ -105,6 +109,8 @@ class AdminServer:
             unready=state.unready,
             watch=watch,
             expiries=state.certificate_expiries,
+            is_reloaded=lambda: state.is_reloaded,
+            watched=watched,
             release=__version__,
         )
         self._limiter = RateLimiter(
@@ -196,7 +202,9 @@ class AdminServer:
             return Response(200, [("Content-Type", JSON)], openapi.document())
         if not self._is_loopback:
             await self._login(request)
-        return Response(200, [("Content-Type", TEXT)], await self._metrics.exposition())
+        is_open = wants_open_metrics(request.fields.get("accept", ""))
+        kind = OPEN_METRICS if is_open else TEXT
+        return Response(200, [("Content-Type", kind)], await self._metrics.exposition(is_open=is_open))
 
     async def _call(self, request: Request) -> Response:
         """Answer a call of the API: login, table, role, allowance, parse, handle — in that order."""

@@ -192,7 +192,7 @@ class Followed:
         for raw in lines:
             line = parsed(raw)
             if line is not None and self._wanted.has_request(line):
-                yield Said(str(line.get("time", "")), "access", line)
+                yield Said(str(line.get("ts", "")), "access", line)
 
 
 def _identity(descriptor: int) -> tuple[int, int]:
@@ -218,16 +218,16 @@ def parsed(raw: bytes) -> dict[str, Any] | None:
     except ValueError:
         at = ""
     target = target.rpartition(" ")[0] or target
-    return {"time": at, "method": method, "target": target, "status": int(match["status"])}
+    return {"ts": at, "method": method, "path": target, "status": int(match["status"])}
 
 
 def request_line(line: dict[str, Any]) -> str:
     """Return a request as people read it."""
     about = " ".join(part for part in (line.get("service"), line.get("version")) if part) or "-"
-    took = f"{line['durationMs']:.1f}ms" if "durationMs" in line else ""
-    what = f"{line.get('method', '')} {line.get('target', '')}"
-    parts = (local_time(line.get("time")), str(line["status"]), f"{about:<20}", f"{took:>9}", what)
-    return "  ".join((*parts, str(line.get("outcome") or ""))).rstrip()
+    took = f"{line['duration_ms']:.1f}ms" if "duration_ms" in line else ""
+    what = f"{line.get('method', '')} {line.get('path', '')}"
+    parts = (local_time(line.get("ts")), str(line["status"]), f"{about:<20}", f"{took:>9}", what)
+    return "  ".join((*parts, " ".join(line.get("flags", ())))).rstrip()
 
 
 def _is_status(wanted: str, status: object) -> bool:

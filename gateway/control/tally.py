@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.control.history import History
 from gateway.control.recent import Recent
-from gateway.link.counts import JudgedTotals, VersionTotals
+from gateway.link.counts import PLACES, JudgedTotals, VersionTotals
 from gateway.link.messages import Counts
 
 MAX_ABSENT: Final = 16
@@ -25,6 +25,11 @@ MAX_COHORT_ERRORS: Final = 10_000
 
 Key = TypeVar("Key")
 _encode: Final = msgspec.msgpack.Encoder().encode
+
+
+def _places() -> list[int]:
+    return [0] * PLACES
+
 
 Cell = tuple[str, int, int]
 """(version id, generation, share in hundredths of a percent)."""
@@ -60,6 +65,14 @@ class VersionSum(msgspec.Struct):
     """By (generation, share)."""
     in_flight: int = 0
     streams: int = 0
+    seconds: list[int] = msgspec.field(default_factory=_places)
+    """By place among EDGES_US, as the next two."""
+    upstream: list[int] = msgspec.field(default_factory=_places)
+    upstream_us: int = 0
+    own: list[int] = msgspec.field(default_factory=_places)
+    own_us: int = 0
+    retries: dict[str, int] = {}
+    abandoned: int = 0
 
     def add(self, totals: VersionTotals) -> None:
         """Add one worker's totals, gauges apart."""
@@ -69,6 +82,13 @@ class VersionSum(msgspec.Struct):
         _add(self.attempts, totals.attempts)
         _add(self.latency, totals.latency)
         self.latency_us += totals.latency_us
+        _add_places(self.seconds, totals.seconds)
+        _add_places(self.upstream, totals.upstream)
+        self.upstream_us += totals.upstream_us
+        _add_places(self.own, totals.own)
+        self.own_us += totals.own_us
+        _add(self.retries, totals.retries)
+        self.abandoned += totals.abandoned
         for judged in totals.judged:
             self.judge(judged)
 
@@ -89,6 +109,9 @@ class WorkerSum(msgspec.Struct):
     log_dropped: int = 0
     refused: dict[str, int] = {}
     connections: int = 0
+    spans_dropped: int = 0
+    upstream: dict[str, int] = {}
+    """Connections to upstreams now, by what they do."""
 
     def add(self, counts: Counts) -> None:
         """Add one worker's totals, gauges apart."""
@@ -96,6 +119,7 @@ class WorkerSum(msgspec.Struct):
         self.requests += counts.requests
         self.forced += counts.forced
         self.log_dropped += counts.log_dropped
+        self.spans_dropped += counts.spans_dropped
         _add(self.refused, counts.refused)
 
 
@@ -258,11 +282,14 @@ class Tally:
 
     def workers(self) -> WorkerSum:
         """Return what all workers counted of themselves."""
-        total = msgspec.structs.replace(self._base_workers, refused=dict(self._base_workers.refused))
+        total = msgspec.structs.replace(
+            self._base_workers, refused=dict(self._base_workers.refused), upstream={}
+        )
         for incarnation, newest in self._newest.items():
             total.add(newest.counts)
             if incarnation in self._present:
                 total.connections += newest.counts.connections
+                _add(total.upstream, newest.counts.upstream)
         return total
 
     # -- cohorts
@@ -384,6 +411,10 @@ def _copy(total: VersionSum | None) -> VersionSum:
         requests=dict(total.requests),
         attempts=dict(total.attempts),
         latency=dict(total.latency),
+        seconds=list(total.seconds),
+        upstream=list(total.upstream),
+        own=list(total.own),
+        retries=dict(total.retries),
         judged=_copy_judged(total),
     )
 
@@ -393,6 +424,11 @@ def _copy_judged(total: VersionSum) -> dict[tuple[int, int], JudgedSum]:
         cell: JudgedSum(judged.answers, dict(judged.errors), dict(judged.latency))
         for cell, judged in total.judged.items()
     }
+
+
+def _add_places(into: list[int], more: list[int]) -> None:
+    for place, n in enumerate(more):
+        into[place] += n
 
 
 def _add(into: dict[Key, int], more: dict[Key, int]) -> None:

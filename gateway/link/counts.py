@@ -4,16 +4,38 @@ The exchange calls `VersionCounts` on the hot path; every 100 ms the worker send
 differences per (worker incarnation), so a repeated report counts nothing twice and a lost one loses nothing.
 """
 
+from typing import Final
+
 import msgspec
 
 from gateway.core.judge.route_class import MAX_CLASSES, OTHER
-from gateway.core.judge.window import BUCKETS, bucket_of
+from gateway.core.judge.window import BUCKETS, bucket_of, bucket_upper_us
 
 ANSWERED = "answered"
 """What became of an attempt that got a response head, 5xx included; else it is `connect`, `reset`, `timeout`,
 `bad_response`, `client_gone` or `refused`."""
 MAX_COHORT_ERRORS = 1_000
 """Errors of users kept for one report."""
+
+
+EDGES_US: Final = (
+    *(1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000),
+    *(1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000),
+)
+"""Upper bounds, inclusive, of the histograms that are shown; what is slower has a place behind the last."""
+PLACES: Final = len(EDGES_US) + 1
+_NEVER: Final = 1 << 62
+_BOUNDS: Final = [*EDGES_US, _NEVER]
+_FIRST: Final = [
+    sum(edge < lower for edge in EDGES_US) for lower in (0, *map(bucket_upper_us, range(BUCKETS - 1)))
+]
+"""Of each of the judge's buckets: the first place that something in it may belong to; else it is the next."""
+
+
+def place_of(us: int, bucket: int) -> int:
+    """Return the place among EDGES_US of `us` microseconds. bucket: `bucket_of` it."""
+    place = _FIRST[bucket]
+    return place if us <= _BOUNDS[place] else place + 1
 
 
 class JudgedCounts:
@@ -50,6 +72,7 @@ class VersionCounts:
     __slots__ = (
         "_last",
         "_plain",
+        "abandoned",
         "attempts",
         "cohort_errors",
         "dirty",
@@ -57,10 +80,16 @@ class VersionCounts:
         "judged",
         "latency",
         "latency_us",
+        "own",
+        "own_us",
         "requests",
+        "retries",
         "routes",
+        "seconds",
         "service",
         "streams",
+        "upstream",
+        "upstream_us",
         "version",
         "version_id",
     )
@@ -75,6 +104,17 @@ class VersionCounts:
         """Outcome -> attempts made at this version."""
         self.latency: list[int] = [0] * BUCKETS
         self.latency_us = 0
+        self.seconds: list[int] = [0] * PLACES
+        """Exchanges this version answered, by how long their clients waited for the head; and how much of it
+        was spent waiting for upstreams, how much here."""
+        self.upstream: list[int] = [0] * PLACES
+        self.upstream_us = 0
+        self.own: list[int] = [0] * PLACES
+        self.own_us = 0
+        self.retries: dict[str, int] = {}
+        """Outcome -> attempts that were not a request's first; `no_budget`: those not made."""
+        self.abandoned = 0
+        """Clients that left while they waited for the head."""
         self.in_flight = 0
         """Exchanges now running at this version."""
         self.streams = 0
@@ -90,13 +130,34 @@ class VersionCounts:
         """Answers not yet added to the above."""
         self._last = _Plain("", 0, 0, 0)
 
-    def request(self, method: str, status: int, latency_us: int) -> None:
-        """Count an exchange this version answered, and how long its client waited for the head."""
+    def request(self, method: str, status: int, latency_us: int, upstream_us: int) -> None:
+        """Count an exchange this version answered: how long its client waited for the head, and how much of
+        that upstreams were waited for.
+        """
         key = (method, status)
         requests = self.requests
         requests[key] = requests.get(key, 0) + 1
-        self.latency[bucket_of(latency_us)] += 1
+        bucket = bucket_of(latency_us)
+        self.latency[bucket] += 1
         self.latency_us += latency_us
+        self._time(latency_us, upstream_us, bucket)
+        self.dirty = True
+
+    def _time(self, latency_us: int, upstream_us: int, bucket: int) -> None:
+        """Count how long an answer took. bucket: of `latency_us`."""
+        place = place_of(latency_us, bucket)
+        self.seconds[place] += 1
+        if place and upstream_us <= EDGES_US[place - 1]:
+            place = place_of(upstream_us, bucket_of(upstream_us))
+        self.upstream[place] += 1
+        self.upstream_us += upstream_us
+        own_us = latency_us - upstream_us
+        self.own[0 if own_us <= EDGES_US[0] else place_of(own_us, bucket_of(own_us))] += 1
+        self.own_us += own_us
+
+    def retry(self, outcome: str) -> None:
+        """Count an attempt that was not the first, by what became of it, or one that was not made."""
+        self.retries[outcome] = self.retries.get(outcome, 0) + 1
         self.dirty = True
 
     def attempt(self, outcome: str) -> None:
@@ -131,7 +192,9 @@ class VersionCounts:
         if len(self.cohort_errors) < MAX_COHORT_ERRORS:
             self.cohort_errors.append((generation, share, key_number, kind))
 
-    def answer(self, method: str, status: int, latency_us: int, generation: int, share: int) -> None:
+    def answer(
+        self, method: str, status: int, latency_us: int, upstream_us: int, generation: int, share: int
+    ) -> None:
         """Count what nearly every exchange is: a first attempt, chosen by the split, and well answered.
 
         The same as `request`, `attempt` and `judge` together, at a fraction of the price; `fold` adds it up.
@@ -149,6 +212,7 @@ class VersionCounts:
         bucket = bucket_of(latency_us)
         buckets = plain.buckets
         buckets[bucket] = buckets.get(bucket, 0) + 1
+        self._time(latency_us, upstream_us, bucket)
         self.dirty = True
 
     def fold(self) -> None:
@@ -208,6 +272,14 @@ class VersionTotals(msgspec.Struct, frozen=True, array_like=True):
     streams: int
     judged: list[JudgedTotals]
     cohort_errors: list[tuple[int, int, int, str]] = []
+    seconds: list[int] = []
+    """By place among EDGES_US, as the next two; empty: of a worker that does not count so."""
+    upstream: list[int] = []
+    upstream_us: int = 0
+    own: list[int] = []
+    own_us: int = 0
+    retries: dict[str, int] = {}
+    abandoned: int = 0
 
 
 def totals_of(counts: VersionCounts) -> VersionTotals:
@@ -229,6 +301,13 @@ def totals_of(counts: VersionCounts) -> VersionTotals:
             for (generation, share), judged in counts.judged.items()
         ],
         cohort_errors=cohort_errors,
+        seconds=list(counts.seconds),
+        upstream=list(counts.upstream),
+        upstream_us=counts.upstream_us,
+        own=list(counts.own),
+        own_us=counts.own_us,
+        retries=dict(counts.retries),
+        abandoned=counts.abandoned,
     )
 
 

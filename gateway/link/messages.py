@@ -9,6 +9,7 @@ import msgspec
 
 from gateway.link.counts import VersionTotals
 from gateway.link.snapshot import Mark, Snapshot
+from gateway.link.spans import Spans
 
 PROTOCOL: Final = 1
 
@@ -81,6 +82,10 @@ class Counts(msgspec.Struct, frozen=True, tag="counts", tag_field="t"):
     log_dropped: int = 0
     """Lines of the access log that were not written: total."""
     loop_lag_us: int = 0
+    upstream: dict[str, int] = {}
+    """Connections to upstreams now: `active`, `idle`, `connecting`."""
+    spans_dropped: int = 0
+    """Requests whose spans were not handed on: total."""
 
 
 class EndpointLoad(msgspec.Struct, frozen=True, array_like=True):
@@ -144,4 +149,4 @@ class DrainEndpoints(msgspec.Struct, frozen=True, tag="drain_endpoints", tag_fie
 
 
 Down = Snapshot | Accept | Drain | DrainEndpoints | Quit | Lend | Reclaim | ReopenLogs
-Up = Hello | Marks | Ack | BreakerReport | Counts | DrainReport | Leaving
+Up = Hello | Marks | Ack | BreakerReport | Counts | DrainReport | Leaving | Spans

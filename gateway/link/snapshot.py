@@ -9,6 +9,7 @@ import msgspec
 
 from gateway.core.routing.service import ServiceSettings
 from gateway.core.settings.limits import Limits, Timeouts
+from gateway.core.settings.observing import LogFilter
 
 
 class BreakerView(msgspec.Struct, frozen=True, array_like=True):
@@ -141,6 +142,11 @@ class ProxySettings(msgspec.Struct, frozen=True):
     via: bool = False
     access_log_format: str = "off"
     access_log_path: str = "-"
+    access_log_query: Literal["keep", "redact", "drop"] = "keep"
+    access_log_only: LogFilter | None = None
+    trace_sample: float = 0.0
+    """Percent."""
+    trace_expose: tuple[str, ...] = ()
     orphan_timeout_s: float = 3600.0
     drain_s: float = 30.0
 

@@ -109,6 +109,8 @@ class Control:
         )
         self.restarts: Mapping[str, int] = self.supervisor.restarts
         """Workers that had to be replaced, by cause."""
+        self.is_reloaded = True
+        """Whether the configuration that was read last is in force."""
         self.supervisor.on_ended = self.tally.on_ended
         self.supervisor.on_absent = self.tally.on_absent
         self.supervisor.on_template_gone = self._on_template_gone
@@ -298,10 +300,14 @@ class Control:
             proxy = self.components.proxy_settings(new, certificates)
             await self.components.catalog.reload(self.components.store, new.service, proxy)
         except GatewayError as exc:
+            self.is_reloaded = False
             logger.error("reload_refused", error=str(exc))
         else:
+            self.is_reloaded = True
+            self.components.spans.configure(new.trace.otel)
             logger.info("reloaded", changes=config.diff(self.settings, new))
             self.settings, self.certificates = new, certificates
+        self.hub.reopen_logs()
         self.notifier.ready()
 
     # -- the gateway's own upgrade
@@ -394,6 +400,7 @@ class Control:
         await self.supervisor.stop(self.settings.shutdown.drain / 1000)
         await self.components.admin.close(ADMIN_CLOSE_S)
         await self.components.webhooks.close()
+        await self.components.spans.close()
         await self.components.store.close()
         remove_runtime(self.folder)
         self.handles.release()
@@ -410,6 +417,7 @@ class Control:
         self.supervisor.release()  # first: until they meet our successor, they serve by our last table
         await self.components.admin.close(ADMIN_CLOSE_S)
         await self.components.webhooks.close()
+        await self.components.spans.close()
         await self.components.store.close()
         self.handles.drop()
         logger.info("left", pid=os.getpid())

@@ -14,6 +14,7 @@ from gateway import __version__
 from gateway.actions.access import Access
 from gateway.actions.actions import Actions
 from gateway.admin.auth import Authenticator
+from gateway.admin.metrics import Watched
 from gateway.admin.server import AdminServer, ProcessState
 from gateway.config import Config
 from gateway.control.catalog.catalog import Catalog
@@ -24,6 +25,7 @@ from gateway.control.rollouts.acts import Acts
 from gateway.control.rollouts.loop import Rollouts
 from gateway.control.rollouts.unstored import counting
 from gateway.control.rollouts.webhooks import Webhooks
+from gateway.control.spans import SpanExporter
 from gateway.control.store_watch import StoreWatch
 from gateway.control.tally import Tally
 from gateway.control.upstreams.breakers import Breakers
@@ -31,6 +33,7 @@ from gateway.control.upstreams.checks import Checks
 from gateway.control.upstreams.drains import Drains
 from gateway.control.upstreams.probes import Probes
 from gateway.control.upstreams.resolver import Resolver
+from gateway.core.judge.decision import Decision
 from gateway.core.settings.targets import Listener, TargetRules
 from gateway.errors import StoreError
 from gateway.http1.form import native_form
@@ -90,6 +93,10 @@ class Components:
         self.resolver = Resolver(self.catalog, rules=rules)
         auth = Authenticator(store, failed_logins=settings.rate_limit.failed_logins_per_15_minutes)
         access = self._access(settings, hub, rules, on_token=auth.learn, upgrade=upgrade)
+        self.spans = SpanExporter(
+            settings.trace.otel, judged=self._judged, known=self._version_ids, release=__version__
+        )
+        hub.events.spans = self.spans.take
         self.watch = StoreWatch(store, settings.store.path.parent, lambda: datetime.now(UTC))
         self.actions = Actions(access, self.watch)
         self.admin = self._admin_server(settings, hub, state, auth)
@@ -177,7 +184,21 @@ class Components:
             watch=self.watch,
             limits=settings.rate_limit,
             hosts=settings.admin.hosts,
+            watched=Watched(
+                rollouts=self.rollouts,
+                spans=self.spans,
+                probes=self.probes.counts,
+                store_errors=self.store.errors.by_kind,
+            ),
         )
+
+    def _judged(self, service: str) -> Decision | None:
+        """Return the judge's last word on a service's open rollout."""
+        state = self.rollouts.open_state(service)
+        return state.judged if state is not None else None
+
+    def _version_ids(self) -> set[str]:
+        return {version_id for service in self.catalog.services.values() for version_id in service.versions}
 
     def proxy_settings(self, settings: Config, certificates: Certificates) -> ProxySettings:
         """Return what the workers need of the configuration."""
@@ -193,6 +214,10 @@ class Components:
             via=settings.proxy.via,
             access_log_format=settings.access_log.format,
             access_log_path=settings.access_log.path,
+            access_log_query=settings.access_log.query,
+            access_log_only=settings.access_log.only,
+            trace_sample=settings.trace.sample,
+            trace_expose=settings.trace.expose,
             orphan_timeout_s=settings.shutdown.orphan_timeout / 1000,
             drain_s=settings.shutdown.drain / 1000,
         )

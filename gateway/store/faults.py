@@ -4,8 +4,9 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
-from gateway.errors import StoreError
+from gateway.errors import StaleEpoch, StoreBusy, StoreDamaged, StoreError
 
 
 @contextmanager
@@ -21,3 +22,29 @@ def named(path: Path) -> Iterator[None]:
         if str(exc).startswith(f"{path}: "):
             raise
         raise type(exc)(f"{path}: {exc}") from exc
+
+
+KINDS: Final = ("busy", "damaged", "stale", "other")
+
+
+class ErrorCounts:
+    """How often reads and writes have failed, by kind: too many waited, the file is damaged, another control
+    is in charge, or anything else.
+    """
+
+    def __init__(self) -> None:
+        self.by_kind = dict.fromkeys(KINDS, 0)
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count the StoreError that the block may raise."""
+        try:
+            yield
+        except StoreError as exc:
+            self.by_kind[_kind_of(exc)] += 1
+            raise
+
+
+def _kind_of(error: StoreError) -> str:
+    kinds = ((StoreBusy, "busy"), (StoreDamaged, "damaged"), (StaleEpoch, "stale"))
+    return next((kind for each, kind in kinds if isinstance(error, each)), "other")

@@ -16,7 +16,7 @@ from gateway.errors import StaleEpoch, StoreBusy, StoreError
 from gateway.store import prune as pruning
 from gateway.store.api import Place
 from gateway.store.audit import GENESIS, Tail, verify
-from gateway.store.faults import named
+from gateway.store.faults import ErrorCounts, named
 from gateway.store.migrations import BOOKKEEPING, COMPATIBLE_FROM, MIGRATIONS, SCHEMA, Migration
 from gateway.store.reads import Reads
 from gateway.store.records import DEFAULT_RETENTION, AuditRecord, AuditReport, Retention, TokenRecord
@@ -59,6 +59,8 @@ class SqliteStore(Reads):
         self.epoch = epoch
         self.on_event: Callable[[], object] = lambda: None
         """See `api.Store.on_event`."""
+        self.errors = ErrorCounts()
+        """What has failed since the start."""
         self._writer = writer
         self._identity = identity(path)
         """Which file it is: another one may come to stand at its path."""
@@ -105,6 +107,12 @@ class SqliteStore(Reads):
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqliteTransaction]:
         """See `api.Store.transaction`. Once the block has ended, a cancellation waits for the commit."""
+        with self.errors.counting():
+            async with self._transaction() as transaction:
+                yield transaction
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[SqliteTransaction]:
         async with self._next_turn():
             try:
                 transaction = await _to_the_end(self._begin())
@@ -230,7 +238,8 @@ class SqliteStore(Reads):
     async def rows(self, query: str, *parameters: object) -> list[Any]:
         """See `Reads.rows`."""
         await self._is_standing.wait()
-        return await super().rows(query, *parameters)
+        with self.errors.counting():
+            return await super().rows(query, *parameters)
 
     async def backup(self, target: Path) -> None:
         """See `api.Store.backup`."""

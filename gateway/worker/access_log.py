@@ -11,7 +11,9 @@ from datetime import UTC, datetime
 from typing import Final, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
+from gateway.core.settings.observing import LogFilter
 from gateway.worker.log_writer import CLOSE_S, LogWriter
 
 FLUSH_S: Final = 0.1
@@ -23,37 +25,95 @@ PIECE_BYTES: Final = 262_144
 _UNSAFE: Final = re.compile(r'[^\x20-\x7e]|["\\]')
 
 
-class Line(msgspec.Struct, gc=False, rename="camel", omit_defaults=True):
-    """What is known of a request when it has ended. Text is ASCII: `ascii_of` makes it so."""
+class Line(msgspec.Struct, gc=False):
+    """What is known of a request when it has ended. Text is ASCII: `ascii_of` makes it so.
 
-    time: datetime
+    What was not understood of a head that is refused is empty.
+    """
+
+    ts: datetime
+    request_id: str
+    trace_id: str
     client: str
     """The address of the client itself: what trusted proxies say, else `peer`."""
     peer: str
     """Who was connected to us."""
     method: str
-    target: str
-    protocol: str
+    host: str
+    path: str
+    """The target as it came, with what the settings leave of its query."""
+    proto: str
     status: int
-    bytes: int
-    """Of the answer's content."""
-    duration_ms: float
-    host: str = ""
-    referer: str = ""
-    user_agent: str = ""
     service: str = ""
     version: str = ""
     """Empty if the gateway answered by itself."""
     endpoint: str = ""
-    attempts: int = 1
-    outcome: str = ""
-    """What went wrong, if something did: the words of `gateway_attempts_total`, or of `gateway_refused_total`
-    for a head that was refused; then what was not understood of it is missing."""
+    attempts: int = 0
+    """Tries."""
+    duration_ms: float = 0.0
+    """From the head's end to the answer's."""
+    upstream_ms: float = 0.0
+    """How long upstreams were waited for, connections and failed tries included, up to the answer's head."""
+    gateway_ms: float = 0.0
+    """What else it took up to there."""
+    bytes_in: int = 0
+    """Of the request's content."""
+    bytes_out: int = 0
+    """Of the answer's."""
+    user_agent: str = ""
+    deployment: str | UnsetType = UNSET
+    """Id of the service's open rollout."""
+    flags: list[str] | UnsetType = UNSET
+    """What went wrong or was out of the ordinary: the words of `gateway_attempts_total` and
+    `gateway_refused_total`, and some of their own (config/README.md)."""
+    referer: str | UnsetType = UNSET
+    """For the combined format alone."""
+
+
+class Wanted:
+    """Which requests have a line, as the settings say."""
+
+    def __init__(self, only: LogFilter) -> None:
+        first, _, last = (only.status or "").partition("-")
+        self._first = int(first or 1000)
+        self._last = int(last or first or 0)
+        self._min_us = -1 if only.min_duration is None else only.min_duration * 1000
+        self._retried = only.retried
+
+    def wants(self, status: int, duration_us: int, attempts: int) -> bool:
+        """Tell whether any of the conditions holds."""
+        return (
+            self._first <= status <= self._last
+            or 0 <= self._min_us <= duration_us
+            or (self._retried and attempts > 1)
+        )
 
 
 def ascii_of(data: bytes) -> str:
     """Return what a client sent as text for a line."""
     return data.decode("ascii", "backslashreplace")
+
+
+def without_query(target: str) -> str:
+    """Return a target without its query."""
+    return target.partition("?")[0]
+
+
+def redacted(target: str) -> str:
+    """Return a target whose parameters have no values."""
+    path, mark, query = target.partition("?")
+    if not mark:
+        return target
+    names = [f"{name}=***" if equals else ("***" if name else "") for name, equals, _ in _parameters(query)]
+    return f"{path}?{'&'.join(names)}"
+
+
+def _parameters(query: str) -> list[tuple[str, str, str]]:
+    return [each.partition("=") for each in query.split("&")]
+
+
+def _as_it_came(target: str) -> str:
+    return target
 
 
 def utc(now: float) -> datetime:
@@ -64,8 +124,20 @@ def utc(now: float) -> datetime:
 class AccessLog:
     """Collects lines on the loop; a thread writes them."""
 
-    def __init__(self, format: Literal["json", "combined"], path: str) -> None:
+    def __init__(
+        self,
+        format: Literal["json", "combined"],
+        path: str,
+        *,
+        query: Literal["keep", "redact", "drop"] = "keep",
+        only: LogFilter | None = None,
+    ) -> None:
         """path: a file, appended to, or `-` for standard output. Raises OSError if it cannot be opened."""
+        self.shown = {"keep": _as_it_came, "redact": redacted, "drop": without_query}[query]
+        """What is written of a target."""
+        self.only = Wanted(only) if only is not None else None
+        """Which requests have a line; None: all."""
+        self.has_referer = format == "combined"
         self._encode = _json_lines if format == "json" else _combined_lines
         self._writer = LogWriter(path)
         self._lines: list[Line] = []
@@ -145,13 +217,13 @@ def _combined_lines(lines: list[Line]) -> bytes:
     second = None
     stamp = ""
     for line in lines:
-        if (now := line.time.replace(microsecond=0)) != second:
+        if (now := line.ts.replace(microsecond=0)) != second:
             second = now
             stamp = now.strftime("%d/%b/%Y:%H:%M:%S +0000")
-        request = f"{_quoted(line.method)} {_quoted(line.target)} {line.protocol}".strip() or "-"
-        referer, agent = _quoted(line.referer) or "-", _quoted(line.user_agent) or "-"
+        request = f"{_quoted(line.method)} {_quoted(line.path)} {line.proto}".strip() or "-"
+        referer, agent = _quoted(line.referer or "") or "-", _quoted(line.user_agent) or "-"
         text.append(
-            f'{line.client or "-"} - - [{stamp}] "{request}" {line.status} {line.bytes or "-"}'
+            f'{line.client or "-"} - - [{stamp}] "{request}" {line.status} {line.bytes_out or "-"}'
             f' "{referer}" "{agent}"\n'
         )
     return "".join(text).encode("ascii", "backslashreplace")

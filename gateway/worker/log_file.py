@@ -16,7 +16,7 @@ class LogFile:
 
     def __init__(self) -> None:
         self.current: AccessLog | None = None
-        self._settings = ("off", "-")
+        self._settings: tuple[object, ...] = ("off", "-", "keep", None)
         self._dropped_before = 0
         """By logs closed since."""
 
@@ -27,7 +27,12 @@ class LogFile:
 
     def follow(self, proxy: ProxySettings) -> None:
         """Write the log the settings ask for, where they say."""
-        settings = (proxy.access_log_format, proxy.access_log_path)
+        settings = (
+            proxy.access_log_format,
+            proxy.access_log_path,
+            proxy.access_log_query,
+            proxy.access_log_only,
+        )
         if settings == self._settings:
             return
         self._settings = settings
@@ -36,7 +41,9 @@ class LogFile:
             return
         style: Literal["json", "combined"] = "json" if proxy.access_log_format == "json" else "combined"
         try:
-            log = AccessLog(style, proxy.access_log_path)
+            log = AccessLog(
+                style, proxy.access_log_path, query=proxy.access_log_query, only=proxy.access_log_only
+            )
         except OSError as exc:
             logger.error("the access log cannot be opened: %s", exc)
             return

@@ -15,6 +15,7 @@ from gateway.worker.access_log import Line, ascii_of, utc
 from gateway.worker.client_connection import connection_factory
 from gateway.worker.draining import Draining
 from gateway.worker.exchange.context import Context
+from gateway.worker.exchange.request_head import TRACE_DIGITS
 from gateway.worker.live_table import LiveTable
 from gateway.worker.policies import Policies
 from gateway.worker.pools import Pools
@@ -67,6 +68,16 @@ class Plane:
         """Client connections now open, tunnels included."""
         return len(self.clients.open) + len(self.tunnels.open)
 
+    def upstream_connections(self) -> dict[str, int]:
+        """Return how many connections to upstreams there are now, by what they do."""
+        connecting = sum(pool.connecting for pool in self.pools.open)
+        running = sum(endpoint.in_flight for endpoint in self.live_table.endpoints())
+        return {
+            "active": max(running - connecting, 0),
+            "idle": sum(pool.idle for pool in self.pools.open),
+            "connecting": connecting,
+        }
+
     def leaks(self) -> list[str]:
         """Return what is still held, in words; nothing when no client is connected and none was forgotten."""
         found = [f"{self.connections} connections are open"] if self.connections else []
@@ -112,19 +123,22 @@ class Plane:
         log = self.context.log_file.current
         if log is None:
             return
+        if log.only is not None and not log.only.wants(error.status, 0, 0):
+            return
         method, target = client.reader.glimpse()
         line = Line(
-            time=utc(time.time()),
+            ts=utc(time.time()),
+            request_id=self.context.request_ids()[:TRACE_DIGITS].decode("ascii"),
+            trace_id="",
             client=client.peer,
             peer=client.peer,
             method=ascii_of(method),
-            target=ascii_of(target),
-            protocol="",
+            host="",
+            path=log.shown(ascii_of(target)),
+            proto="",
             status=error.status,
-            bytes=len(problem(error)),
-            duration_ms=0.0,
-            attempts=0,
-            outcome=reason_label(error),
+            bytes_out=len(problem(error)),
+            flags=[reason_label(error)],
         )
         log.add(line)
 

@@ -92,6 +92,16 @@ class Pool:
         """Whether it is closed and has nothing left to close."""
         return self._is_closed and not self._idle
 
+    @property
+    def idle(self) -> int:
+        """Connections kept for later."""
+        return len(self._idle)
+
+    @property
+    def connecting(self) -> int:
+        """Connections being made."""
+        return len(self._connecting)
+
     def leaks(self) -> list[str]:
         """Return in words what is not as it ought to be while no exchange runs."""
         found = (

@@ -2,6 +2,7 @@
 
 from gateway.link.counts import VersionCounts, VersionTotals, totals_of
 from gateway.link.messages import Counts, DrainReport, EndpointLoad
+from gateway.link.spans import Spans
 from gateway.worker.plane import Plane
 from gateway.worker.uplink import Uplink
 
@@ -34,6 +35,9 @@ class Reporter:
         if not self._uplink.is_connected or self._uplink.backlog:
             return
         self._uplink.send(self._counts(lag_us))
+        spans = self._plane.context.spans.take()
+        if spans:
+            self._uplink.send(Spans(spans))
         if self._watched:
             self._report_loads()
 
@@ -56,6 +60,8 @@ class Reporter:
             forced=plane.draining.forced,
             log_dropped=plane.context.log_file.dropped,
             loop_lag_us=lag_us,
+            upstream=plane.upstream_connections(),
+            spans_dropped=plane.context.spans.dropped,
         )
 
     def _has_changed(self, counts: VersionCounts) -> bool:

@@ -6,7 +6,8 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.admin.metrics import Metrics
+from gateway.admin.metrics import Metrics, Watched
+from gateway.control.tally import VersionSum
 
 
 def exposed() -> dict[str, set[str]]:
@@ -20,7 +21,9 @@ def exposed() -> dict[str, set[str]]:
         unready=lambda: None,
         watch=Fake(problem="", audit=Fake(ok=True, reason="")),
         expiries=lambda: {("0.0.0.0:443", "a.example"): 1.0},
+        is_reloaded=lambda: True,
         release="1",
+        watched=Watched(store_errors={"busy": 1}),
     )
     metrics.admin_request("GET", 200, 0.01)
     metrics.refused("login")
@@ -50,17 +53,18 @@ def _catalog() -> Any:
 
 
 def _tally() -> Any:
-    total = Fake(
-        service="auth",
-        version="v1.0",
-        requests={("GET", 200): 1},
-        attempts={"answered": 1},
-        latency={10: 1},
-        latency_us=1,
-        in_flight=0,
-        streams=0,
+    total = VersionSum(
+        service="auth", version="v1.0", requests={("GET", 200): 1}, attempts={"answered": 1}, latency_us=1
     )
-    workers = Fake(accepted=1, connections=1, forced=0, log_dropped=0, refused={"no_route": 1})
+    workers = Fake(
+        accepted=1,
+        connections=1,
+        forced=0,
+        log_dropped=0,
+        refused={"no_route": 1},
+        spans_dropped=0,
+        upstream={},
+    )
     return Fake(versions=lambda: {"v": total}, workers=lambda: workers, loop_lag_us={0: 1})
 
 

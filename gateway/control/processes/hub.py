@@ -29,6 +29,7 @@ from gateway.link.messages import (
     Up,
 )
 from gateway.link.snapshot import Mark, Snapshot
+from gateway.link.spans import Spans
 from gateway.log import get_logger
 
 log = get_logger(component="hub")
@@ -57,6 +58,7 @@ class HubEvents:
         """The worker applied a snapshot, or refused one."""
         self.counts: Callable[[Peer, Counts], None] = lambda peer, counts: None
         self.breaker: Callable[[Peer, BreakerReport], None] = lambda peer, report: None
+        self.spans: Callable[[Spans], None] = lambda spans: None
         self.leaving: Callable[[Peer, Leaving], None] = lambda peer, leaving: None
         self.lost: Callable[[Peer, str], None] = lambda peer, reason: None
         """Its link ended; it may still run."""
@@ -140,6 +142,8 @@ class Hub:
                 peer.marks = message.marks
             case BreakerReport():
                 self.events.breaker(peer, message)
+            case Spans():
+                self.events.spans(message)
             case DrainReport():
                 peer.loads.update((load.key, load) for load in message.endpoints)
                 self._progress.set()

@@ -6,6 +6,7 @@ from functools import partial
 
 from gateway.control.rollouts.acts import Acts, CatalogView
 from gateway.control.rollouts.commit_queue import CommitQueue
+from gateway.control.rollouts.counted import RolloutCounts
 from gateway.control.rollouts.moved import Happening, Moved, as_in_force, decide, put
 from gateway.control.rollouts.performer import Performer
 from gateway.control.rollouts.running import Running
@@ -43,6 +44,7 @@ class InForce:
         self._queue: CommitQueue[Running] = CommitQueue(store, self._move_by)
         self.performer = Performer(acts, self._commit_event, self._forget)
         self._commits: set[asyncio.Task[None]] = set()
+        self.counts = RolloutCounts()
 
     def decide(
         self,
@@ -154,6 +156,7 @@ class InForce:
 
     def _enforce(self, running: Running, moved: Moved, *, is_ahead: bool = False) -> None:
         """Let memory follow a move, and begin its acts. is_ahead: it is not stored yet."""
+        self.counts.add(moved)
         self.take(running, moved.record, moved.state)
         running.windows.taken(moved.windows, moved.open_row)
         running.elapsed_s -= moved.elapsed_s

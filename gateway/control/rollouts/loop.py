@@ -18,6 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gateway.control.rollouts.acts import Acts, CatalogView
+from gateway.control.rollouts.counted import RolloutCounts
 from gateway.control.rollouts.in_force import InForce, is_done
 from gateway.control.rollouts.moved import Happening, Moved, judged
 from gateway.control.rollouts.notices import Notices
@@ -136,6 +137,16 @@ class Rollouts:
     def under_way(self) -> list[asyncio.Task[None]]:
         """Return the acts that have not ended."""
         return self._in_force.performer.under_way
+
+    @property
+    def counts(self) -> RolloutCounts:
+        """Return what rollouts have come to so far."""
+        return self._in_force.counts
+
+    def open_state(self, service: str) -> Rollout | None:
+        """Return the machine's state of the service's open deployment, if there is one."""
+        running = self._in_force.open.get(service)
+        return running.state if running is not None else None
 
     def open_for(self, service: str) -> DeploymentRecord | None:
         """Return the service's open deployment, if there is one."""

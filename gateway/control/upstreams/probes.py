@@ -108,6 +108,8 @@ class Probes:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._hurry: dict[str, asyncio.Event] = {}
         self._hurried_at: dict[str, float] = {}
+        self.counts: dict[str, dict[str, int]] = {}
+        """Version id -> checks made since the start, by result."""
         self._results: list[HealthCheckRecord] = []
         self._events: list[EventRecord] = []
         self._news = asyncio.Event()
@@ -207,6 +209,8 @@ class Probes:
         return result
 
     def _note(self, probed: Probed, result: ProbeResult) -> None:
+        counted = self.counts.setdefault(probed.version_id, {"passed": 0, "failed": 0})
+        counted["passed" if result.is_healthy else "failed"] += 1
         self._results.append(
             HealthCheckRecord(
                 id=str(uuid.uuid4()),

@@ -15,6 +15,7 @@ from gateway.http1.chunked import chunk, last_chunk
 from gateway.http1.client import UpstreamConnection
 from gateway.http1.handler import NEVER
 from gateway.http1.request import CHUNKED_BODY
+from gateway.http1.response import ResponseReader
 from gateway.http1.server import ServerProtocol
 from gateway.link.counts import ANSWERED
 from gateway.worker.exchange import response_head as heads
@@ -40,6 +41,9 @@ class AttemptOwner(Protocol):
 
     def may_be_repeated(self) -> bool:
         """Return whether a request that the upstream may have received may be sent again."""
+
+    def identify(self) -> bytes:
+        """Return the request's id."""
 
     def on_complete(self) -> None:
         """The response is with the client, whole."""
@@ -67,6 +71,9 @@ class _Nobody:
 
     def may_be_repeated(self) -> bool:
         return False
+
+    def identify(self) -> bytes:
+        return b""
 
 
 _NOBODY: Final = _Nobody()
@@ -122,6 +129,7 @@ class Attempt:
         record.version = version
         record.endpoint = endpoint
         record.attempts += 1
+        record.tried = monotonic()
         self.is_over = False
         self._epoch = epoch
         self._head = head
@@ -188,20 +196,28 @@ class Attempt:
         if status >= 500 and self._owner.is_tried_again(str(status), now):
             return
         record.status = status
+        record.waited(now)
         record.answered_us = int((now - record.began) * 1e6)
         record.content_bytes = len(body)
+        if record.exposes:
+            self._expose(reader)
         if not complete:
             self._begin_relay(upstream, body)
             return
         self.phase = PASSED_ON
         request = client.reader
-        if not client.begin_answer() or request.http10 or record.set_cookie:
-            more = record.set_cookie + client.connection_field()
+        if not client.begin_answer() or request.http10 or record.fields:
+            more = record.fields + client.connection_field()
             head = heads.whole_head(reader, more, http10=request.http10)
         else:
             head = heads.whole_head(reader, b"", http10=False)
         client.transport.write(head + body if body else head)
         self._complete(upstream, now)
+
+    def _expose(self, reader: ResponseReader) -> None:
+        """Let the answer say what it is to say of the request; the id once, and ours."""
+        reader.drop(b"x-request-id")
+        self._record.expose(self._owner.identify())
 
     def _begin_relay(self, upstream: UpstreamConnection, body: bytes) -> None:
         """Send the head of a response whose body is still coming."""
@@ -210,12 +226,14 @@ class Attempt:
         self.phase = RELAYING
         client.deadline = 0.0
         if record.version is not None:
-            record.version.counts.request(record.method, record.status, record.answered_us)
+            record.version.counts.request(
+                record.method, record.status, record.answered_us, record.upstream_us
+            )
         self._rechunks = reader.length < 0 and not request.http10
         if reader.length < 0 and request.http10:
             request.keep_alive = False  # the close ends the body
         client.begin_answer()
-        more = record.set_cookie + client.connection_field()
+        more = record.fields + client.connection_field()
         head = heads.begun_head(reader, more, rechunks=self._rechunks)
         if body and self._rechunks:
             body = chunk(body)
@@ -277,9 +295,12 @@ class Attempt:
         assert upstream is not None
         protocol = upstream.reader.special.get(b"upgrade", client.reader.upgrade)
         record.status = 101
-        record.answered_us = int((monotonic() - record.began) * 1e6)
+        now = monotonic()
+        record.waited(now)
+        self.phase = RELAYING
+        record.answered_us = int((now - record.began) * 1e6)
         if record.version is not None:
-            record.version.counts.request(record.method, 101, record.answered_us)
+            record.version.counts.request(record.method, 101, record.answered_us, record.upstream_us)
         client.begin_answer()
         client.transport.write(heads.switching_head(upstream.reader, protocol))
         self._owner.on_switched(rest, is_websocket=protocol.lower() == b"websocket")
@@ -364,6 +385,12 @@ class Attempt:
         assert not self.is_over
         self.is_over = True
         endpoint.in_flight -= 1
+        if self.phase < RELAYING:
+            record.waited(now)
+        if outcome != ANSWERED:
+            record.flags.append(outcome)
+        if record.tries is not None:
+            record.end_try(now, outcome)
         if self.is_stream:
             self._count_stream(-1)
         if version is None:  # a fallback elsewhere is nobody's version
@@ -378,12 +405,22 @@ class Attempt:
                 breaker.settle(now, self._epoch, kind is None or kind not in service.breaker_on)
         is_evidence = record.is_chosen_by_split and record.attempts == 1
         if kind is None and is_evidence and self.phase == PASSED_ON:
-            counts.answer(record.method, record.status, record.answered_us, record.generation, record.share)
+            counts.answer(
+                record.method,
+                record.status,
+                record.answered_us,
+                record.upstream_us,
+                record.generation,
+                record.share,
+            )
             return
         if self.phase == PASSED_ON:
-            counts.request(record.method, record.status, record.answered_us)
-        record.outcome = "" if outcome == ANSWERED else outcome
+            counts.request(record.method, record.status, record.answered_us, record.upstream_us)
         counts.attempt(outcome)
+        if record.attempts > 1:
+            counts.retry(outcome)
+        if kind == ABANDONED:
+            counts.abandoned += 1
         if is_evidence and (outcome not in UNJUDGED or kind == ABANDONED):
             self._judge(outcome, kind, now)
 

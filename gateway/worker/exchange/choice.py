@@ -42,4 +42,4 @@ def find_key(
         record.key = ids()[:32]
         secure = b"; Secure" if client.proto == b"https" else b""
         cookie = (by[7:].encode(), record.key, secure)
-        record.set_cookie = b"Set-Cookie: %b=%b; Path=/; HttpOnly; SameSite=Lax%b\r\n" % cookie
+        record.fields = b"Set-Cookie: %b=%b; Path=/; HttpOnly; SameSite=Lax%b\r\n" % cookie

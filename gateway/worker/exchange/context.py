@@ -10,6 +10,7 @@ from gateway.worker.exchange.request_head import Forwarder, ForwardSettings, Req
 from gateway.worker.live_table import LiveTable
 from gateway.worker.log_file import LogFile
 from gateway.worker.policies import Policies
+from gateway.worker.span_buffer import SpanBuffer
 from gateway.worker.tunnel.tunnels import Tunnels
 
 
@@ -20,6 +21,7 @@ class Context:
         "_trusted",
         "capacity",
         "clients",
+        "exposes",
         "forwarding",
         "live_table",
         "log_file",
@@ -27,6 +29,7 @@ class Context:
         "policies",
         "request_ids",
         "requests",
+        "spans",
         "tunnels",
     )
 
@@ -39,10 +42,13 @@ class Context:
         self.clients = clients
         self.tunnels = Tunnels()
         self.log_file = LogFile()
+        self.spans = SpanBuffer()
         self.request_ids = RequestIds()
         self.nobody = Forwarder(peer="", scheme=b"http", ids=self.request_ids)
         """Of a client that is not known yet."""
         self.forwarding = ForwardSettings()
+        self.exposes: tuple[str, ...] = ()
+        """What answers tell clients of the request: see `Record.expose`."""
         self.requests = 0
         """Exchanges begun, since the start."""
         self._trusted: tuple[Networks, ...] = ()
@@ -51,7 +57,8 @@ class Context:
     def follow(self, proxy: ProxySettings) -> None:
         """Take settings in force, for connections made from now on."""
         self._trusted = tuple(map(Networks, proxy.trusted_proxies))
-        self.forwarding = ForwardSettings(proxy.gateway_id.encode(), proxy.via)
+        self.forwarding = ForwardSettings(proxy.gateway_id.encode(), proxy.via, proxy.trace_sample)
+        self.exposes = proxy.trace_expose
         self.log_file.follow(proxy)
 
     def forwarder_of(self, peer: str, scheme: bytes, listen: int) -> Forwarder:

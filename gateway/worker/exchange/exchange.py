@@ -38,12 +38,12 @@ from gateway.http1.server import ServerProtocol
 from gateway.link.counts import ANSWERED
 from gateway.net.capacity import Share
 from gateway.worker.admission import Admission
-from gateway.worker.exchange import max_forwards
+from gateway.worker.exchange import failures, max_forwards
 from gateway.worker.exchange.attempt import CONNECTING, RELAYING, Attempt
 from gateway.worker.exchange.cdn_loop import is_loop
 from gateway.worker.exchange.choice import find_key, wish_of
 from gateway.worker.exchange.context import Context
-from gateway.worker.exchange.failures import Failures, may_repeat, no_route, problem_of
+from gateway.worker.exchange.failures import Failures
 from gateway.worker.exchange.record import METHODS, OTHER, Record
 from gateway.worker.exchange.tunnel_hold import TunnelHold
 from gateway.worker.exchange.upload import Upload, passing_trailers
@@ -101,6 +101,7 @@ class Exchange:
         self.is_idle = False
         record.began = now = monotonic()
         record.attempts = 0
+        record.exposes = context.exposes
         context.requests += 1
         if not self._find_route(context.live_table.current):
             return
@@ -119,7 +120,7 @@ class Exchange:
         self.route = route = table.match(request.host, path, request.method.decode("ascii"))
         if route is None:
             record.service = self.policy = None
-            self.refuse(no_route(table.methods(request.host, path)))
+            self.refuse(failures.no_route(table.methods(request.host, path)))
             return False
         record.service = service = route.service
         self.policy = self.context.policies.by_service[service]
@@ -141,15 +142,10 @@ class Exchange:
 
     def _ends_here(self) -> bool:
         """Count a hop off Max-Forwards, and answer if none is left."""
-        hops = max_forwards.hops_left(self.client)
-        if hops == 0:
-            for name in self.policy.asking if self.policy is not None else ():
-                self.request.drop(name)  # what is echoed holds no secret
-            self._answer(200, *max_forwards.answer(self.client))
-            return True
-        if hops is not None:
-            self.request.special[b"max-forwards"] = b"%d" % (hops - 1)
-        return False
+        answer = max_forwards.end(self.client, self.policy.asking if self.policy is not None else ())
+        if answer is not None:
+            self._answer(200, *answer)
+        return answer is not None
 
     def _ask_admission(self, admission: Admission) -> None:
         """Be let in to a service that is paused or limited, now or later."""
@@ -226,10 +222,14 @@ class Exchange:
         """Make an attempt there. version: None at a fallback elsewhere."""
         if not self.head:
             self.head = self.forwarder.head(self.request, self.route, endpoint.authority)
+        elif self.forwarder.is_sampled:
+            self.head = self.forwarder.renewed(self.head)
+        if self.forwarder.is_sampled:
+            self.record.sample(self.forwarder.span_id)
         self.attempt.start(version, endpoint, self.failures.epoch, self.head, now)
 
     def may_be_repeated(self) -> bool:
-        return not self.client.answer_begun and may_repeat(
+        return not self.client.answer_begun and failures.may_repeat(
             self.record.method, body_at_hand=self.upload.is_replayable
         )
 
@@ -256,6 +256,7 @@ class Exchange:
         place = self.failures.admit_again(self.record, now)
         if place is None:
             return False
+        self.record.flags.append(kind)
         attempt.drop_answer(now)
         attempt.settle(now, ANSWERED, kind)
         self._begin(*place, now)
@@ -263,17 +264,10 @@ class Exchange:
 
     def _may_retry(self, kind: str, *, sent: bool, now: float) -> bool:
         """Return whether the policy and the budget allow for another attempt."""
-        record, service = self.record, self.record.service
-        if service is None or record.version is None or service.retry is None:
-            return False
-        return service.retry.can_retry(
-            attempts=record.attempts,
-            kind=kind,
-            sent=sent,
-            method=record.method,
-            body_at_hand=self.upload.is_replayable,
-            response_started=self.client.answer_begun,
-        ) and (service.budget is None or service.budget.has_one(now))
+        at_hand, begun = self.upload.is_replayable, self.client.answer_begun
+        return failures.may_retry(
+            self.record, kind, now, sent=sent, body_at_hand=at_hand, response_started=begun
+        )
 
     def on_exhausted(self, error: Exhausted) -> None:
         self.refuse(error)
@@ -282,25 +276,20 @@ class Exchange:
         """No version is usable: try one that may recover, or answer as the fallback says, else 503."""
         record, fallback = self.record, policy.fallback
         record.is_chosen_by_split = False
-        place = self.failures.admit_last(record.service, now) if record.service is not None else None
+        place: tuple[Version | None, Endpoint] | None = None
+        if record.service is not None:
+            place = self.failures.admit_last(record.service, now)
+        if place is None and (fallback is None or fallback.status is None):
+            place = self.failures.admit_fallback(record, policy, now)
         if place is not None:
             self._begin(*place, now)
-            return
-        if fallback is not None and fallback.status is not None:
-            self.context.clients.count_refusal("fallback")
+        elif fallback is not None and fallback.status is not None:
+            self.context.clients.count_refusal(failures.FALLBACK)
+            record.flags.append(failures.FALLBACK)
             head = response_head(fallback.status, (("Content-Type", fallback.content_type),))
             self._answer(fallback.status, head, fallback.body.encode())
-            return
-        if fallback is not None and fallback.version is not None and record.service is not None:
-            version = record.service.by_name(fallback.version)
-            endpoint = self.failures.admit(version, now) if version is not None else None
-            if endpoint is not None:
-                self._begin(version, endpoint, now)
-                return
-        if policy.fallback_endpoint is not None:
-            self._begin(None, policy.fallback_endpoint, now)
-            return
-        self.refuse(NoEndpoint("no version of the service is usable"))
+        else:
+            self.refuse(NoEndpoint("no version of the service is usable"))
 
     # --- 3. the request's body, on its way up -----------------------------------------------------
 
@@ -312,6 +301,7 @@ class Exchange:
             self.client.resume()
 
     def on_body(self, data: bytes) -> None:
+        self.record.received_bytes += len(data)
         self._pass_up(data if self.request.length != CHUNKED_BODY else chunk(data))
 
     def on_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
@@ -351,12 +341,10 @@ class Exchange:
 
     def detach(self) -> Callable[[bool], None]:
         """Leave the two connections to a tunnel. Returns what to call at its end, with whether it was cut."""
-        attempt, record = self.attempt, self.record
-        assert record.endpoint is not None
         leaving = [each.leave for each in (self.admission, self.share) if each is not None]
-        hold = TunnelHold(record.endpoint, record.version, [*leaving, self.client.on_lost])
-        attempt.upstream = None
-        attempt.settle(monotonic(), ANSWERED, None)
+        hold = TunnelHold.of(self.record, [*leaving, self.client.on_lost])
+        self.attempt.upstream = None
+        self.attempt.settle(monotonic(), ANSWERED, None)
         self.admission = self.share = None
         self._forget()
         return hold.end
@@ -365,14 +353,20 @@ class Exchange:
 
     def refuse(self, error: GatewayError) -> None:
         """Answer with a problem of our own."""
-        self.context.clients.count_refusal(reason_label(error))
-        self._answer(error.status, *problem_of(error))
+        reason = reason_label(error)
+        self.context.clients.count_refusal(reason)
+        if not isinstance(error, UpstreamError):  # else its attempt has said why
+            self.record.flags.append(reason)
+        self._answer(error.status, *failures.problem_of(error))
 
     def _answer(self, status: int, pieces: list[bytes], body: bytes) -> None:
         record = self.record
         record.status = status
         record.content_bytes = len(body)
         record.answered_us = int((monotonic() - record.began) * 1e6)
+        if record.exposes:
+            record.expose(self.identify())
+            pieces.append(record.fields)
         self._forget()
         self.client.answer(pieces, body)
 
@@ -388,6 +382,7 @@ class Exchange:
         """A drain's deadline has passed: end this exchange, so that nobody takes it for complete."""
         if self.endpoint is not None:
             self.endpoint.forced += 1
+        self.record.flags.append("cut")
         self._give_up()
         if self.client.answer_begun or self.is_idle:
             self._forget()
@@ -417,9 +412,10 @@ class Exchange:
 
     def _forget(self) -> None:
         """The request is over: log it, and leave its place to another."""
-        log = self.context.log_file.current
-        if log is not None:
-            log.add(self.record.line(self.client, self.forwarder.client_of(self.request).address))
+        log, context = self.context.log_file.current, self.context
+        if log is not None or self.record.tries is not None:
+            self.identify()
+            self.record.note(log, context.spans, self.client.peer, self.request, self.forwarder)
         self.is_idle = True
         self.is_held = False
         self.head = b""
@@ -486,6 +482,12 @@ class Exchange:
     def began(self) -> float:
         """Monotonic seconds."""
         return self.record.began
+
+    def identify(self) -> bytes:
+        """Return the request's id; it gets one if it was never passed on."""
+        if not self.head:
+            self.forwarder.identify(self.request)
+        return self.forwarder.request_id
 
     @property
     def is_stream(self) -> bool:

@@ -9,6 +9,7 @@ from gateway.core.routing.version import Version
 from gateway.errors import GatewayError, MethodNotAllowed, NoRoute
 from gateway.http1.message import problem_response
 from gateway.worker.exchange.record import Record
+from gateway.worker.policy import Policy
 
 NO_EPOCH: Final = 0
 """No breaker's: what ends with it is dropped."""
@@ -17,6 +18,8 @@ KINDS: Final = [None if status < 400 else str(status) for status in range(1000)]
 """What an answer of each status is to retry, breaker and judge: None is a good one."""
 CLIENT_GONE: Final = "client_gone"
 REFUSED: Final = "refused"
+FALLBACK: Final = "fallback"
+NO_BUDGET: Final = "no_budget"
 UNJUDGED: Final = frozenset((CLIENT_GONE, REFUSED))
 """What became of an attempt that says nothing of its version: the client left, or we could not even try."""
 
@@ -24,6 +27,28 @@ UNJUDGED: Final = frozenset((CLIENT_GONE, REFUSED))
 def may_repeat(method: str, *, body_at_hand: bool) -> bool:
     """Tell whether a request that may have been received may be sent again (RFC 9110 §9.2.2)."""
     return body_at_hand and method in IDEMPOTENT
+
+
+def may_retry(
+    record: Record, kind: str, now: float, *, sent: bool, body_at_hand: bool, response_started: bool
+) -> bool:
+    """Return whether the policy and the budget allow for another attempt; count one too dear."""
+    service, version = record.service, record.version
+    if service is None or version is None or service.retry is None:
+        return False
+    if not service.retry.can_retry(
+        attempts=record.attempts,
+        kind=kind,
+        sent=sent,
+        method=record.method,
+        body_at_hand=body_at_hand,
+        response_started=response_started,
+    ):
+        return False
+    if service.budget is None or service.budget.has_one(now):
+        return True
+    version.counts.retry(NO_BUDGET)
+    return False
 
 
 def no_route(allowed: list[str]) -> GatewayError:
@@ -50,6 +75,21 @@ class Failures:
         self.tried: list[Endpoint] = []
         self.epoch = 0
         """What the breaker gave that admitted last."""
+
+    def admit_fallback(
+        self, record: Record, policy: Policy, now: float
+    ) -> tuple[Version | None, Endpoint] | None:
+        """Return where the service's fallback leads, to a version of its own or elsewhere, if it can."""
+        place: tuple[Version | None, Endpoint] | None = None
+        if policy.fallback is not None and policy.fallback.version is not None and record.service is not None:
+            version = record.service.by_name(policy.fallback.version)
+            endpoint = self.admit(version, now) if version is not None else None
+            place = (version, endpoint) if endpoint is not None else None
+        if place is None and policy.fallback_endpoint is not None:
+            place = (None, policy.fallback_endpoint)
+        if place is not None:
+            record.flags.append(FALLBACK)
+        return place
 
     def admit_tester(self, version: Version, now: float) -> Endpoint | None:
         """Return an endpoint of `version` not tried yet, without asking its breaker for a place."""

@@ -1,5 +1,6 @@
 """Requests the gateway answers itself because they may go no further: OPTIONS and TRACE with Max-Forwards."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from gateway.http1.message import CRLF, response_head
@@ -7,6 +8,22 @@ from gateway.http1.server import ServerProtocol
 
 ALLOWED: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE"
 _SECRETS: Final = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
+
+
+def end(client: ServerProtocol, asking: Iterable[bytes]) -> tuple[list[bytes], bytes] | None:
+    """Count a hop off Max-Forwards. Returns our answer, its head and its content, if none was left.
+
+    asking: fields that hold secrets of ours: they are not echoed.
+    """
+    hops = hops_left(client)
+    if hops is None:
+        return None
+    if hops:
+        client.reader.special[b"max-forwards"] = b"%d" % (hops - 1)
+        return None
+    for name in asking:
+        client.reader.drop(name)
+    return answer(client)
 
 
 def hops_left(client: ServerProtocol) -> int | None:

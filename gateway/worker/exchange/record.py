@@ -7,8 +7,11 @@ from typing import Final
 from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.table import Service
 from gateway.core.routing.version import Version
-from gateway.http1.server import ServerProtocol
-from gateway.worker.access_log import Line, ascii_of, utc
+from gateway.http1.request import RequestReader
+from gateway.link.spans import RequestSpan, TrySpan
+from gateway.worker.access_log import AccessLog, Line, ascii_of, utc, without_query
+from gateway.worker.exchange.request_head import Forwarder
+from gateway.worker.span_buffer import SpanBuffer
 
 OTHER: Final = "OTHER"
 """What any other method is counted as: clients may make up as many as they like."""
@@ -26,16 +29,22 @@ class Record:
         "began",
         "content_bytes",
         "endpoint",
+        "exposes",
+        "fields",
+        "flags",
         "generation",
         "is_chosen_by_split",
         "is_tester",
         "key",
         "method",
-        "outcome",
+        "received_bytes",
         "service",
-        "set_cookie",
         "share",
+        "span_id",
         "status",
+        "tried",
+        "tries",
+        "upstream_us",
         "version",
     )
 
@@ -46,8 +55,10 @@ class Record:
         self.service: Service | None = None
         self.key: bytes | None = None
         """What identifies the user of a sticky service."""
-        self.set_cookie = b""
-        """The field that gives this client such a key."""
+        self.fields = b""
+        """Lines of the answer for this client alone: a cookie with such a key, the request's id."""
+        self.exposes: tuple[str, ...] = ()
+        """What the answer says of the request: `request_id`, `server_timing`."""
         self.generation = 0
         """Of the weights by which the version was chosen."""
         self.share = 0
@@ -60,44 +71,147 @@ class Record:
         """Of the last attempt."""
         self.endpoint: Endpoint | None = None
         """Of the last attempt."""
-        self.outcome = ""
-        """What went wrong with it, if something did."""
+        self.flags: list[str] = []
+        """What went wrong, or was out of the ordinary: see config/README.md."""
         self.status = 0
+        self.tried = 0.0
+        """When the last attempt began, monotonic seconds."""
+        self.upstream_us = 0
+        """How long upstreams were waited for, up to the answer's head: the sum over all attempts."""
         self.answered_us = 0
-        """How long the client waited for the head of its answer."""
+        """How long the client waited for the head of its answer; 0: it has none."""
         self.content_bytes = 0
         """Of the answer's content, so far."""
+        self.received_bytes = 0
+        """Of the request's content, so far."""
+        self.tries: list[TrySpan] | None = None
+        """Attempts that have ended; None: the request is not sampled."""
+        self.span_id = ""
+        """Of a sampled request's last attempt."""
 
     def clear(self) -> None:
         """The request is over."""
         self.version = self.endpoint = None
         self.status = 0
-        self.content_bytes = 0
-        if self.outcome:
-            self.outcome = ""
-        if self.key is not None:
-            self.key = None
-            self.set_cookie = b""
+        self.content_bytes = self.received_bytes = 0
+        self.upstream_us = self.answered_us = 0
+        if self.flags:
+            self.flags.clear()
+        if self.fields:
+            self.fields = b""
+        self.key = None
+        self.is_tester = False
 
-    def line(self, client: ServerProtocol, address: str) -> Line:
-        """Return what the access log says of the request that `client` has sent. address: its own."""
-        request, service, version, endpoint = client.reader, self.service, self.version, self.endpoint
-        return Line(
-            time=utc(time.time()),
-            client=address,
-            peer=client.peer,
+    def sample(self, span_id: bytes) -> None:
+        """Record the attempt that begins."""
+        self.span_id = span_id.decode("ascii")
+        if self.tries is None:
+            self.tries = []
+
+    def end_try(self, now: float, outcome: str) -> None:
+        """Note an attempt of a sampled request that has ended."""
+        assert self.tries is not None
+        assert self.endpoint is not None
+        passed = time.time() - now
+        version = self.version.name if self.version is not None else ""
+        url, began = self.endpoint.url, self.tried + passed
+        self.tries.append(TrySpan(self.span_id, url, version, began, now + passed, outcome, self.status))
+
+    def waited(self, now: float) -> None:
+        """The upstream that was waited for since the attempt began has answered, or failed."""
+        self.upstream_us += int((now - self.tried) * 1e6)
+
+    def expose(self, request_id: bytes) -> None:
+        """Let the answer, whose head is known now, say what it is to say of the request."""
+        if "request_id" in self.exposes:
+            self.fields += b"X-Request-ID: %b\r\n" % request_id
+        if "server_timing" in self.exposes:
+            upstream_us = self.upstream_us
+            own_us = max(self.answered_us - upstream_us, 0)
+            self.fields += b"Server-Timing: upstream;dur=%.3f, gateway;dur=%.3f\r\n" % (
+                upstream_us / 1000,
+                own_us / 1000,
+            )
+
+    def note(
+        self,
+        log: AccessLog | None,
+        spans: SpanBuffer,
+        peer: str,
+        request: RequestReader,
+        forwarder: Forwarder,
+    ) -> None:
+        """Leave what is known of the request, now that it is over, where it is wanted."""
+        if log is not None:
+            self._log(log, peer, request, forwarder)
+        if self.tries is not None:
+            spans.add(self._span(self.tries, request, forwarder))
+            self.tries = None
+
+    def _span(self, tries: list[TrySpan], request: RequestReader, forwarder: Forwarder) -> RequestSpan:
+        service, version, now = self.service, self.version, time.time()
+        return RequestSpan(
+            trace_id=forwarder.trace_id.decode("ascii"),
+            span_id=forwarder.new_span().decode("ascii"),
+            parent_id=forwarder.parent_id.decode("ascii"),
+            began=now - (monotonic() - self.began),
+            ended=now,
             method=ascii_of(request.method),
-            target=ascii_of(request.target),
-            protocol="HTTP/1.0" if request.http10 else "HTTP/1.1",
-            status=self.status,
-            bytes=self.content_bytes,
-            duration_ms=int((monotonic() - self.began) * 1e6) / 1000,
             host=request.host,
-            referer=ascii_of(request.field(b"referer") or b""),
-            user_agent=ascii_of(request.field(b"user-agent") or b""),
-            service=service.name if service else "",
-            version=version.name if version else "",
-            endpoint=endpoint.url if endpoint else "",
-            attempts=self.attempts,
-            outcome=self.outcome,
+            path=without_query(ascii_of(request.target)),
+            status=self.status,
+            service=service.name if service is not None else "",
+            version_id=version.id if version is not None else "",
+            version=version.name if version is not None else "",
+            deployment=(service.rollout or "") if service is not None else "",
+            client=forwarder.client_of(request).address,
+            request_id=forwarder.request_id.decode("ascii"),
+            answered_us=self.answered_us,
+            flags=self._all_flags(),
+            tries=tries,
         )
+
+    def _log(self, log: AccessLog, peer: str, request: RequestReader, forwarder: Forwarder) -> None:
+        """Add the request to the access log, if that wants it."""
+        duration_us = int((monotonic() - self.began) * 1e6)
+        if log.only is not None and not log.only.wants(self.status, duration_us, self.attempts):
+            return
+        service, version, endpoint = self.service, self.version, self.endpoint
+        own_us = (self.answered_us or duration_us) - self.upstream_us
+        line = Line(
+            ts=utc(time.time()),
+            request_id=forwarder.request_id.decode("ascii"),
+            trace_id=forwarder.trace_id.decode("ascii"),
+            client=forwarder.client_of(request).address,
+            peer=peer,
+            method=ascii_of(request.method),
+            host=request.host,
+            path=log.shown(ascii_of(request.target)),
+            proto="HTTP/1.0" if request.http10 else "HTTP/1.1",
+            status=self.status,
+            service=service.name if service is not None else "",
+            version=version.name if version is not None else "",
+            endpoint=endpoint.url if endpoint is not None else "",
+            attempts=self.attempts,
+            duration_ms=duration_us / 1000,
+            upstream_ms=self.upstream_us / 1000,
+            gateway_ms=own_us / 1000 if own_us > 0 else 0.0,
+            bytes_in=self.received_bytes,
+            bytes_out=self.content_bytes,
+            user_agent=ascii_of(request.field(b"user-agent") or b""),
+        )
+        if service is not None and service.rollout is not None:
+            line.deployment = service.rollout
+        if self.flags or self.attempts > 1 or self.is_tester:
+            line.flags = self._all_flags()
+        if log.has_referer:
+            line.referer = ascii_of(request.field(b"referer") or b"")
+        log.add(line)
+
+    def _all_flags(self) -> list[str]:
+        flags = list(dict.fromkeys(self.flags))
+        if self.attempts > 1:
+            flags.append("retried")
+        if self.is_tester:
+            flags.append("tester")
+        return flags

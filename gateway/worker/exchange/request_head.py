@@ -160,8 +160,12 @@ class Forwarder:
 
     def renewed(self, head: bytes) -> bytes:
         """Return the head for another attempt: another span of the same trace."""
-        before, self.span_id = self.span_id, self._ids()[TRACE_DIGITS:]
+        before, self.span_id = self.span_id, self.new_span()
         return head.replace(before, self.span_id, 1)
+
+    def new_span(self) -> bytes:
+        """Return an id for another span."""
+        return self._ids()[TRACE_DIGITS:]
 
     def head(self, request: RequestReader, route: Route | None, authority: bytes) -> bytes:
         """Return the head to send. authority: the Host of a request without one (HTTP/1.0)."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.version import Version
+from gateway.worker.exchange.record import Record
 
 
 class TunnelHold:
@@ -19,6 +20,12 @@ class TunnelHold:
         self._version = version
         self._leaving = leaving
         self._count(1)
+
+    @classmethod
+    def of(cls, record: Record, leaving: Sequence[Callable[[], None]]) -> "TunnelHold":
+        """Hold what the last attempt of a request is made at."""
+        assert record.endpoint is not None
+        return cls(record.endpoint, record.version, leaving)
 
     def end(self, was_cut: bool) -> None:
         """Give it all back."""

@@ -590,15 +590,15 @@ async def test_each_request_is_one_line(format: str, tmp_path: Path) -> None:
     assert len(lines) >= 2
     if format == "json":
         first = json.loads(lines[0])
-        assert (first["target"], first["status"], first["service"], first["version"]) == (
+        assert (first["path"], first["status"], first["service"], first["version"]) == (
             "/a?x=1",
             200,
             "s",
             "v1",
         )
-        assert first["userAgent"] == '"q\\x80"'
-        assert first["bytes"] > 0
-        assert first["durationMs"] > 0
+        assert first["user_agent"] == '"q\\x80"'
+        assert first["bytes_out"] > 0
+        assert first["duration_ms"] > 0
     else:
         assert '"GET /a?x=1 HTTP/1.1" 200 ' in lines[0]
         assert lines[0].endswith('"-" "\\"q\\\\x80\\""')

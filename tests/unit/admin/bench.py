@@ -112,6 +112,7 @@ class Bench:
         state = SimpleNamespace(
             restarts={"exited": 2},
             unready=lambda: self.why_unready,
+            is_reloaded=True,
             certificate_expiries=lambda: {("0.0.0.0:443", "a.example"): 1_800_000_000.0},
         )
         limits = SimpleNamespace(starts_per_minute=2, changes_per_minute=5)

@@ -3,39 +3,17 @@
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.admin.metrics import EDGES_US, cumulative, newest_by_service
-from gateway.core.judge.window import BUCKETS, bucket_of, bucket_upper_us
+from gateway.admin.metrics import newest_by_service
 from gateway.link.counts import VersionCounts, totals_of
 from gateway.link.messages import Counts
 from gateway.store.records import DeploymentRecord
 from tests.unit.admin.bench import Bench
 
 
-def test_every_edge_ends_a_counted_bucket() -> None:
-    ends = {bucket_upper_us(index) for index in range(BUCKETS)}
-    assert set(EDGES_US) <= ends
-    assert len(EDGES_US) == 18
-
-
-def test_a_cumulative_histogram_rises_to_its_total() -> None:
-    latency = {bucket_of(us): count for us, count in ((100, 3), (1_500, 5), (9_000, 2), (10**9, 1))}
-    rows = cumulative(latency)
-    counts = [count for _, count in rows]
-    assert counts == sorted(counts)
-    assert rows[-1] == ("+Inf", 11)
-    assert dict(rows)["0.001024"] == 3
-    assert dict(rows)["0.002048"] == 8
-    assert dict(rows)[repr(EDGES_US[-1] / 1e6)] == 10
-
-
-def test_an_empty_histogram_is_all_zeros() -> None:
-    assert {count for _, count in cumulative({})} == {0}
-
-
 async def test_counts_of_workers_are_exposed_by_version(bench: Bench, deployment: DeploymentRecord) -> None:
     counts = VersionCounts("auth", "v1.1", "ver-1")
-    counts.request("GET", 200, 1_000)
-    counts.request("GET", 503, 2_000)
+    counts.request("GET", 200, 1_000, 900)
+    counts.request("GET", 503, 2_000, 900)
     counts.attempt("answered")
     report = Counts(
         versions=(totals_of(counts),),

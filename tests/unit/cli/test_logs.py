@@ -14,8 +14,8 @@ ANY = Wanted(None, None, None)
 
 
 def request(second: int, **changed: object) -> str:
-    line = {"time": f"2026-01-02T03:04:{second:02}Z", "method": "GET", "target": "/x", "status": 200}
-    line |= {"service": "shop", "version": "v1", "durationMs": 1.25}
+    line = {"ts": f"2026-01-02T03:04:{second:02}Z", "method": "GET", "path": "/x", "status": 200}
+    line |= {"service": "shop", "version": "v1", "duration_ms": 1.25}
     return json.dumps(line | changed) + "\n"
 
 
@@ -32,7 +32,7 @@ def event(second: int, **changed: object) -> dict[str, object]:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "access.log"
-    failed = request(3, status=503, version="v2", outcome="no_endpoint")
+    failed = request(3, status=503, version="v2", flags=["no_endpoint"])
     path.write_text(request(1) + "torn {\n" + failed + request(5, service="other"))
     return path
 
@@ -63,7 +63,7 @@ def test_what_is_wanted_is_shown(
     api.answers["GET events"] = made.page(event(2))
     assert cli("logs", "--file", file, "-o", "json", *options) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [int((line.get("at") or line["time"])[17:19]) for line in lines] == seconds
+    assert [int((line.get("at") or line["ts"])[17:19]) for line in lines] == seconds
     assert {line["log"] for line in lines} <= {"access", "event"}
 
 
@@ -112,7 +112,7 @@ def follow_over_a_rotation(log: Followed, file: Path) -> None:
 
 def test_the_combined_format_is_read_too() -> None:
     line = parsed(b'1.2.3.4 - - [02/Jan/2026:03:04:05 +0000] "GET /a b HTTP/1.1" 404 12 "-" "-"')
-    assert line == {"time": "2026-01-02T03:04:05+00:00", "method": "GET", "target": "/a b", "status": 404}
+    assert line == {"ts": "2026-01-02T03:04:05+00:00", "method": "GET", "path": "/a b", "status": 404}
     assert parsed(b"nonsense") is parsed(b"{torn") is parsed(b"{}") is None
 
 

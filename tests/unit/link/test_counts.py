@@ -1,18 +1,21 @@
 """What a worker counts, and what of it goes up."""
 
+from bisect import bisect_left
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.core.judge.window import bucket_of
 from gateway.core.routing.service import ServiceSettings
-from gateway.link.counts import VersionCounts, totals_of
+from gateway.link.counts import EDGES_US, PLACES, VersionCounts, place_of, totals_of
 from gateway.link.snapshot import ServiceSnap, Snapshot
 
 
 def counted() -> VersionCounts:
     counts = VersionCounts("auth", "v1", "id-1")
-    counts.request("GET", 200, 100)
-    counts.request("GET", 200, 100_000)
-    counts.request("POST", 502, 100)
+    counts.request("GET", 200, 100, 90)
+    counts.request("GET", 200, 100_000, 40_000)
+    counts.request("POST", 502, 100, 100)
     counts.attempt("answered")
     counts.attempt("reset")
     counts.judge(3, 1000, None, 100)
@@ -71,13 +74,15 @@ def test_plain_answers_count_as_a_request_an_attempt_and_evidence(
             totals_of(short)
             continue
         method, status, latency_us, generation, share = answer
-        short.answer(method, status, latency_us, generation, share)
-        long.request(method, status, latency_us)
+        short.answer(method, status, latency_us, latency_us // 3, generation, share)
+        long.request(method, status, latency_us, latency_us // 3)
         long.attempt("answered")
         long.judge(generation, share, None, latency_us)
     one, other = totals_of(short), totals_of(long)
     assert sorted(one.requests) == sorted(other.requests)
     assert (one.attempts, one.latency, one.latency_us) == (other.attempts, other.latency, other.latency_us)
+    assert (one.seconds, one.upstream, one.own) == (other.seconds, other.upstream, other.own)
+    assert (one.upstream_us, one.own_us) == (other.upstream_us, other.own_us)
     assert {(each.generation, each.share): each for each in one.judged} == {
         (each.generation, each.share): each for each in other.judged
     }
@@ -108,3 +113,28 @@ def test_a_whole_snapshot_stays_whole_when_changes_are_merged_in() -> None:
     assert (merged.whole, merged.services, merged.removed) == (True, {}, ())
     newest = Snapshot(3, True, {"z": snap("z", 3)})
     assert merged.merged(newest) is newest
+
+
+@given(
+    st.one_of(
+        st.integers(0, 10**9), st.sampled_from(EDGES_US).flatmap(lambda edge: st.integers(edge - 1, edge + 1))
+    )
+)
+def test_each_time_is_counted_under_the_smallest_bound_it_does_not_exceed(us: int) -> None:
+    assert place_of(us, bucket_of(us)) == bisect_left(EDGES_US, us)
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**8), st.integers(0, 10**8)), max_size=20))
+def test_an_answers_time_is_its_upstreams_and_our_own(times: list[tuple[int, int]]) -> None:
+    counts = VersionCounts("auth", "v1", "id-1")
+    for upstream_us, own_us in times:
+        counts.answer("GET", 200, upstream_us + own_us, upstream_us, 1, 1000)
+    totals = totals_of(counts)
+    for places, values in (
+        (totals.seconds, [sum(each) for each in times]),
+        (totals.upstream, [each for each, _ in times]),
+        (totals.own, [each for _, each in times]),
+    ):
+        assert sum(places) == len(times)
+        assert places == [sum(bisect_left(EDGES_US, us) == place for us in values) for place in range(PLACES)]
+    assert totals.latency_us == totals.upstream_us + totals.own_us

@@ -6,12 +6,13 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import pytest
 
+from gateway.core.settings.observing import LogFilter
 from gateway.worker import access_log, log_target, log_writer
-from gateway.worker.access_log import BATCH, AccessLog, Line, ascii_of, utc
+from gateway.worker.access_log import BATCH, AccessLog, Line, Wanted, ascii_of, redacted, utc
 from gateway.worker.log_target import whole_lines
 
 NOW = 1_700_000_000.25
@@ -19,15 +20,21 @@ NOW = 1_700_000_000.25
 
 def add(log: AccessLog, **changed: Any) -> None:
     values: dict[str, Any] = {
-        "time": utc(NOW),
+        "ts": utc(NOW),
+        "request_id": "r1",
+        "trace_id": "t1",
         "client": "192.0.2.1",
         "peer": "127.0.0.1",
         "method": "GET",
-        "target": "/a?b=c",
-        "protocol": "HTTP/1.1",
+        "path": "/a?b=c",
+        "proto": "HTTP/1.1",
         "status": 200,
-        "bytes": 97,
+        "bytes_out": 97,
         "duration_ms": 1.234,
+        "upstream_ms": 1.0,
+        "gateway_ms": 0.234,
+        "bytes_in": 3,
+        "attempts": 1,
         "host": "example.com",
         "user_agent": "curl/8",
         "service": "auth",
@@ -45,40 +52,94 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-async def written(format: Literal["json", "combined"], path: Path, **changed: Any) -> str:
+async def written(format: Literal["json", "combined"], file: Path, **changed: Any) -> str:
     """Return the line that one request makes."""
-    log = AccessLog(format, str(path))
+    log = AccessLog(format, str(file))
     log.start()
     add(log, **changed)
     log.close()
     assert log.dropped == 0
-    text = path.read_text()
+    text = file.read_text()
     assert text.count("\n") == 1
     return text
 
 
+FIELDS: Final = (
+    *("ts", "request_id", "trace_id", "client", "peer", "method", "host", "path", "proto", "status"),
+    *("service", "version", "deployment", "endpoint", "attempts", "duration_ms", "upstream_ms"),
+    *("gateway_ms", "bytes_in", "bytes_out", "user_agent", "flags"),
+)
+
+
 async def test_json_line_names_what_happened(tmp_path: Path) -> None:
-    assert json.loads(await written("json", tmp_path / "log")) == {
-        "time": "2023-11-14T22:13:20.250000Z",
+    line = json.loads(await written("json", tmp_path / "log"))
+    assert line == {
+        "ts": "2023-11-14T22:13:20.250000Z",
+        "request_id": "r1",
+        "trace_id": "t1",
         "client": "192.0.2.1",
         "peer": "127.0.0.1",
         "method": "GET",
-        "target": "/a?b=c",
-        "protocol": "HTTP/1.1",
-        "status": 200,
-        "bytes": 97,
-        "durationMs": 1.234,
         "host": "example.com",
-        "userAgent": "curl/8",
+        "path": "/a?b=c",
+        "proto": "HTTP/1.1",
+        "status": 200,
         "service": "auth",
         "version": "v1",
         "endpoint": "10.0.0.1:80",
+        "attempts": 1,
+        "duration_ms": 1.234,
+        "upstream_ms": 1.0,
+        "gateway_ms": 0.234,
+        "bytes_in": 3,
+        "bytes_out": 97,
+        "user_agent": "curl/8",
     }
 
 
-async def test_json_line_names_what_went_wrong(tmp_path: Path) -> None:
-    line = json.loads(await written("json", tmp_path / "log", attempts=3, outcome="reset", status=502))
-    assert (line["attempts"], line["outcome"], line["status"]) == (3, "reset", 502)
+async def test_json_line_names_what_went_wrong_in_which_deployment(tmp_path: Path) -> None:
+    changed = {"attempts": 3, "flags": ["reset", "retried"], "status": 502, "deployment": "d1"}
+    line = json.loads(await written("json", tmp_path / "log", **changed))
+    assert {name: line[name] for name in changed} == changed
+    assert set(line) == set(FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("query", "path"),
+    [
+        ("keep", "/a?token=s3cret&x"),
+        ("redact", "/a?token=***&***"),
+        ("drop", "/a"),
+    ],
+)
+def test_query_is_written_as_far_as_the_settings_say(query: Any, path: str, tmp_path: Path) -> None:
+    log = AccessLog("json", str(tmp_path / "log"), query=query)
+    assert log.shown("/a?token=s3cret&x") == path
+    assert log.shown("/a") == "/a"
+    log.close()
+
+
+def test_redacted_query_holds_no_value_however_it_is_written() -> None:
+    for target in ("/?s3cret", "/?a=s3cret=s3cret", "/?a=1?b=s3cret", "/?&&s3cret&a=s3cret", "/?=s3cret"):
+        assert "s3cret" not in redacted(target)
+
+
+@pytest.mark.parametrize(
+    ("only", "written_ones"),
+    [
+        (LogFilter(), []),
+        (LogFilter(status="500-599"), [502, 599]),
+        (LogFilter(status="404"), [404]),
+        (LogFilter(min_duration=1_000), [200]),
+        (LogFilter(min_duration=0), [200, 404, 502, 599]),
+        (LogFilter(retried=True), [599]),
+        (LogFilter(status="404", min_duration=1_000, retried=True), [200, 404, 599]),
+    ],
+)
+def test_any_condition_of_the_filter_is_enough(only: LogFilter, written_ones: list[int]) -> None:
+    wanted = Wanted(only)
+    requests = [(200, 1_000_000, 1), (404, 999_999, 1), (502, 10, 0), (599, 10, 2)]
+    assert [each[0] for each in requests if wanted.wants(*each)] == written_ones
 
 
 async def test_combined_line_is_apaches(tmp_path: Path) -> None:
@@ -88,7 +149,7 @@ async def test_combined_line_is_apaches(tmp_path: Path) -> None:
 
 
 async def test_combined_line_marks_what_is_missing(tmp_path: Path) -> None:
-    line = await written("combined", tmp_path / "log", client="", bytes=0, user_agent=b"")
+    line = await written("combined", tmp_path / "log", client="", bytes_out=0, user_agent=b"")
     assert line == '- - - [14/Nov/2023:22:13:20 +0000] "GET /a?b=c HTTP/1.1" 200 - "-" "-"\n'
 
 
@@ -97,12 +158,12 @@ async def test_no_byte_of_a_client_ends_a_line_or_a_string(
     format: Literal["json", "combined"], tmp_path: Path
 ) -> None:
     every = bytes(range(256))
-    text = await written(format, tmp_path / "log", target=b"/" + every, referer=every, user_agent=every)
+    text = await written(format, tmp_path / "log", path=b"/" + every, referer=every, user_agent=every)
     assert re.fullmatch(r"[\x20-\x7e]*\n", text)
     if format == "combined":
         assert re.fullmatch(r'\S+ - - \[[^]]+\]( "([^"\\]|\\.)*"| \d+){5}\n', text)
     else:
-        assert json.loads(text)["userAgent"].endswith("\\xff")
+        assert json.loads(text)["user_agent"].endswith("\\xff")
 
 
 @pytest.mark.parametrize("format", ["json", "combined"])
@@ -136,10 +197,10 @@ async def test_file_that_was_moved_is_opened_anew(tmp_path: Path, monkeypatch: p
     path, old = tmp_path / "log", tmp_path / "log.1"
     log = AccessLog("json", str(path))
     log.start()
-    add(log, target=b"/before")
+    add(log, path=b"/before")
     await until(lambda: path.stat().st_size > 0)
     path.rename(old)
-    add(log, target=b"/after")
+    add(log, path=b"/after")
     log.close()
     assert "/before" in old.read_text()
     assert "/after" in path.read_text()
@@ -222,7 +283,7 @@ async def test_target_that_fails_is_counted_and_tried_again(tmp_path: Path) -> N
     log.flush()
     await until(lambda: log.dropped == 1)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    add(log, target=b"/again")
+    add(log, path=b"/again")
     log.close()
     assert b"/again" in os.read(reader, 65_536)
     os.close(reader)
