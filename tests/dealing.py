@@ -27,6 +27,7 @@ LONG_S: Final = {
     "tests/integration/admin/test_dashboard.py": 40,
     "tests/integration/rollouts/test_hooks.py": 40,
     "tests/fault/test_rollout_kills.py": 40,
+    "tests/integration/test_demo.py": 60,
     "tests/integration/admin/test_tour.py": 40,
     "tests/unit/control/rollouts/test_killed.py": 30,
 }

@@ -116,11 +116,14 @@ def check(config_path: str | None) -> int:
 
 
 @root.command()
-def demo() -> int:
-    """Play a good and a bad release on this machine, with real traffic and the dashboard."""
+@click.option(
+    "--headless", is_flag=True, help="End with the story: exit code 0 if it went well, 3 after 60 s."
+)
+def demo(headless: bool) -> int:
+    """Play a good and a bad release on this machine, with real traffic; then it is your turn."""
     from gateway import demo as story
 
-    return story.main()
+    return story.main(headless=headless)
 
 
 @root.command()

@@ -5,8 +5,8 @@ nothing of the gateway's inside.
 """
 
 
-def main(*, hold: bool = False) -> int:
-    """Play the demo. Returns the exit code: 0 if both canaries ended as they should."""
+def main(*, headless: bool = False) -> int:
+    """Play the demo. headless: end with the story, not by Ctrl-C. Returns the exit code."""
     from gateway.demo import story
 
-    return story.main(hold=hold)
+    return story.main(headless=headless)

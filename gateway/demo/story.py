@@ -1,206 +1,155 @@
-"""What `gateway demo` plays: a good canary that completes, and a bad one that rolls back, under load.
-
-Everything runs in processes of its own below a temporary folder, on ports the kernel chose, and is gone
-afterwards.
-"""
+"""What `gateway demo` plays, under load: a good release, a bad one that is taken back, and one to break."""
 
 import asyncio
 import contextlib
-import json
-import os
+import shlex
 import signal
 import sys
-import tempfile
-import urllib.error
-import urllib.request
-from collections import Counter
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any, Final
 
 from gateway.demo.load import Load
-from gateway.errors import GatewayError
+from gateway.demo.place import SERVICE, DemoFailed, Place
 
 RATE: Final = 120.0
-STEP_MS: Final = 6_000
-CONFIG: Final = """
-workers = 2
-[listen]
-address = "127.0.0.1:0"
-[admin]
-address = "127.0.0.1:0"
-[store]
-url = "sqlite:///{folder}/gateway.db"
-[[service]]
-name = "shop"
-routes = [{{ path = "/" }}]
-health = {{ path = "/api/health", interval = 1000, healthy_threshold = 1 }}
-slow_start = 0
-"""
+STEP_MS: Final = 4_000
+LONG_STEP_MS: Final = 60_000
+"""For v1.3: somebody reads what they may do with it, and does it."""
+HEADLESS_S: Final = 60.0
+LOOK_S: Final = 0.5
+OVER: Final = ("completed", "rolled_back", "failed")
+FAILED, TIMED_OUT, INTERRUPTED = 1, 3, 130
 
 
-class DemoFailed(GatewayError):
-    """The story did not end as it should."""
+class Demo:
+    """One demo: a place to play in, and the load on it."""
+
+    def __init__(self, place: Place, load: Load) -> None:
+        self.place = place
+        self.load = load
+
+    async def play(self) -> None:
+        """Play the good release and the bad one. Raises DemoFailed if one does not end as it should."""
+        say("\n1. v1.1 is good. It gets 10 % of the requests, then 50, then all: a canary.")
+        await self.register("v1.1")
+        await self.expect("completed", await self.start("v1.1", STEP_MS))
+        say("   The old version was drained, then told to stop.")
+
+        say("\n2. v1.2 fails one request in five, and nobody knows yet. The same canary.")
+        self.place.fault("v1.2").touch()
+        await self.register("v1.2", error_rate=0.2)
+        await self.expect("rolled_back", await self.start("v1.2", STEP_MS))
+        say("   All traffic is back on v1.1. Nobody had to look.")
+        say(f"\n{self.summary()}")
+
+    def summary(self) -> str:
+        """Say what the clients got."""
+        failed = sum(count for status, count in self.load.statuses.items() if status >= 500)
+        total = self.load.statuses.total() + self.load.broken
+        by_itself = f"Of {total} requests {failed} failed, each inside v1.2 itself"
+        return f"{by_itself}; {self.load.broken} were lost on the way."
+
+    async def stay(self) -> None:
+        """Release v1.3 slowly, and let whoever watches break it. Returns never."""
+        await self.register("v1.3", error_rate=0.3)
+        say("\n3. Now break v1.3 yourself: it is good until you do. It gets 10 % in a moment.")
+        say("   In another terminal:\n")
+        say(f"   touch {self.place.fault('v1.3')}      # from now on it fails three requests in ten")
+        say(f"   {self.command('why', SERVICE)}")
+        say("\n   Or use the dashboard. Ctrl-C ends all of it.\n")
+        await self.start("v1.3", LONG_STEP_MS)
+        told: set[str] = set()
+        while True:
+            newest = (await self.place.call("GET", f"deployment?serviceName={SERVICE}&limit=1"))["items"][0]
+            if newest["id"] in told:
+                await asyncio.sleep(LOOK_S)
+                continue
+            ended = await self.follow(newest["id"])
+            told.add(newest["id"])
+            if ended["status"] == "rolled_back":
+                version = ended["toVersion"]
+                again = self.command("deploy", SERVICE, version, "--step-interval", "60s")
+                say(f"   {version} is rolled back. To mend it and release it again:\n")
+                say(f"   rm -f {self.place.fault(version)}; {again}\n")
+
+    def command(self, *words: str) -> str:
+        """Return a command line that works on this gateway, from any folder."""
+        return shlex.join([sys.executable, "-m", "gateway", *words, "--config", str(self.place.config)])
+
+    async def register(self, version: str, error_rate: float = 0.0) -> None:
+        """Start a version and tell the gateway of it; returns once it is healthy."""
+        url = await self.place.start_service(version, error_rate)
+        body = {"serviceName": SERVICE, "version": version, "url": url, "shutdownUrl": f"{url}/shutdown"}
+        made = await self.place.call("POST", "deployment/versions", body)
+        deadline = asyncio.get_running_loop().time() + 30
+        while (await self.place.call("GET", f"deployment/versions/{made['id']}"))[
+            "healthStatus"
+        ] != "healthy":
+            if asyncio.get_running_loop().time() > deadline:
+                raise DemoFailed(f"{version} did not become healthy")
+            await asyncio.sleep(0.1)
+
+    async def start(self, version: str, step_ms: int) -> str:
+        """Start a canary. Returns its id."""
+        config = {"steps": [10, 50, 100], "stepInterval": step_ms, "drainTimeout": 5_000}
+        body = {"serviceName": SERVICE, "toVersion": version, "strategy": "canary", "config": config}
+        return str((await self.place.call("POST", "deployment/start", body))["id"])
+
+    async def expect(self, status: str, deployment: str) -> None:
+        ended = await self.follow(deployment)
+        if ended["status"] != status:
+            raise DemoFailed(f"{ended['toVersion']}: {ended['status']}, expected {status}")
+
+    async def follow(self, deployment: str) -> Any:
+        """Say each change of a rollout, and why it came; returns the rollout at its end."""
+        last = ""
+        while True:
+            seen = await self.place.call("GET", f"deployment/{deployment}")
+            line = f"{seen['status']:<12} {seen['trafficPercent']:>3} % on {seen['toVersion']}"
+            if line != last:
+                last = line
+                reason = await self.reason(seen)
+                say(f"   {line}{f'   {reason}' if reason else ''}")
+            if seen["status"] in OVER:
+                return seen
+            await asyncio.sleep(LOOK_S)
+
+    async def reason(self, seen: Any) -> str:
+        """Return why a rollout is where it is: its own reason, else the newest decision's."""
+        if seen.get("errorMessage"):
+            return str(seen["errorMessage"])
+        rows = (await self.place.call("GET", f"deployment/{seen['id']}/decisions?limit=1"))["items"]
+        return str(rows[0]["reason"]) if rows else ""
 
 
-class Admin:
-    """The admin API, as a script would call it."""
-
-    def __init__(self, base: str, token: str) -> None:
-        self._base = base + "/api/v1/admin/"
-        self._token = token
-
-    async def call(self, method: str, path: str, body: object = None) -> Any:
-        """Return the decoded answer. Raises DemoFailed with the problem's text."""
-        return await asyncio.to_thread(self._call, method, path, body)
-
-    def _call(self, method: str, path: str, body: object) -> Any:
-        request = urllib.request.Request(  # noqa: S310  # our own http address
-            self._base + path,
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-                return json.loads(answer.read() or b"null")
-        except urllib.error.HTTPError as exc:
-            raise DemoFailed(f"{method} {path}: {exc.code} {exc.read().decode()}") from exc
+async def play(*, headless: bool) -> None:
+    """Play the demo. headless: end when the story does, and within HEADLESS_S seconds (TimeoutError)."""
+    async with asyncio.timeout(HEADLESS_S if headless else None), Place() as place:
+        load = Load("127.0.0.1", place.port, "/hello", rate=RATE)
+        demo = Demo(place, load)
+        await introduce(place)
+        await demo.register("v1.0")
+        async with _background(load):
+            await demo.play()
+            if not headless:
+                await demo.stay()
 
 
-async def play(*, hold: bool) -> None:
-    """Play the story. hold: leave everything running at the end, until Ctrl-C, to look at the dashboard."""
-    async with contextlib.AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-demo-")))
-        admin, port, dashboard = await _start_gateway(stack, folder)
-        say(f"dashboard   {dashboard}   (token: {folder / 'admin.token'})")
-        say(f"proxy       http://127.0.0.1:{port}/")
-        good = {"error_rate": 0.0}
-        await _register(stack, admin, "v1.0", **good)
-        load = Load("127.0.0.1", port, "/hello", rate=RATE)
-        await _wait_usable(admin, "v1.0")
-        group = await stack.enter_async_context(_background(load.run()))
-        say(f"load        {RATE:.0f} requests a second")
-
-        say("\n1. v1.1 is good: a canary of 10, 50, 100 %")
-        await _register(stack, admin, "v1.1", **good)
-        await _deploy(admin, load, "v1.1", expect="completed")
-
-        say("\n2. v1.2 fails one request in five: the same canary")
-        await _register(stack, admin, "v1.2", error_rate=0.2)
-        await _deploy(admin, load, "v1.2", expect="rolled_back")
-
-        total = load.statuses.total()
-        say(f"\n{total} requests: {dict(load.statuses)}, {load.broken} without an answer")
-        if hold:
-            say("Running on; Ctrl-C ends it.")
-            await asyncio.get_running_loop().create_future()
-        group.cancel()
-
-
-async def _start_gateway(stack: contextlib.AsyncExitStack, folder: Path) -> tuple[Admin, int, str]:
-    config = folder / "gateway.toml"
-    config.write_text(CONFIG.format(folder=folder))
-    ready = folder / "gateway.json"
-    log = stack.enter_context((folder / "gateway.log").open("w"))
-    await _spawn(stack, "-m", "gateway", "serve", "--config", str(config), stderr=log)
-    for _ in range(200):
-        if ready.exists():
-            break
-        await asyncio.sleep(0.05)
-    else:
-        raise DemoFailed(f"the gateway did not start:\n{(folder / 'gateway.log').read_text()}")
-    addresses = json.loads(ready.read_text())
-    base = f"http://{addresses['admin']}"
-    token = (folder / "admin.token").read_text().strip()
-    return Admin(base, token), int(addresses["listen"][0].rpartition(":")[2]), base + "/"
-
-
-async def _spawn(stack: contextlib.AsyncExitStack, *args: str, **options: Any) -> asyncio.subprocess.Process:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, *args, start_new_session=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}, **options
-    )
-
-    async def end() -> None:
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-        try:
-            await asyncio.wait_for(process.wait(), 15)
-        except TimeoutError:
-            process.kill()
-
-    stack.push_async_callback(end)
-    return process
-
-
-async def _register(stack: contextlib.AsyncExitStack, admin: Admin, version: str, error_rate: float) -> None:
-    process = await _spawn(
-        stack,
-        "-m",
-        "gateway.demo.sample",
-        "--version",
-        version,
-        "--error-rate",
-        str(error_rate),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    port = int((await process.stdout.readline()).split()[-1])
-    url = f"http://127.0.0.1:{port}"
-    await admin.call(
-        "POST",
-        "deployment/versions",
-        {"serviceName": "shop", "version": version, "url": url, "shutdownUrl": f"{url}/shutdown"},
-    )
-
-
-async def _wait_usable(admin: Admin, version: str) -> None:
-    for _ in range(100):
-        found = await admin.call("GET", "deployment/versions?serviceName=shop")
-        if any(v["version"] == version and v["healthStatus"] == "healthy" for v in found["items"]):
-            return
-        await asyncio.sleep(0.1)
-    raise DemoFailed(f"{version} did not become healthy")
-
-
-async def _deploy(admin: Admin, load: Load, version: str, *, expect: str) -> None:
-    deployment = await admin.call(
-        "POST",
-        "deployment/start",
-        {
-            "serviceName": "shop",
-            "toVersion": version,
-            "strategy": "canary",
-            "config": {"steps": [10, 50, 100], "stepInterval": STEP_MS, "drainTimeout": 5000},
-        },
-    )
-    before = load.versions.copy()
-    while True:
-        await asyncio.sleep(2)
-        deployment = await admin.call("GET", f"deployment/{deployment['id']}")
-        share = _shares(load.versions - before)
-        before = load.versions.copy()
-        status = deployment["status"]
-        say(f"   {status:<12} {deployment['trafficPercent']:>3} % on {version}   served: {share}")
-        if status in ("completed", "rolled_back", "failed", "paused"):
-            break
-    if deployment.get("errorMessage"):
-        say(f"   because: {deployment['errorMessage']}")
-    if deployment["status"] != expect:
-        raise DemoFailed(f"{version}: {deployment['status']}, expected {expect}")
-
-
-def _shares(served: Counter[str]) -> str:
-    total = served.total() or 1
-    return ", ".join(f"{version} {100 * n / total:.0f} %" for version, n in sorted(served.items()))
+async def introduce(place: Place) -> None:
+    """Say what runs where. The link is for one visit: who reads it later gets nothing by it."""
+    link = await place.call("POST", "session/link")
+    say("Real processes on this machine alone; all of it is gone when this ends.")
+    say(f"dashboard   {place.admin}{link['path']}   (opens once, within {link['expiresIn'] // 60} minutes)")
+    say(f"proxy       http://127.0.0.1:{place.port}/")
+    say(f"load        {RATE:.0f} requests a second")
 
 
 @contextlib.asynccontextmanager
-async def _background(work: Any) -> AsyncIterator[asyncio.Task[None]]:
-    """Run `work` beside the block, and end it with it."""
-    task = asyncio.get_running_loop().create_task(work, name="demo load")
+async def _background(load: Load) -> AsyncIterator[None]:
+    """Send the load beside the block."""
+    task = asyncio.get_running_loop().create_task(load.run(), name="demo load")
     try:
-        yield task
+        yield
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -211,13 +160,26 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def main(*, hold: bool = False) -> int:
-    """Play the demo. Returns the exit code: 0 if both canaries ended as they should."""
+async def _until_told(*, headless: bool) -> int:
+    """Play; SIGINT, SIGTERM and SIGHUP end it in order. Returns the exit code."""
+    loop = asyncio.get_running_loop()
+    playing = loop.create_task(play(headless=headless), name="demo")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, playing.cancel)
     try:
-        asyncio.run(play(hold=hold))
-    except KeyboardInterrupt:
-        return 0
+        await playing
+    except asyncio.CancelledError:
+        say("\nEnded; nothing is left of it.")
+        return INTERRUPTED if headless else 0
+    except TimeoutError:
+        say(f"demo failed: not over within {HEADLESS_S:.0f} s")
+        return TIMED_OUT
     except DemoFailed as exc:
         say(f"demo failed: {exc}")
-        return 1
+        return FAILED
     return 0
+
+
+def main(*, headless: bool = False) -> int:
+    """Play the demo. Returns the exit code: 0 if both releases ended as they should."""
+    return asyncio.run(_until_told(headless=headless))
