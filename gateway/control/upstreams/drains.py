@@ -90,16 +90,20 @@ class Drains:
 
     def begin(self, version_id: str, timeout_ms: int) -> asyncio.Task[None]:
         """Start draining a version, or join the drain under way. Returns the task that ends with it."""
-        task = self._under_way.get(version_id)
-        if task is None:
-            loop = asyncio.get_running_loop()
-            task = loop.create_task(self._drain(version_id, timeout_ms), name=f"drain {version_id}")
-            self._under_way[version_id] = task
-            task.add_done_callback(partial(self._ended, version_id))
+        before = self._under_way.get(version_id)
+        if before is not None and not self._called_back[version_id].is_set():
+            return before
+        called_back = self._called_back[version_id] = asyncio.Event()
+        task = asyncio.get_running_loop().create_task(
+            self._drain(version_id, timeout_ms, called_back, before), name=f"drain {version_id}"
+        )
+        self._under_way[version_id] = task
+        task.add_done_callback(partial(self._ended, version_id))
         return task
 
     def _ended(self, version_id: str, task: asyncio.Task[None]) -> None:
-        self._under_way.pop(version_id, None)
+        if self._under_way.get(version_id) is task:
+            del self._under_way[version_id], self._called_back[version_id]
         if not task.cancelled() and (exc := task.exception()) is not None:
             log.error("drain_failed", version=version_id, error=repr(exc))
 
@@ -136,12 +140,22 @@ class Drains:
             task.cancel()
         await asyncio.gather(*self._under_way.values(), return_exceptions=True)
 
-    async def _drain(self, version_id: str, timeout_ms: int) -> None:
+    async def _drain(
+        self,
+        version_id: str,
+        timeout_ms: int,
+        called_back: asyncio.Event,
+        before: asyncio.Task[None] | None,
+    ) -> None:
+        """before: a drain that was called back, and tidies up."""
+        if before is not None:
+            await asyncio.wait({before})
         if self._catalog.version_record(version_id).drained:
             return  # whoever asked was killed before it knew
-        called_back = self._called_back[version_id] = asyncio.Event()
         try:
-            deadline = await self._mark(version_id, timeout_ms)
+            deadline = await self._mark(version_id, timeout_ms, called_back)
+            if deadline is None:
+                return
             left_s = max(0.0, (deadline - self._now()).total_seconds())
             service = self._catalog.version_record(version_id).service_name
             number = self._catalog.publish([service])
@@ -152,13 +166,16 @@ class Drains:
             if not called_back.is_set():
                 await self._settle_for_sure(version_id, forced)
         finally:
-            if self._called_back.get(version_id) is called_back:
-                del self._called_back[version_id]
             self._hub.forget_endpoints(self._catalog.endpoint_keys(version_id))
 
-    async def _mark(self, version_id: str, timeout_ms: int) -> datetime:
-        """Store that the version drains, unless it is stored already. Returns the deadline."""
+    async def _mark(self, version_id: str, timeout_ms: int, called_back: asyncio.Event) -> datetime | None:
+        """Store that the version drains, unless it is stored already.
+
+        Returns the deadline; None if it was called back while others wrote: it may have all the traffic now.
+        """
         async with self._store.transaction() as tx:
+            if called_back.is_set():
+                return None
             record = self._catalog.version_record(version_id)
             if record.draining and record.drain_deadline is not None:
                 return record.drain_deadline

@@ -140,6 +140,46 @@ async def test_a_version_that_is_called_back_is_not_drained(tmp_path: Path) -> N
         it.drains.call_back("v1")  # nobody drains: nothing to call back
 
 
+async def test_a_version_that_is_called_back_before_its_drain_is_stored_keeps_its_weight(
+    tmp_path: Path,
+) -> None:
+    """Completed, and undone a moment later: the drain came to the store after the rollback, took the weight
+    of the version that had just got all traffic back, and left the service without any.
+    """
+    async with room(tmp_path) as it:
+        weight = it.record.weight
+        async with it.world.store.transaction():
+            task = it.drains.begin("v1", 60_000)
+            await asyncio.sleep(0)
+            it.drains.call_back("v1")
+        await task
+        assert (it.record.weight, it.record.draining) == (weight, False)
+        assert not it.hub.drained
+
+
+async def test_a_drain_may_be_called_back_before_it_has_begun_to_run(tmp_path: Path) -> None:
+    async with room(tmp_path) as it:
+        task = it.drains.begin("v1", 60_000)
+        it.drains.call_back("v1")
+        await task
+        assert not it.record.draining
+
+
+async def test_a_drain_asked_for_behind_one_that_was_called_back_is_a_new_one(tmp_path: Path) -> None:
+    """Who asked again was given the one that just ended, and took the version for drained."""
+    async with room(tmp_path) as it:
+        it.hub.in_flight = 1
+        first = it.drains.begin("v1", 60_000)
+        await it.until(lambda: it.hub.drained)
+        it.drains.call_back("v1")
+        second = it.drains.begin("v1", 60_000)
+        await first
+        assert not (await it.stored()).drained
+        it.hub.in_flight = 0
+        await second
+        assert (await it.stored()).drained
+
+
 async def test_who_waits_for_a_drain_may_leave_without_ending_it(tmp_path: Path) -> None:
     async with room(tmp_path) as it:
         it.hub.in_flight = 1
