@@ -9,6 +9,7 @@ import asyncio
 import cProfile
 import pstats
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import cycle
 from typing import Final
@@ -26,15 +27,13 @@ ANSWERS: Final = 997
 
 
 class Sunk(asyncio.Transport):
-    """A transport whose bytes go nowhere."""
+    """A transport whose bytes go nowhere, at the price of one C call: what writing costs is not measured."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.written = b""
+        self.written = deque[bytes](maxlen=1)
         """What was written last."""
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.written = bytes(data)
+        self.write = self.written.append  # type: ignore[assignment,method-assign]
 
     def abort(self) -> None:
         """Nothing to cut."""

@@ -8,7 +8,7 @@ from typing import Final, Protocol, cast
 from gateway.errors import BadResponse, ResetMidway, UpstreamError
 from gateway.http1.chunked import ChunkedDecoder, ChunkError
 from gateway.http1.response import CHUNKED_BODY, UNTIL_CLOSE, ResponseReader
-from gateway.net import progress
+from gateway.net.progress import PROGRESS
 
 _IDLE: Final = 0  # no request under way: nothing may come
 _HEAD: Final = 1  # a request was sent, its final head has not come
@@ -186,7 +186,7 @@ class UpstreamConnection:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's are no subclasses of it
 
     def data_received(self, data: bytes) -> None:
-        progress.counter[0] += 1
+        PROGRESS.note()
         try:
             phase = self._phase
             if phase == _HEAD:

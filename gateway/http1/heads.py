@@ -9,6 +9,7 @@ Pair = tuple[bytes, bytes]
 """A field: its name as it was spelled, and its value without blanks around it."""
 
 BLANKS: Final = b" \t"
+_find: Final = codec.find
 
 
 def plain_name(name: bytes) -> bytes:
@@ -38,15 +39,15 @@ class Head:
     def field(self, name: bytes) -> bytes | None:
         """Return the first field called `name` (lower case), or None."""
         value = self.special.get(name)
-        return codec.find(self.block, name, False) if value is None else value
+        return _find(self.block, name, False) if value is None else value
 
     def passes_on(self, name: bytes) -> bool:
         """Tell whether a field is passed on that a service may take for `name` (a plain one)."""
-        return codec.find(self.block, name, True) is not None
+        return _find(self.block, name, True) is not None
 
     def passes_on_any(self, names: frozenset[bytes]) -> bool:
         """Tell whether a field is passed on that a service may take for one of `names` (plain ones)."""
-        return any(codec.find(self.block, name, True) is not None for name in names)
+        return any(_find(self.block, name, True) is not None for name in names)
 
     def drop(self, name: bytes) -> None:
         """Remove from what is passed on every field that a service may take for `name` (lower case)."""

@@ -64,6 +64,7 @@ _STAND_IN: Final = {False: b"POST / HTTP/1.1\r\n", True: b"POST / HTTP/1.0\r\n"}
 """The request line llhttp reads: to it, POST is like any method but HEAD and CONNECT."""
 _HASH: Final = ord("#")
 NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
+_read_request: Final = codec.read_request
 
 
 def _is_kept(name: bytes) -> bool:
@@ -98,6 +99,7 @@ class RequestReader(Head):
         "held",
         "host",
         "http10",
+        "is_usual",
         "keep_alive",
         "length",
         "method",
@@ -129,6 +131,8 @@ class RequestReader(Head):
         """Lower case, without port; empty for an HTTP/1.0 request that names none."""
         self.has_claims = False
         """Whether a field that is passed on says of the client what only a trusted proxy may say."""
+        self.is_usual = False
+        """Known to hold no field but those passed on, Host, what says who the client is, and a length."""
         self.http10 = False
         self.keep_alive = True
         self.length = 0
@@ -153,7 +157,7 @@ class RequestReader(Head):
         Raises a DownstreamError; nothing further can be read from that connection then.
         """
         if not self.held:
-            read = codec.read_request(data, self.header_bytes, self.header_fields, self.uri_bytes)
+            read = _read_request(data, self.header_bytes, self.header_fields, self.uri_bytes)
             if read is not None:
                 return self._take(read)
         return self._feed_piece(data)
@@ -167,13 +171,25 @@ class RequestReader(Head):
             self.path,
             self.raw_path,
             self.query,
+            host,
+            self.length,
             self.special,
             self.block,
             self.has_claims,
+            self.is_usual,
         ) = read
         self.http10 = False
-        self._locate_host()
-        self._obey(self.special)
+        if host is None:
+            self._locate_host()
+        else:
+            self.host = host
+        if self.is_usual:
+            self.keep_alive = True
+            self.expects_continue = False
+            self.nominated = NO_OPTIONS
+            self.upgrade = b""
+        else:
+            self._obey(self.special)
         return end
 
     def _feed_piece(self, data: bytes) -> int:
@@ -222,6 +238,7 @@ class RequestReader(Head):
 
     def _begin(self) -> None:
         self.method = self.target = b""
+        self.is_usual = False
         self._parser = None
         self._read = []
         self._heads = 0
@@ -328,7 +345,11 @@ class RequestReader(Head):
     def _obey(self, special: dict[bytes, bytes]) -> None:
         """Read the fields that govern the connection and the framing."""
         connection = special.get(b"connection")
-        self.nominated = options = NO_OPTIONS if connection is None else options_of(connection)
+        if connection is None or (connection == b"keep-alive" and not self.http10):
+            options = NO_OPTIONS
+        else:
+            options = options_of(connection)
+        self.nominated = options
         self.keep_alive = b"close" not in options and (not self.http10 or b"keep-alive" in options)
         length = special.get(b"content-length")
         self.length = 0 if length is None else int(length)

@@ -40,18 +40,21 @@ MAX_FIELDS: Final = 300
 CHUNKED_BODY: Final = -1
 UNTIL_CLOSE: Final = -2
 """`length` of a body that only the connection's end delimits."""
+_read_response: Final = codec.read_response
 
 
 class ResponseReader(Head):
     """Reads the heads of one connection's responses; holds the fields of the latest."""
 
-    __slots__ = ("_heads", "_parser", "_read", "held", "keep_alive", "length", "status")
+    __slots__ = ("_heads", "_parser", "_read", "has_date", "held", "keep_alive", "length", "status")
 
     def __init__(self) -> None:
         super().__init__()
         self.status = 0
         self.length = 0
         """Bytes of body the fields announce; CHUNKED_BODY; UNTIL_CLOSE."""
+        self.has_date = False
+        """Whether a Date is passed on."""
         self.keep_alive = True
         """Whether the upstream will take another request."""
         self.held = b""
@@ -66,10 +69,12 @@ class ResponseReader(Head):
         Raises BadResponse (RFC 9112 §4, §5, §6.3).
         """
         if not self.held:
-            read = codec.read_response(data, MAX_HEAD_BYTES, MAX_FIELDS)
+            read = _read_response(data, MAX_HEAD_BYTES, MAX_FIELDS)
             if read is not None:
-                end, self.status, self.special, self.block = read
-                self._obey(http10=False)
+                end, self.status, self.length, connection, self.has_date, self.special, self.block = read
+                self.keep_alive = True
+                if connection is not None or self.status == 204:
+                    self._obey(connection, http10=False)
                 return end
         return self._feed_piece(data)
 
@@ -129,11 +134,13 @@ class ResponseReader(Head):
         if self.status < 100:
             raise BadResponse(f"{self.status} is not a status", sent=True)
         self.sort(pairs, SPECIAL, _is_kept)
-        self._obey(http10=head[7:8] != b"1")
+        http10 = head[7:8] != b"1"
+        self.length = self._length(http10=http10)
+        self.has_date = self.passes_on(b"date")
+        self._obey(self.special.pop(b"connection", None), http10=http10)
 
-    def _obey(self, *, http10: bool) -> None:
-        """Read the fields that govern the connection and the framing. Raises BadResponse."""
-        connection = self.special.get(b"connection")
+    def _obey(self, connection: bytes | None, *, http10: bool) -> None:
+        """Do as the Connection field says, and drop what may not be passed on."""
         if connection is None or connection == b"keep-alive":
             self.keep_alive = not http10 or connection is not None
         else:
@@ -141,14 +148,14 @@ class ResponseReader(Head):
             self.keep_alive = b"close" not in options and (not http10 or b"keep-alive" in options)
             for name in options - SPECIAL:  # RFC 9110 §7.6.1: fields the Connection field names
                 self.drop(name)
-        self.length = self._length(self.special, http10=http10)
+            self.has_date = self.has_date and self.passes_on(b"date")
         if self.status == 204 or self.status < 200:
             self.drop(b"content-length")  # RFC 9110 §8.6: none may be sent
 
-    def _length(self, special: dict[bytes, bytes], *, http10: bool) -> int:
-        """Return how the body is delimited (RFC 9112 §6.3)."""
-        length = special.get(b"content-length")
-        coding = special.get(b"transfer-encoding")
+    def _length(self, *, http10: bool) -> int:
+        """Take the fields that delimit the body, and return how (RFC 9112 §6.3). Raises BadResponse."""
+        length = self.special.pop(b"content-length", None)
+        coding = self.special.pop(b"transfer-encoding", None)
         if coding is None:
             if length is not None and int(length) > MAX_LENGTH:
                 raise BadResponse("the response's Content-Length overflows", sent=True)

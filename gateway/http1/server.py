@@ -17,7 +17,7 @@ from gateway.http1.message import (
     problem_response,
 )
 from gateway.http1.request import RequestReader
-from gateway.net import progress
+from gateway.net.progress import PROGRESS
 
 MAX_PENDING_BYTES: Final = 65_536
 """How far a client may pipeline ahead before it is not read from any more."""
@@ -118,7 +118,7 @@ class ServerProtocol:
         self.owner.open.add(self)
 
     def data_received(self, data: bytes) -> None:
-        progress.counter[0] += 1
+        PROGRESS.note()
         if self._pending:
             self._hold(data)
             return

@@ -10,11 +10,12 @@ import msgspec
 
 from gateway.core.judge.route_class import MAX_CLASSES, OTHER
 from gateway.core.judge.window import BUCKETS, bucket_of, bucket_upper_us
+from gateway.core.routing.version import AttemptCounts
 
-ANSWERED = "answered"
+ANSWERED: Final = "answered"
 """What became of an attempt that got a response head, 5xx included; else it is `connect`, `reset`, `timeout`,
 `bad_response`, `client_gone` or `refused`."""
-MAX_COHORT_ERRORS = 1_000
+MAX_COHORT_ERRORS: Final = 1_000
 """Errors of users kept for one report."""
 
 
@@ -66,7 +67,7 @@ class _Plain:
         self.buckets: dict[int, int] = {}
 
 
-class VersionCounts:
+class VersionCounts(AttemptCounts):
     """Everything counted about one version in one worker. Outlives table swaps."""
 
     __slots__ = (
@@ -76,7 +77,6 @@ class VersionCounts:
         "attempts",
         "cohort_errors",
         "dirty",
-        "in_flight",
         "judged",
         "latency",
         "latency_us",
@@ -87,7 +87,6 @@ class VersionCounts:
         "routes",
         "seconds",
         "service",
-        "streams",
         "upstream",
         "upstream_us",
         "version",
@@ -95,6 +94,7 @@ class VersionCounts:
     )
 
     def __init__(self, service: str, version: str, version_id: str) -> None:
+        super().__init__()
         self.service = service
         self.version = version
         self.version_id = version_id
@@ -113,12 +113,6 @@ class VersionCounts:
         self.own_us = 0
         self.retries: dict[str, int] = {}
         """Outcome -> attempts that were not a request's first; `no_budget`: those not made."""
-        self.abandoned = 0
-        """Clients that left while they waited for the head."""
-        self.in_flight = 0
-        """Exchanges now running at this version."""
-        self.streams = 0
-        """Of those, tunnels and event streams."""
         self.judged: dict[tuple[int, int], JudgedCounts] = {}
         """(generation, share in hundredths of a percent) -> evidence."""
         self.cohort_errors: list[tuple[int, int, int, str]] = []

@@ -1,7 +1,7 @@
 """A counter that this process's protocol callbacks raise: whoever supervises it sees that it gets on.
 
 In a worker it lies in memory shared with control, so it says so also while the loop has no time for a
-heartbeat. Raising it is `progress.counter[0] += 1`; it wraps around after centuries.
+heartbeat. Raising it is `PROGRESS.note()`; it wraps around after centuries.
 """
 
 import mmap
@@ -10,9 +10,38 @@ from typing import Final
 CELLS: Final = 512
 """How many processes one shared memory can follow."""
 _BYTES: Final = 8
+_SHOWN_EVERY: Final = 8
+"""Callbacks: so many take no two seconds, or the process hangs; the shared cell costs more than a number."""
 
-counter: memoryview = memoryview(bytearray(_BYTES)).cast("Q")
-"""This process's own: one cell."""
+
+class Progress:
+    """What this process counts, and the cell in which it shows it."""
+
+    __slots__ = ("_cell", "_count")
+
+    def __init__(self, cell: memoryview) -> None:
+        self._cell = cell
+        self._count = 0
+
+    def note(self) -> None:
+        """One more callback."""
+        count = self._count + 1
+        self._count = count
+        if count % _SHOWN_EVERY == 0:
+            self._cell[0] = count
+
+    def show(self) -> None:
+        """One more, for all to see: the loop has come round."""
+        self._count += 1
+        self._cell[0] = self._count
+
+    def move_to(self, cell: memoryview) -> None:
+        """Count in `cell` from now on."""
+        self._cell = cell
+
+
+PROGRESS: Final = Progress(memoryview(bytearray(_BYTES)).cast("Q"))
+"""This process's own."""
 
 
 class SharedCounters:
@@ -27,5 +56,4 @@ class SharedCounters:
 
     def use(self, cell: int) -> None:
         """Let this process count in `cell` from now on."""
-        global counter
-        counter = self._cells[cell : cell + 1]
+        PROGRESS.move_to(self._cells[cell : cell + 1])

@@ -41,8 +41,8 @@ from gateway.link.messages import (
 from gateway.link.snapshot import ProxySettings, Snapshot
 from gateway.link.spawn import Spawn
 from gateway.log import get_logger
-from gateway.net import progress
 from gateway.net.listener import Listener, connections_within, raise_descriptor_limit
+from gateway.net.progress import PROGRESS
 from gateway.net.tls import Certificate, ServerTls
 from gateway.worker.plane import Plane
 from gateway.worker.reporter import Reporter
@@ -341,7 +341,7 @@ class Worker:
     # -- time
 
     def _on_tick(self) -> None:
-        progress.counter[0] += 1
+        PROGRESS.show()
         loop = asyncio.get_running_loop()
         lag_us = max(0, round((loop.time() - self._timers["tick"].when()) * 1e6))
         self._later("tick", TICK_S, self._on_tick)

@@ -240,10 +240,12 @@ class RoutingTable:
 
         host: lower case, without port. path: normalised, without query.
         """
-        for paths in self._paths_for(host):
-            if (route := paths.match(path, method)) is not None:
-                return route
-        return None
+        if self._suffixes or host in self._hosts:
+            for paths in self._paths_for(host):
+                if (route := paths.match(path, method)) is not None:
+                    return route
+            return None
+        return self._any.match(path, method)
 
     def methods(self, host: str, path: str) -> list[str]:
         """Return, sorted, the methods that a host and path may be asked with if `match` finds no route."""
@@ -253,17 +255,19 @@ class RoutingTable:
                 found |= route.takes
         return sorted(found)
 
-    def _paths_for(self, host: str) -> "Iterator[_Paths]":
-        """Yield what routes of a host may be in, the most exact first."""
+    def _paths_for(self, host: str) -> "list[_Paths]":
+        """Return what routes of a host may be in, the most exact first."""
+        found = []
         if host in self._hosts:
-            yield self._hosts[host]
+            found.append(self._hosts[host])
         if self._suffixes:
             dot = host.find(".")
             while dot >= 0:
                 if host[dot:] in self._suffixes:
-                    yield self._suffixes[host[dot:]]
+                    found.append(self._suffixes[host[dot:]])
                 dot = host.find(".", dot + 1)
-        yield self._any
+        found.append(self._any)
+        return found
 
     def _paths_of(self, host: str) -> "_Paths":
         if host == "*":
@@ -306,31 +310,36 @@ class _Paths:
             best = _first_for(method, routes) or best
         return best
 
-    def leading_to(self, path: str) -> Iterator[Route]:
-        """Yield the routes that fit but for the method."""
-        for routes in self._by_depth(path):
-            yield from routes
+    def leading_to(self, path: str) -> list[Route]:
+        """Return the routes that fit but for the method."""
+        return [route for routes in self._by_depth(path) for route in routes]
 
-    def _by_depth(self, path: str) -> Iterator[list[Route]]:
-        """Yield the routes of each prefix of `path`, the shortest first."""
+    def _by_depth(self, path: str) -> list[list[Route]]:
+        """Return the routes of each prefix of `path`, the shortest first."""
         by_path = self._by_path
-        if "/" in by_path:
-            yield by_path["/"]
+        root = by_path.get("/")
+        found = [] if root is None else [root]
         end = 0
         for has_depth in self._has_depth:
             end = path.find("/", end + 1)
             if has_depth:
                 routes = by_path.get(path if end < 0 else path[:end])
                 if routes is not None:
-                    yield routes
+                    found.append(routes)
             if end < 0:
                 break
+        return found
 
 
 def _first_for(method: str, routes: list[Route]) -> Route | None:
     """Return the route for a method: one that names it, one it goes with (HEAD with GET), one for all."""
-    named = next((route for route in routes if method in route.methods), None)
-    return named or next((route for route in routes if not route.methods or method in route.takes), None)
+    for route in routes:
+        if method in route.methods:
+            return route
+    for route in routes:
+        if not route.methods or method in route.takes:
+            return route
+    return None
 
 
 def _budget_of(settings: ServiceSettings, workers: int) -> RetryBudget:

@@ -1,29 +1,57 @@
 """One version of a service as a worker sees it: which of its endpoints may be asked, and whether any may."""
 
 from collections.abc import Callable, Collection
-from typing import Protocol
 
 from gateway.core.routing import balance
 from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.service import ServiceSettings
 
 
-class AttemptCounts(Protocol):
-    """Where a version's attempts are counted: link.counts.VersionCounts, which core does not know."""
+class AttemptCounts:
+    """Where a version's attempts are counted: link.counts.VersionCounts, which core does not know.
 
-    in_flight: int
-    streams: int
-    abandoned: int
+    A base and no Protocol: compiled, a request then counts at a tenth of the price.
+    """
+
+    __slots__ = ("abandoned", "in_flight", "streams")
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        """Exchanges now running at this version."""
+        self.streams = 0
+        """Of those, tunnels and event streams."""
+        self.abandoned = 0
+        """Clients that left while they waited for the head."""
 
     def answer(
         self, method: str, status: int, latency_us: int, upstream_us: int, generation: int, share: int
-    ) -> None: ...
-    def request(self, method: str, status: int, latency_us: int, upstream_us: int) -> None: ...
-    def retry(self, outcome: str) -> None: ...
-    def attempt(self, outcome: str) -> None: ...
-    def judge(self, generation: int, share: int, error: str | None, latency_us: int) -> None: ...
-    def bounded(self, route: str) -> str: ...
-    def cohort_error(self, generation: int, share: int, key_number: int, kind: str) -> None: ...
+    ) -> None:
+        """Count what nearly every exchange is: a first attempt, chosen by the split, and well answered."""
+        raise NotImplementedError
+
+    def request(self, method: str, status: int, latency_us: int, upstream_us: int) -> None:
+        """Count an exchange this version answered, and how long its client waited for the head."""
+        raise NotImplementedError
+
+    def retry(self, outcome: str) -> None:
+        """Count an attempt that was not a request's first."""
+        raise NotImplementedError
+
+    def attempt(self, outcome: str) -> None:
+        """Count one try at this version by what became of it."""
+        raise NotImplementedError
+
+    def judge(self, generation: int, share: int, error: str | None, latency_us: int) -> None:
+        """Count a first attempt that the split sent here."""
+        raise NotImplementedError
+
+    def bounded(self, route: str) -> str:
+        """Return the route class, or that of all others once there are many."""
+        raise NotImplementedError
+
+    def cohort_error(self, generation: int, share: int, key_number: int, kind: str) -> None:
+        """Count an error of a sticky service's user, as far as there is room."""
+        raise NotImplementedError
 
 
 class Version:

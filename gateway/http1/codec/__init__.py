@@ -11,11 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-Request = tuple[int, bytes, bytes, bytes, bytes, bytes, dict[bytes, bytes], bytes, bool]
-"""Bytes it takes, method, target, normal path, raw path, query with its mark, the fields acted on by
-lower-case name, the lines passed on, whether one of these is a claim (see `request`)."""
-Response = tuple[int, int, dict[bytes, bytes], bytes]
-"""Bytes it takes, status, the fields acted on, the lines passed on."""
+Request = tuple[
+    int, bytes, bytes, bytes, bytes, bytes, str | None, int, dict[bytes, bytes], bytes, bool, bool
+]
+"""Bytes it takes, method, target, normal path, raw path, query with its mark, host (None: to be judged),
+length of the body (-1: chunked), the fields acted on by lower-case name, the lines passed on, whether one of
+these is a claim, whether the head is a usual one (see `request`)."""
+Response = tuple[int, int, int, bytes | None, bool, dict[bytes, bytes], bytes]
+"""Bytes it takes, status, length of the body (-1: chunked, -2: until the end), connection options unless
+there are none but `keep-alive`, whether a Date is passed on, the other fields acted on, the lines passed on."""
 
 PLAIN: Final = bytes(
     (byte | 32 if 65 <= byte <= 90 else 45 if byte in b"!#$%&'*+.^_`|~" else byte) for byte in range(256)

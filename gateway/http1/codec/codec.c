@@ -6,7 +6,8 @@
  *
  * Bounds by construction. Input is a bytes object, which ends in a NUL that does not count. Every scan goes on
  * while a byte is of a class, every comparison while bytes are equal, and NUL is in no class and equals nothing
- * sought: none can pass the end. Sizes of output are summed up before it is allocated, and checked after.
+ * sought: none can pass the end. Eight bytes are looked at together only in front of it. Sizes of output are summed
+ * up before it is allocated, and checked after.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -21,7 +22,7 @@ static signed char DIGIT[256];   /* its value as a hexadecimal digit, or -1 */
 
 #define MAX_FIELDS 128
 #define MAX_LENGTH_DIGITS 18 /* under 2^63: no length overflows */
-#define MAX_NAME 19          /* bytes of the longest name below */
+#define MAX_AUTHORITY 261    /* as in target.py */
 
 /* What becomes of a field: a place in the table of those acted on, or */
 enum { KEPT = -1, DROPPED = -2 };
@@ -36,55 +37,44 @@ typedef struct {
     Field fields[MAX_FIELDS];
     int count;
     int has_claims; /* a kept field says what only a trusted proxy may say */
-    At end; /* behind the empty line */
+    int is_usual;   /* none is acted on but USUAL ones */
+    Py_ssize_t length;       /* of the body, or */
+    const Field *connection; /* unless it says what holds without it */
+    const Field *host;
+    At end;                  /* behind the empty line */
 } Fields;
 
-/* Names of fields acted on, in order of size. `passed_on`: and kept all the same. */
+enum { CHUNKED = -1, UNSAID = -2 };
+
+/* A field acted on may be PASSED_ON all the same; USUAL: nothing follows from it but what it says itself; APART:
+ * what it says is told apart. */
+enum { PASSED_ON = 1, USUAL = 2, APART = 4, LENGTH = 8, CODING = 16, CONNECTION = 32, HOST = 64 };
+
+/* Names of fields acted on, in order of size. */
 typedef struct {
     const char *text;
-    int passed_on;
+    int kind;
+    Py_ssize_t size;
     PyObject *key;
 } Name;
 
+#define NAME(text, kind) {text, kind, sizeof text - 1, NULL}
+#define LAST {NULL, 0, PY_SSIZE_T_MAX, NULL}
+
 static Name REQUEST_NAMES[] = {
-    {"te", 0, NULL},
-    {"via", 0, NULL},
-    {"host", 0, NULL},
-    {"expect", 0, NULL},
-    {"trailer", 0, NULL},
-    {"upgrade", 0, NULL},
-    {"cdn-loop", 0, NULL},
-    {"forwarded", 0, NULL},
-    {"connection", 0, NULL},
-    {"keep-alive", 0, NULL},
-    {"tracestate", 0, NULL},
-    {"traceparent", 0, NULL},
-    {"max-forwards", 0, NULL},
-    {"x-request-id", 0, NULL},
-    {"content-length", 0, NULL},
-    {"http2-settings", 0, NULL},
-    {"x-forwarded-for", 0, NULL},
-    {"proxy-connection", 0, NULL},
-    {"x-forwarded-host", 0, NULL},
-    {"x-forwarded-port", 0, NULL},
-    {"transfer-encoding", 0, NULL},
-    {"x-forwarded-proto", 0, NULL},
-    {"proxy-authorization", 0, NULL},
-    {NULL, 0, NULL},
+    NAME("te", 0), NAME("via", 0), NAME("host", HOST | USUAL), NAME("expect", 0), NAME("trailer", 0),
+    NAME("upgrade", 0), NAME("cdn-loop", 0), NAME("forwarded", USUAL), NAME("connection", CONNECTION),
+    NAME("keep-alive", 0), NAME("tracestate", USUAL), NAME("traceparent", USUAL), NAME("max-forwards", 0), NAME("x-request-id", USUAL),
+    NAME("content-length", LENGTH | USUAL), NAME("http2-settings", 0), NAME("x-forwarded-for", USUAL),
+    NAME("proxy-connection", 0), NAME("x-forwarded-host", USUAL), NAME("x-forwarded-port", USUAL),
+    NAME("transfer-encoding", CODING), NAME("x-forwarded-proto", USUAL), NAME("proxy-authorization", 0), LAST,
 };
 static Name RESPONSE_NAMES[] = {
-    {"te", 0, NULL},
-    {"trailer", 0, NULL},
-    {"upgrade", 0, NULL},
-    {"x-outcome", 0, NULL},
-    {"connection", 0, NULL},
-    {"keep-alive", 0, NULL},
-    {"content-length", 1, NULL},
-    {"proxy-connection", 0, NULL},
-    {"transfer-encoding", 0, NULL},
-    {"proxy-authenticate", 0, NULL},
-    {"proxy-authentication-info", 0, NULL},
-    {NULL, 0, NULL},
+    NAME("te", 0), NAME("trailer", 0), NAME("upgrade", 0), NAME("x-outcome", 0),
+    NAME("connection", CONNECTION | APART), NAME("keep-alive", 0),
+    NAME("content-length", LENGTH | APART | PASSED_ON), NAME("proxy-connection", 0),
+    NAME("transfer-encoding", CODING | APART), NAME("proxy-authenticate", 0), NAME("proxy-authentication-info", 0),
+    LAST,
 };
 
 /* --- words ---------------------------------------------------------------------------------------------- */
@@ -105,6 +95,20 @@ static At skip(At at, int class)
     return at;
 }
 
+/* The same for VALUE: eight bytes at a time while none of them is a control character. */
+static At skip_value(At at, At end)
+{
+    const uint64_t ones = 0x0101010101010101, tops = ones << 7;
+    for (; end - at >= 8; at += 8) {
+        uint64_t word, delete;
+        memcpy(&word, at, 8);
+        delete = word ^ ones * 127;
+        if ((((word - ones * 32) & ~word) | ((delete - ones) & ~delete)) & tops)
+            break;
+    }
+    return skip(at, VALUE);
+}
+
 /* Whether `size` bytes, each seen through `map`, are `text`. */
 static int is_word(At word, Py_ssize_t size, const unsigned char *map, const char *text)
 {
@@ -120,8 +124,9 @@ static int is_word(At word, Py_ssize_t size, const unsigned char *map, const cha
  * X_Forwarded_For is not acted on, nor passed on. */
 static int place_of(const Field *field, const Name *names)
 {
-    for (int place = 0; names[place].text; place++)
-        if (is_word(field->name, field->name_size, PLAIN, names[place].text))
+    for (int place = 0; names[place].size <= field->name_size; place++) /* in order of size */
+        if (names[place].size == field->name_size &&
+            is_word(field->name, field->name_size, PLAIN, names[place].text))
             return is_word(field->name, field->name_size, LOWER, names[place].text) ? place : DROPPED;
     return KEPT;
 }
@@ -144,7 +149,7 @@ static int is_claim(const Field *field)
 }
 
 /* Read `name: value` and its end. Returns the place behind it, NULL for any other form. */
-static At read_field(At at, Field *field)
+static At read_field(At at, At data_end, Field *field)
 {
     field->name = at;
     at = skip(at, TOKEN);
@@ -152,7 +157,7 @@ static At read_field(At at, Field *field)
     if (!field->name_size || *at != ':')
         return NULL;
     field->value = at = skip(at + 1, BLANK);
-    at = skip(at, VALUE);
+    at = skip_value(at, data_end);
     if (at[0] != '\r' || at[1] != '\n')
         return NULL;
     At end = at;
@@ -164,13 +169,13 @@ static At read_field(At at, Field *field)
 
 /* Read fields up to the empty line and say what becomes of each. Returns 0 for a head that is not whole, not
  * in this form, or holds a field twice that is acted on: several of a name are another's to join. */
-static int read_fields(At at, Fields *head, const Name *names, int is_request)
+static int read_fields(At at, At data_end, Fields *head, const Name *names, int is_request)
 {
     unsigned int seen = 0;
     head->count = head->has_claims = 0;
     while (*at != '\r') {
         Field *field = &head->fields[head->count];
-        if (head->count == MAX_FIELDS || !(at = read_field(at, field)))
+        if (head->count == MAX_FIELDS || !(at = read_field(at, data_end, field)))
             return 0;
         head->count++;
         field->place = place_of(field, names);
@@ -197,39 +202,72 @@ static int is_bare(const Field *field)
     return field->value[field->value_size] == '\r' && field->value[-1] != '\t';
 }
 
-/* Whether what frames the message is as simple as it can be (RFC 9112 §6): one length in digits, or `chunked`
- * alone, or neither. */
-static int is_plainly_framed(const Fields *head, const Name *names)
+/* Read a length in digits. Returns UNSAID for any other form. */
+static Py_ssize_t length_of(const Field *field)
 {
-    int framings = 0;
-    for (const Field *field = head->fields; field < head->fields + head->count; field++) {
-        if (field->place < 0)
-            continue;
-        const char *name = names[field->place].text;
-        if (!strcmp(name, "content-length")) {
-            framings++;
-            if (!is_bare(field) || !field->value_size || field->value_size > MAX_LENGTH_DIGITS)
-                return 0;
-            for (Py_ssize_t k = 0; k < field->value_size; k++)
-                if (field->value[k] < '0' || field->value[k] > '9')
-                    return 0;
-        } else if (!strcmp(name, "transfer-encoding")) {
-            framings++;
-            if (!is_bare(field) || !is_word(field->value, field->value_size, LOWER, "chunked"))
-                return 0;
-        }
+    Py_ssize_t length = 0;
+    if (!is_bare(field) || !field->value_size || field->value_size > MAX_LENGTH_DIGITS)
+        return UNSAID;
+    for (Py_ssize_t k = 0; k < field->value_size; k++) {
+        if (field->value[k] < '0' || field->value[k] > '9')
+            return UNSAID;
+        length = length * 10 + (field->value[k] - '0');
     }
-    return framings < 2;
+    return length;
 }
 
-/* Lower-case name -> value of the fields acted on. */
+/* Read what frames the message (RFC 9112 §6) and governs the connection. Returns 0 unless the former is as simple
+ * as it can be: one length in digits, or `chunked` alone, or neither. */
+static int read_framing(Fields *head, const Name *names)
+{
+    head->length = UNSAID;
+    head->connection = head->host = NULL;
+    head->is_usual = 1;
+    for (const Field *field = head->fields; field < head->fields + head->count; field++) {
+        int kind = field->place < 0 ? 0 : names[field->place].kind;
+        if (kind & (LENGTH | CODING)) {
+            if (head->length != UNSAID)
+                return 0;
+            if (kind & LENGTH)
+                head->length = length_of(field);
+            else if (is_bare(field) && is_word(field->value, field->value_size, LOWER, "chunked"))
+                head->length = CHUNKED;
+            if (head->length == UNSAID)
+                return 0;
+        } else if (kind & CONNECTION) {
+            if (field->value_size == 10 && !memcmp(field->value, "keep-alive", 10))
+                continue;
+            head->connection = field;
+        } else if (kind & HOST) {
+            head->host = field;
+        }
+        head->is_usual &= field->place < 0 || kind & USUAL;
+    }
+    return 1;
+}
+
+/* Whether a field is passed on whose name is `name`. */
+static int has_field(const Fields *head, const char *name)
+{
+    for (const Field *field = head->fields; field < head->fields + head->count; field++)
+        if (field->place == KEPT && is_word(field->name, field->name_size, PLAIN, name))
+            return 1;
+    return 0;
+}
+
+static PyObject *slice(At from, At to)
+{
+    return PyBytes_FromStringAndSize((const char *)from, to - from);
+}
+
+/* Lower-case name -> value of the fields acted on but those told APART. */
 static PyObject *special_of(const Fields *head, const Name *names)
 {
     PyObject *special = PyDict_New();
     for (const Field *field = head->fields; special && field < head->fields + head->count; field++) {
-        if (field->place < 0)
+        if (field->place < 0 || names[field->place].kind & APART)
             continue;
-        PyObject *value = PyBytes_FromStringAndSize((const char *)field->value, field->value_size);
+        PyObject *value = slice(field->value, field->value + field->value_size);
         if (!value || PyDict_SetItem(special, names[field->place].key, value) < 0)
             Py_CLEAR(special);
         Py_XDECREF(value);
@@ -239,7 +277,7 @@ static PyObject *special_of(const Fields *head, const Name *names)
 
 static int is_passed_on(const Field *field, const Name *names)
 {
-    return field->place == KEPT || (field->place >= 0 && names[field->place].passed_on);
+    return field->place == KEPT || (field->place >= 0 && names[field->place].kind & PASSED_ON);
 }
 
 static char *put(char *out, const void *bytes, Py_ssize_t size)
@@ -271,16 +309,39 @@ static PyObject *block_of(const Fields *head, const Name *names)
     return block;
 }
 
+/* A tuple of `count` objects, which it takes. NULL if one of them is. */
+static PyObject *tuple_of(PyObject **items, Py_ssize_t count)
+{
+    PyObject *tuple = PyTuple_New(count);
+    int is_whole = tuple != NULL;
+    for (Py_ssize_t k = 0; k < count; k++) {
+        is_whole &= items[k] != NULL;
+        if (tuple)
+            PyTuple_SET_ITEM(tuple, k, items[k]);
+        else
+            Py_XDECREF(items[k]);
+    }
+    if (!is_whole)
+        Py_CLEAR(tuple);
+    return tuple;
+}
+#define TUPLE_OF(...) tuple_of((PyObject *[]){__VA_ARGS__}, sizeof((PyObject *[]){__VA_ARGS__}) / sizeof(PyObject *))
+
+static PyObject *value_of(const Field *field)
+{
+    return field ? slice(field->value, field->value + field->value_size) : Py_NewRef(Py_None);
+}
+
+static PyObject *truth(int is_so)
+{
+    return Py_NewRef(is_so ? Py_True : Py_False);
+}
+
 /* --- the request line (RFC 9112 §3) --------------------------------------------------------------------- */
 
 static const char *const METHODS[] = {"GET", "POST", "PUT", "HEAD", "DELETE", "PATCH", "OPTIONS"};
 enum { METHOD_COUNT = sizeof METHODS / sizeof *METHODS };
 static PyObject *METHOD_OBJECTS[METHOD_COUNT];
-
-static PyObject *slice(At from, At to)
-{
-    return PyBytes_FromStringAndSize((const char *)from, to - from);
-}
 
 /* The method as bytes, shared if it is a usual one (RFC 9110 §9.1: case counts). */
 static PyObject *method_of(At from, At to)
@@ -289,6 +350,22 @@ static PyObject *method_of(At from, At to)
         if ((size_t)(to - from) == strlen(METHODS[k]) && !memcmp(from, METHODS[k], (size_t)(to - from)))
             return Py_NewRef(METHOD_OBJECTS[k]);
     return slice(from, to);
+}
+
+/* The host of a Host field, if it is its own normal form but for a port; else None, and target.py judges it. */
+static PyObject *host_of(const Field *field)
+{
+    At at = field ? field->value : NULL, end = field ? at + field->value_size : NULL, begin = at;
+    while (at < end && CLASS[*at] & UNRESERVED && LOWER[*at] == *at && (*at != '.' || at[1] != '.'))
+        at++;
+    At host_end = at;
+    int port = 0;
+    if (at < end && *at == ':')
+        for (at++; at < end && at - host_end <= 5 && *at >= '0' && *at <= '9'; at++)
+            port = port * 10 + (*at - '0');
+    if (at < end || host_end == begin || host_end[-1] == '.' || port > 65535 || end - begin > MAX_AUTHORITY)
+        Py_RETURN_NONE;
+    return PyUnicode_DecodeASCII((const char *)begin, host_end - begin, NULL);
 }
 
 /* Whether a path is its own normal form: nothing escaped, no empty segment, no dot where a segment begins. */
@@ -337,8 +414,8 @@ other:
     return NULL;
 }
 
-/* read_request(data, header_bytes, header_fields, uri_bytes) -> (end, method, target, path, raw_path, query,
- * special, block, has_claims), or None. */
+/* read_request(data, header_bytes, header_fields, uri_bytes) -> (end, method, target, path, raw_path, query, host,
+ * length, special, block, has_claims, is_usual), or None. */
 static PyObject *read_request(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     (void)module;
@@ -350,7 +427,7 @@ static PyObject *read_request(PyObject *module, PyObject *const *args, Py_ssize_
     Py_ssize_t uri_bytes = PyLong_AsSsize_t(args[3]);
     if (PyErr_Occurred())
         return NULL;
-    At data = (At)PyBytes_AS_STRING(args[0]);
+    At data = (At)PyBytes_AS_STRING(args[0]), data_end = data + PyBytes_GET_SIZE(args[0]);
     At space = skip(data, TOKEN);
     At target = space + 1;
     if (space == data || *space != ' ' || *target != '/')
@@ -362,8 +439,8 @@ static PyObject *read_request(PyObject *module, PyObject *const *args, Py_ssize_
     Fields head;
     if (!line_end || memcmp(end + 1, "HTTP", 4) || end - target > uri_bytes ||
         (space - data == 7 && !memcmp(data, "CONNECT", 7)) ||
-        !read_fields(line_end, &head, REQUEST_NAMES, 1) || head.count > header_fields ||
-        head.end - data > header_bytes || !is_plainly_framed(&head, REQUEST_NAMES))
+        !read_fields(line_end, data_end, &head, REQUEST_NAMES, 1) || head.count > header_fields ||
+        head.end - data > header_bytes || !read_framing(&head, REQUEST_NAMES))
         Py_RETURN_NONE;
 
     PyObject *whole = slice(target, end);
@@ -374,15 +451,16 @@ static PyObject *read_request(PyObject *module, PyObject *const *args, Py_ssize_
         Py_XDECREF(raw);
         Py_RETURN_NONE;
     }
-    return Py_BuildValue("(nNNNNNNNO)", head.end - data, method_of(data, space), whole, path, raw,
-                         slice(path_end, end), special_of(&head, REQUEST_NAMES), block_of(&head, REQUEST_NAMES),
-                         head.has_claims ? Py_True : Py_False);
+    return TUPLE_OF(PyLong_FromSsize_t(head.end - data), method_of(data, space), whole, path, raw,
+                    slice(path_end, end), host_of(head.host),
+                    PyLong_FromSsize_t(head.length == UNSAID ? 0 : head.length), special_of(&head, REQUEST_NAMES),
+                    block_of(&head, REQUEST_NAMES), truth(head.has_claims), truth(head.is_usual));
 }
 
 /* --- the status line (RFC 9112 §4) ---------------------------------------------------------------------- */
 
-/* read_response(data, header_bytes, header_fields) -> (end, status, special, block), or None. Of HTTP/1.1
- * and final responses only. */
+/* read_response(data, header_bytes, header_fields) -> (end, status, length, connection, has_date, special, block),
+ * or None. Of HTTP/1.1 and final responses only. */
 static PyObject *read_response(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     (void)module;
@@ -393,7 +471,7 @@ static PyObject *read_response(PyObject *module, PyObject *const *args, Py_ssize
     Py_ssize_t header_bytes = PyLong_AsSsize_t(args[1]), header_fields = PyLong_AsSsize_t(args[2]);
     if (PyErr_Occurred())
         return NULL;
-    At data = (At)PyBytes_AS_STRING(args[0]);
+    At data = (At)PyBytes_AS_STRING(args[0]), data_end = data + PyBytes_GET_SIZE(args[0]);
     At at = behind(data, "http/1.1 ");
     if (!at || memcmp(data, "HTTP", 4))
         Py_RETURN_NONE;
@@ -407,12 +485,13 @@ static PyObject *read_response(PyObject *module, PyObject *const *args, Py_ssize
         at = skip(at, VALUE); /* the reason phrase means nothing */
     At line_end = behind(at, "\r\n");
     Fields head;
-    if (status < 200 || !line_end || !read_fields(line_end, &head, RESPONSE_NAMES, 0) ||
+    if (status < 200 || !line_end || !read_fields(line_end, data_end, &head, RESPONSE_NAMES, 0) ||
         head.count > header_fields || head.end - data > header_bytes ||
-        !is_plainly_framed(&head, RESPONSE_NAMES))
+        !read_framing(&head, RESPONSE_NAMES))
         Py_RETURN_NONE;
-    return Py_BuildValue("(niNN)", head.end - data, status, special_of(&head, RESPONSE_NAMES),
-                         block_of(&head, RESPONSE_NAMES));
+    return TUPLE_OF(PyLong_FromSsize_t(head.end - data), PyLong_FromLong(status), PyLong_FromSsize_t(head.length),
+                    value_of(head.connection), truth(has_field(&head, "date")),
+                    special_of(&head, RESPONSE_NAMES), block_of(&head, RESPONSE_NAMES));
 }
 
 /* --- what is asked of a block --------------------------------------------------------------------------- */

@@ -2,7 +2,7 @@
 
 import asyncio
 from time import monotonic
-from typing import Final, Protocol
+from typing import Final
 
 from gateway.core.judge.route_class import route_class
 from gateway.core.judge.tallies import ABANDONED
@@ -30,20 +30,28 @@ RELAYING: Final = 2  # the client has the response's head
 PASSED_ON: Final = 3  # the response came whole, and is being passed on whole
 
 
-class AttemptOwner(Protocol):
-    """The exchange, as its attempt sees it."""
+class AttemptOwner:
+    """The exchange, as its attempt sees it. By itself: the owner of an attempt whose connection has ended.
+
+    A base and no Protocol: compiled, its calls are bound.
+    """
+
+    __slots__ = ()
 
     def on_sent(self, upstream: UpstreamConnection) -> None:
         """The head has been sent, of a request with a body."""
 
     def is_tried_again(self, kind: str, now: float) -> bool:
         """The upstream failed by its answer; return whether another attempt is under way instead."""
+        return False
 
     def may_be_repeated(self) -> bool:
         """Return whether a request that the upstream may have received may be sent again."""
+        return False
 
     def identify(self) -> bytes:
         """Return the request's id."""
+        return b""
 
     def on_complete(self) -> None:
         """The response is with the client, whole."""
@@ -58,25 +66,7 @@ class AttemptOwner(Protocol):
         """We have run out of descriptors or the like: nothing was tried. The attempt is settled."""
 
 
-class _Nobody:
-    """The owner of an attempt whose connection has ended."""
-
-    def on_sent(self, upstream: UpstreamConnection) -> None: ...
-    def on_complete(self) -> None: ...
-    def on_switched(self, rest: bytes, *, is_websocket: bool) -> None: ...
-    def on_failed(self, kind: str, error: UpstreamError) -> None: ...
-    def on_exhausted(self, error: Exhausted) -> None: ...
-    def is_tried_again(self, kind: str, now: float) -> bool:
-        return False
-
-    def may_be_repeated(self) -> bool:
-        return False
-
-    def identify(self) -> bytes:
-        return b""
-
-
-_NOBODY: Final = _Nobody()
+_NOBODY: Final = AttemptOwner()
 
 
 class Attempt:
@@ -208,10 +198,10 @@ class Attempt:
         request = client.reader
         if not client.begin_answer() or request.http10 or record.fields:
             more = record.fields + client.connection_field()
-            head = heads.whole_head(reader, more, http10=request.http10)
+            response = heads.whole_response(reader, more, body, http10=request.http10)
         else:
-            head = heads.whole_head(reader, b"", http10=False)
-        client.transport.write(head + body if body else head)
+            response = heads.whole_response(reader, b"", body, http10=False)
+        client.transport.write(response)
         self._complete(upstream, now)
 
     def _expose(self, reader: ResponseReader) -> None:
@@ -268,7 +258,9 @@ class Attempt:
         else:
             if not client.writable:
                 upstream.resume()
-            upstream.pool.give_back(upstream, now)
+            pool = upstream.pool
+            assert isinstance(pool, Pool)
+            pool.give_back(upstream, now)
         self.settle(now, ANSWERED, kind)
         self._owner.on_complete()
 

@@ -39,7 +39,7 @@ def find_key(
     by, client = service.sticky.by, forwarder.client_of(request)
     record.key = sticky_key(by, request, client.address)
     if record.key is None and policy.issues_cookie and by.startswith("cookie:"):
-        record.key = ids()[:32]
+        record.key = ids.next()[:32]
         secure = b"; Secure" if client.proto == b"https" else b""
         cookie = (by[7:].encode(), record.key, secure)
         record.fields = b"Set-Cookie: %b=%b; Path=/; HttpOnly; SameSite=Lax%b\r\n" % cookie

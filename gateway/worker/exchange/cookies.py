@@ -11,7 +11,7 @@ _SESSION: Final = SESSION_COOKIE.encode()
 
 def take_session(request: RequestReader) -> None:
     """Take the admin listener's cookie out: a browser sends it to every port of the host."""
-    if _SESSION in request.block:
+    if request.block.find(_SESSION) >= 0:  # `in` first fails to take it for a number: six times the price
         take_cookie(request, _SESSION)
 
 

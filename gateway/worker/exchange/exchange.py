@@ -39,7 +39,7 @@ from gateway.link.counts import ANSWERED
 from gateway.net.capacity import Share
 from gateway.worker.admission import Admission
 from gateway.worker.exchange import failures, max_forwards
-from gateway.worker.exchange.attempt import CONNECTING, RELAYING, Attempt
+from gateway.worker.exchange.attempt import CONNECTING, RELAYING, Attempt, AttemptOwner
 from gateway.worker.exchange.cdn_loop import is_loop
 from gateway.worker.exchange.choice import find_key, wish_of
 from gateway.worker.exchange.context import Context
@@ -50,7 +50,7 @@ from gateway.worker.exchange.upload import Upload, passing_trailers
 from gateway.worker.policy import Policy
 
 
-class Exchange:
+class Exchange(AttemptOwner):
     """What answers a client connection's requests, and what its attempts are made for."""
 
     __slots__ = (
@@ -115,23 +115,22 @@ class Exchange:
     def _find_route(self, table: RoutingTable) -> bool:
         """Find the route, or answer."""
         request, record = self.request, self.record
-        record.method = METHODS.get(request.method, OTHER)
+        method = METHODS.get(request.method)
+        record.method = OTHER if method is None else method
         path = request.path.decode("ascii") if request.path != b"*" else "/"
-        self.route = route = table.match(request.host, path, request.method.decode("ascii"))
+        self.route = route = table.match(request.host, path, method or request.method.decode("ascii"))
         if route is None:
             record.service = self.policy = None
             self.refuse(failures.no_route(table.methods(request.host, path)))
             return False
         record.service = service = route.service
         self.policy = self.context.policies.by_service[service]
-        loop = request.special.get(b"cdn-loop")
-        if loop is not None and is_loop(loop, self.context.forwarding.gateway, service.name):
-            self.refuse(LoopDetected("the request has come round to this gateway again"))
+        if not request.is_usual and self._ends_here(service):
             return False
         if self.forwarder.is_of_proxy and not self._takes_share():
             self.refuse(ConnectionsPerClient("this client has as many requests under way as it may"))
             return False
-        return b"max-forwards" not in request.special or not self._ends_here()
+        return True
 
     def _takes_share(self) -> bool:
         """Count the request for its client. False: that one has as many as it may."""
@@ -140,8 +139,14 @@ class Exchange:
         self.share = self.context.capacity.share(self.forwarder.client_of(self.request).address)
         return self.share is not None
 
-    def _ends_here(self) -> bool:
-        """Count a hop off Max-Forwards, and answer if none is left."""
+    def _ends_here(self, service: Service) -> bool:
+        """Answer a request that goes round in circles, or may go no further; count a hop off Max-Forwards."""
+        loop = self.request.special.get(b"cdn-loop")
+        if loop is not None and is_loop(loop, self.context.forwarding.gateway, service.name):
+            self.refuse(LoopDetected("the request has come round to this gateway again"))
+            return True
+        if b"max-forwards" not in self.request.special:
+            return False
         answer = max_forwards.end(self.client, self.policy.asking if self.policy is not None else ())
         if answer is not None:
             self._answer(200, *answer)
@@ -181,7 +186,11 @@ class Exchange:
         if service.budget is not None:
             service.budget.on_request(now)
         record.is_tester = False
-        if self.request.passes_on_any(policy.asking) and self._serve_tester(service, policy, now):
+        if (
+            policy.asking
+            and self.request.passes_on_any(policy.asking)
+            and self._serve_tester(service, policy, now)
+        ):
             return
         record.is_chosen_by_split = True
         if policy.sticky:

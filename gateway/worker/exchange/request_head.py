@@ -33,11 +33,14 @@ TRACE_DIGITS: Final = 32
 class RequestIds:
     """Random hexadecimal digits, ID_DIGITS for each request; drawn for many at a time."""
 
+    __slots__ = ("_at", "_drawn")
+
+    def __init__(self) -> None:
     def __init__(self) -> None:
         self._drawn = b""
         self._at = 0
 
-    def __call__(self) -> bytes:
+    def next(self) -> bytes:
         at = self._at
         if at == len(self._drawn):
             self._drawn = os.urandom(128 * ID_DIGITS // 2).hex().encode()
@@ -70,13 +73,15 @@ class Forwarder:
 
     __slots__ = (
         "_client",
+        "_gateway",
         "_ids",
         "_is_trusted",
         "_loop",
         "_loop_service",
         "_peer",
+        "_sample",
         "_scheme",
-        "_settings",
+        "_via",
         "is_of_proxy",
         "is_sampled",
         "parent_id",
@@ -99,7 +104,9 @@ class Forwarder:
         self._scheme = scheme
         self._ids = ids
         self._is_trusted = is_trusted
-        self._settings = settings
+        self._gateway = settings.gateway
+        self._via = settings.via
+        self._sample = settings.sample
         self.is_of_proxy = is_trusted(peer)
         """Whether the peer is a proxy of ours, who brings the requests of many clients."""
         self._client: ClientInfo | None = None
@@ -127,23 +134,21 @@ class Forwarder:
         special = request.special
         if self.is_of_proxy:
             return client_info(special, self._peer, self._scheme, self._is_trusted)
-        client = self._client
-        if client is None or client.host != special.get(b"host", b""):
+        client, host = self._client, special.get(b"host")
+        if client is None or client.host != (b"" if host is None else host):
             client = self._client = client_info(special, self._peer, self._scheme, trusts_nobody)
         return client
 
     def identify(self, request: RequestReader) -> None:
         """Give a request its ids: its own ones as far as they are sound, else new ones."""
-        special, made = request.special, self._ids()
+        special, made = request.special, self._ids.next()
         given = special.get(b"x-request-id")
-        if given is None or _REQUEST_ID.fullmatch(given) is None:
-            self.request_id = made[:TRACE_DIGITS]
-        else:
+        self.trace_id = self.request_id = made[:TRACE_DIGITS]
+        if given is not None and _REQUEST_ID.fullmatch(given) is not None:
             self.request_id = given
-        self.trace_id = made[:TRACE_DIGITS]
         self.span_id = made[TRACE_DIGITS:]
         self.parent_id = b""
-        sample = self._settings.sample
+        sample = self._sample
         self.is_sampled = sample > 0.0 and random() * 100.0 < sample
         parent = special.get(b"traceparent")
         if parent is not None:
@@ -165,53 +170,69 @@ class Forwarder:
 
     def new_span(self) -> bytes:
         """Return an id for another span."""
-        return self._ids()[TRACE_DIGITS:]
+        return self._ids.next()[TRACE_DIGITS:]
 
     def head(self, request: RequestReader, route: Route | None, authority: bytes) -> bytes:
         """Return the head to send. authority: the Host of a request without one (HTTP/1.0)."""
-        for name in request.nominated:  # RFC 9110 §7.6.1; those we need are kept elsewhere
-            request.drop(name)
+        if request.nominated:
+            for name in request.nominated:  # RFC 9110 §7.6.1; those we need are kept elsewhere
+                request.drop(name)
         if request.has_claims and not self.is_of_proxy:
             for name in {plain_name(each) for each, _ in request.pairs()}:
                 if is_claim(name):
                     request.drop(name)
         take_session(request)
-        pieces = [request.method, b" ", _target(request, route), b" HTTP/1.1\r\nHost: "]
-        pieces.append(request.special.get(b"host", authority))
-        pieces += (CRLF, request.block, self.client_of(request).fields)
-        pieces.append(self._hops(request, route.service.name if route is not None else ""))
-        self._add_own(pieces, request)
+        self.identify(request)
+        special = request.special
+        host = special.get(b"host")
+        pieces = [
+            request.method,
+            b" ",
+            _target(request, route),
+            b" HTTP/1.1\r\nHost: ",
+            authority if host is None else host,
+            CRLF,
+            request.block,
+            self.client_of(request).fields,
+            self._hops(request, route.service.name if route is not None else ""),
+            b"X-Request-ID: ",
+            self.request_id,
+            b"\r\ntraceparent: 00-",
+            self.trace_id,
+            b"-",
+            self.span_id,
+            b"-01\r\n" if self.is_sampled else b"-00\r\n",
+        ]
+        if self.parent_id and b"tracestate" in special:
+            state = sound_state(special[b"tracestate"])
+            if state:
+                pieces += (b"tracestate: ", state, CRLF)
+        if b"content-length" in special:
+            pieces += (b"Content-Length: ", special[b"content-length"].lstrip(b"0") or b"0", CRLF)
+        if not request.is_usual:
+            self._add_unusual(pieces, request)
         pieces.append(CRLF)
         return b"".join(pieces)
 
     def _hops(self, request: RequestReader, service: str) -> bytes:
         """Return the fields that say where a request has been."""
-        special, settings = request.special, self._settings
         if service != self._loop_service:
-            own_loop = entry(settings.gateway, service) if settings.gateway and service else b""
+            own_loop = entry(self._gateway, service) if self._gateway and service else b""
             self._loop_service, self._loop = service, _appended(b"CDN-Loop: ", b"", own_loop)
-        if not settings.via and b"via" not in special and b"cdn-loop" not in special:
-            return self._loop
-        own_via = (VIA_10 if request.http10 else VIA) if settings.via else b""
-        own_loop = entry(settings.gateway, service) if settings.gateway and service else b""
+        special = request.special
+        if not self._via and (request.is_usual or b"cdn-loop" not in special):
+            return _appended(b"Via: ", special.get(b"via", b""), b"") + self._loop
+        own_via = (VIA_10 if request.http10 else VIA) if self._via else b""
+        own_loop = entry(self._gateway, service) if self._gateway and service else b""
         return _appended(b"Via: ", special.get(b"via", b""), own_via) + _appended(
             b"CDN-Loop: ", special.get(b"cdn-loop", b""), own_loop
         )
 
-    def _add_own(self, pieces: list[bytes], request: RequestReader) -> None:
-        """Add framing, and the fields of the client's connection that go on in our own words."""
+    def _add_unusual(self, pieces: list[bytes], request: RequestReader) -> None:
+        """Add chunks, and the fields of the client's connection that go on in our own words."""
         special = request.special
-        self.identify(request)
-        pieces += (b"X-Request-ID: ", self.request_id, b"\r\ntraceparent: 00-", self.trace_id)
-        pieces += (b"-", self.span_id, b"-01\r\n" if self.is_sampled else b"-00\r\n")
-        if self.parent_id and b"tracestate" in special:
-            state = sound_state(special[b"tracestate"])
-            if state:
-                pieces += (b"tracestate: ", state, CRLF)
         if request.length == CHUNKED_BODY:
             pieces += (CHUNKED, announced(special.get(b"trailer", b"")))
-        elif b"content-length" in special:
-            pieces.append(b"Content-Length: %d\r\n" % request.length)
         if request.expects_continue and request.length:
             pieces.append(b"Expect: 100-continue\r\n")
         if b"max-forwards" in special:
@@ -225,15 +246,16 @@ class Forwarder:
 def _target(request: RequestReader, route: Route | None) -> bytes:
     """Return the target a service gets: the client's own bytes, less the route's prefix if it says so."""
     raw = request.raw_path
+    prefix = route.path if route is not None and route.strip_prefix else ""
+    if not prefix and request.is_usual:  # the codec has read it: there are no dot segments in it
+        return request.target
     if raw == b"*":
         return b"*"
-    prefix = route.path if route is not None and route.strip_prefix else ""
-    if not prefix and raw is request.path:  # its own normal form: there are no dot segments in it
-        return raw + request.query
     return sent_path(raw, prefix) + request.query
 
 
 def _appended(name: bytes, before: bytes, own: bytes) -> bytes:
     """Return a field's line, if there is anything to say in it."""
-    value = b", ".join([each for each in (before, own) if each])
-    return b"%b%b\r\n" % (name, value) if value else b""
+    if not before and not own:
+        return b""
+    return b"".join((name, before, b", " if before and own else b"", own, CRLF))

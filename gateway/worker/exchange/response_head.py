@@ -12,27 +12,28 @@ _FAILED: Final = re.compile(rb"[ \t]*([A-Za-z0-9._-]{1,64})[ \t]*=[ \t]*failed[ 
 EVENT_STREAM: Final = b"text/event-stream"
 
 
-def whole_head(reader: ResponseReader, more: bytes, *, http10: bool) -> bytes:
-    """Return the head of a response that came whole. more: fields for this client alone."""
+def whole_response(reader: ResponseReader, more: bytes, body: bytes, *, http10: bool) -> bytes:
+    """Return a response that came whole. more: fields for this client alone."""
     # To HEAD, or in a 304, it says what a GET would have got.
     is_chunked = reader.length == CHUNKED_BODY and reader.status != 204 and not http10
-    return _head(reader, more, is_chunked=is_chunked)
+    return _head(reader, more, body, is_chunked=is_chunked)
 
 
 def begun_head(reader: ResponseReader, more: bytes, *, rechunks: bool) -> bytes:
     """Return the head of a response whose body is still coming. rechunks: it goes on in chunks of ours."""
-    return _head(reader, more, is_chunked=rechunks)
+    return _head(reader, more, b"", is_chunked=rechunks)
 
 
-def _head(reader: ResponseReader, more: bytes, *, is_chunked: bool) -> bytes:
+def _head(reader: ResponseReader, more: bytes, body: bytes, *, is_chunked: bool) -> bytes:
+    """Return a head and what follows at once."""
     pieces = [STATUS_LINES[reader.status], reader.block]
-    if not reader.passes_on(b"date"):
+    if not reader.has_date:
         pieces.append(date_line())
     if is_chunked:
         pieces += (CHUNKED, announced(reader.special.get(b"trailer", b"")))
     if reader.status == 426:
         pieces.append(_wanted_upgrade(reader))
-    pieces += (more, CRLF)
+    pieces += (more, CRLF, body)
     return b"".join(pieces)
 
 

@@ -42,7 +42,7 @@ BY_REQUEST: Final = (
     *("method", "target", "path", "raw_path", "query", "host", "http10", "keep_alive", "length", "held"),
     *("expects_continue", "upgrade", "nominated", "has_claims", "special", "block"),
 )
-BY_RESPONSE: Final = ("status", "length", "keep_alive", "held", "special", "block")
+BY_RESPONSE: Final = ("status", "length", "keep_alive", "held", "has_date", "special", "block")
 
 
 def said(reader: Reader) -> dict[str, Any]:

@@ -43,4 +43,4 @@ def test_networks_hold_addresses_of_both_families() -> None:
 
 def test_request_ids_differ() -> None:
     ids = RequestIds()
-    assert len({ids() for _ in range(1000)}) == 1000
+    assert len({ids.next() for _ in range(1000)}) == 1000
