@@ -51,6 +51,7 @@ COMPILED: Final = (
     "http1/target.py",
     "http1/trailers.py",
     "link/counts.py",
+    "net/networks.py",
     "net/progress.py",
     "worker/admission.py",
     "worker/client_connection.py",

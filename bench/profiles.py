@@ -67,7 +67,7 @@ def repeats(_chance: Random, _k: int) -> bytes:
 
 def proxied(chance: Random, k: int) -> bytes:
     balancer = [
-        ("X-Forwarded-For", f"203.0.113.{chance.randrange(256)}"),
+        ("X-Forwarded-For", f"203.{chance.randrange(256)}.{chance.randrange(256)}.{chance.randrange(256)}"),
         ("X-Forwarded-Proto", "https"),
         ("X-Forwarded-Host", HOST),
         ("X-Forwarded-Port", "443"),

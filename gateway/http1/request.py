@@ -132,7 +132,7 @@ class RequestReader(Head):
         self.has_claims = False
         """Whether a field that is passed on says of the client what only a trusted proxy may say."""
         self.is_usual = False
-        """Known to hold no field but those passed on, Host, what says who the client is, and a length."""
+        """Known to hold no fields but those passed on, Host, a length, and what proxies say of the client."""
         self.http10 = False
         self.keep_alive = True
         self.length = 0

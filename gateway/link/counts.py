@@ -73,7 +73,6 @@ class VersionCounts(AttemptCounts):
     __slots__ = (
         "_last",
         "_plain",
-        "abandoned",
         "attempts",
         "cohort_errors",
         "dirty",

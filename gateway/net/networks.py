@@ -1,6 +1,7 @@
 """Addresses as text, and sets of networks that hold them."""
 
 import ipaddress
+import socket
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -8,20 +9,41 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Networks:
-    """A set of networks, asked for addresses. Answers are remembered: the same clients come back."""
+    """A set of networks, asked for addresses. Of others than IPv4's answers are remembered, and come back."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._networks: list[Network] = [ipaddress.ip_network(text, strict=False) for text in texts]
-        self.holds = lru_cache(maxsize=4096)(self._holds)
+        self._ipv4 = [
+            (int(each.network_address), int(each.netmask)) for each in self._networks if each.version == 4
+        ]
+        """Address and mask."""
+        self._holds_other = lru_cache(maxsize=4096)(self._holds_any)
 
-    def _holds(self, address: str) -> bool:
+    def holds(self, address: str) -> bool:
+        """Tell whether an address is in one of the networks; what is no address is not."""
         if not self._networks:
             return False
+        number = ipv4_number(address)
+        if number < 0:
+            return self._holds_other(address)
+        return any(number & mask == network for network, mask in self._ipv4)
+
+    def _holds_any(self, address: str) -> bool:
         try:
             parsed = ipaddress.ip_address(address)
         except ValueError:
             return False
         return any(parsed in network for network in self._networks)
+
+
+def ipv4_number(text: str) -> int:
+    """Return the number of an IPv4 address in its one spelling; -1 for anything else."""
+    if ":" in text:
+        return -1
+    try:
+        return int.from_bytes(socket.inet_pton(socket.AF_INET, text), "big")
+    except (OSError, ValueError):
+        return -1
 
 
 @lru_cache(maxsize=4096)

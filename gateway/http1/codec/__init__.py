@@ -19,7 +19,8 @@ length of the body (-1: chunked), the fields acted on by lower-case name, the li
 these is a claim, whether the head is a usual one (see `request`)."""
 Response = tuple[int, int, int, bytes | None, bool, dict[bytes, bytes], bytes]
 """Bytes it takes, status, length of the body (-1: chunked, -2: until the end), connection options unless
-there are none but `keep-alive`, whether a Date is passed on, the other fields acted on, the lines passed on."""
+there are none but `keep-alive`, whether a Date is passed on, the other fields acted on, the lines passed
+on."""
 
 PLAIN: Final = bytes(
     (byte | 32 if 65 <= byte <= 90 else 45 if byte in b"!#$%&'*+.^_`|~" else byte) for byte in range(256)

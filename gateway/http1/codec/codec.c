@@ -62,7 +62,7 @@ typedef struct {
 #define LAST {NULL, 0, PY_SSIZE_T_MAX, NULL}
 
 static Name REQUEST_NAMES[] = {
-    NAME("te", 0), NAME("via", 0), NAME("host", HOST | USUAL), NAME("expect", 0), NAME("trailer", 0),
+    NAME("te", 0), NAME("via", USUAL), NAME("host", HOST | USUAL), NAME("expect", 0), NAME("trailer", 0),
     NAME("upgrade", 0), NAME("cdn-loop", 0), NAME("forwarded", USUAL), NAME("connection", CONNECTION),
     NAME("keep-alive", 0), NAME("tracestate", USUAL), NAME("traceparent", USUAL), NAME("max-forwards", 0), NAME("x-request-id", USUAL),
     NAME("content-length", LENGTH | USUAL), NAME("http2-settings", 0), NAME("x-forwarded-for", USUAL),

@@ -144,7 +144,9 @@ class Forwarder:
         special, made = request.special, self._ids.next()
         given = special.get(b"x-request-id")
         self.trace_id = self.request_id = made[:TRACE_DIGITS]
-        if given is not None and _REQUEST_ID.fullmatch(given) is not None:
+        if given is not None and (
+            (given.isalnum() and len(given) <= 128) or _REQUEST_ID.fullmatch(given) is not None
+        ):  # letters and digits alone are what most are
             self.request_id = given
         self.span_id = made[TRACE_DIGITS:]
         self.parent_id = b""
@@ -251,6 +253,8 @@ def _target(request: RequestReader, route: Route | None) -> bytes:
         return request.target
     if raw == b"*":
         return b"*"
+    if not prefix and raw is request.path:  # its own normal form
+        return raw + request.query
     return sent_path(raw, prefix) + request.query
 
 
