@@ -128,7 +128,7 @@ class Plane:
         method, target = client.reader.glimpse()
         line = Line(
             ts=utc(time.time()),
-            request_id=self.context.request_ids()[:TRACE_DIGITS].decode("ascii"),
+            request_id=self.context.request_ids.next()[:TRACE_DIGITS].decode("ascii"),
             trace_id="",
             client=client.peer,
             peer=client.peer,

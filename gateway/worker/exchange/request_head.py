@@ -36,7 +36,6 @@ class RequestIds:
     __slots__ = ("_at", "_drawn")
 
     def __init__(self) -> None:
-    def __init__(self) -> None:
         self._drawn = b""
         self._at = 0
 
