@@ -1,8 +1,10 @@
 """Everything an operator wants at a glance, of all services in one call."""
 
+import asyncio
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.actions.access import Access
 from gateway.control.catalog.entries import ServiceEntry, VersionEntry
@@ -31,6 +33,8 @@ class ServiceGlance(msgspec.Struct, frozen=True, kw_only=True):
     versions: list[VersionGlance]
     deployment: DeploymentRecord | None
     last: DeploymentRecord | None
+    hour: tuple[list[int], list[int]] | None = None
+    """Answers, and those of 500 and above, in each of the last sixty minutes; None: not asked for."""
 
 
 class Overview:
@@ -52,6 +56,15 @@ class Overview:
         entries = self._access.catalog.services
         names = sorted(entries) if name is None else [name] if name in entries else []
         return [self._service(entries[each], newest.get(each)) for each in names]
+
+    async def with_hours(self, glances: list[ServiceGlance]) -> list[ServiceGlance]:
+        """Return services with their last hours, without holding up others."""
+        found = []
+        for glance in glances:
+            ids = [each.record.id for each in glance.versions]
+            found.append(replace(glance, hour=self._access.tally.history.minutes(ids)))
+            await asyncio.sleep(0)
+        return found
 
     def _service(self, entry: ServiceEntry, last: DeploymentRecord | None) -> ServiceGlance:
         shares = self._access.catalog.shares(entry.record.name)

@@ -28,9 +28,10 @@ class VersionsQuery(PageQuery):
 
 
 class OverviewQuery(Settings):
-    """One service, or all."""
+    """One service, or all. hour: with what was answered in each of the last sixty minutes."""
 
     service_name: Text | None = None
+    hour: bool = False
 
 
 class DeploymentsQuery(PageQuery):

@@ -198,6 +198,10 @@ class ServiceGlanceView(View, frozen=True, kw_only=True):
     """The open rollout."""
     last: DeploymentView | None
     """The newest rollout, open or not, if it is among the gateway's newest."""
+    hour: list[int] | None
+    """With `?hour=true`: answers in each of the last sixty minutes, oldest first."""
+    hour_errors: list[int] | None
+    """Of those, with a status of 500 and above."""
 
 
 class OverviewView(View, frozen=True, kw_only=True):

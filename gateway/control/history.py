@@ -138,6 +138,21 @@ class History:
         since = self._wall() - KEPT_S
         return [each for each in self._slices.get(version_id, ()) if each.start >= since]
 
+    def minutes(self, version_ids: Iterable[str]) -> tuple[list[int], list[int]]:
+        """Return (answers, those of 500 and above) of some versions in each of the last sixty minutes.
+
+        Oldest first; the last is the minute under way.
+        """
+        first = int(self._wall()) // 60 - MINUTES + 1
+        answers, failed = [0] * MINUTES, [0] * MINUTES
+        for version_id in version_ids:
+            for each in self._slices.get(version_id, ()):
+                place = each.start // 60 - first
+                if 0 <= place < MINUTES:
+                    answers[place] += sum(each.classes)
+                    failed[place] += each.classes[-1]
+        return answers, failed
+
     # -- over a restart of control
 
     async def load(self, store: Store) -> None:

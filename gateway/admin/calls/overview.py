@@ -14,6 +14,8 @@ async def get(call: Call) -> Reply:
     """Show all services with versions, rates and rollouts."""
     overview = call.actions.overview
     found = await overview.services(call.query.service_name)
+    if call.query.hour:
+        found = await overview.with_hours(found)
     freeze = overview.freeze_state()
     shown = [each for glance in found for each in (glance.deployment, glance.last) if each is not None]
     seen = await call.actions.acknowledgements.of({record.id for record in shown})
@@ -31,6 +33,8 @@ def _service(glance: ServiceGlance, seen: Mapping[str, AcknowledgementRecord]) -
         routes=glance.record.settings.routes,
         versions=[_version(each) for each in glance.versions],
         deployment=views.deployment(glance.deployment, seen) if glance.deployment else None,
+        hour=glance.hour[0] if glance.hour else None,
+        hour_errors=glance.hour[1] if glance.hour else None,
         last=views.deployment(glance.last, seen) if glance.last else None,
     )
 

@@ -100,6 +100,18 @@ def test_a_window_without_answers_is_left_out_and_an_hour_is_kept() -> None:
     assert history.version("v") == []
 
 
+def test_minutes_end_with_the_one_under_way() -> None:
+    clock = Clock()
+    history = History(clock)
+    known(history, "a")
+    for n in range(12):
+        history.report("a", [report(n + 1, n + 1)])
+        history.close(START + n * WINDOW_S)
+    clock.now = START + 115.0
+    answers, failed = history.minutes(["v", "unknown"])
+    assert (answers[-2:], failed[-2:], sum(answers)) == ([12, 12], [6, 6], 24)
+
+
 def test_a_version_that_was_deleted_leaves_nothing() -> None:
     history = History(Clock())
     known(history, "a")
