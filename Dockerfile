@@ -19,7 +19,10 @@ COPY --from=build /opt/gateway /opt/gateway
 ENV PATH=/opt/gateway/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    GATEWAY__STORE__URL=sqlite:////var/lib/gateway/gateway.db
+    GATEWAY__STORE__URL=sqlite:////var/lib/gateway/gateway.db \
+    GATEWAY__ADMIN__INSECURE=true
+# The admin listener stays on the container's loopback. Who sets GATEWAY__ADMIN__ADDRESS to reach it over a private
+# container network gets plain HTTP there: for any other network set GATEWAY__ADMIN__TLS__CERTIFICATE and …__KEY.
 USER gateway
 WORKDIR /var/lib/gateway
 VOLUME /var/lib/gateway

@@ -57,14 +57,26 @@ class ListenSettings(Settings, frozen=True, kw_only=True):
         return self.tls if isinstance(self.tls, tuple) else (self.tls,)
 
 
+class AdminTlsSettings(TlsSettings, frozen=True, kw_only=True):
+    """The admin listener's certificate chain and key, PEM files; read again on SIGHUP."""
+
+    client_ca: FilePath | None = None
+    """PEM file of the CAs of which clients must show a certificate; None: they need none."""
+
+
 class AdminSettings(Settings, frozen=True, kw_only=True):
     """Where operators connect."""
 
     address: str = "127.0.0.1:4201"
+    tls: AdminTlsSettings | None = None
+    insecure: bool = False
+    """Whether tokens may cross a network in plain text: another address than a loopback one without `tls`."""
     allowed_targets: tuple[str, ...] = ()
     """Networks a version's url may lead to; empty: any that is not refused outright."""
     allowed_sockets: tuple[FilePath, ...] = ()
     """Folders whose socket files the API may name in `unix:` urls; those this file names it may anyway."""
+    second_person: bool = False
+    """Whether what sets weights, or moves all traffic unwatched, is confirmed by a second person."""
     hosts: tuple[Host, ...] = ()
     """Names it is reached by, besides addresses, `localhost` and this machine's own name."""
 
@@ -260,6 +272,12 @@ def _check_gateway(config: Config) -> None:
     if not config.listeners:
         raise ConfigError("listen", "at least one address is needed")
     _checked("admin.address", Listener.of, config.admin.address)
+    if config.admin.tls is None and not config.admin.insecure and not is_loopback(config.admin.address):
+        raise ConfigError(
+            "admin.address",
+            f"{config.admin.address} is no loopback address, and tokens would cross the network in plain "
+            "text: set admin.tls = {certificate, key}, or admin.insecure = true where the network is private",
+        )
     _check_networks("admin.allowed_targets", config.admin.allowed_targets)
     if config.trace.otel is not None:
         _check_otel("trace.otel", config.trace.otel)
@@ -284,6 +302,15 @@ def is_installed() -> bool:
         return find_spec("opentelemetry.proto") is not None
     except ModuleNotFoundError:
         return False
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether nobody but this machine reaches `host:port`."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _check_service(path: str, service: FileService) -> None:

@@ -55,6 +55,12 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
     """Which services may be changed: names, with `*` and `?` for parts of them."""
     address: str = ""
     user_agent: str = ""
+    owner: str = ""
+    """Whose token it is; empty: its name says it."""
+    approved_by: str = ""
+    """The second person, if one has confirmed this very call."""
+    approval: str = ""
+    """Its id then."""
 
     def covers(self, service: str) -> bool:
         """Return whether this service may be changed."""
@@ -64,6 +70,15 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
     def is_unscoped(self) -> bool:
         """Whether every service may be changed, those to come too."""
         return self.services == "*"
+
+
+class ApprovalNeeded(GatewayError):
+    """A call that a second person has to confirm first. what: it would do, in a sentence."""
+
+    def __init__(self, service: str, what: str) -> None:
+        super().__init__(f"a second person has to confirm this: {what}")
+        self.service = service
+        self.what = what
 
 
 class Rollouts(Protocol):
@@ -134,6 +149,7 @@ class Access:
         on_token: Callable[[TokenRecord], None] = lambda record: None,
         rules: TargetRules = ANYWHERE,
         drain_ms: int = 30_000,
+        second_person: bool = False,
         release: str = "",
         native: str = "",
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -143,6 +159,7 @@ class Access:
 
         breaker: what is known of an endpoint's breaker, by key. on_token: hears of every token that was made
         or changed. rules: where urls may lead to. drain_ms: how long a drain may take.
+        second_person: whether what moves all traffic is confirmed by somebody else.
         """
         self.store = store
         self.catalog = catalog
@@ -157,6 +174,7 @@ class Access:
         self.on_token = on_token
         self.rules = rules
         self.drain_ms = drain_ms
+        self._second_person = second_person
         self.release = release
         self.native = native
         """What of the data plane is compiled: see http1.form."""
@@ -203,7 +221,9 @@ class Access:
     def entry(
         self, actor: Actor, action: str, resource_id: str, details: dict[str, Any], *, allowed: bool = True
     ) -> AuditEntry:
-        """Return a change's row of the audit trail."""
+        """Return a change's row of the audit trail; of a confirmed one, it names both persons."""
+        if actor.approved_by:
+            details = {**details, "approvedBy": actor.approved_by, "approval": actor.approval}
         return AuditEntry(
             at=self.now(),
             actor=actor.name,
@@ -249,6 +269,15 @@ class Access:
             raise not_found("version", version_id) from None
 
     # -- rules many actions share
+
+    def require_second(self, actor: Actor, service: str, what: str) -> None:
+        """Hold what sets weights, or brings a version to all traffic, until somebody else has confirmed it.
+
+        Last of all checks, and before anything is done: what is refused anyway is not worth anybody's while.
+        Raises ApprovalNeeded.
+        """
+        if self._second_person and not actor.approved_by:
+            raise ApprovalNeeded(service, what)
 
     async def supersede(self, tx: Transaction, service: str) -> None:
         """Let ended deployments of a service that still tidy up leave its versions alone from now on."""

@@ -11,6 +11,7 @@ from gateway.actions.deployments import Deployments
 from gateway.actions.gateway import Gateway
 from gateway.actions.overview import Overview
 from gateway.actions.reports import Reports
+from gateway.actions.second_person import Approvals
 from gateway.actions.services import Services
 from gateway.actions.tokens import Tokens
 from gateway.actions.upkeep import Upkeep, Watch
@@ -31,5 +32,6 @@ class Actions:
         self.overview = Overview(access)
         self.whatif = WhatIfs(access)
         self.gateway = Gateway(access)
+        self.approvals = Approvals(access)
         self.upkeep = Upkeep(access, watch)
         self.tokens = Tokens(access)

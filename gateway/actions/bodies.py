@@ -167,6 +167,8 @@ class CreateToken(Settings):
 
     name: Label
     role: Role
+    owner: Label | None = None
+    """Whose it is, where one person has several; None: its name says it."""
     services: ServicePattern = "*"
     """Which services it may change: names, with `*` and `?` for parts of them."""
     expires_in: Annotated[int, Meta(ge=1_000, le=MAX_LIFE_MS)] | None = None

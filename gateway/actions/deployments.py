@@ -9,6 +9,7 @@ import msgspec
 from gateway.actions.access import Access, Actor, bound_key, planned, require_match, require_scope
 from gateway.actions.bodies import Explain, Promote, StartDeployment, Traffic
 from gateway.actions.problems import Problem, conflict, not_found
+from gateway.actions.second_person import is_watched, sets_share
 from gateway.control.catalog.entries import ServiceEntry, VersionEntry
 from gateway.control.rollouts.unstored import Ordered
 from gateway.core.rollout.events import (
@@ -104,6 +105,8 @@ class Deployments:
             settings = body.rollout()
             self._access.refuse_stand_in(settings, "" if body.given() else "/config")
             earlier = await self._opened_by(key, body, settings)
+            if earlier is None:
+                self._hold_start(actor, body, settings)
         if earlier is not None:
             return earlier
         await self._make_way(actor, body)
@@ -140,6 +143,23 @@ class Deployments:
             await self._access.supersede(tx, service.record.name)
             record = self._new_record(deployment_id, service, old, new, body.strategy, settings, actor, key)
             return self._access.rollouts.begin(tx, record, resolved, actor.name)
+
+    def _hold_start(self, actor: Actor, body: StartDeployment, settings: RolloutSettings) -> None:
+        """Let a second person confirm a start that brings all traffic over without the judge's word.
+
+        What would be refused is refused first; Problem. Raises ApprovalNeeded.
+        """
+        service = self._access.service(body.service_name)
+        under = "" if body.given() else "/config"
+        resolved = planned(service.record.settings, body.strategy, settings, under=under)
+        if is_watched(resolved):
+            return
+        self._refuse_while_frozen()
+        if service.record.settings.on_new_version != "restart":
+            self._refuse_second(service)
+            self._origin(service, body, self._named(service, body.to_version))
+        what = f"start a {body.strategy} rollout of {body.service_name} to {body.to_version}"
+        self._access.require_second(actor, body.service_name, f"{what}, which no judge watches on its way")
 
     async def _opened_by(
         self, key: str | None, body: StartDeployment, settings: RolloutSettings
@@ -338,8 +358,13 @@ class Deployments:
             details["service"] = record.service_name
             require_scope(actor, record.service_name)
             require_match(if_match, record)
-            if self._access.rollouts.state_of(deployment_id) is None:
+            state = self._access.rollouts.state_of(deployment_id)
+            if state is None:
                 raise conflict(refusal_once_ended(record.status, order))
+            if sets_share(state, order):
+                what = f"{action} of {record.service_name} to {record.to_version}"
+                share = f" ({order.percent} %)" if isinstance(order, SetPercent) else ""
+                self._access.require_second(actor, record.service_name, what + share)
             return self._access.rollouts.order(tx, deployment_id, order)
 
     # -- undo
@@ -355,7 +380,13 @@ class Deployments:
                 await self._order_at_once(actor, "service.undo", deployment.id, order, body)
             )
         async with self._access.refusals(actor, "service.undo", service_name):
-            before = await self._version_before(self._access.service(service_name))
+            service = self._access.service(service_name)
+            before = await self._version_before(service)
+            self._refuse_while_frozen()
+            back_to = service.versions[before].record.version
+            self._access.require_second(
+                actor, service_name, f"undo: all traffic of {service_name} to {back_to}"
+            )
         back = StartDeployment(service_name=service_name, to_version=before, strategy="immediate")
         record = await self._start(actor, "service.undo", back, back.rollout(), None, reason=body.reason)
         return Ordered(record)

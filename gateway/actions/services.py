@@ -102,6 +102,9 @@ class Services:
             entry = self._editable(name)
             require_match(if_match, entry.record)
             self._access.refuse_while_open(name)
+            if any(each.record.weight for each in entry.versions.values()):
+                # Made anew, its first version would get everything.
+                self._access.require_second(actor, name, f"delete the service {name}, which has traffic")
             await self._access.supersede(tx, name)
             tx.delete_service(entry.record.id)
             self._access.add_event(tx, "service.deleted", actor, name)

@@ -45,6 +45,7 @@ def record_of(
     services: str = "*",
     expires_at: datetime | None = None,
     idempotency_key: str | None = None,
+    owner: str = "",
 ) -> TokenRecord:
     """Return the row of a new token."""
     return TokenRecord(
@@ -58,6 +59,7 @@ def record_of(
         services=services,
         expires_at=expires_at,
         idempotency_key=idempotency_key,
+        owner=owner,
     )
 
 
@@ -90,8 +92,11 @@ class Tokens:
             services=body.services,
             expires_at=_after(now, body.expires_in),
             idempotency_key=_marked(actor, idempotency_key, body),
+            owner=body.owner or "",
         )
         details = {"name": body.name, "role": body.role, "services": body.services}
+        if body.owner:
+            details["owner"] = body.owner
         async with self._access.change(actor, "token.create", record.id, details) as tx:
             require_unscoped(actor, "making a token")
             known = await self._access.store.tokens()
@@ -122,6 +127,7 @@ class Tokens:
                 services=old.services,
                 expires_at=_after(now, life_ms),
                 idempotency_key=_marked(actor, idempotency_key, (token_id, body)),
+                owner=old.owner,
             )
             _refuse_replay(known, record)
             if not is_live(old, now):

@@ -164,6 +164,9 @@ class Versions:
             self._access.refuse_while_open(service.name)
         if body.status == "deprecated":
             raise invalid("/status", "a new version cannot be deprecated")
+        if weight and not is_first:
+            what = f"register {body.version} with the weight {weight}"
+            self._access.require_second(actor, service.name, what)
         now = self._access.now()
         return VersionRecord(
             id=record_id,
@@ -239,6 +242,9 @@ class Versions:
             self._access.check_url("/url", url)
             self._check_replicas(url, replicas)
             await self._require_unused(actor, entry, "changing where it runs")
+            if record.weight:
+                what = f"send the requests of {record.version} to {', '.join((url, *replicas))}"
+                self._access.require_second(actor, record.service_name, what)
         elif self._relabels(record, body):
             await self._require_unused(actor, entry, "changing it")
         if isinstance(body.shutdown_url, str):
@@ -293,6 +299,9 @@ class Versions:
         carriers = [record for record in records if record.weight]
         if not carriers:
             raise conflict("no version of the service would have any weight")
+        self._access.require_second(
+            actor, changed.service_name, f"set the weight of {changed.version} to {changed.weight}"
+        )
         current = service.record.current_version_id
         if len(carriers) == 1 and carriers[0].is_active:
             current = carriers[0].id
@@ -359,6 +368,9 @@ class Versions:
         rest = [each for each in service.versions.values() if each is not entry and each.record.weight]
         if record.weight and record.ever_healthy and not any(each.is_usable for each in rest):
             raise conflict("it is the last usable version of its service")
+        if record.weight and rest:
+            what = f"drain {record.version}: what it gets goes to {rest[0].record.version}"
+            self._access.require_second(actor, record.service_name, what)
 
     def _mark_draining(self, tx: Transaction, actor: Actor, entry: VersionEntry, timeout_ms: int) -> None:
         """Put the version's drain into `tx`: no weight from now on, and a deadline that outlives us."""

@@ -117,6 +117,7 @@ class Authenticator:
             services=record.services,
             address=address,
             user_agent=agent,
+            owner=record.owned_by,
         )
 
     async def is_valid(self, fields: Mapping[str, str]) -> bool:

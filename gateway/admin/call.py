@@ -1,7 +1,7 @@
 """One call of the admin API: what a handler is given, what it gives back, and the row that leads to it."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -16,7 +16,7 @@ from gateway.admin.schemas import Listing, view
 from gateway.admin.sessions import Sessions
 from gateway.core.settings.base import Settings
 from gateway.store.api import Page
-from gateway.store.records import Role
+from gateway.store.records import ApprovalRecord, Role
 
 BASE: Final = "/api/v1/admin"
 
@@ -37,6 +37,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     query: Any
     body: Any
     sessions: Sessions
+    perform: "Callable[[ApprovalRecord, Actor], Awaitable[Reply]] | None" = None
+    """Carries out a call that was kept, as whoever asked for it."""
 
     @property
     def id(self) -> str:

@@ -1,7 +1,7 @@
 """The query parameters calls take."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -46,6 +46,12 @@ class DeploymentEventsQuery(Settings):
 
     after: EventId = 0
     limit: Limit = 100
+
+
+class ApprovalsQuery(PageQuery):
+    """What was asked of second persons; in one state, or any."""
+
+    state: Literal["pending", "approved", "carried_out", "failed", "withdrawn"] | None = None
 
 
 class WindowsQuery(Settings):

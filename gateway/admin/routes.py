@@ -14,8 +14,18 @@ from gateway.actions.upkeep import AuditFound
 from gateway.actions.versions import TestReport
 from gateway.actions.whatif import Replays
 from gateway.admin.call import Route
-from gateway.admin.calls import deployments, gateway, overview, services, sessions, upkeep, versions
+from gateway.admin.calls import (
+    approvals,
+    deployments,
+    gateway,
+    overview,
+    services,
+    sessions,
+    upkeep,
+    versions,
+)
 from gateway.admin.queries import (
+    ApprovalsQuery,
     AuditQuery,
     DeploymentEventsQuery,
     DeploymentsQuery,
@@ -26,8 +36,10 @@ from gateway.admin.queries import (
     WindowsQuery,
 )
 from gateway.admin.schemas import (
+    ApprovalView,
     AuditReportView,
     AuditView,
+    ConfirmedView,
     CreatedTokenView,
     DecisionView,
     DeploymentView,
@@ -243,6 +255,23 @@ ROUTES: Final = (
     Route(
         "DELETE", "session", "viewer", "session.end", sessions.end,
         "Sign a browser out", None, status=204, budget=None,
+    ),
+    Route(
+        "GET", "approvals", "viewer", "approval.list", approvals.list_all,
+        "List calls that wait for a second person, or did, newest first",
+        Listing[ApprovalView], query=ApprovalsQuery,
+    ),
+    Route(
+        "GET", "approvals/{id}", "viewer", "approval.get", approvals.get,
+        "Show a call that waits for a second person, or did", ApprovalView,
+    ),
+    Route(
+        "POST", "approvals/{id}", "deployer", "approval.confirm", approvals.confirm,
+        "Confirm a call as the second person: it is carried out as it was asked", ConfirmedView,
+    ),
+    Route(
+        "DELETE", "approvals/{id}", "operator", "approval.withdraw", approvals.withdraw,
+        "Say no to a call that waits", ApprovalView,
     ),
     Route(
         "GET", "freeze", "viewer", "freeze.get", gateway.get_freeze,

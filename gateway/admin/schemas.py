@@ -16,7 +16,15 @@ from gateway.control.upstreams.smoke import SmokeTest
 from gateway.core.judge.judge import Decision
 from gateway.core.routing.service import RouteSettings, ServiceSettings
 from gateway.core.settings.smoke import SmokeSettings
-from gateway.store.records import CircuitState, DeploymentStatus, HealthStatus, Role, Strategy, VersionStatus
+from gateway.store.records import (
+    ApprovalState,
+    CircuitState,
+    DeploymentStatus,
+    HealthStatus,
+    Role,
+    Strategy,
+    VersionStatus,
+)
 
 V = TypeVar("V", bound=msgspec.Struct)
 
@@ -280,12 +288,57 @@ class AuditView(View, frozen=True, kw_only=True):
     hash: str
 
 
+class ApprovalView(View, frozen=True, kw_only=True):
+    """A call that waits for a second person, or did."""
+
+    id: str
+    action: str
+    service: str
+    what: str
+    """What it would do, in a sentence."""
+    method: str
+    path: str
+    body: Any
+    """As it was sent, but for secrets."""
+    asked_by: str
+    asked_owner: str
+    """Whose token that is: the second person's has another owner."""
+    created_at: datetime
+    expires_at: datetime
+    """Until then it may be confirmed."""
+    state: ApprovalState
+    decided_by: str | None
+    decided_at: datetime | None
+    status: int | None
+    """Of the call's answer, once it was carried out."""
+    outcome: str
+    """Why it was refused then."""
+
+
+class KeptView(ApprovalView, frozen=True, kw_only=True):
+    """The answer (202) to a call that a second person has to confirm: nothing was done yet."""
+
+    approval_id: str
+    """The same as `id`; no other answer has it."""
+    next: str
+    """What a second person types."""
+
+
+class ConfirmedView(ApprovalView, frozen=True, kw_only=True):
+    """A call that was confirmed and carried out."""
+
+    answer: Any
+    """What the call itself answered."""
+
+
 class TokenView(View, frozen=True, kw_only=True):
     """A token, by what may be shown of it."""
 
     id: str
     name: str
     role: Role
+    owner: str
+    """Whose it is; empty: its name says it."""
     prefix: str
     created_by: str
     created_at: datetime

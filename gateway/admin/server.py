@@ -4,17 +4,22 @@ import asyncio
 import ipaddress
 import socket
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final, Protocol
 
+from msgspec.structs import replace
+
 from gateway import __version__
-from gateway.actions.access import Actor
+from gateway.actions.access import Actor, ApprovalNeeded
 from gateway.actions.actions import Actions
 from gateway.actions.problems import Problem
+from gateway.actions.second_person import Asked
 from gateway.admin import openapi
 from gateway.admin.answers import JSON, MethodRefused, answer, refusal
 from gateway.admin.auth import Authenticator, allows
 from gateway.admin.call import BASE, Call, Reply, Route
+from gateway.admin.calls.approvals import kept
 from gateway.admin.eviction import Eviction
 from gateway.admin.exposition import OPEN_METRICS, TEXT, wants_open_metrics
 from gateway.admin.hosts import OwnNames
@@ -35,7 +40,9 @@ from gateway.http1.connections import Connections, ServerSettings
 from gateway.http1.server import ServerProtocol
 from gateway.net.capacity import Capacity
 from gateway.net.listener import Listener
+from gateway.net.tls import ServerTls
 from gateway.store.api import Store
+from gateway.store.records import ApprovalRecord
 
 CONNECTIONS: Final = 512
 """Open at once; who comes then ends another that nobody would miss."""
@@ -43,6 +50,12 @@ NEWCOMERS: Final = 128
 """So many more are accepted before others have made room for them."""
 TIMES: Final = ServerSettings(client_header_s=5.0, client_idle_s=10.0)
 """Short: whoever has a request sends it at once."""
+HANDSHAKE_S: Final = 5.0
+PLAIN: Final = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 42\r\nConnection: close\r\n\r\n"
+    b"this listener speaks TLS: ask by https://\n"
+)
+"""The answer to whoever speaks plain text to a listener with TLS."""
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 PROBES: Final = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json"})
 
@@ -132,10 +145,13 @@ class AdminServer:
         """Return the listener's connections, with their deadlines."""
         return self._app.connections
 
-    async def start(self, sock: socket.socket) -> None:
-        """Accept on a bound TCP socket; it is closed with the server."""
+    async def start(self, sock: socket.socket, tls: ServerTls | None = None) -> None:
+        """Accept on a bound TCP socket; it is closed with the server. tls: the owner may change it."""
         self._is_loopback = ipaddress.ip_address(sock.getsockname()[0]).is_loopback
-        self._listener = Listener(sock, self._connected, Capacity(CONNECTIONS + NEWCOMERS))
+        capacity = Capacity(CONNECTIONS + NEWCOMERS)
+        self._listener = Listener(
+            sock, self._connected, capacity, tls=tls, handshake_s=HANDSHAKE_S, plain_answer=lambda: PLAIN
+        )
         self._listener.start()
 
     def _connected(self) -> ServerProtocol:
@@ -228,8 +244,43 @@ class AdminServer:
         call = await self._parse(request, route, actor, params)
         if route is EVENTS and "application/json" not in request.fields.get("accept", ""):
             return await self._stream(request, call.query)
-        reply = await (self._finish(route.handler(call)) if route.is_change else route.handler(call))
+        try:
+            reply = await (self._finish(route.handler(call)) if route.is_change else route.handler(call))
+        except ApprovalNeeded as needed:
+            reply = await self._finish(self._keep(request, route, actor, needed))
         return answer(reply.status or route.status, reply, request.fields.get("if-none-match"))
+
+    async def _keep(self, request: Request, route: Route, actor: Actor, needed: ApprovalNeeded) -> Reply:
+        """Keep a call until a second person has confirmed it: 202, with the approval."""
+        asked = Asked(
+            id=str(uuid.uuid4()),
+            action=route.action,
+            role=route.role,
+            method=request.method,
+            path=request.path.removeprefix(BASE).strip("/"),
+            body=request.body,
+            if_match=request.fields.get("if-match"),
+            idempotency_key=request.fields.get("idempotency-key"),
+        )
+        record = await self._actions.approvals.ask(actor, asked, service=needed.service, what=needed.what)
+        return kept(record)
+
+    async def _perform(self, record: ApprovalRecord, actor: Actor) -> Reply:
+        """Carry out a kept call as it came, by every rule there is now."""
+        methods, params = self._table.match(record.path)
+        route = methods[record.method]
+        given = {"if-match": record.if_match, "idempotency-key": record.idempotency_key}
+        call = Call(
+            actions=self._actions,
+            actor=actor,
+            params=params,
+            fields={name: value for name, value in given.items() if value is not None},
+            query=decode_query("", route.query),
+            body=decode_body({}, record.body, route.body),
+            sessions=self._auth.sessions,
+        )
+        reply = await route.handler(call)
+        return replace(reply, status=reply.status or route.status)
 
     async def _parse(self, request: Request, route: Route, actor: Actor, params: dict[str, str]) -> Call:
         """Return the call as its action takes it. Raises Problem; a change refused here is audited too."""
@@ -242,6 +293,7 @@ class AdminServer:
                 query=decode_query(request.query, route.query),
                 body=decode_body(request.fields, request.body, route.body),
                 sessions=self._auth.sessions,
+                perform=self._perform,
             )
         except Problem as problem:
             await self._note_refusal(route, actor, params, str(problem)[:200])

@@ -1,13 +1,14 @@
 """The admin API, as one calls it: JSON in, JSON out, problems as one line."""
 
 import json
+import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
-from gateway.cli.exits import TIMED_OUT, ApiError, CliError, Unreachable
+from gateway.cli.exits import TIMED_OUT, ApiError, CliError, Kept, Unreachable
 
 BASE: Final = "/api/v1/admin"
 HANDOVER_WAITS_S: Final = (0.5, 1.0, 2.0, 4.0, 0.0)
@@ -36,7 +37,15 @@ class Reply(NamedTuple):
 class AdminClient:
     """One admin API, one token. A connection a call: an operator's calls are few."""
 
-    def __init__(self, url: str, token: str | None = None, *, timeout_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        timeout_s: float = 60.0,
+        tls: Callable[[], ssl.SSLContext] = ssl.create_default_context,
+    ) -> None:
+        """tls: makes the context for an https url."""
         parts = urlsplit(url if "//" in url else f"http://{url}")
         try:
             usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
@@ -48,6 +57,7 @@ class AdminClient:
         self._secure = parts.scheme == "https"
         self._netloc = parts.netloc
         self._token = token
+        self._tls = tls
         self.timeout_s = timeout_s
         self.listen: tuple[str, ...] = ()
         """Where clients connect, as base urls, if that is known here."""
@@ -93,6 +103,8 @@ class AdminClient:
         decoded = _decode(reply.body)
         if reply.status >= 400:
             raise refusal(reply, decoded, has_token=bool(self._token))
+        if reply.status == 202 and isinstance(decoded, dict) and "approvalId" in decoded:
+            raise Kept(decoded)
         return decoded
 
     def raw(
@@ -144,7 +156,9 @@ class AdminClient:
             connection.close()
 
     def _connect(self, timeout_s: float) -> HTTPConnection:
-        return (HTTPSConnection if self._secure else HTTPConnection)(self._netloc, timeout=timeout_s)
+        if self._secure:
+            return HTTPSConnection(self._netloc, timeout=timeout_s, context=self._tls())
+        return HTTPConnection(self._netloc, timeout=timeout_s)
 
     def _ask(
         self, connection: HTTPConnection, method: str, target: str, body: object, fields: Mapping[str, str]
@@ -181,6 +195,8 @@ def refusal(reply: Reply, problem: object, *, has_token: bool) -> ApiError:
 
 def next_step(status: int, line: str) -> str:
     """Return what to type next after a refusal; empty: the refusal says it itself, or nobody knows."""
+    if status == 403 and "second person" in line:
+        return "`gateway approvals` lists what waits, and who asked"
     if status == 401:
         return "`gateway token create NAME --role ROLE` makes a token, where an admin's is at hand"
     if status == 403:
@@ -196,6 +212,11 @@ def next_step(status: int, line: str) -> str:
 
 def unreachable(url: str, exc: Exception) -> str:
     """Return why no admin API answered, and what to do about it."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return (
+            f"{url} shows a certificate that is not trusted ({exc.verify_message}): "
+            "GATEWAY_ADMIN_CA names the file of its CA"
+        )
     if isinstance(exc, ConnectionRefusedError):
         return (
             f"connection refused at {url}: control is down; traffic is still served by its workers, "

@@ -8,6 +8,7 @@ import click
 from gateway import __version__, config
 from gateway.cli import (
     apply,
+    approvals,
     completion,
     deploy,
     edit,
@@ -46,6 +47,7 @@ for room in (
     versions,
     edit,
     apply,
+    approvals,
     logs,
     upkeep,
     operate,

@@ -2,6 +2,8 @@
 
 import functools
 import json
+import os
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -80,16 +82,44 @@ def connect(admin_url: str | None, token: str | None, config_path: str | None) -
     except ConfigError as exc:
         if admin_url is None or token is None:
             raise CliError(str(exc), USAGE) from exc
-        return AdminClient(admin_url, token)
+        return AdminClient(admin_url, token, tls=_tls(None))
     runtime = runtime_of(settings)
-    here = f"http://{reachable(str(runtime.get('admin', settings.admin.address)))}"
-    api = AdminClient(admin_url or here, token or bootstrap_token(settings.store.path))
+    scheme = "https" if settings.admin.tls is not None else "http"
+    here = f"{scheme}://{reachable(str(runtime.get('admin', settings.admin.address)))}"
+    pinned = settings.admin.tls.certificate if settings.admin.tls is not None and not admin_url else None
+    token = token or bootstrap_token(settings.store.path)
+    api = AdminClient(admin_url or here, token, tls=_tls(pinned))
     if api.url == here:
         schemes = ["http" if each.tls is None else "https" for each in settings.listeners]
         api.listen = tuple(
             f"{scheme}://{each}" for scheme, each in zip(schemes, _listen(runtime), strict=False)
         )
     return api
+
+
+def _tls(pinned: str | None) -> Callable[[], ssl.SSLContext]:
+    """Return what makes the context to meet an https admin API with.
+
+    pinned: the certificate file of the gateway on this machine, which is trusted as it is, whatever name it
+    has; None: GATEWAY_ADMIN_CA, else the system's CAs. GATEWAY_ADMIN_CERTIFICATE and GATEWAY_ADMIN_KEY say
+    who we are.
+    """
+
+    def context() -> ssl.SSLContext:
+        ca = os.environ.get("GATEWAY_ADMIN_CA")
+        try:
+            made = ssl.create_default_context(cafile=ca or pinned)
+            if pinned and not ca:
+                made.check_hostname = False
+                made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+            if certificate := os.environ.get("GATEWAY_ADMIN_CERTIFICATE"):
+                made.load_cert_chain(certificate, os.environ.get("GATEWAY_ADMIN_KEY"))
+        except OSError as exc:
+            files = "GATEWAY_ADMIN_CA, GATEWAY_ADMIN_CERTIFICATE, GATEWAY_ADMIN_KEY or admin.tls.certificate"
+            raise CliError(f"a file of {files} cannot be used: {exc}", USAGE) from exc
+        return made
+
+    return context
 
 
 def runtime_of(settings: config.Config) -> dict[str, Any]:

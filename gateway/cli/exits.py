@@ -1,6 +1,6 @@
 """What the process's exit code says."""
 
-from typing import Final
+from typing import Any, Final
 
 OK: Final = 0
 FAILED: Final = 1
@@ -21,6 +21,19 @@ class CliError(Exception):
 
 class Unreachable(CliError):
     """No admin API answered."""
+
+
+class Kept(CliError):
+    """Nothing was done yet: a second person has to confirm it."""
+
+    def __init__(self, approval: dict[str, Any]) -> None:
+        who, until = approval["askedOwner"], approval["expiresAt"][11:16]
+        super().__init__(
+            f"not done yet: a second person has to confirm it ({approval['what']}); "
+            f"somebody else than {who} types, until {until} UTC: {approval['next']}",
+            DENIED,
+        )
+        self.approval = approval
 
 
 class ApiError(CliError):

@@ -8,7 +8,7 @@ SECTIONS: Final = {
     "Release": ("deploy", "promote", "pause", "resume", "rollback", "undo", "complete", "rehearse"),
     "Look": ("get", "top", "status", "why", "decisions", "history", "events", "logs", "whatif", "versions"),
     "Correct": ("edit", "rm", "set-weight", "drain", "plan", "apply", "export"),
-    "Govern": ("freeze", "token", "audit"),
+    "Govern": ("approvals", "approve", "freeze", "token", "audit"),
     "Run": ("serve", "check", "upgrade", "healthcheck", "backup", "restore", "nodes", "demo", "completion"),
 }
 SHORT: Final = {
@@ -37,6 +37,8 @@ SHORT: Final = {
     "plan": "What `apply` would change; exit code 3 if anything.",
     "apply": "Make services and versions what a file says.",
     "export": "Print services and versions as such a file.",
+    "approvals": "What waits for a second person.",
+    "approve": "Confirm, as the second person, what somebody asked for.",
     "freeze": "Refuse starts and hold advances, never rollbacks.",
     "token": "Make, list and revoke tokens.",
     "audit": "Who changed what, allowed or refused.",
@@ -71,6 +73,7 @@ EXAMPLES: Final = {
     "logs": ("gateway logs -f shop --status 5xx", "gateway logs --events"),
     "whatif": ("gateway whatif shop --error-threshold 1",),
     "token": ("gateway token create ci --role deployer", "gateway token revoke ci"),
+    "approve": ("gateway approve 3f2a91c0", "gateway approve 3f2a91c0 --deny"),
     "freeze": ("gateway freeze on --reason 'launch day'", "gateway freeze off"),
     "plan": ("gateway plan -f services.toml",),
     "apply": ("gateway apply -f services.toml", "gateway apply -f services.toml --prune --yes"),
@@ -92,6 +95,10 @@ CONNECTION: Final = (
         "--config FILE",
         "Where address and store are looked up; default: config/gateway.toml, then /etc/gateway.",
     ),
+    (
+        "GATEWAY_ADMIN_CA, …_CERTIFICATE, …_KEY",
+        "For an https admin API: files of its CA, and of a client certificate where it wants one.",
+    ),
     ("-o, --output table|json", "What results look like (GATEWAY_OUTPUT)."),
 )
 CODES: Final = (
@@ -99,7 +106,7 @@ CODES: Final = (
     ("1", "failed, or rolled back"),
     ("2", "wrong usage, or a wrong key of a file"),
     ("3", "timed out; plan, apply --dry-run: there are changes"),
-    ("4", "denied: no token, a wrong one, or one that may not"),
+    ("4", "denied: no token, a wrong one, or one that may not; or a second person has to confirm it"),
 )
 
 

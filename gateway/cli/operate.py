@@ -123,9 +123,10 @@ def token() -> None:
 @client_command
 @click.argument("name")
 @click.option("--role", type=click.Choice(["viewer", "operator", "deployer", "admin"]), required=True)
-def token_create(api: AdminClient, out: Output, name: str, role: str) -> int:
+@click.option("--owner", help="Whose it is, where one person has several tokens (two-person rule).")
+def token_create(api: AdminClient, out: Output, name: str, role: str, owner: str | None) -> int:
     """Make a token. It is printed this once."""
-    made = api.post("tokens", {"name": name, "role": role})
+    made = api.post("tokens", {"name": name, "role": role} | ({"owner": owner} if owner else {}))
     out.note(f"token {made['name']} ({made['role']}): keep it, it is not shown again")
     out.value(made, made["token"])
     return OK

@@ -55,17 +55,22 @@ class ServerTls:
     what they began with when others are put to use.
     """
 
-    def __init__(self, certificates: Sequence[Certificate]) -> None:
-        """Raises ConfigError if there is no certificate, or one cannot be used."""
+    def __init__(self, certificates: Sequence[Certificate], client_ca: bytes = b"") -> None:
+        """client_ca: PEM of the CAs of which clients must show a certificate; empty: they need none.
+
+        Raises ConfigError if there is no certificate, or one cannot be used.
+        """
         self._by_name: dict[str, ssl.SSLContext] = {}
         self.context: ssl.SSLContext
-        self.use(certificates)
+        self.use(certificates, client_ca)
 
-    def use(self, certificates: Sequence[Certificate]) -> None:
+    def use(self, certificates: Sequence[Certificate], client_ca: bytes = b"") -> None:
         """Serve with these from now on. Raises ConfigError, and changes nothing, if one cannot be used."""
         if not certificates:
             raise ConfigError("tls", "at least one certificate is needed")
         contexts = [_server_context(each) for each in certificates]
+        for context in contexts if client_ca else ():
+            _ask_for_certificate(context, client_ca)
         by_name: dict[str, ssl.SSLContext] = {}
         for each, context in zip(certificates, contexts, strict=True):
             for name in certificate_names(_first_certificate(each)):
@@ -100,6 +105,15 @@ def _server_context(certificate: Certificate) -> ssl.SSLContext:
     with _as_file(certificate.chain) as chain, _as_file(certificate.key) as key:
         _load_chain(context, chain, key, certificate.source)
     return context
+
+
+def _ask_for_certificate(context: ssl.SSLContext, client_ca: bytes) -> None:
+    """Let nobody in without a certificate of these CAs."""
+    try:
+        context.load_verify_locations(cadata=client_ca.decode("ascii"))
+    except (ssl.SSLError, ValueError) as exc:
+        raise ConfigError("tls.client_ca", f"holds no CA certificate: {exc}") from exc
+    context.verify_mode = ssl.CERT_REQUIRED
 
 
 @contextmanager

@@ -5,10 +5,11 @@ A file that cannot be used is an error here, with the key's path, and not a work
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 from gateway import config
-from gateway.config import Config, ListenSettings
+from gateway.config import AdminTlsSettings, Config, ListenSettings
 from gateway.control.catalog.entries import context_of
 from gateway.errors import ConfigError
 from gateway.link.snapshot import CertificatePem
@@ -22,6 +23,7 @@ def load(config_path: str | None = None, overrides: Mapping[str, Any] | None = N
     """Return the checked configuration. Raises ConfigError naming the first wrong key, or unusable file."""
     settings = config.load(config_path, overrides=overrides)
     read_certificates(settings)
+    read_admin_tls(settings)
     for index, service in enumerate(settings.service):
         _read(f"service[{index}].tls", partial(context_of, service.tls))
     return settings
@@ -45,6 +47,36 @@ def _certificates_of(listen: ListenSettings) -> tuple[CertificatePem, ...]:
     if read:
         ServerTls(read)
     return tuple(CertificatePem(each.chain, each.key, each.source) for each in read)
+
+
+class AdminTls(NamedTuple):
+    """What the files of `admin.tls` hold."""
+
+    certificate: Certificate
+    client_ca: bytes
+
+
+def read_admin_tls(settings: Config) -> AdminTls | None:
+    """Return what the admin listener serves TLS with; None: it does not.
+
+    Raises ConfigError with the key's path and the file if one cannot be used.
+    """
+    tls = settings.admin.tls
+    return _read("admin.tls", partial(_admin_tls_of, tls)) if tls is not None else None
+
+
+def _admin_tls_of(tls: AdminTlsSettings) -> AdminTls:
+    certificate = Certificate.read(CertificateFiles(tls.certificate, tls.key))
+    client_ca = b""
+    if tls.client_ca is not None:
+        try:
+            client_ca = Path(tls.client_ca).read_bytes()
+        except OSError as exc:
+            raise ConfigError("client_ca", f"cannot use {tls.client_ca}: {exc.strerror or exc}") from exc
+        if not client_ca.strip():
+            raise ConfigError("client_ca", f"cannot use {tls.client_ca}: it is empty")
+    ServerTls([certificate], client_ca)
+    return AdminTls(certificate, client_ca)
 
 
 def listen_spec(listen: ListenSettings) -> ListenSpec:

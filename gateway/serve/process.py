@@ -34,7 +34,7 @@ from gateway.errors import GatewayError
 from gateway.http1.form import native_form
 from gateway.link.snapshot import Mark
 from gateway.net.listener import raise_descriptor_limit
-from gateway.net.tls import Certificate, expiry_of
+from gateway.net.tls import Certificate, ServerTls, expiry_of
 from gateway.serve import loading, signals
 from gateway.serve.background import Background
 from gateway.serve.handles import LINK_NAME, Handles
@@ -89,6 +89,9 @@ class Control:
         self.settings = settings
         self.certificates = loading.read_certificates(settings)
         """In force, by index of the listen table: a file that changes counts when it is read again."""
+        self._admin_certificate = loading.read_admin_tls(settings)
+        found = self._admin_certificate
+        self.admin_tls = ServerTls([found.certificate], found.client_ca) if found is not None else None
         self._reload = reload
         self.folder = settings.store.path.parent
         self.notifier = Notifier(os.environ)
@@ -149,6 +152,9 @@ class Control:
                 name, expiry = expiry_of(Certificate(each.chain, each.key, each.source))
                 key = (listen.address, name)
                 expiries[key] = min(expiry, expiries.get(key, expiry))
+        if self._admin_certificate is not None:
+            name, expiry = expiry_of(self._admin_certificate.certificate)
+            expiries[self.settings.admin.address, name] = expiry
         return expiries
 
     # -- starting
@@ -221,7 +227,7 @@ class Control:
         await self.tally.history.load(components.store)
         await ensure_bootstrap_token(components.store, self.folder / TOKEN_NAME, datetime.now(UTC))
         await components.resume()
-        await components.admin.start(self.handles.admin.dup())
+        await components.admin.start(self.handles.admin.dup(), self.admin_tls)
         self.supervisor.open()  # last of what can fail: until here a former control's workers serve on
         self.background.start_loops(components)
         self._unready = None
@@ -297,6 +303,7 @@ class Control:
             new = self._reload()
             loading.refuse_unreloadable(self.settings, new)
             certificates = loading.read_certificates(new)
+            admin = loading.read_admin_tls(new)
             proxy = self.components.proxy_settings(new, certificates)
             await self.components.catalog.reload(self.components.store, new.service, proxy)
         except GatewayError as exc:
@@ -307,6 +314,9 @@ class Control:
             self.components.spans.configure(new.trace.otel)
             logger.info("reloaded", changes=config.diff(self.settings, new))
             self.settings, self.certificates = new, certificates
+            if self.admin_tls is not None and admin is not None:
+                self._admin_certificate = admin
+                self.admin_tls.use([admin.certificate], admin.client_ca)
         self.hub.reopen_logs()
         self.notifier.ready()
 

@@ -166,6 +166,7 @@ class Components:
             on_token=on_token,
             rules=rules,
             drain_ms=settings.shutdown.drain,
+            second_person=settings.admin.second_person,
             release=__version__,
             native=native_form(),
         )

@@ -12,6 +12,8 @@ from gateway.errors import StoreError
 from gateway.store.records import (
     DEFAULT_RETENTION,
     AcknowledgementRecord,
+    ApprovalRecord,
+    ApprovalState,
     AuditEntry,
     AuditRecord,
     AuditReport,
@@ -78,6 +80,7 @@ class Transaction(Protocol):
     def add_windows(self, records: Iterable[WindowRecord]) -> None: ...
     def add_statistic(self, record: StatisticRecord) -> None: ...
     def put_acknowledgement(self, record: AcknowledgementRecord) -> None: ...
+    def put_approval(self, record: ApprovalRecord) -> None: ...
     def put_breaker(self, record: BreakerRecord) -> None: ...
     def delete_breakers(self, keys: Iterable[str]) -> None: ...
     def put_token(self, record: TokenRecord) -> None: ...
@@ -203,6 +206,15 @@ class Store(Protocol):
 
     async def acknowledgements(self, deployment_ids: Sequence[str]) -> dict[str, AcknowledgementRecord]:
         """Return what was acknowledged of these deployments, by id; those that never were are missing."""
+
+    async def approval(self, approval_id: str) -> ApprovalRecord | None: ...
+    async def pending_approvals(self) -> list[ApprovalRecord]:
+        """Return what waits for a second person, also what has waited for too long; oldest first."""
+
+    async def approvals(
+        self, *, state: ApprovalState | None = None, cursor: str | None = None, limit: int = 50
+    ) -> Page[ApprovalRecord]:
+        """Return what was asked of second persons, newest first."""
 
     async def prune(self, now: datetime, keep: Retention = DEFAULT_RETENTION) -> dict[str, int]:
         """Delete what has outlived `keep`. Returns rows deleted by table.

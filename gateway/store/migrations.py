@@ -245,11 +245,43 @@ _CHARTS: Final = (
     "CREATE INDEX gateway_event_kind ON gateway_event (kind, id)",
 )
 
+_APPROVALS: Final = (
+    """
+    CREATE TABLE gateway_approval (
+        id TEXT PRIMARY KEY,
+        action TEXT NOT NULL,
+        service TEXT NOT NULL,
+        what TEXT NOT NULL,
+        role TEXT NOT NULL,
+        method TEXT NOT NULL,
+        path TEXT NOT NULL,
+        body BLOB NOT NULL,
+        if_match TEXT,
+        idempotency_key TEXT,
+        asked_by TEXT NOT NULL,
+        asked_owner TEXT NOT NULL,
+        asked_token_id TEXT NOT NULL,
+        address TEXT NOT NULL,
+        user_agent TEXT NOT NULL,
+        created_at TEXT NOT NULL,
+        expires_at TEXT NOT NULL,
+        state TEXT NOT NULL,
+        decided_by TEXT,
+        decided_at TEXT,
+        status INTEGER,
+        outcome TEXT NOT NULL
+    )
+    """,
+    "CREATE INDEX gateway_approval_newest ON gateway_approval (created_at, id)",
+    "ALTER TABLE gateway_token ADD COLUMN owner TEXT NOT NULL DEFAULT ''",
+)
+
 MIGRATIONS: Final = (
     Migration(1, "initial", _INITIAL),
     Migration(2, "progress", _PROGRESS),
     Migration(3, "tokens", _TOKENS),
     Migration(4, "charts", _CHARTS),
+    Migration(5, "approvals", _APPROVALS),
 )
 
 SCHEMA: Final = MIGRATIONS[-1].number

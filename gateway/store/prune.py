@@ -11,6 +11,7 @@ import msgspec
 from gateway.store.audit import CHECKPOINT, Checkpoint
 from gateway.store.records import AuditEntry, Retention
 from gateway.store.tables import (
+    APPROVALS,
     AUDIT,
     DECISIONS,
     EVENTS,
@@ -43,6 +44,7 @@ async def prune(store: Prunable, now: datetime, keep: Retention) -> dict[str, in
         (DECISIONS.name, "at", keep.decisions_days),
         (WINDOWS.name, "started_at", keep.windows_days),
         (STATISTICS.name, "at", keep.windows_days),
+        (APPROVALS.name, "created_at", keep.decisions_days),
         (SMOKE_RESULTS.name, "at", keep.smoke_days),
     )
     deleted = {

@@ -14,6 +14,8 @@ from gateway.store.faults import named
 from gateway.store.records import (
     OPEN_STATUSES,
     AcknowledgementRecord,
+    ApprovalRecord,
+    ApprovalState,
     AuditRecord,
     BreakerRecord,
     DecisionRecord,
@@ -30,6 +32,7 @@ from gateway.store.records import (
 )
 from gateway.store.tables import (
     ACKNOWLEDGEMENTS,
+    APPROVALS,
     AUDIT,
     BREAKERS,
     DECISIONS,
@@ -210,6 +213,19 @@ class Reads:
         slots = ", ".join("?" * len(deployment_ids))
         found = await self._all(ACKNOWLEDGEMENTS, f"WHERE deployment_id IN ({slots})", *deployment_ids)
         return {record.deployment_id: record for record in found}
+
+    async def approval(self, approval_id: str) -> ApprovalRecord | None:
+        return await self._one(APPROVALS, "id", approval_id)
+
+    async def pending_approvals(self) -> list[ApprovalRecord]:
+        return await self._all(APPROVALS, "WHERE state = ? ORDER BY created_at, id", "pending")
+
+    async def approvals(
+        self, *, state: ApprovalState | None = None, cursor: str | None = None, limit: int = 50
+    ) -> Page[ApprovalRecord]:
+        where = Where()
+        where.equals("state", state)
+        return await self._newest_first(APPROVALS, ("created_at", "id"), where, cursor, limit)
 
     async def rows(self, query: str, *parameters: object) -> list[Any]:
         """Return the rows of a query; for this room only."""

@@ -14,6 +14,8 @@ CircuitState = Literal["CLOSED", "OPEN", "HALF_OPEN"]
 DeploymentStatus = Literal["pending", "testing", "rolling", "paused", "completed", "rolled_back", "failed"]
 Strategy = Literal["canary", "blue-green", "immediate"]
 Role = Literal["viewer", "operator", "deployer", "admin"]
+ApprovalState = Literal["pending", "approved", "carried_out", "failed", "expired", "withdrawn"]
+"""approved: being carried out, or interrupted. expired is never stored: the clock says it."""
 
 OPEN_STATUSES: Final[tuple[DeploymentStatus, ...]] = ("pending", "testing", "rolling", "paused")
 """A deployment in one of these is open: its service has no other."""
@@ -208,6 +210,38 @@ class AcknowledgementRecord(Record, frozen=True, kw_only=True):
     """Of the acknowledgement: what happened before it was seen, whatever the clock says."""
 
 
+class ApprovalRecord(Record, frozen=True, kw_only=True):
+    """A call that waits for a second person, or did."""
+
+    id: str
+    action: str
+    service: str
+    what: str
+    """What it would do, in a sentence."""
+    role: Role
+    """The least that may make the call."""
+    method: str
+    path: str
+    """Under the API's base."""
+    body: bytes
+    if_match: str | None = None
+    idempotency_key: str | None = None
+    asked_by: str
+    asked_owner: str
+    asked_token_id: str
+    address: str = ""
+    user_agent: str = ""
+    created_at: datetime
+    expires_at: datetime
+    state: ApprovalState = "pending"
+    decided_by: str | None = None
+    decided_at: datetime | None = None
+    status: int | None = None
+    """Of the call's answer, once it was carried out."""
+    outcome: str = ""
+    """Why it was refused then."""
+
+
 class AuditEntry(Record, frozen=True, kw_only=True):
     """A change, allowed or refused, before the store links it to the chain."""
 
@@ -263,6 +297,13 @@ class TokenRecord(Record, frozen=True, kw_only=True):
     """Which services it may change: names, with `*` and `?` for parts of them."""
     idempotency_key: str | None = None
     """Digests of the request that made it, if that had a key: of whose key it was, and of its body."""
+    owner: str = ""
+    """Whose it is, where one person has several; empty: its name says it."""
+
+    @property
+    def owned_by(self) -> str:
+        """Whose it is."""
+        return self.owner or self.name
 
 
 class BreakerRecord(Record, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ import msgspec
 from gateway.errors import StoreError
 from gateway.store.records import (
     AcknowledgementRecord,
+    ApprovalRecord,
     AuditRecord,
     BreakerRecord,
     DecisionRecord,
@@ -128,6 +129,7 @@ SMOKE_RESULTS: Final = Table(SmokeRecord, "gateway_smoke_result", of_version=Tru
 WINDOWS: Final = Table(WindowRecord, "gateway_window")
 STATISTICS: Final = Table(StatisticRecord, "gateway_statistic")
 ACKNOWLEDGEMENTS: Final = Table(AcknowledgementRecord, "gateway_acknowledgement", key="deployment_id")
+APPROVALS: Final = Table(ApprovalRecord, "gateway_approval", key="id")
 AUDIT: Final = Table(AuditRecord, "gateway_audit")
 TOKENS: Final = Table(TokenRecord, "gateway_token", key="id")
 BREAKERS: Final = Table(BreakerRecord, "gateway_breaker", key="key", of_version=True)
@@ -143,6 +145,7 @@ ALL: Final[tuple[Table[Any], ...]] = (
     WINDOWS,
     STATISTICS,
     ACKNOWLEDGEMENTS,
+    APPROVALS,
     AUDIT,
     TOKENS,
     BREAKERS,

@@ -12,6 +12,7 @@ from gateway.store import audit
 from gateway.store.faults import named
 from gateway.store.records import (
     AcknowledgementRecord,
+    ApprovalRecord,
     AuditEntry,
     BreakerRecord,
     DecisionRecord,
@@ -27,6 +28,7 @@ from gateway.store.records import (
 )
 from gateway.store.tables import (
     ACKNOWLEDGEMENTS,
+    APPROVALS,
     AUDIT,
     BREAKERS,
     DECISIONS,
@@ -126,6 +128,9 @@ class SqliteTransaction:
 
     def put_acknowledgement(self, record: AcknowledgementRecord) -> None:
         self._queue(ACKNOWLEDGEMENTS.put, ACKNOWLEDGEMENTS.row(record))
+
+    def put_approval(self, record: ApprovalRecord) -> None:
+        self._queue(APPROVALS.put, APPROVALS.row(record))
 
     def put_breaker(self, record: BreakerRecord) -> None:
         self._queue(BREAKERS.put, BREAKERS.row(record))

@@ -207,3 +207,27 @@ def test_wrong_tester_is_named_without_its_secret(tmp_path: Path) -> None:
         load(tmp_path, TESTERS % '{ hunter2 = "@old" }')
     assert refused.value.path.startswith("service[0].testers.values")
     assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "is_fine"),
+    [
+        ("127.0.0.1:4201", True),
+        ("127.1.2.3:4201", True),
+        ("[::1]:4201", True),
+        ("localhost:4201", True),
+        ("0.0.0.0:4201", False),
+        ("[::]:4201", False),
+        ("10.0.0.5:4201", False),
+        ("[::ffff:10.0.0.5]:4201", False),
+    ],
+)
+def test_tokens_cross_no_network_in_plain_text_unless_it_is_said(address: str, is_fine: bool) -> None:
+    if is_fine:
+        config.check({"admin": {"address": address}})
+    else:
+        with pytest.raises(ConfigError, match=r"admin\.address: .*admin\.tls"):
+            config.check({"admin": {"address": address}})
+    assert config.check({"admin": {"address": address, "insecure": True}}).admin.insecure
+    tls = {"certificate": "c.pem", "key": "k.pem"}
+    assert config.check({"admin": {"address": address, "tls": tls}}).admin.tls

@@ -25,6 +25,7 @@ class Gateway(msgspec.Struct):
     listen: str
     admin: str
     token: str
+    pid: int
 
     @property
     def api(self) -> AdminClient:
@@ -49,7 +50,8 @@ async def running(folder: Path, **tables: str) -> AsyncIterator[Gateway]:
     try:
         runtime = json.loads(await written(folder / "gateway.json", process, folder / "log"))
         token = (folder / "admin.token").read_text().strip()
-        yield Gateway(folder=folder, listen=runtime["listen"][0], admin=runtime["admin"], token=token)
+        listen, admin = runtime["listen"][0], runtime["admin"]
+        yield Gateway(folder=folder, listen=listen, admin=admin, token=token, pid=process.pid)
     finally:
         await ended(process)
         log.close()

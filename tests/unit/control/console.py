@@ -98,6 +98,7 @@ class Console:
         self.breakers: dict[str, BreakerStatus] = {}
         self.upgraded = 0
         self.declared: Sequence[Any] = ()
+        self.second_person = False
 
     async def open(self) -> "Console":
         self.store = await SqliteStore.open(f"sqlite:///{self.path / 'gateway.db'}", now=START)
@@ -120,6 +121,7 @@ class Console:
             upgrade=self._upgrade,
             rules=TargetRules(own=lambda: [Listener("127.0.0.1", 4201)]),
             breaker=lambda key: self.breakers.get(key, BreakerStatus()),
+            second_person=self.second_person,
             release="1.2.3",
             now=self.now,
         )
