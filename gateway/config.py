@@ -18,6 +18,7 @@ from msgspec import Meta
 from gateway.core.routing.service import Name, ServiceSettings
 from gateway.core.settings.base import Settings
 from gateway.core.settings.faults import camel, fault_of, snake
+from gateway.core.settings.freeze_window import FreezeWindow
 from gateway.core.settings.limits import Limits, Millis, Timeouts
 from gateway.core.settings.observing import AccessLogSettings, OtelSettings, TraceSettings
 from gateway.core.settings.secrets import hidden
@@ -158,6 +159,8 @@ class Config(Settings, frozen=True, kw_only=True):
     access_log: AccessLogSettings = AccessLogSettings()
     trace: TraceSettings = TraceSettings()
     rate_limit: RateLimitSettings = RateLimitSettings()
+    freeze_windows: tuple[FreezeWindow, ...] = ()
+    """When changes are frozen by schedule."""
     service: tuple[FileService, ...] = ()
 
     @property

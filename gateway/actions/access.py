@@ -27,6 +27,7 @@ from gateway.core.rollout.events import Event, Order, Superseded
 from gateway.core.rollout.plan import HookKind, Plan, RolloutSettings, plan
 from gateway.core.rollout.state import Rollout
 from gateway.core.routing.service import ServiceSettings
+from gateway.core.settings.freeze_window import FreezeWindow, Occurrence
 from gateway.core.settings.secrets import stand_in
 from gateway.core.settings.smoke import SmokeSettings
 from gateway.core.settings.targets import ANYWHERE, TargetRules, parse_target, parse_url
@@ -97,6 +98,10 @@ class Rollouts(Protocol):
     def freeze(self, tx: Transaction, freeze_state: FreezeState) -> None: ...
     @property
     def freeze_state(self) -> FreezeState: ...
+    @property
+    def freeze_window(self) -> Occurrence | None: ...
+    @property
+    def freeze_windows(self) -> tuple[FreezeWindow, ...]: ...
 
 
 class Drains(Protocol):
@@ -269,6 +274,13 @@ class Access:
             raise not_found("version", version_id) from None
 
     # -- rules many actions share
+
+    def why_frozen(self) -> str:
+        """Return by whom, or by which window and until when, changes are frozen; empty: they are not."""
+        state, window = self.rollouts.freeze_state, self.rollouts.freeze_window
+        if state.frozen:
+            return f"{state.actor} ({state.reason})" if state.reason else str(state.actor)
+        return f"schedule until {window.end:%Y-%m-%d %H:%M} UTC: {window.title}" if window else ""
 
     def require_second(self, actor: Actor, service: str, what: str) -> None:
         """Hold what sets weights, or brings a version to all traffic, until somebody else has confirmed it.

@@ -26,6 +26,7 @@ from gateway.core.rollout.events import (
 from gateway.core.rollout.events import Promote as PromoteOrder
 from gateway.core.rollout.plan import RolloutSettings
 from gateway.core.rollout.rollout import refusal_once_ended
+from gateway.errors import IllegalTransition
 from gateway.store.api import Page
 from gateway.store.records import DecisionRecord, DeploymentRecord, EventRecord, SmokeRecord, Strategy
 
@@ -219,10 +220,8 @@ class Deployments:
         return old
 
     def _refuse_while_frozen(self) -> None:
-        freeze = self._access.rollouts.freeze_state
-        if freeze.frozen:
-            why = f" ({freeze.reason})" if freeze.reason else ""
-            raise conflict(f"changes are frozen by {freeze.actor}{why}: no deployment may start")
+        if why := self._access.why_frozen():
+            raise conflict(f"changes are frozen by {why}: no deployment may start")
 
     def _refuse_second(self, service: ServiceEntry) -> None:
         deployment = self._access.rollouts.open_for(service.record.name)
@@ -361,11 +360,17 @@ class Deployments:
             state = self._access.rollouts.state_of(deployment_id)
             if state is None:
                 raise conflict(refusal_once_ended(record.status, order))
-            if sets_share(state, order):
-                what = f"{action} of {record.service_name} to {record.to_version}"
-                share = f" ({order.percent} %)" if isinstance(order, SetPercent) else ""
-                self._access.require_second(actor, record.service_name, what + share)
-            return self._access.rollouts.order(tx, deployment_id, order)
+            try:
+                if sets_share(state, order):
+                    what = f"{action} of {record.service_name} to {record.to_version}"
+                    share = f" ({order.percent} %)" if isinstance(order, SetPercent) else ""
+                    self._access.require_second(actor, record.service_name, what + share)
+                return self._access.rollouts.order(tx, deployment_id, order)
+            except IllegalTransition as refused:
+                why = self._access.why_frozen()
+                if why and "frozen" in str(refused):
+                    raise conflict(f"{refused} (by {why})") from refused
+                raise
 
     # -- undo
 

@@ -1,13 +1,15 @@
 """What operators may do with the gateway itself: events, audit, tokens, freeze, upgrade."""
 
 import os
+from datetime import datetime
 
 import msgspec
 from msgspec.structs import replace
 
 from gateway.actions.access import Access, Actor, require_unscoped
 from gateway.actions.bodies import Freeze
-from gateway.control.rollouts.rows import FreezeState
+from gateway.control.rollouts.rows import FreezeState, ScheduledFreeze
+from gateway.core.settings.freeze_window import FreezeWindow, in_force, upcoming
 from gateway.store.api import Page
 from gateway.store.records import AuditRecord, EventRecord
 
@@ -47,7 +49,7 @@ class Gateway:
             release=self._access.release,
             native=self._access.native,
             workers=[WorkerSeen(worker.slot, worker.pid, worker.applied) for worker in workers],
-            frozen=self._access.rollouts.freeze_state.frozen,
+            frozen=bool(self._access.why_frozen()),
         )
 
     async def upgrade(self, actor: Actor) -> GatewayInfo:
@@ -81,8 +83,18 @@ class Gateway:
     # -- freeze
 
     async def get_freeze(self) -> FreezeState:
-        """Return whether changes are frozen."""
-        return self._access.rollouts.freeze_state
+        """Return whether changes are frozen, by a person or by schedule, and what is scheduled."""
+        return self._seen(self._access.rollouts.freeze_state)
+
+    def _seen(self, state: FreezeState) -> FreezeState:
+        """Return a person's freeze with what the schedule has to say."""
+        now, current = self._access.now(), self._access.rollouts.freeze_window
+        windows = tuple(_scheduled(each, now) for each in self._access.rollouts.freeze_windows)
+        if current is not None and not state.frozen:
+            state = FreezeState(
+                frozen=True, reason=current.title, actor="schedule", at=current.start, until=current.end
+            )
+        return replace(state, windows=windows)
 
     async def put_freeze(self, actor: Actor, body: Freeze) -> FreezeState:
         """Refuse starts and hold advances, or allow them again. Rollbacks always work."""
@@ -93,4 +105,18 @@ class Gateway:
             self._access.rollouts.freeze(tx, state)
             kind = "gateway.frozen" if body.frozen else "gateway.thawed"
             self._access.add_event(tx, kind, actor, reason=body.reason)
-        return state
+        return self._seen(state)
+
+
+def _scheduled(window: FreezeWindow, now: datetime) -> ScheduledFreeze:
+    current = in_force([window], now)
+    shown = current or upcoming(window, now)
+    return ScheduledFreeze(
+        cron=window.cron,
+        duration=window.duration,
+        tz=window.tz,
+        reason=window.reason,
+        in_force=current is not None,
+        start=shown.start if shown else None,
+        end=shown.end if shown else None,
+    )

@@ -44,8 +44,10 @@ class Overview:
         self._access = access
 
     def freeze_state(self) -> FreezeState:
-        """Return whether changes are frozen."""
-        return self._access.rollouts.freeze_state
+        """Return whether changes are frozen, by a person or by schedule."""
+        why = self._access.why_frozen()
+        state = self._access.rollouts.freeze_state
+        return state if state.frozen or not why else FreezeState(frozen=True, reason=why, actor="schedule")
 
     async def services(self, name: str | None = None) -> list[ServiceGlance]:
         """Return all services, by name, or the one named; none if there is none of that name."""

@@ -11,6 +11,7 @@ from gateway.cli.connect import client_command
 from gateway.cli.exits import FAILED, OK, CliError, Unreachable
 from gateway.cli.options import any_service_argument
 from gateway.cli.output import Output
+from gateway.cli.params import format_duration
 from gateway.cli.text import local_time, print_line, yes_no
 
 RETRY_S: Final = 1.0
@@ -186,8 +187,24 @@ def freeze(api: AdminClient, out: Output, state: str | None, reason: str) -> int
         now = api.get("freeze")
     else:
         now = api.call("PUT", "freeze", body={"frozen": state == "on", "reason": reason})
-    out.value(now, f"frozen: {now.get('reason') or 'no reason given'}" if now["frozen"] else "not frozen")
+    out.value(now, "\n".join(_freeze_lines(now)))
     return OK
+
+
+def _freeze_lines(now: dict[str, Any]) -> list[str]:
+    """Return whether changes are frozen, until when, and what is scheduled."""
+    until = f", until {local_time(now['until'])}" if now.get("until") else ""
+    first = f"frozen: {now.get('reason') or 'no reason given'}{until}" if now["frozen"] else "not frozen"
+    return [first, *(_window_line(window) for window in now.get("windows", ()))]
+
+
+def _window_line(window: dict[str, Any]) -> str:
+    name = f"{window['cron']} {window['tz']}, for {format_duration(window['duration'])}"
+    if window["start"] is None:
+        return f"  {name}: not within years"
+    when = "now" if window["inForce"] else f"next {local_time(window['start'])}"
+    why = f"  {window['reason']}" if window["reason"] else ""
+    return f"  {name}: {when}, until {local_time(window['end'])}{why}"
 
 
 COMMANDS: Final = (events, audit, token, freeze)

@@ -25,6 +25,7 @@ from gateway.control.rollouts.notices import Notices
 from gateway.control.rollouts.rows import (
     FREEZE,
     FreezeState,
+    at,
     decoded,
     encoded_part,
     encoded_progress,
@@ -58,6 +59,7 @@ from gateway.core.rollout.moves import MAX_TICK_MS
 from gateway.core.rollout.plan import Plan
 from gateway.core.rollout.rollout import resume
 from gateway.core.rollout.state import JUDGED, Rollout
+from gateway.core.settings.freeze_window import FreezeWindow, Occurrence, in_force
 from gateway.errors import IllegalTransition, StaleEpoch, StoreError
 from gateway.link.snapshot import Mark
 from gateway.log import get_logger
@@ -67,6 +69,8 @@ from gateway.store.records import AuditEntry, DeploymentRecord
 log = get_logger(component="rollouts")
 
 TICK_S: Final = 1.0
+SCHEDULE_S: Final = 60.0
+"""The freeze windows are looked at this often."""
 BATCH: Final = 10
 """Rollouts that tick in one transaction: the weights of the first need not wait for the last one's judge."""
 SAVE_TICKS: Final = 10
@@ -122,6 +126,10 @@ class Rollouts:
         """The commit of a tick, as long as it takes."""
         self._ticking = asyncio.Lock()
         self.freeze_state = FreezeState()
+        self.freeze_windows: tuple[FreezeWindow, ...] = ()
+        """As configured."""
+        self._scheduled: tuple[float, Occurrence | None] = (0.0, None)
+        """Until when (wall clock) which window is in force."""
         self._stopping = False
         self._ticks = 0
         self._last_tick: float | None = None
@@ -130,8 +138,26 @@ class Rollouts:
 
     @property
     def frozen(self) -> bool:
-        """Whether advances and starts are held."""
-        return self.freeze_state.frozen
+        """Whether advances and starts are held, by a person or by schedule."""
+        return self.freeze_state.frozen or self.freeze_window is not None
+
+    @property
+    def freeze_window(self) -> Occurrence | None:
+        """The scheduled freeze in force."""
+        now = self._wall()
+        until, found = self._scheduled
+        if not until - SCHEDULE_S <= now < until:
+            found = in_force(self.freeze_windows, at(now))
+            until = (now // SCHEDULE_S + 1) * SCHEDULE_S  # they begin at whole minutes
+            if found is not None:
+                until = min(until, found.end.timestamp())
+            self._scheduled = until, found
+        return found
+
+    def use_freeze_windows(self, windows: tuple[FreezeWindow, ...]) -> None:
+        """Go by these from now on; open rollouts hear of it at the next tick."""
+        self.freeze_windows = windows
+        self._scheduled = (0.0, None)
 
     @property
     def under_way(self) -> list[asyncio.Task[None]]:
@@ -200,7 +226,8 @@ class Rollouts:
         Raises IllegalTransition if the deployment has no move for it, KeyError if it is not at work here.
         """
         running = self._in_force.running[deployment_id]
-        return self._in_force.move(tx, running, [*self._in_force.usability_news(running.state), event])
+        news = [*self._freeze_news(running.state), *self._in_force.usability_news(running.state)]
+        return self._in_force.move(tx, running, [*news, event])
 
     async def order_at_once(self, deployment_id: str, order: Order, audit: AuditEntry) -> Ordered:
         """Carry out a rollback or a pause now, in a transaction of its own, or before it can be stored.
@@ -230,8 +257,15 @@ class Rollouts:
         tx.set_meta(FREEZE, msgspec.json.encode(freeze_state))
         for running in list(self._in_force.running.values()):
             if running.state.is_open:
-                self._in_force.move(tx, running, [FreezeOn() if freeze_state.frozen else FreezeOff()])
+                is_frozen = freeze_state.frozen or self.freeze_window is not None
+                self._in_force.move(tx, running, [FreezeOn() if is_frozen else FreezeOff()])
         tx.on_commit(lambda: setattr(self, "freeze_state", freeze_state))
+
+    def _freeze_news(self, state: Rollout) -> list[Event]:
+        """Return the begin or the end of a freeze that a rollout has not heard of: one by schedule."""
+        if not state.is_open or state.frozen == self.frozen:
+            return []
+        return [FreezeOn() if self.frozen else FreezeOff()]
 
     # the loop
 
@@ -377,6 +411,7 @@ class Rollouts:
         """Return what every window and all time that nothing in force was made of lead to."""
         state = running.state
         happenings: list[Happening] = [
+            *self._freeze_news(state),
             *self._in_force.usability_news(state),
             *(partial(_judgement, window, self._chance) for window in running.windows.pending),
             Tick(round(min(running.elapsed_s * 1000, MAX_TICK_MS))),

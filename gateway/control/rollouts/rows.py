@@ -25,6 +25,20 @@ FREEZE: Final = "freeze"
 """Under this name a FreezeState is stored, as JSON."""
 
 
+class ScheduledFreeze(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A configured freeze window, and when it is in force, or will be next."""
+
+    cron: str
+    duration: int
+    """Milliseconds."""
+    tz: str
+    reason: str
+    in_force: bool
+    start: datetime | None
+    """Null: not within years."""
+    end: datetime | None
+
+
 class FreezeState(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Whether starts are refused and advances held (rollbacks never are); since when, by whom and why."""
 
@@ -32,6 +46,10 @@ class FreezeState(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     reason: str = ""
     actor: str | None = None
     at: datetime | None = None
+    until: datetime | None = None
+    """By schedule: when it ends."""
+    windows: tuple[ScheduledFreeze, ...] = ()
+    """What the configuration has scheduled; never stored."""
 
 
 def decoded(record: DeploymentRecord) -> Rollout:

@@ -317,7 +317,7 @@ def test_the_bootstrap_token_beside_the_store_is_found(
     (tmp_path / "admin.token").write_text("gw_boot\n")
     seen: list[tuple[str, str | None]] = []
 
-    def client(url: str, token: str | None) -> AdminClient:
+    def client(url: str, token: str | None, **_: object) -> AdminClient:
         seen.append((url, token))
         return AdminClient(url, token)
 
