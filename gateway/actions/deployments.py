@@ -369,7 +369,7 @@ class Deployments:
             except IllegalTransition as refused:
                 why = self._access.why_frozen()
                 if why and "frozen" in str(refused):
-                    raise conflict(f"{refused} (by {why})") from refused
+                    raise IllegalTransition(f"{refused} (by {why})") from refused
                 raise
 
     # -- undo
