@@ -16,6 +16,7 @@ MEASUREMENTS: Final = {
     "hitless": "requests lost beside other proxies: switch, reload, upgrade, endpoint killed",
     "faults": "requests lost while versions, workers and the gateway itself come and go",
     "picture": "no measurement: records the picture of the README, a release rolled back",
+    "dashboard": "long tasks of the dashboard in Chromium with 200 services",
     "screenshots": "no measurement: pictures of the dashboard's pages, in the folder named",
     "probes": "CPU of the control process while it probes 1,000 endpoints",
     "rollouts": "CPU of the control process with 200 rollouts, and how soon new weights are live",

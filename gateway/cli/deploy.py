@@ -95,6 +95,7 @@ def deploy(
         if not no_test:
             run_tests(api, out, registered)
         rollout = start(api, release, settings)
+    out.note(f"its page, for good: {api.url}/rollouts/{rollout['id']}")
     if wait:
         return _to_its_end(api, out, rollout, timeout_ms)
     out.value(rollout, overview.rollout_line(rollout))

@@ -292,6 +292,26 @@ async def test_probes_and_the_page_need_no_token(bench: Bench) -> None:
     assert (await bench.ask("GET", "/livez", role=None)).status == 200
 
 
+async def test_every_page_of_the_dashboard_is_one_document(bench: Bench) -> None:
+    page = await bench.ask("GET", "/", role=None)
+    fields = dict(page.fields)
+    assert "script-src 'self'" in fields["Content-Security-Policy"]
+    for path in ("/rollouts/0a1b", "/services/a%20b", "/history", "/audit", "/tokens"):
+        assert (await bench.ask("GET", path, role=None)).body == page.body
+    unchanged = await bench.ask("GET", "/history", role=None, if_none_match=fields["ETag"])
+    assert (unchanged.status, unchanged.body) == (304, b"")
+    script = await bench.ask("GET", "/assets/main.js", role=None)
+    assert dict(script.fields)["Content-Type"] == "text/javascript; charset=utf-8"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/rollouts", "/rollouts/", "/rollouts/a/b", "/history/", "/main.js", "/assets/", "/assets/../site.py"],
+)
+async def test_nothing_is_beside_the_pages(bench: Bench, path: str) -> None:
+    assert (await bench.ask("GET", path, role=None)).status == 404
+
+
 async def test_metrics_are_open_on_loopback_only(bench: Bench) -> None:
     assert (await bench.ask("GET", "/metrics", role=None)).status == 401
     assert (await bench.ask("GET", "/metrics", role="viewer")).status == 200

@@ -16,9 +16,19 @@ export const router = new EventTarget();
 export function here() {
   for (const [pattern, tag, names] of PAGES) {
     const found = pattern.exec(location.pathname);
-    if (found) return { tag, path: location.pathname, params: Object.fromEntries(names.map((name, index) => [name, decodeURIComponent(found[index + 1])])) };
+    const params = found && Object.fromEntries(names.map((name, index) => [name, decoded(found[index + 1])]));
+    if (params) return { tag, params, path: location.pathname };
   }
   return { tag: "gw-nowhere", path: location.pathname, params: {} };
+}
+
+/** A segment of the address as it was meant; one that means nothing stays as it is. */
+function decoded(segment) {
+  try {
+    return decodeURIComponent(segment);
+  } catch {
+    return segment;
+  }
 }
 
 export function go(to) {

@@ -412,6 +412,29 @@ def test_a_persons_rollback_acts_even_then_and_warns() -> None:
     assert "I know" in hand.state.reason
 
 
+@pytest.mark.parametrize(
+    "order",
+    [
+        Promote("ann", "looks fine"),
+        PromoteFull("ann", "looks fine"),
+        SetPercent("ann", 50, "looks fine"),
+        Resume("ann", "looks fine"),
+    ],
+)
+def test_why_somebody_steered_is_kept_with_the_decision(order: Event) -> None:
+    """Guards the reason typed in a dialog, which promote lost."""
+    hand = Hand().rolling()
+    if isinstance(order, Resume):
+        hand(Pause("ann"))
+    hand(order)
+    assert any("(looks fine)" in decision.reason for decision in hand.of(Decide))
+
+
+def test_why_somebody_completed_it_is_kept_with_the_decision() -> None:
+    hand = Hand().rolling()(PromoteFull("ann")).applied()(Complete("ann", "seen enough"))
+    assert "(seen enough)" in hand.of(Decide)[-1].reason
+
+
 def test_an_undecided_step_pauses_for_a_person_who_may_give_it_another() -> None:
     hand = Hand().rolling().step("hold")
     assert hand.state.status is Status.PAUSED
