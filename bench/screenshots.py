@@ -80,6 +80,7 @@ async def _round(
             await page.wait_for_timeout(SETTLE_MS)
             file = options.folder / f"{name}-{width}-{scheme}.png"
             await page.screenshot(path=file, full_page=not name.startswith("dialog"))
+            await page.unroute_all(behavior="ignoreErrors")
     await context.close()
 
 
@@ -111,9 +112,7 @@ async def _empty(page: Page, url: str, rollouts: Mapping[str, str]) -> None:
         "**/overview", lambda route: route.fulfill(body=nothing, content_type="application/json")
     )
     await page.goto(url)
-    await page.wait_for_selector(".empty")
-    await page.wait_for_timeout(SETTLE_MS)
-    await page.unroute_all(behavior="ignoreErrors")
+    await page.wait_for_selector("#services .empty")
 
 
 SCENES: Final[dict[str, Scene]] = {

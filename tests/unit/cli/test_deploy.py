@@ -232,7 +232,8 @@ def test_a_pause_is_said_with_its_reason_and_waited_out(
     paused = made.deployment(status="paused", summary="paused by clock: The step is over, undecided.")
     watched(api, made, paused, paused, made.deployment(status="completed"))
     assert cli("deploy", "auth", "v1.1", "--no-test", "--wait") == 0
-    assert capsys.readouterr().err.splitlines()[:2] == [
+    assert capsys.readouterr().err.splitlines()[:3] == [
+        "its page, for good: http://127.0.0.1:1/rollouts/dep-1",
         "paused: 10 % on v1.1 (paused by clock: The step is over, undecided.)",
         "waiting for somebody: gateway resume auth, promote or rollback",
     ]

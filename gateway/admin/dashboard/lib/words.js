@@ -6,7 +6,7 @@ import { ago, time, utc } from "./format.js";
 export const OPEN = ["pending", "testing", "rolling", "paused"];
 const RANKS = ["viewer", "operator", "deployer", "admin"];
 const TONES = {
-  good: ["healthy", "completed", "production", "closed", "passing so far", "allowed", "passed"],
+  good: ["healthy", "completed", "production", "closed", "passing so far", "allowed", "passed", "valid"],
   bad: ["unhealthy", "failed", "rolled back", "open", "rolls back", "breaker open", "refused"],
   warn: ["paused", "half open", "unknown", "draining", "waits for a person", "asks the old version"],
 };

@@ -80,11 +80,12 @@ class RolloutPage extends Part {
   #shared() {
     const { windows, statistics, decisions, isOpen } = this.#story;
     const last = windows.at(-1);
-    const starts = [windows[0]?.start, statistics[0]?.at].filter(Boolean).map(Date.parse);
+    const marks = marksOf(decisions);
+    const starts = [...[windows[0]?.start, statistics[0]?.at].filter(Boolean).map(Date.parse), ...marks.slice(0, 1).map((mark) => mark.at)];
     const ends = [last ? Date.parse(last.start) + 1000 * last.seconds : null, statistics.length ? Date.parse(statistics.at(-1).at) : null].filter(Boolean);
     const from = starts.length ? Math.min(...starts) : Date.now() - LEAST_MS;
     const end = isOpen ? Date.now() : Math.max(...ends, from) + AFTER_MS;
-    return { from, to: Math.max(end, from + LEAST_MS), marks: marksOf(decisions), cursor: this.#cursor };
+    return { from, to: Math.max(end, from + LEAST_MS), marks, cursor: this.#cursor };
   }
 
   #evidence(rollout) {

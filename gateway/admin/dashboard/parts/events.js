@@ -4,6 +4,7 @@ import { h } from "../lib/dom.js";
 import { Part } from "../lib/part.js";
 import { readable, when } from "../lib/words.js";
 import { empty } from "./command.js";
+import { whoOf } from "./timeline.js";
 
 const SHOWN = 15;
 const WORDS = {
@@ -39,7 +40,7 @@ class Events extends Part {
     return h("ol", { class: "card events" }, events.map((event) => h(
       "li", { "data-key": `event-${event.id}`, class: event.data.alert ? "alert" : null },
       when(event.at),
-      h("span", {}, aboutOf(event), " ", eventText(event), event.actor && event.actor !== "gateway" ? h("span", { class: "quiet" }, ` (${event.actor})`) : null),
+      h("span", {}, aboutOf(event), " ", eventText(event), event.actor && event.actor !== "gateway" ? h("span", { class: "quiet" }, ` (${whoOf(event.actor)})`) : null),
     )));
   }
 }

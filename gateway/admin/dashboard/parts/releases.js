@@ -8,8 +8,8 @@ import { table } from "./table.js";
 
 export function releases(rollouts) {
   const rows = rollouts.map((rollout) => [
-    h("a", { href: `/rollouts/${rollout.id}` }, `${rollout.serviceName} ${rollout.fromVersion ?? "–"} → ${rollout.toVersion}`),
-    [state(rollout.status), OPEN.includes(rollout.status) ? h("span", { class: "quiet" }, ` ${rollout.trafficPercent} %`) : null],
+    h("a", { class: "number", href: `/rollouts/${rollout.id}` }, `${rollout.serviceName} ${rollout.fromVersion ?? "–"} → ${rollout.toVersion}`),
+    h("span", { class: "number" }, state(rollout.status), OPEN.includes(rollout.status) ? h("span", { class: "quiet" }, ` ${rollout.trafficPercent} %`) : null),
     when(rollout.startedAt ?? rollout.createdAt),
     h("span", { class: "number" }, tookOf(rollout)),
     rollout.strategy,
