@@ -378,6 +378,38 @@ def test_an_address_that_leads_nowhere_says_so(house: Theatre) -> None:
     house.play(story())
 
 
+def test_what_is_drawn_again_keeps_its_place_its_focus_and_what_was_typed(house: Theatre) -> None:
+    """Guards the reader: everything is drawn again every two seconds, in another order if need be."""
+    script = """async () => {
+        const { h, show } = await import("/assets/lib/dom.js");
+        const { Part } = await import("/assets/lib/part.js");
+        let starts = 0;
+        customElements.define("gw-probe", class extends Part {
+            start() { starts += 1; }
+            draw() { return h("input", { ".value": "" }); }
+        });
+        const parent = document.createElement("div");
+        document.body.append(parent);
+        const draw = (...keys) => show(parent, keys.map((key) => h("gw-probe", { "data-key": key })));
+        draw("a", "b", "c");
+        const field = parent.children[2].querySelector("input");
+        field.value = "typed";
+        field.focus();
+        draw("a", "b", "c");
+        const kept = document.activeElement === field && field.value;
+        draw("c", "a");
+        await new Promise((resolve) => setTimeout(resolve));
+        const order = [...parent.children].map((each) => each.dataset.key).join("");
+        return [kept, starts, order, parent.firstChild.querySelector("input").value];
+    }"""
+
+    async def story() -> Any:
+        page = await house.visitor()
+        return await page.evaluate(script)
+
+    assert house.play(story()) == ["typed", 3, "ca", "typed"]
+
+
 def test_times_are_local_with_utc_beside_them(house: Theatre) -> None:
     async def story() -> None:
         page = await house.user("audit", timezone_id="America/New_York")

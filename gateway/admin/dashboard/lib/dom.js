@@ -31,7 +31,9 @@ export function h(tag, attributes = {}, ...children) {
 
 /** Make `parent` hold `children`, changing what is there as little as possible: focus and scrolling stay. */
 export function show(parent, ...children) {
-  const wanted = children.flat(3).filter((child) => child !== null && child !== undefined && child !== false && child !== "");
+  const wanted = children
+    .flat(3)
+    .filter((child) => child !== null && child !== undefined && child !== false && child !== "");
   const keyed = new Map();
   for (const child of parent.childNodes) if (child.dataset?.key) keyed.set(child.dataset.key, child);
   wanted.forEach((child, index) => place(parent, child, parent.childNodes[index], keyed));

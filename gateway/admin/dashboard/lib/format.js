@@ -9,7 +9,9 @@ export function rate(value) {
 }
 
 export function percent(value) {
-  return value === null || value === undefined ? MISSING : `${value.toFixed(value < 0.1 && value > 0 ? 2 : 1)} %`;
+  return value === null || value === undefined
+    ? MISSING
+    : `${value.toFixed(value < 0.1 && value > 0 ? 2 : 1)} %`;
 }
 
 export function millis(value) {
@@ -42,7 +44,11 @@ export function duration(ms) {
 /** How long ago, in the largest unit that says it: "12 s ago", "3 min ago". */
 export function ago(text, now = Date.now()) {
   const seconds = Math.max(0, Math.round((now - Date.parse(text)) / 1000));
-  for (const [unit, size] of [["d", 86_400], ["h", 3600], ["min", 60]]) {
+  for (const [unit, size] of [
+    ["d", 86_400],
+    ["h", 3600],
+    ["min", 60],
+  ]) {
     if (seconds >= size) return `${Math.floor(seconds / size)} ${unit} ago`;
   }
   return `${seconds} s ago`;
@@ -56,12 +62,19 @@ export function time(text) {
   const at = new Date(text);
   const clock = at.toLocaleTimeString("en-GB", CLOCK);
   if (at.toDateString() === new Date().toDateString()) return clock;
-  const day = [at.getFullYear(), at.getMonth() + 1, at.getDate()].map((part) => String(part).padStart(2, "0")).join("-");
+  const day = [at.getFullYear(), at.getMonth() + 1, at.getDate()]
+    .map((part) => String(part).padStart(2, "0"))
+    .join("-");
   return `${day} ${clock}`;
 }
 
 export function utc(text) {
-  return text ? `${new Date(text).toISOString().replace("T", " ").replace(/\.\d+Z$/, "")} UTC` : "";
+  return text
+    ? `${new Date(text)
+        .toISOString()
+        .replace("T", " ")
+        .replace(/\.\d+Z$/, "")} UTC`
+    : "";
 }
 
 /** The time of day for an axis whose whole length is `spanMs`. */

@@ -10,10 +10,17 @@ export function glanceOf(service) {
   const serving = versions.filter((version) => version.share > 0);
   const weighted = versions.filter((version) => version.weight > 0);
   const rate = versions.reduce((sum, version) => sum + version.rate, 0);
-  const failing = versions.reduce((sum, version) => sum + (version.rate * (version.errorPercent ?? 0)) / 100, 0);
+  const failing = versions.reduce(
+    (sum, version) => sum + (version.rate * (version.errorPercent ?? 0)) / 100,
+    0,
+  );
   const errorPercent = rate > 0 ? (100 * failing) / rate : null;
-  const worst = ["unhealthy", "breaker open", "draining", "unknown", "healthy"].find((word) => weighted.some((version) => health(version) === word));
-  const breaker = ["OPEN", "HALF_OPEN", "CLOSED"].find((word) => weighted.some((version) => version.circuitState === word));
+  const worst = ["unhealthy", "breaker open", "draining", "unknown", "healthy"].find((word) =>
+    weighted.some((version) => health(version) === word),
+  );
+  const breaker = ["OPEN", "HALF_OPEN", "CLOSED"].find((word) =>
+    weighted.some((version) => version.circuitState === word),
+  );
   const word = weighted.length ? worst : "no traffic";
   return {
     service,
@@ -22,11 +29,23 @@ export function glanceOf(service) {
     serving,
     rate,
     errorPercent,
-    p95Ms: serving.some((version) => version.p95Ms !== null) ? Math.max(...serving.map((version) => version.p95Ms ?? 0)) : null,
+    p95Ms: serving.some((version) => version.p95Ms !== null)
+      ? Math.max(...serving.map((version) => version.p95Ms ?? 0))
+      : null,
     health: word,
     breaker: (breaker ?? "–").toLowerCase().replace("_", " "),
-    needsLook: service.paused || ["unhealthy", "breaker open"].includes(word) || service.deployment?.status === "paused" || (errorPercent ?? 0) >= MANY_ERRORS,
-    search: [service.name, ...versions.map((version) => version.version), ...service.routes.map((route) => route.path)].join(" ").toLowerCase(),
+    needsLook:
+      service.paused ||
+      ["unhealthy", "breaker open"].includes(word) ||
+      service.deployment?.status === "paused" ||
+      (errorPercent ?? 0) >= MANY_ERRORS,
+    search: [
+      service.name,
+      ...versions.map((version) => version.version),
+      ...service.routes.map((route) => route.path),
+    ]
+      .join(" ")
+      .toLowerCase(),
   };
 }
 
@@ -47,6 +66,9 @@ const FILTERS = {
 export function chosen(glances, { search, filter, order }) {
   const words = search.toLowerCase().split(/\s+/).filter(Boolean);
   return glances
-    .filter((glance) => (FILTERS[filter] ?? FILTERS.all)(glance) && words.every((word) => glance.search.includes(word)))
+    .filter(
+      (glance) =>
+        (FILTERS[filter] ?? FILTERS.all)(glance) && words.every((word) => glance.search.includes(word)),
+    )
     .sort((a, b) => (ORDERS[order] ?? ORDERS.name)(a, b) || ORDERS.name(a, b));
 }

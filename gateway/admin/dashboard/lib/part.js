@@ -6,6 +6,7 @@ export class Part extends HTMLElement {
   #given = {};
   #life = new AbortController();
   #isDue = false;
+  #isStarted = false;
 
   /** What the parent gives: any object. Giving it draws the part again. */
   set given(value) {
@@ -23,14 +24,17 @@ export class Part extends HTMLElement {
   }
 
   connectedCallback() {
-    if (this.#life.signal.aborted) this.#life = new AbortController();
+    if (this.#isStarted) return; // only moved to another place
+    this.#isStarted = true;
+    this.#life = new AbortController();
     this.start();
     this.#draw();
   }
 
   disconnectedCallback() {
     queueMicrotask(() => {
-      if (this.isConnected) return; // only moved
+      if (this.isConnected) return;
+      this.#isStarted = false;
       this.#life.abort();
     });
   }

@@ -32,7 +32,8 @@ export function statsPoints(windows, pick) {
   let end = null;
   for (const window of windows) {
     const start = Date.parse(window.start);
-    if (end !== null && start - end > 500 * window.seconds) points.push({ at: (start + end) / 2, value: null });
+    if (end !== null && start - end > 500 * window.seconds)
+      points.push({ at: (start + end) / 2, value: null });
     const part = { ...window, failed: window.errors };
     points.push({ at: start + 500 * window.seconds, value: pick(part, window.seconds) });
     end = start + 1000 * window.seconds;

@@ -43,16 +43,21 @@ export function verdictWord(verdict) {
 
 /** A sentence of the judge with its large numbers in groups of three, and no break before a unit. */
 export function readable(text) {
-  return text.replace(/(?<![\w.])\d{5,}(?![\w.]*[\w])/g, (digits) => Number(digits).toLocaleString("en")).replace(/(\d) %/g, "$1\u00a0%");
+  return text
+    .replace(/(?<![\w.])\d{5,}(?![\w.]*[\w])/g, (digits) => Number(digits).toLocaleString("en"))
+    .replace(/(\d) %/g, "$1\u00a0%");
 }
 
 /** Why a rollout stands where it stands; the judge's own word for it replaced by ours. */
 export function why(rollout) {
   const said = rollout.summary || rollout.errorMessage || "";
-  return readable(said).replace(/(^|; )(advance|hold|ask|cleared|draw|pause|abort): /, (_, before, verdict) => {
-    const word = verdictWord(verdict);
-    return `${before}${before ? word : word[0].toUpperCase() + word.slice(1)}: `;
-  });
+  return readable(said).replace(
+    /(^|; )(advance|hold|ask|cleared|draw|pause|abort): /,
+    (_, before, verdict) => {
+      const word = verdictWord(verdict);
+      return `${before}${before ? word : word[0].toUpperCase() + word.slice(1)}: `;
+    },
+  );
 }
 
 export function toneOf(text) {

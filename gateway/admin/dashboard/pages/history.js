@@ -38,16 +38,48 @@ class History extends Part {
     const isFiltered = this.#service || this.#status;
     return [
       h("h1", {}, "History"),
-      h("form", { class: "tools", onsubmit: (submit) => submit.preventDefault() },
-        h("label", {}, h("span", { class: "unseen" }, "Service"), h("select", { ".value": this.#service, onchange: (change) => this.#set("service", change.target.value) },
-          h("option", { value: "" }, "All services"), this.#names().map((name) => h("option", { value: name }, name)))),
-        h("label", {}, h("span", { class: "unseen" }, "Status"), h("select", { ".value": this.#status, onchange: (change) => this.#set("status", change.target.value) },
-          STATUSES.map((status) => h("option", { value: status }, status ? status.replace("_", " ") : "Any status"))))),
+      h(
+        "form",
+        { class: "tools", onsubmit: (submit) => submit.preventDefault() },
+        h(
+          "label",
+          {},
+          h("span", { class: "unseen" }, "Service"),
+          h(
+            "select",
+            { ".value": this.#service, onchange: (change) => this.#set("service", change.target.value) },
+            h("option", { value: "" }, "All services"),
+            this.#names().map((name) => h("option", { value: name }, name)),
+          ),
+        ),
+        h(
+          "label",
+          {},
+          h("span", { class: "unseen" }, "Status"),
+          h(
+            "select",
+            { ".value": this.#status, onchange: (change) => this.#set("status", change.target.value) },
+            STATUSES.map((status) =>
+              h("option", { value: status }, status ? status.replace("_", " ") : "Any status"),
+            ),
+          ),
+        ),
+      ),
       error ? h("p", { class: "refusal", role: "alert" }, error) : null,
-      items.length ? h("section", { class: "card", "aria-label": "Rollouts" }, releases(items))
-        : isReading ? h("p", { class: "quiet" }, "Reading…")
-          : isFiltered ? h("p", { class: "card quiet" }, "No rollout matches.") : empty("No rollout yet. Start one:", "gateway deploy SERVICE VERSION --url URL"),
-      hasMore ? h("button", { type: "button", disabled: isReading, onclick: () => this.#pages.more() }, "Show older ones") : null,
+      items.length
+        ? h("section", { class: "card", "aria-label": "Rollouts" }, releases(items))
+        : isReading
+          ? h("p", { class: "quiet" }, "Reading…")
+          : isFiltered
+            ? h("p", { class: "card quiet" }, "No rollout matches.")
+            : empty("No rollout yet. Start one:", "gateway deploy SERVICE VERSION --url URL"),
+      hasMore
+        ? h(
+            "button",
+            { type: "button", disabled: isReading, onclick: () => this.#pages.more() },
+            "Show older ones",
+          )
+        : null,
     ];
   }
 

@@ -16,14 +16,30 @@ class Login extends Part {
   draw() {
     const error = this.#error || session.why;
     return h(
-      "form", { id: "login", class: "card", onsubmit: (submit) => this.#submit(submit) },
+      "form",
+      { id: "login", class: "card", onsubmit: (submit) => this.#submit(submit) },
       h("h1", {}, "gateway"),
-      h("div", { class: "field" },
+      h(
+        "div",
+        { class: "field" },
         h("label", { for: "token" }, "Token"),
-        h("input", { id: "token", type: "password", autocomplete: "off", spellcheck: "false", required: true, placeholder: "gw_…", autofocus: true })),
+        h("input", {
+          id: "token",
+          type: "password",
+          autocomplete: "off",
+          spellcheck: "false",
+          required: true,
+          placeholder: "gw_…",
+          autofocus: true,
+        }),
+      ),
       h("p", { id: "login-error", role: "alert", class: error ? "refusal" : null }, error),
       h("button", { type: "submit", class: "main", disabled: this.#isBusy }, "Sign in"),
-      h("p", { class: "quiet" }, "The first start wrote a token beside the store. Show it, where the gateway runs:"),
+      h(
+        "p",
+        { class: "quiet" },
+        "The first start wrote a token beside the store. Show it, where the gateway runs:",
+      ),
       command("cat var/admin.token"),
       h("p", { class: "quiet" }, "Or make one for yourself:"),
       command("gateway token create you --role deployer"),

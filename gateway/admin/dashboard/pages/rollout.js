@@ -23,8 +23,11 @@ const LEAST_MS = 15_000; // so that the first seconds are not stretched over the
 const AFTER_MS = 2_000;
 const perSecond = (value) => (value === null ? "–" : `${rate(value)}/s`);
 const CHARTS = [
-  ["Requests", PICKS.rate, perSecond], ["Errors", PICKS.errors, percent],
-  ["Latency p50", PICKS.p50, millis], ["Latency p95", PICKS.p95, millis], ["Latency p99", PICKS.p99, millis],
+  ["Requests", PICKS.rate, perSecond],
+  ["Errors", PICKS.errors, percent],
+  ["Latency p50", PICKS.p50, millis],
+  ["Latency p95", PICKS.p95, millis],
+  ["Latency p99", PICKS.p99, millis],
 ];
 
 /** Given: {id}. */
@@ -42,26 +45,57 @@ class RolloutPage extends Part {
 
   draw() {
     const { rollout, error } = this.#story;
-    if (!rollout) return error ? h("div", { class: "card empty" }, h("h1", {}, "No such rollout"), h("p", {}, error), h("a", { href: "/history" }, "All rollouts")) : h("p", { class: "quiet" }, "Reading…");
+    if (!rollout)
+      return error
+        ? h(
+            "div",
+            { class: "card empty" },
+            h("h1", {}, "No such rollout"),
+            h("p", {}, error),
+            h("a", { href: "/history" }, "All rollouts"),
+          )
+        : h("p", { class: "quiet" }, "Reading…");
     document.title = `${rollout.serviceName} ${rollout.fromVersion ?? "–"} → ${rollout.toVersion}, ${rollout.status.replace("_", " ")} – gateway`;
     return [this.#head(rollout), this.#evidence(rollout), this.#charts(rollout), this.#rest(rollout)];
   }
 
   #head(rollout) {
     const end = endOf(rollout);
-    const tone = { rolled_back: "alert", failed: "alert", paused: "alarm", completed: "fine" }[rollout.status] ?? "";
+    const tone =
+      { rolled_back: "alert", failed: "alert", paused: "alarm", completed: "fine" }[rollout.status] ?? "";
     return h(
-      "section", { class: `card ${tone}`.trim(), "data-key": "head" },
-      h("p", { class: "crumb" }, h("a", { href: `/services/${encodeURIComponent(rollout.serviceName)}` }, rollout.serviceName), " / rollout"),
-      h("div", { class: "head" },
+      "section",
+      { class: `card ${tone}`.trim(), "data-key": "head" },
+      h(
+        "p",
+        { class: "crumb" },
+        h("a", { href: `/services/${encodeURIComponent(rollout.serviceName)}` }, rollout.serviceName),
+        " / rollout",
+      ),
+      h(
+        "div",
+        { class: "head" },
         h("h1", {}, `${rollout.serviceName} ${rollout.fromVersion ?? "–"} → ${rollout.toVersion}`),
         state(rollout.status),
-        h("span", { class: "share" }, `${rollout.trafficPercent} %`)),
+        h("span", { class: "share" }, `${rollout.trafficPercent} %`),
+      ),
       track(rollout),
       h("p", { class: "quiet figures" }, progressLine(rollout, Date.now(), this.#story.seenAt)),
-      h("p", { class: "verdict" }, end ? [h("b", {}, `${rollout.status.replace("_", " ")} `), since(end), why(rollout) ? `: ${why(rollout)}` : ""] : why(rollout) || "No verdict yet."),
+      h(
+        "p",
+        { class: "verdict" },
+        end
+          ? [
+              h("b", {}, `${rollout.status.replace("_", " ")} `),
+              since(end),
+              why(rollout) ? `: ${why(rollout)}` : "",
+            ]
+          : why(rollout) || "No verdict yet.",
+      ),
       rollout.warning ? h("p", { class: "warn" }, rollout.warning) : null,
-      rollout.stored === false ? h("p", { class: "warn" }, "In force, but the store could not take it yet.") : null,
+      rollout.stored === false
+        ? h("p", { class: "warn" }, "In force, but the store could not take it yet.")
+        : null,
       isWorse(rollout) ? h("p", { class: "warn" }, "It waits for you. The evidence says: roll back.") : null,
       this.#acknowledged(rollout),
       buttonsOf(movesOf(rollout)),
@@ -70,10 +104,23 @@ class RolloutPage extends Part {
 
   #acknowledged(rollout) {
     const seen = rollout.acknowledged;
-    if (seen) return h("p", { class: "note" }, "Acknowledged by ", h("b", {}, seen.actor), " ", since(seen.at), seen.note ? `: ${seen.note}` : "");
+    if (seen)
+      return h(
+        "p",
+        { class: "note" },
+        "Acknowledged by ",
+        h("b", {}, seen.actor),
+        " ",
+        since(seen.at),
+        seen.note ? `: ${seen.note}` : "",
+      );
     const isBad = ["rolled_back", "failed", "paused"].includes(rollout.status);
     if (!isBad || !session.may("operator")) return null;
-    return h("div", { class: "buttons", "data-key": "ack" }, h("button", { type: "button", onclick: () => acknowledge(rollout) }, "Acknowledge"));
+    return h(
+      "div",
+      { class: "buttons", "data-key": "ack" },
+      h("button", { type: "button", onclick: () => acknowledge(rollout) }, "Acknowledge"),
+    );
   }
 
   /** What all drawings share: their time, the marks of what changed, and what is pointed at. */
@@ -81,19 +128,28 @@ class RolloutPage extends Part {
     const { windows, statistics, decisions, isOpen } = this.#story;
     const last = windows.at(-1);
     const marks = marksOf(decisions);
-    const starts = [...[windows[0]?.start, statistics[0]?.at].filter(Boolean).map(Date.parse), ...marks.slice(0, 1).map((mark) => mark.at)];
-    const ends = [last ? Date.parse(last.start) + 1000 * last.seconds : null, statistics.length ? Date.parse(statistics.at(-1).at) : null].filter(Boolean);
+    const starts = [
+      ...[windows[0]?.start, statistics[0]?.at].filter(Boolean).map(Date.parse),
+      ...marks.slice(0, 1).map((mark) => mark.at),
+    ];
+    const ends = [
+      last ? Date.parse(last.start) + 1000 * last.seconds : null,
+      statistics.length ? Date.parse(statistics.at(-1).at) : null,
+    ].filter(Boolean);
     const from = starts.length ? Math.min(...starts) : Date.now() - LEAST_MS;
-    const end = isOpen ? Date.now() : Math.max(...ends, from) + AFTER_MS;
+    const end = isOpen ? Math.max(Date.now(), ...ends) : Math.max(...ends, from) + AFTER_MS;
     return { from, to: Math.max(end, from + LEAST_MS), marks, cursor: this.#cursor };
   }
 
   #evidence(rollout) {
     const points = this.#story.statistics;
     return h(
-      "section", { class: "card", "aria-labelledby": "evidence-title", "data-key": "evidence" },
+      "section",
+      { class: "card", "aria-labelledby": "evidence-title", "data-key": "evidence" },
       h("h2", { id: "evidence-title" }, "Evidence"),
-      h("gw-evidence", { ".given": { points, config: rollout.config, isOpen: this.#story.isOpen, ...this.#shared() } }),
+      h("gw-evidence", {
+        ".given": { points, config: rollout.config, isOpen: this.#story.isOpen, ...this.#shared() },
+      }),
     );
   }
 
@@ -101,32 +157,89 @@ class RolloutPage extends Part {
     const { windows } = this.#story;
     const shared = this.#shared();
     return h(
-      "section", { class: "card", "aria-labelledby": "charts-title", "data-key": "charts" },
+      "section",
+      { class: "card", "aria-labelledby": "charts-title", "data-key": "charts" },
       h("h2", { id: "charts-title" }, "Both versions"),
-      h("div", { class: "charts" }, CHARTS.map(([title, pick, said]) => h("gw-chart", {
-        "data-key": title,
-        ".given": {
-          title, said, ...shared,
-          lines: [["old", rollout.fromVersion], ["new", rollout.toVersion]].filter(([, name]) => name).map(([side, name], tone) => ({
-            name, tone: side === "new" ? 1 : 0, points: rolloutPoints(windows, side, pick),
-          })),
-        },
-      }))),
+      h(
+        "div",
+        { class: "charts" },
+        CHARTS.map(([title, pick, said]) =>
+          h("gw-chart", {
+            "data-key": title,
+            ".given": {
+              title,
+              said,
+              ...shared,
+              lines: [
+                ["old", rollout.fromVersion],
+                ["new", rollout.toVersion],
+              ]
+                .filter(([, name]) => name)
+                .map(([side, name], tone) => ({
+                  name,
+                  tone: side === "new" ? 1 : 0,
+                  points: rolloutPoints(windows, side, pick),
+                })),
+            },
+          }),
+        ),
+      ),
     );
   }
 
   #rest(rollout) {
     const { windows, decisions, smoke } = this.#story;
     return h(
-      "div", { class: "columns", "data-key": "rest" },
-      h("section", { class: "card", "aria-labelledby": "timeline-title" }, h("h2", { id: "timeline-title" }, "Timeline"), timeline(decisions)),
-      h("div", {},
-        h("section", { class: "card", "aria-labelledby": "routes-title" }, h("h2", { id: "routes-title" }, "Where errors come from"), culprits(rollout, windows)),
-        h("section", { class: "card", "aria-labelledby": "asks-title" }, h("h2", { id: "asks-title" }, "Asks of the old version"), askList(decisions)),
-        h("section", { class: "card", "aria-labelledby": "smoke-title" }, h("h2", { id: "smoke-title" }, "Smoke tests"), smokeReports(smoke)),
-        h("section", { class: "card", "aria-labelledby": "whatif-title" }, h("h2", { id: "whatif-title" }, "What if"), h("gw-whatif", { ".given": { rollout, windows: windows.length } })),
-        h("section", { class: "card", "aria-labelledby": "settings-title" }, h("h2", { id: "settings-title" }, "Settings"), settingsList(rollout.config),
-          h("p", { class: "quiet" }, "Started ", when(rollout.startedAt ?? rollout.createdAt), ". The same in a terminal:"), command(`gateway why ${rollout.serviceName}`))),
+      "div",
+      { class: "columns", "data-key": "rest" },
+      h(
+        "section",
+        { class: "card", "aria-labelledby": "timeline-title" },
+        h("h2", { id: "timeline-title" }, "Timeline"),
+        timeline(decisions),
+      ),
+      h(
+        "div",
+        {},
+        h(
+          "section",
+          { class: "card", "aria-labelledby": "routes-title" },
+          h("h2", { id: "routes-title" }, "Where errors come from"),
+          culprits(rollout, windows),
+        ),
+        h(
+          "section",
+          { class: "card", "aria-labelledby": "asks-title" },
+          h("h2", { id: "asks-title" }, "Asks of the old version"),
+          askList(decisions),
+        ),
+        h(
+          "section",
+          { class: "card", "aria-labelledby": "smoke-title" },
+          h("h2", { id: "smoke-title" }, "Smoke tests"),
+          smokeReports(smoke),
+        ),
+        h(
+          "section",
+          { class: "card", "aria-labelledby": "whatif-title" },
+          h("h2", { id: "whatif-title" }, "What if"),
+          h("gw-whatif", { ".given": { rollout, windows: windows.length } }),
+        ),
+        h(
+          "section",
+          { class: "card", "aria-labelledby": "settings-title" },
+          h("h2", { id: "settings-title" }, "Settings"),
+          settingsList(rollout.config),
+          h(
+            "p",
+            { class: "quiet" },
+            "Started ",
+            when(rollout.startedAt ?? rollout.createdAt),
+            ". The same in a terminal:",
+          ),
+          command(`gateway why ${rollout.serviceName}`),
+        ),
+      ),
     );
   }
 }
@@ -139,7 +252,12 @@ function marksOf(decisions) {
     const now = decision.data.percent;
     if (now === undefined || now === share) continue;
     const isBack = now < share;
-    marks.push({ at: Date.parse(decision.at), label: `${now} %`, tone: isBack ? "back" : "", title: `${time(decision.at)}: ${now} %, ${verdictWord(decision.verdict)}` });
+    marks.push({
+      at: Date.parse(decision.at),
+      label: `${now} %`,
+      tone: isBack ? "back" : "",
+      title: `${time(decision.at)}: ${now} %, ${verdictWord(decision.verdict)}`,
+    });
     share = now;
   }
   return marks;

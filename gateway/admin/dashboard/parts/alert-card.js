@@ -18,16 +18,44 @@ class AlertCard extends Part {
   draw() {
     const alert = this.given;
     return h(
-      "article", { class: `card alert ${alert.kind}`, "aria-label": `${alert.serviceName} ${SAID[alert.kind]}` },
+      "article",
+      { class: `card alert ${alert.kind}`, "aria-label": `${alert.serviceName} ${SAID[alert.kind]}` },
       h(
-        "div", { class: "head" },
-        h("h3", {}, h("a", { href: `/rollouts/${alert.deploymentId}` }, `${alert.serviceName} ${alert.fromVersion ?? "–"} → ${alert.toVersion}`)),
-        h("p", { class: "said" }, h("b", {}, SAID[alert.kind]), " ", since(alert.at), ` by ${whoOf(alert.actor)}`),
+        "div",
+        { class: "head" },
+        h(
+          "h3",
+          {},
+          h(
+            "a",
+            { href: `/rollouts/${alert.deploymentId}` },
+            `${alert.serviceName} ${alert.fromVersion ?? "–"} → ${alert.toVersion}`,
+          ),
+        ),
+        h(
+          "p",
+          { class: "said" },
+          h("b", {}, SAID[alert.kind]),
+          " ",
+          since(alert.at),
+          ` by ${whoOf(alert.actor)}`,
+        ),
       ),
-      h("p", { class: "verdict" }, alert.reason ? `Because: ${readable(alert.reason)}` : "No reason was given."),
       h(
-        "div", { class: "buttons" },
-        session.may("operator") ? h("button", { type: "button", onclick: () => acknowledge({ ...alert, id: alert.deploymentId }) }, "Acknowledge") : null,
+        "p",
+        { class: "verdict" },
+        alert.reason ? `Because: ${readable(alert.reason)}` : "No reason was given.",
+      ),
+      h(
+        "div",
+        { class: "buttons" },
+        session.may("operator")
+          ? h(
+              "button",
+              { type: "button", onclick: () => acknowledge({ ...alert, id: alert.deploymentId }) },
+              "Acknowledge",
+            )
+          : null,
         h("a", { class: "button", href: `/rollouts/${alert.deploymentId}` }, "What happened"),
       ),
     );

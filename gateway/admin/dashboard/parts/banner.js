@@ -13,15 +13,36 @@ class Banner extends Part {
   }
 
   draw() {
-    return [live.mode === "stale" ? h(
-      "div", { class: "banner bad", role: "alert", "data-key": "stale" },
-      h("p", {}, h("b", {}, "The gateway does not answer. "), "What you see is old; traffic is still served by its workers. This page goes on trying."),
-    ) : null, live.overview?.frozen ? h(
-      "div", { class: "banner warn", "data-key": "frozen" },
-      h("p", {}, h("b", {}, "Frozen"), live.overview.freezeReason ? `: ${live.overview.freezeReason}. ` : ". ",
-        "Starts are refused and advances held; rollbacks work."),
-      session.may("admin") ? h("button", { type: "button", onclick: () => freeze(false) }, "Unfreeze") : null,
-    ) : null];
+    return [
+      live.mode === "stale"
+        ? h(
+            "div",
+            { class: "banner bad", role: "alert", "data-key": "stale" },
+            h(
+              "p",
+              {},
+              h("b", {}, "The gateway does not answer. "),
+              "What you see is old; traffic is still served by its workers. This page goes on trying.",
+            ),
+          )
+        : null,
+      live.overview?.frozen
+        ? h(
+            "div",
+            { class: "banner warn", "data-key": "frozen" },
+            h(
+              "p",
+              {},
+              h("b", {}, "Frozen"),
+              live.overview.freezeReason ? `: ${live.overview.freezeReason}. ` : ". ",
+              "Starts are refused and advances held; rollbacks work.",
+            ),
+            session.may("admin")
+              ? h("button", { type: "button", onclick: () => freeze(false) }, "Unfreeze")
+              : null,
+          )
+        : null,
+    ];
   }
 }
 

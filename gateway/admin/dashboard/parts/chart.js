@@ -47,17 +47,31 @@ class Chart extends Part {
 
   draw() {
     const { title, lines, said } = this.given;
-    const latest = lines.map((line) => `${line.name} ${said(this.#valueAt(line, this.given.to)?.value ?? null)}`).join(", ");
+    const latest = lines
+      .map((line) => `${line.name} ${said(this.#valueAt(line, this.given.to)?.value ?? null)}`)
+      .join(", ");
     return h(
-      "figure", {},
-      h("figcaption", {}, h("b", {}, title), h("span", { class: "legend", "data-key": "legend" }, this.#legend())),
-      h("div", { class: "frame" }, this.#width ? this.#drawing(`${title}: ${latest || "nothing yet"}`) : null),
+      "figure",
+      {},
+      h(
+        "figcaption",
+        {},
+        h("b", {}, title),
+        h("span", { class: "legend", "data-key": "legend" }, this.#legend()),
+      ),
+      h(
+        "div",
+        { class: "frame" },
+        this.#width ? this.#drawing(`${title}: ${latest || "nothing yet"}`) : null,
+      ),
     );
   }
 
   #drawing(label) {
-    const { lines, from, to, marks, said } = this.given;
-    const top = niceTop(Math.max(0, ...lines.flatMap((line) => line.points.map((point) => point.value ?? 0))));
+    const { lines, from, to, marks } = this.given;
+    const top = niceTop(
+      Math.max(0, ...lines.flatMap((line) => line.points.map((point) => point.value ?? 0))),
+    );
     const across = linear(from, to, MARGIN.left, this.#width - MARGIN.right);
     const up = linear(0, top, HEIGHT - MARGIN.bottom, MARGIN.top);
     this.#across = across;
@@ -66,19 +80,47 @@ class Chart extends Part {
     return h(
       "svg",
       {
-        class: "chart", viewBox: `0 0 ${this.#width} ${HEIGHT}`, width: this.#width, height: HEIGHT, role: "img", tabindex: 0, "aria-label": label,
-        onpointermove: (move) => this.#follow(move), onpointerdown: (move) => this.#follow(move), onpointerleave: () => this.given.cursor.set(null), onkeydown: (key) => this.#walk(key),
+        class: "chart",
+        viewBox: `0 0 ${this.#width} ${HEIGHT}`,
+        width: this.#width,
+        height: HEIGHT,
+        role: "img",
+        tabindex: 0,
+        "aria-label": label,
+        onpointermove: (move) => this.#follow(move),
+        onpointerdown: (move) => this.#follow(move),
+        onpointerleave: () => this.given.cursor.set(null),
+        onkeydown: (key) => this.#walk(key),
       },
-      [0, 0.5, 1].map((part) => [
-        h("line", { class: "grid", x1: MARGIN.left, x2: this.#width - MARGIN.right, y1: up(part * top), y2: up(part * top) }),
-        h("text", { class: "tick", x: MARGIN.left - 6, y: up(part * top) + 4, "text-anchor": "end" }, said(part * top).replace(/\.0(?=\D|$)/, "")),
-      ]),
+      this.#valueAxis(top, up),
       timeAxis(from, to, across, this.#width, HEIGHT),
       marksOf(marks ?? [], across, from, to),
-      lines.flatMap((line) => pieces(line.points).map((piece) => h("polyline", { class: `series-${line.tone}`, points: path(piece, across, up) }))),
-      isEmpty ? h("text", { class: "none", x: (this.#width + MARGIN.left) / 2, y: HEIGHT / 2, "text-anchor": "middle" }, "no requests in this time") : null,
+      lines.flatMap((line) =>
+        pieces(line.points).map((piece) =>
+          h("polyline", { class: `series-${line.tone}`, points: path(piece, across, up) }),
+        ),
+      ),
+      isEmpty
+        ? h(
+            "text",
+            { class: "none", x: (this.#width + MARGIN.left) / 2, y: HEIGHT / 2, "text-anchor": "middle" },
+            "no requests in this time",
+          )
+        : null,
       h("g", { class: "cursor", "data-key": "cursor" }, this.#cursorParts()),
     );
+  }
+
+  #valueAxis(top, up) {
+    const right = this.#width - MARGIN.right;
+    return [0, top / 2, top].map((value) => [
+      h("line", { class: "grid", x1: MARGIN.left, x2: right, y1: up(value), y2: up(value) }),
+      h(
+        "text",
+        { class: "tick", x: MARGIN.left - 6, y: up(value) + 4, "text-anchor": "end" },
+        this.given.said(value).replace(/\.0(?=\D|$)/, ""),
+      ),
+    ]);
   }
 
   #legend() {
@@ -86,8 +128,19 @@ class Chart extends Part {
     const isPointed = cursor.at !== null;
     return [
       isPointed ? h("span", { class: "number at" }, time(new Date(cursor.at).toISOString())) : null,
-      lines.map((line) => h("span", {}, key(line.tone), `${line.name} `,
-        h("b", { class: "number" }, said(this.#valueAt(line, isPointed ? cursor.at : this.given.to)?.value ?? null)))),
+      lines.map((line) =>
+        h(
+          "span",
+          {},
+          key(line.tone),
+          `${line.name} `,
+          h(
+            "b",
+            { class: "number" },
+            said(this.#valueAt(line, isPointed ? cursor.at : this.given.to)?.value ?? null),
+          ),
+        ),
+      ),
     ];
   }
 
@@ -104,7 +157,14 @@ class Chart extends Part {
       h("line", { x1: x, x2: x, y1: MARGIN.top, y2: HEIGHT - MARGIN.bottom }),
       lines.map((line) => {
         const point = this.#valueAt(line, cursor.at);
-        return point ? h("circle", { class: `dot-${line.tone}`, cx: this.#across(point.at), cy: this.#up(point.value), r: 3.5 }) : null;
+        return point
+          ? h("circle", {
+              class: `dot-${line.tone}`,
+              cx: this.#across(point.at),
+              cy: this.#up(point.value),
+              r: 3.5,
+            })
+          : null;
       }),
     ];
   }
@@ -129,7 +189,11 @@ class Chart extends Part {
     if (pressed.key === "Escape") return cursor.set(null);
     if (!(pressed.key in steps)) return;
     pressed.preventDefault();
-    const times = [...new Set(lines.flatMap((line) => line.points.filter((point) => point.value !== null).map((point) => point.at)))].sort((a, b) => a - b);
+    const times = [
+      ...new Set(
+        lines.flatMap((line) => line.points.filter((point) => point.value !== null).map((point) => point.at)),
+      ),
+    ].sort((a, b) => a - b);
     if (!times.length) return;
     const now = cursor.at ?? to;
     const index = times.findLastIndex((at) => at <= now + 1);
@@ -139,36 +203,73 @@ class Chart extends Part {
 
 /** The key of a line: the same stroke as in the chart. */
 export function key(tone) {
-  return h("svg", { class: "key", viewBox: "0 0 22 10", "aria-hidden": "true" }, h("line", { class: `series-${tone}`, x1: 0, x2: 22, y1: 5, y2: 5 }));
+  return h(
+    "svg",
+    { class: "key", viewBox: "0 0 22 10", "aria-hidden": "true" },
+    h("line", { class: `series-${tone}`, x1: 0, x2: 22, y1: 5, y2: 5 }),
+  );
 }
 
 /** Ticks with the time of day below a drawing. */
 export function timeAxis(from, to, across, width, height) {
-  const ticks = timeTicks(from, to, ((to - from) * TICK_PX) / Math.max(1, width - MARGIN.left - MARGIN.right));
+  const ticks = timeTicks(
+    from,
+    to,
+    ((to - from) * TICK_PX) / Math.max(1, width - MARGIN.left - MARGIN.right),
+  );
   return ticks.map((at) => [
-    h("line", { class: "notch", x1: across(at), x2: across(at), y1: height - MARGIN.bottom, y2: height - MARGIN.bottom + 4 }),
-    across(at) > width - 30 ? null : h("text", { class: "tick", x: across(at), y: height - 5, "text-anchor": "middle" }, axisTime(at, to - from)),
+    h("line", {
+      class: "notch",
+      x1: across(at),
+      x2: across(at),
+      y1: height - MARGIN.bottom,
+      y2: height - MARGIN.bottom + 4,
+    }),
+    across(at) > width - 30
+      ? null
+      : h(
+          "text",
+          { class: "tick", x: across(at), y: height - 5, "text-anchor": "middle" },
+          axisTime(at, to - from),
+        ),
   ]);
 }
 
 /** Lines where something changed; labels that would overlap are left out, their lines are not. */
 export function marksOf(marks, across, from, to, height = HEIGHT) {
   let free = 0;
-  return marks.filter((mark) => mark.at >= from && mark.at <= to).map((mark) => {
-    const x = across(mark.at);
-    const hasRoom = x >= free;
-    const isLast = x > across(to) - LABEL_PX;
-    if (hasRoom) free = x + LABEL_PX;
-    return h("g", { class: `mark ${mark.tone ?? ""}` },
-      h("title", {}, mark.title ?? mark.label),
-      h("line", { x1: x, x2: x, y1: MARGIN.top - 4, y2: height - MARGIN.bottom }),
-      hasRoom ? h("text", { x: isLast ? x - 3 : x + 3, y: MARGIN.top - 6, "text-anchor": isLast ? "end" : "start" }, mark.label) : null);
-  });
+  return marks
+    .filter((mark) => mark.at >= from && mark.at <= to)
+    .map((mark) => {
+      const x = across(mark.at);
+      const hasRoom = x >= free;
+      const isLast = x > across(to) - LABEL_PX;
+      if (hasRoom) free = x + LABEL_PX;
+      return h(
+        "g",
+        { class: `mark ${mark.tone ?? ""}` },
+        h("title", {}, mark.title ?? mark.label),
+        h("line", { x1: x, x2: x, y1: MARGIN.top - 4, y2: height - MARGIN.bottom }),
+        hasRoom
+          ? h(
+              "text",
+              { x: isLast ? x - 3 : x + 3, y: MARGIN.top - 6, "text-anchor": isLast ? "end" : "start" },
+              mark.label,
+            )
+          : null,
+      );
+    });
 }
 
 /** Points of a polyline; a lone point becomes a short dash, so that it can be seen. */
 function path(piece, across, up) {
-  const drawn = piece.length > 1 ? piece : [{ ...piece[0], at: piece[0].at - DASH_MS }, { ...piece[0], at: piece[0].at + DASH_MS }];
+  const drawn =
+    piece.length > 1
+      ? piece
+      : [
+          { ...piece[0], at: piece[0].at - DASH_MS },
+          { ...piece[0], at: piece[0].at + DASH_MS },
+        ];
   return drawn.map((point) => `${across(point.at).toFixed(1)},${up(point.value).toFixed(1)}`).join(" ");
 }
 

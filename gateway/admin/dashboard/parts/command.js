@@ -5,9 +5,19 @@ import { h } from "../lib/dom.js";
 /** A line for the terminal with a button that copies it. */
 export function command(text) {
   return h(
-    "div", { class: "command" },
+    "div",
+    { class: "command" },
     h("code", {}, text),
-    h("button", { type: "button", class: "small", "aria-label": `Copy: ${text}`, onclick: (click) => copy(click.currentTarget, text) }, "Copy"),
+    h(
+      "button",
+      {
+        type: "button",
+        class: "small",
+        "aria-label": `Copy: ${text}`,
+        onclick: (click) => copy(click.currentTarget, text),
+      },
+      "Copy",
+    ),
   );
 }
 

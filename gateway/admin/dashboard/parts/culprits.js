@@ -13,8 +13,16 @@ export function culprits(rollout, windows) {
   const named = rollout.verdict?.culprit;
   return [
     named ? h("p", {}, "The judge names ", h("b", {}, named), ".") : null,
-    routes.length ? table(["Route", rollout.fromVersion ?? "old", rollout.toVersion], routes.map((row) => [h("code", {}, row.name), count(row.old), bold(row)])) : null,
-    table(["Error", rollout.fromVersion ?? "old", rollout.toVersion], kinds.map((row) => [h("code", {}, row.name), count(row.old), bold(row)])),
+    routes.length
+      ? table(
+          ["Route", rollout.fromVersion ?? "old", rollout.toVersion],
+          routes.map((row) => [h("code", {}, row.name), count(row.old), bold(row)]),
+        )
+      : null,
+    table(
+      ["Error", rollout.fromVersion ?? "old", rollout.toVersion],
+      kinds.map((row) => [h("code", {}, row.name), count(row.old), bold(row)]),
+    ),
   ];
 }
 

@@ -34,7 +34,12 @@ class Dialogs extends EventTarget {
 export const dialogs = new Dialogs();
 
 /** The field every action has: its text goes into the history. */
-export const REASON = { name: "reason", label: "Reason", hint: "Kept in the history and the audit trail.", maxlength: 1000 };
+export const REASON = {
+  name: "reason",
+  label: "Reason",
+  hint: "Kept in the history and the audit trail.",
+  maxlength: 1000,
+};
 
 class Dialog extends Part {
   #error = "";
@@ -56,20 +61,32 @@ class Dialog extends Part {
     const asked = dialogs.asked;
     if (!asked) return [];
     return h(
-      "dialog", {
-        "data-key": `ask-${asked.number}`, "aria-labelledby": "ask-title", "aria-describedby": "ask-text", class: asked.wide ? "wide" : null, onclose: () => dialogs.asked === asked && dialogs.close(), onclick: (click) => this.#outside(click),
+      "dialog",
+      {
+        "data-key": `ask-${asked.number}`,
+        "aria-labelledby": "ask-title",
+        "aria-describedby": "ask-text",
+        class: asked.wide ? "wide" : null,
+        onclose: () => dialogs.asked === asked && dialogs.close(),
+        onclick: (click) => this.#outside(click),
       },
       h(
-        "form", { novalidate: true, onsubmit: (submit) => this.#submit(submit) },
+        "form",
+        { novalidate: true, onsubmit: (submit) => this.#submit(submit) },
         h("h2", { id: "ask-title" }, asked.title),
         h("p", { id: "ask-text" }, asked.text),
         (asked.fields ?? []).map(fieldOf),
         asked.body ? h("div", { class: "ask-body", "data-key": "body" }, asked.body()) : null,
         this.#error ? h("p", { class: "refusal", role: "alert" }, this.#error) : null,
         h(
-          "div", { class: "buttons" },
+          "div",
+          { class: "buttons" },
           h("button", { type: "button", onclick: () => this.querySelector("dialog").close() }, "Cancel"),
-          h("button", { type: "submit", class: `main ${asked.tone ?? ""}`.trim(), disabled: this.#isBusy }, this.#isBusy ? "One moment…" : asked.confirm),
+          h(
+            "button",
+            { type: "submit", class: `main ${asked.tone ?? ""}`.trim(), disabled: this.#isBusy },
+            this.#isBusy ? "One moment…" : asked.confirm,
+          ),
         ),
       ),
     );
@@ -79,15 +96,21 @@ class Dialog extends Part {
     const dialog = this.querySelector("dialog");
     if (dialog && !dialog.open) {
       dialog.showModal();
-      (dialog.querySelector("[data-first], input, textarea, select") ?? dialog.querySelector("button.main"))?.focus();
+      (
+        dialog.querySelector("[data-first], input, textarea, select") ?? dialog.querySelector("button.main")
+      )?.focus();
     }
   }
 
   #outside(click) {
     const dialog = this.querySelector("dialog");
     const box = dialog.getBoundingClientRect();
-    const isOutside = click.target === dialog
-      && (click.clientX < box.left || click.clientX > box.right || click.clientY < box.top || click.clientY > box.bottom);
+    const isOutside =
+      click.target === dialog &&
+      (click.clientX < box.left ||
+        click.clientX > box.right ||
+        click.clientY < box.top ||
+        click.clientY > box.bottom);
     if (isOutside) dialog.close();
   }
 
@@ -97,7 +120,9 @@ class Dialog extends Part {
     if (!asked || this.#isBusy) return;
     const form = submit.target;
     const missing = [...form.elements].find((field) => field.willValidate && !field.checkValidity());
-    this.#error = missing ? `${missing.labels?.[0]?.firstChild?.textContent ?? missing.name}: ${missing.validationMessage}` : "";
+    this.#error = missing
+      ? `${missing.labels?.[0]?.firstChild?.textContent ?? missing.name}: ${missing.validationMessage}`
+      : "";
     if (missing) missing.focus();
     if (missing) return this.update();
     this.#isBusy = true;
@@ -113,20 +138,26 @@ class Dialog extends Part {
   }
 }
 
-
 /** A labelled field: {name, label, hint, kind, options, value}; whatever else is given are its attributes. */
 export function fieldOf(field) {
   const { name, label, hint, options, kind, value, ...more } = field;
   const id = `ask-${name}`;
   const given = { id, name, "aria-describedby": hint ? `${id}-hint` : null, ...more };
   const control = options
-    ? h("select", { ...given, ".value": value ?? options[0]?.[0] }, options.map(([key, text]) => h("option", { value: key }, text)))
+    ? h(
+        "select",
+        { ...given, ".value": value ?? options[0]?.[0] },
+        options.map(([key, text]) => h("option", { value: key }, text)),
+      )
     : kind === "checkbox"
       ? h("input", { ...given, type: "checkbox", ".checked": Boolean(value) })
       : h("input", { type: kind ?? "text", autocomplete: "off", ...given, ".value": value ?? "" });
   return h(
-    "div", { class: kind === "checkbox" ? "field check" : "field", "data-key": name },
-    h("label", { for: id }, label), control, hint ? h("p", { class: "hint", id: `${id}-hint` }, hint) : null,
+    "div",
+    { class: kind === "checkbox" ? "field check" : "field", "data-key": name },
+    h("label", { for: id }, label),
+    control,
+    hint ? h("p", { class: "hint", id: `${id}-hint` }, hint) : null,
   );
 }
 

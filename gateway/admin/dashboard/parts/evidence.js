@@ -31,7 +31,12 @@ class Evidence extends Part {
   draw() {
     const { points, config } = this.given;
     const now = points.at(-1);
-    if (!now) return h("p", { class: "quiet" }, "No verdict yet: the judge begins with the first requests of the new version.");
+    if (!now)
+      return h(
+        "p",
+        { class: "quiet" },
+        "No verdict yet: the judge begins with the first requests of the new version.",
+      );
     return [
       meter(now, config),
       h("p", { class: "sentence", "data-key": "sentence" }, this.#sentence()),
@@ -41,10 +46,19 @@ class Evidence extends Part {
 
   #sentence() {
     const { points, cursor, config } = this.given;
-    const seen = cursor.at === null ? points.at(-1) : points.findLast((point) => Date.parse(point.at) <= cursor.at) ?? points[0];
+    const seen =
+      cursor.at === null
+        ? points.at(-1)
+        : (points.findLast((point) => Date.parse(point.at) <= cursor.at) ?? points[0]);
     return [
-      h("span", { class: "number" }, cursor.at !== null ? time(seen.at) : this.given.isOpen ? "Now" : "In the end"), ` at ${seen.percent} %: `,
-      h("b", {}, `${odds(seen.statistic)} to 1`), ` that the new version is worse; ${effectOf(seen.gate, config)} at ${odds(seen.limit)} to 1 (${verdictWord(seen.verdict)}).`,
+      h(
+        "span",
+        { class: "number" },
+        cursor.at !== null ? time(seen.at) : this.given.isOpen ? "Now" : "In the end",
+      ),
+      ` at ${seen.percent} %: `,
+      h("b", {}, `${odds(seen.statistic)} to 1`),
+      ` that the new version is worse; ${effectOf(seen.gate, config)} at ${odds(seen.limit)} to 1 (${verdictWord(seen.verdict)}).`,
     ];
   }
 
@@ -60,23 +74,55 @@ class Evidence extends Part {
     return h(
       "svg",
       {
-        class: "chart evidence", viewBox: `0 0 ${this.#width} ${HEIGHT}`, width: this.#width, height: HEIGHT, role: "img",
+        class: "chart evidence",
+        viewBox: `0 0 ${this.#width} ${HEIGHT}`,
+        width: this.#width,
+        height: HEIGHT,
+        role: "img",
         "aria-label": `Evidence over time, ${time(points[0].at)} to ${time(points.at(-1).at)}: highest ${odds(Math.max(...points.map((point) => point.statistic)))} to 1`,
-        onpointermove: (move) => this.#follow(move), onpointerdown: (move) => this.#follow(move), onpointerleave: () => this.given.cursor.set(null),
+        onpointermove: (move) => this.#follow(move),
+        onpointerdown: (move) => this.#follow(move),
+        onpointerleave: () => this.given.cursor.set(null),
       },
-      h("rect", { class: "zone", x: MARGIN.left, y: MARGIN.top, width: right - MARGIN.left, height: Math.max(0, up(last.limit) - MARGIN.top) }),
+      h("rect", {
+        class: "zone",
+        x: MARGIN.left,
+        y: MARGIN.top,
+        width: right - MARGIN.left,
+        height: Math.max(0, up(last.limit) - MARGIN.top),
+      }),
       powers(top).map((value) => [
         h("line", { class: "grid", x1: MARGIN.left, x2: right, y1: up(value), y2: up(value) }),
-        h("text", { class: "tick", x: MARGIN.left - 6, y: up(value) + 4, "text-anchor": "end" }, value === 1 ? "1" : short(value)),
+        h(
+          "text",
+          { class: "tick", x: MARGIN.left - 6, y: up(value) + 4, "text-anchor": "end" },
+          value === 1 ? "1" : short(value),
+        ),
       ]),
       timeAxis(from, to, across, this.#width, HEIGHT),
       marksOf(marks, across, from, to, HEIGHT),
       h("path", { class: "passes", d: stairs(placed, (point) => up(point.advanceBelow), right) }),
       h("path", { class: "limit", d: stairs(placed, (point) => up(point.limit), right) }),
-      h("text", { class: "limit", x: right - 4, y: up(last.limit) - 5, "text-anchor": "end" }, `${effectOf(last.gate, this.given.config)} above ${odds(last.limit)}`),
-      h("text", { class: "passes", x: right - 4, y: up(last.advanceBelow) + 13, "text-anchor": "end" }, `a step passes below ${odds(last.advanceBelow)}`),
-      h("polyline", { class: "statistic", points: placed.map((point) => `${point.x.toFixed(1)},${up(point.statistic).toFixed(1)}`).join(" ") }),
-      h("circle", { class: last.statistic >= last.limit ? "last over" : "last", cx: last.x, cy: up(last.statistic), r: 4 }),
+      h(
+        "text",
+        { class: "limit", x: right - 4, y: up(last.limit) - 5, "text-anchor": "end" },
+        `${effectOf(last.gate, this.given.config)} above ${odds(last.limit)}`,
+      ),
+      h(
+        "text",
+        { class: "passes", x: right - 4, y: up(last.advanceBelow) + 13, "text-anchor": "end" },
+        `a step passes below ${odds(last.advanceBelow)}`,
+      ),
+      h("polyline", {
+        class: "statistic",
+        points: placed.map((point) => `${point.x.toFixed(1)},${up(point.statistic).toFixed(1)}`).join(" "),
+      }),
+      h("circle", {
+        class: last.statistic >= last.limit ? "last over" : "last",
+        cx: last.x,
+        cy: up(last.statistic),
+        r: 4,
+      }),
       h("g", { class: "cursor", "data-key": "cursor" }, this.#cursorParts()),
     );
   }

@@ -38,8 +38,15 @@ export function meter(seen, config) {
   return h(
     "svg",
     {
-      class: isOver ? "meter over" : "meter", height: 62, width: "100%", role: "meter", "aria-label": "Evidence that the new version is worse",
-      "aria-valuemin": 1, "aria-valuemax": Math.max(seen.limit, seen.statistic), "aria-valuenow": Math.max(1, seen.statistic), "aria-valuetext": text,
+      class: isOver ? "meter over" : "meter",
+      height: 62,
+      width: "100%",
+      role: "meter",
+      "aria-label": "Evidence that the new version is worse",
+      "aria-valuemin": 1,
+      "aria-valuemax": Math.max(seen.limit, seen.statistic),
+      "aria-valuenow": Math.max(1, seen.statistic),
+      "aria-valuetext": text,
     },
     h("rect", { class: "passes", x: 0, y: 26, width: at(passes), height: 10 }),
     h("rect", { class: "doubt", x: at(passes), y: 26, width: at(LIMIT_AT - passes), height: 10 }),
@@ -48,7 +55,17 @@ export function meter(seen, config) {
     h("circle", { class: "now", cx: at(Math.min(99, Math.max(1, place))), cy: 31, r: 7 }),
     h("text", { class: "value", x: at(place), y: 15, "text-anchor": anchor }, `${odds(seen.statistic)} : 1`),
     h("text", { x: 0, y: 56 }, "no difference"),
-    passes > 30 ? h("text", { class: "middle", x: at(passes), y: 56, "text-anchor": "middle" }, `passes below ${odds(seen.advanceBelow)} : 1`) : null,
-    h("text", { class: "end", x: "100%", y: 56, "text-anchor": "end" }, `${effect} at ${odds(seen.limit)} : 1`),
+    passes > 30
+      ? h(
+          "text",
+          { class: "middle", x: at(passes), y: 56, "text-anchor": "middle" },
+          `passes below ${odds(seen.advanceBelow)} : 1`,
+        )
+      : null,
+    h(
+      "text",
+      { class: "end", x: "100%", y: 56, "text-anchor": "end" },
+      `${effect} at ${odds(seen.limit)} : 1`,
+    ),
   );
 }

@@ -32,25 +32,39 @@ const nextStep = (rollout) => rollout.steps.find((percent) => percent > rollout.
 export function movesOf(rollout) {
   if (!session.may("deployer") || !OPEN.includes(rollout.status)) return [];
   const frozen = live.overview?.frozen ? "Changes are frozen: only rollbacks and pauses work." : "";
-  const isGated = ["pending", "testing"].includes(rollout.status) ? "The new version is still being checked." : "";
+  const isGated = ["pending", "testing"].includes(rollout.status)
+    ? "The new version is still being checked."
+    : "";
   const isPaused = rollout.status === "paused";
   return [
     { label: "Roll back", tone: isWorse(rollout) ? "danger main" : "danger", run: () => rollback(rollout) },
     isPaused
-      ? { label: isWorse(rollout) ? "Resume in spite of it" : "Resume", tone: isWorse(rollout) ? "" : "main", refused: frozen, run: () => resume(rollout) }
+      ? {
+          label: isWorse(rollout) ? "Resume in spite of it" : "Resume",
+          tone: isWorse(rollout) ? "" : "main",
+          refused: frozen,
+          run: () => resume(rollout),
+        }
       : { label: "Pause", refused: isGated, run: () => pause(rollout) },
-    ...(rollout.trafficPercent < 100 ? [
-      { label: "Next step", refused: isGated || frozen, run: () => promote(rollout, false) },
-      { label: "All traffic now", refused: isGated || frozen, run: () => promote(rollout, true) },
-    ] : [{ label: "Complete now", refused: frozen, run: () => complete(rollout) }]),
+    ...(rollout.trafficPercent < 100
+      ? [
+          { label: "Next step", refused: isGated || frozen, run: () => promote(rollout, false) },
+          { label: "All traffic now", refused: isGated || frozen, run: () => promote(rollout, true) },
+        ]
+      : [{ label: "Complete now", refused: frozen, run: () => complete(rollout) }]),
   ];
 }
 
 function rollback(rollout) {
-  const text = rollout.trafficPercent > 0
-    ? `All traffic of ${rollout.serviceName} goes back to ${rollout.fromVersion ?? "the version before"} at once; ${rollout.toVersion} serves ${rollout.trafficPercent} % now.`
-    : `The rollout ends. ${rollout.toVersion} has no traffic, so nothing moves.`;
-  return make({ title: "Roll back?", text, confirm: "Roll back", tone: "danger" }, "POST", at(rollout, "rollback"));
+  const text =
+    rollout.trafficPercent > 0
+      ? `All traffic of ${rollout.serviceName} goes back to ${rollout.fromVersion ?? "the version before"} at once; ${rollout.toVersion} serves ${rollout.trafficPercent} % now.`
+      : `The rollout ends. ${rollout.toVersion} has no traffic, so nothing moves.`;
+  return make(
+    { title: "Roll back?", text, confirm: "Roll back", tone: "danger" },
+    "POST",
+    at(rollout, "rollback"),
+  );
 }
 
 function pause(rollout) {
@@ -59,13 +73,18 @@ function pause(rollout) {
 }
 
 function resume(rollout) {
-  const text = `${rollout.serviceName} goes on from ${rollout.trafficPercent} % of ${rollout.toVersion}.`
-    + (isWorse(rollout) ? " The evidence says that the new version is worse." : "");
-  return make({ title: "Resume?", text, confirm: "Resume", tone: isWorse(rollout) ? "danger" : "" }, "POST", at(rollout, "resume"));
+  const text =
+    `${rollout.serviceName} goes on from ${rollout.trafficPercent} % of ${rollout.toVersion}.` +
+    (isWorse(rollout) ? " The evidence says that the new version is worse." : "");
+  return make(
+    { title: "Resume?", text, confirm: "Resume", tone: isWorse(rollout) ? "danger" : "" },
+    "POST",
+    at(rollout, "resume"),
+  );
 }
 
 function promote(rollout, full) {
-  const share = full ? 100 : nextStep(rollout) ?? 100;
+  const share = full ? 100 : (nextStep(rollout) ?? 100);
   const text = `${rollout.toVersion} gets ${share} % of ${rollout.serviceName}'s traffic now (${rollout.trafficPercent} % so far), without waiting for the verdict.`;
   const title = full ? "All traffic now?" : "Next step now?";
   const confirm = full ? "All traffic now" : "Next step";
@@ -80,10 +99,17 @@ function complete(rollout) {
 /** Say that a rollback or a pause was looked into: its card leaves the home page. */
 export function acknowledge(rollout) {
   const text = `${rollout.serviceName} ${rollout.fromVersion ?? "–"} → ${rollout.toVersion}: the card goes away for everybody; the note stays with the rollout.`;
-  const note = { name: "note", label: "Note", hint: "What was found, or who looks into it.", maxlength: 1000 };
+  const note = {
+    name: "note",
+    label: "Note",
+    hint: "What was found, or who looks into it.",
+    maxlength: 1000,
+  };
   return make(
     { title: "Acknowledge?", text, confirm: "Acknowledge", fields: [note] },
-    "POST", at(rollout, "ack"), ({ note: written }) => ({ note: written }),
+    "POST",
+    at(rollout, "ack"),
+    ({ note: written }) => ({ note: written }),
   );
 }
 
@@ -91,32 +117,59 @@ export function undo(service) {
   const text = service.deployment
     ? `The open rollout of ${service.name} is rolled back.`
     : `${service.name} goes back to the version before, by a new rollout with its own health check.`;
-  return make({ title: "Undo the last release?", text, confirm: "Undo", tone: "danger" }, "POST", `${path("services", service.name)}/undo`);
+  return make(
+    { title: "Undo the last release?", text, confirm: "Undo", tone: "danger" },
+    "POST",
+    `${path("services", service.name)}/undo`,
+  );
 }
 
 /** Hold a service's requests, or let them through again. */
 export function hold(service, held) {
   const question = held
-    ? { title: "Hold requests?", text: `New requests to ${service.name} wait, up to 30 s each, then get a 503.`, confirm: "Hold requests", tone: "danger" }
-    : { title: "Let requests through?", text: `Requests to ${service.name} are answered again, those that wait in order.`, confirm: "Let them through" };
+    ? {
+        title: "Hold requests?",
+        text: `New requests to ${service.name} wait, up to 30 s each, then get a 503.`,
+        confirm: "Hold requests",
+        tone: "danger",
+      }
+    : {
+        title: "Let requests through?",
+        text: `Requests to ${service.name} are answered again, those that wait in order.`,
+        confirm: "Let them through",
+      };
   return make(question, "POST", `${path("services", service.name)}/${held ? "pause" : "resume"}`);
 }
 
 export function freeze(frozen) {
   const question = frozen
-    ? { title: "Freeze changes?", text: "No rollout starts or advances until somebody unfreezes. Rollbacks and pauses work.", confirm: "Freeze" }
+    ? {
+        title: "Freeze changes?",
+        text: "No rollout starts or advances until somebody unfreezes. Rollbacks and pauses work.",
+        confirm: "Freeze",
+      }
     : { title: "Unfreeze?", text: "Rollouts start and advance again.", confirm: "Unfreeze" };
   return make(question, "PUT", "freeze", ({ reason }) => ({ frozen, reason }));
 }
 
 export function drain(version) {
   const text = `${version.version} gets nothing new; what runs there may finish.`;
-  return make({ title: `Drain ${version.version}?`, text, confirm: "Drain", fields: [] }, "POST", `${path("deployment", "versions", version.id)}/drain`, () => ({}));
+  return make(
+    { title: `Drain ${version.version}?`, text, confirm: "Drain", fields: [] },
+    "POST",
+    `${path("deployment", "versions", version.id)}/drain`,
+    () => ({}),
+  );
 }
 
 export function remove(version) {
   const text = `${version.version} is forgotten: it can be released again only after it is registered again.`;
-  return make({ title: `Delete ${version.version}?`, text, confirm: "Delete", tone: "danger", fields: [] }, "DELETE", path("deployment", "versions", version.id), () => ({}));
+  return make(
+    { title: `Delete ${version.version}?`, text, confirm: "Delete", tone: "danger", fields: [] },
+    "DELETE",
+    path("deployment", "versions", version.id),
+    () => ({}),
+  );
 }
 
 /** Probe a version now and run its smoke tests. Resolves with their report; it moves nothing, so nothing is asked. */
@@ -129,11 +182,24 @@ export function buttonsOf(moves) {
   if (!moves.length) return null;
   const reasons = [...new Set(moves.map((move) => move.refused).filter(Boolean))];
   return [
-    h("div", { class: "buttons" }, moves.map((move) => h("button", {
-      type: "button", class: move.tone || null, "data-key": move.label,
-      "aria-disabled": move.refused ? "true" : null, title: move.refused || null,
-      onclick: () => (move.refused ? null : move.run()),
-    }, move.label))),
+    h(
+      "div",
+      { class: "buttons" },
+      moves.map((move) =>
+        h(
+          "button",
+          {
+            type: "button",
+            class: move.tone || null,
+            "data-key": move.label,
+            "aria-disabled": move.refused ? "true" : null,
+            title: move.refused || null,
+            onclick: () => (move.refused ? null : move.run()),
+          },
+          move.label,
+        ),
+      ),
+    ),
     reasons.map((reason) => h("p", { class: "hint" }, reason)),
   ];
 }

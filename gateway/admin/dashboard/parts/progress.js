@@ -8,15 +8,22 @@ import { OPEN } from "../lib/words.js";
 export function progressLine(rollout, now, seenAt) {
   const isOpen = OPEN.includes(rollout.status);
   const parts = [rollout.strategy];
-  if (isOpen && rollout.steps.length) parts.push(`step ${Math.min(rollout.currentStep + 1, rollout.steps.length)} of ${rollout.steps.length}`);
-  if (isOpen && rollout.phase !== rollout.status && rollout.phase !== "stepping") parts.push(rollout.phase.replaceAll("_", " "));
+  if (isOpen && rollout.steps.length)
+    parts.push(`step ${Math.min(rollout.currentStep + 1, rollout.steps.length)} of ${rollout.steps.length}`);
+  if (isOpen && rollout.phase !== rollout.status && rollout.phase !== "stepping")
+    parts.push(rollout.phase.replaceAll("_", " "));
   if (isOpen && rollout.remainingMs !== null) {
     const left = rollout.status === "rolling" ? rollout.remainingMs - (now - seenAt) : rollout.remainingMs;
     parts.push(left > 0 ? `${duration(left)} left in this step` : "this step's time is over");
   }
   const began = rollout.startedAt ?? rollout.createdAt;
   const end = endOf(rollout);
-  if (began) parts.push(end ? `took ${duration(Date.parse(end) - Date.parse(began))}` : `running for ${duration(now - Date.parse(began))}`);
+  if (began)
+    parts.push(
+      end
+        ? `took ${duration(Date.parse(end) - Date.parse(began))}`
+        : `running for ${duration(now - Date.parse(began))}`,
+    );
   if (rollout.createdBy) parts.push(`by ${rollout.createdBy}`);
   return parts.join(" · ");
 }
@@ -37,11 +44,20 @@ export function track(rollout) {
     const anchor = percent > 95 ? "end" : percent < 4 ? "start" : "middle";
     return [
       percent < 100 ? h("line", { class: "tick", x1: at(percent), x2: at(percent), y1: 2, y2: 14 }) : null,
-      hasRoom || percent === 100 ? h("text", { x: at(percent), y: 28, "text-anchor": anchor }, `${percent} %`) : null,
+      hasRoom || percent === 100
+        ? h("text", { x: at(percent), y: 28, "text-anchor": anchor }, `${percent} %`)
+        : null,
     ];
   });
   return h(
-    "svg", { class: `track ${rollout.status}`, width: "100%", height: 32, role: "img", "aria-label": `${rollout.trafficPercent} % of the traffic is on ${rollout.toVersion}` },
+    "svg",
+    {
+      class: `track ${rollout.status}`,
+      width: "100%",
+      height: 32,
+      role: "img",
+      "aria-label": `${rollout.trafficPercent} % of the traffic is on ${rollout.toVersion}`,
+    },
     h("rect", { class: "all", x: 0, y: 4, width: "100%", height: 8, rx: 4 }),
     h("rect", { class: "done", x: 0, y: 4, width: at(rollout.trafficPercent), height: 8, rx: 4 }),
     steps,

@@ -8,15 +8,27 @@ import { table } from "./table.js";
 
 export function releases(rollouts) {
   const rows = rollouts.map((rollout) => [
-    h("a", { class: "number", href: `/rollouts/${rollout.id}` }, `${rollout.serviceName} ${rollout.fromVersion ?? "–"} → ${rollout.toVersion}`),
-    h("span", { class: "number" }, state(rollout.status), OPEN.includes(rollout.status) ? h("span", { class: "quiet" }, ` ${rollout.trafficPercent} %`) : null),
+    h(
+      "a",
+      { class: "number", href: `/rollouts/${rollout.id}` },
+      `${rollout.serviceName} ${rollout.fromVersion ?? "–"} → ${rollout.toVersion}`,
+    ),
+    h(
+      "span",
+      { class: "number" },
+      state(rollout.status),
+      OPEN.includes(rollout.status) ? h("span", { class: "quiet" }, ` ${rollout.trafficPercent} %`) : null,
+    ),
     when(rollout.startedAt ?? rollout.createdAt),
     h("span", { class: "number" }, tookOf(rollout)),
     rollout.strategy,
     rollout.createdBy ?? "–",
     h("span", { class: "why" }, why(rollout)),
   ]);
-  return table(["Rollout", "Status", "Started", "Took", "Strategy", "By", "Why"], rows, { keyOf: (index) => rollouts[index].id, label: "Rollouts" });
+  return table(["Rollout", "Status", "Started", "Took", "Strategy", "By", "Why"], rows, {
+    keyOf: (index) => rollouts[index].id,
+    label: "Rollouts",
+  });
 }
 
 function tookOf(rollout) {

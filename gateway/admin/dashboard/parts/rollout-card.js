@@ -22,10 +22,20 @@ class RolloutCard extends Part {
     const waits = rollout.status === "paused";
     const { verdict } = rollout;
     return h(
-      "article", { class: waits ? "card alarm" : "card", "aria-label": `Rollout of ${rollout.serviceName}` },
+      "article",
+      { class: waits ? "card alarm" : "card", "aria-label": `Rollout of ${rollout.serviceName}` },
       h(
-        "div", { class: "head" },
-        h("h3", {}, h("a", { href: `/rollouts/${rollout.id}` }, `${rollout.serviceName} ${rollout.fromVersion ?? "–"} → ${rollout.toVersion}`)),
+        "div",
+        { class: "head" },
+        h(
+          "h3",
+          {},
+          h(
+            "a",
+            { href: `/rollouts/${rollout.id}` },
+            `${rollout.serviceName} ${rollout.fromVersion ?? "–"} → ${rollout.toVersion}`,
+          ),
+        ),
         state(rollout.status),
         h("span", { class: "share" }, `${rollout.trafficPercent} %`),
       ),
@@ -34,7 +44,15 @@ class RolloutCard extends Part {
       h("p", { class: "verdict" }, why(rollout) || "No verdict yet."),
       rollout.warning ? h("p", { class: "warn" }, rollout.warning) : null,
       verdict ? meter({ ...verdict, advanceBelow: verdict.limit * PASSES_BELOW }, rollout.config) : null,
-      waits && session.may("deployer") ? h("p", { class: "warn" }, isWorse(rollout) ? "It waits for you. The evidence says: roll back." : "It waits for you: resume, or roll back.") : null,
+      waits && session.may("deployer")
+        ? h(
+            "p",
+            { class: "warn" },
+            isWorse(rollout)
+              ? "It waits for you. The evidence says: roll back."
+              : "It waits for you: resume, or roll back.",
+          )
+        : null,
       buttonsOf(movesOf(rollout)),
     );
   }

@@ -45,14 +45,29 @@ class Rows extends Part {
     this.#look();
     const { items, columns, rowOf, keyOf, label } = this.given;
     return h(
-      "div", { class: "rows", role: "table", "aria-label": label, "aria-rowcount": items.length + 1 },
-      h("div", { class: "rows-head", role: "rowgroup" }, h("div", { class: "row", role: "row", "aria-rowindex": 1 }, columns.map((column) => h("span", { role: "columnheader", class: column.class }, column.label)))),
+      "div",
+      { class: "rows", role: "table", "aria-label": label, "aria-rowcount": items.length + 1 },
       h(
-        "div", { class: "rows-body", role: "rowgroup" },
-        this.inSight.map((item, index) => h(
-          "div", { class: "row", role: "row", "data-key": keyOf(item), "aria-rowindex": this.#first + index + 2 },
-          rowOf(item).map((cell, at) => h("div", { role: "cell", class: columns[at].class, "data-label": columns[at].label }, cell)),
-        )),
+        "div",
+        { class: "rows-head", role: "rowgroup" },
+        h(
+          "div",
+          { class: "row", role: "row", "aria-rowindex": 1 },
+          columns.map((column) => h("span", { role: "columnheader", class: column.class }, column.label)),
+        ),
+      ),
+      h(
+        "div",
+        { class: "rows-body", role: "rowgroup" },
+        this.inSight.map((item, index) =>
+          h(
+            "div",
+            { class: "row", role: "row", "data-key": keyOf(item), "aria-rowindex": this.#first + index + 2 },
+            rowOf(item).map((cell, at) =>
+              h("div", { role: "cell", class: columns[at].class, "data-label": columns[at].label }, cell),
+            ),
+          ),
+        ),
       ),
     );
   }

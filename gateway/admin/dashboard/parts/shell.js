@@ -3,6 +3,7 @@
 import { h } from "../lib/dom.js";
 import { Part } from "../lib/part.js";
 import { here, router } from "../lib/router.js";
+import { hours } from "../state/hours.js";
 import { live } from "../state/live.js";
 import { session } from "../state/session.js";
 import "./header.js";
@@ -23,6 +24,7 @@ class Shell extends Part {
     if (isIn && !this.#wasSignedIn) live.begin();
     if (!isIn) {
       live.stop();
+      hours.forget();
       dialogs.close();
     }
     this.#wasSignedIn = isIn;

@@ -14,8 +14,26 @@ class Tester extends Part {
   draw() {
     const { version } = this.given;
     return [
-      h("button", { type: "button", class: "small", disabled: this.#isBusy, "aria-label": `Test ${version.version}`, onclick: () => this.#run() }, this.#isBusy ? "Testing…" : "Test"),
-      h("div", { class: "result", "aria-live": "polite" }, this.#error ? h("p", { class: "bad" }, this.#error) : this.#report ? smokeReports([this.#report]) : null),
+      h(
+        "button",
+        {
+          type: "button",
+          class: "small",
+          disabled: this.#isBusy,
+          "aria-label": `Test ${version.version}`,
+          onclick: () => this.#run(),
+        },
+        this.#isBusy ? "Testing…" : "Test",
+      ),
+      h(
+        "div",
+        { class: "result", "aria-live": "polite" },
+        this.#error
+          ? h("p", { class: "bad" }, this.#error)
+          : this.#report
+            ? smokeReports([this.#report])
+            : null,
+      ),
     ];
   }
 

@@ -29,13 +29,27 @@ class WhatIf extends Part {
     this.#follow();
     const rate = RATES[this.#chosen ?? USUAL];
     return [
-      h("div", { class: "field" },
+      h(
+        "div",
+        { class: "field" },
         h("label", { for: "whatif" }, "falseAlarmRate"),
         h("input", {
-          id: "whatif", type: "range", min: 0, max: RATES.length - 1, step: 1, ".value": String(this.#chosen), "aria-valuetext": `${rate}`, "aria-describedby": "whatif-said",
+          id: "whatif",
+          type: "range",
+          min: 0,
+          max: RATES.length - 1,
+          step: 1,
+          ".value": String(this.#chosen),
+          "aria-valuetext": `${rate}`,
+          "aria-describedby": "whatif-said",
           oninput: (input) => this.#choose(Number(input.target.value)),
         }),
-        h("p", { class: "hint" }, `${rate}: ${rate < 0.01 ? "more patient" : rate > 0.01 ? "quicker to stop" : "the default"}. The chance to stop a version that is no worse.`)),
+        h(
+          "p",
+          { class: "hint" },
+          `${rate}: ${rate < 0.01 ? "more patient" : rate > 0.01 ? "quicker to stop" : "the default"}. The chance to stop a version that is no worse.`,
+        ),
+      ),
       h("p", { id: "whatif-said", "aria-live": "polite" }, this.#said()),
     ];
   }
@@ -44,10 +58,17 @@ class WhatIf extends Part {
     if (this.#error) return h("span", { class: "bad" }, this.#error);
     if (this.#answer === null) return h("span", { class: "quiet" }, "Judging its windows again…");
     const [replayed] = this.#answer;
-    if (!replayed) return h("span", { class: "quiet" }, "Its windows are not stored any more, or it never had traffic.");
+    if (!replayed)
+      return h("span", { class: "quiet" }, "Its windows are not stored any more, or it never had traffic.");
     const isStopped = replayed.verdict === "abort";
     return [
-      h("b", {}, isStopped ? `Would have stopped after ${duration(replayed.afterMs)}` : `Would not have stopped it (${verdictWord(replayed.verdict)})`),
+      h(
+        "b",
+        {},
+        isStopped
+          ? `Would have stopped after ${duration(replayed.afterMs)}`
+          : `Would not have stopped it (${verdictWord(replayed.verdict)})`,
+      ),
       `, in step ${replayed.step + 1}. ${readable(replayed.reason)}`,
     ];
   }
@@ -72,7 +93,12 @@ class WhatIf extends Part {
     const { rollout } = this.given;
     const config = { ...judgedBy(rollout.config), falseAlarmRate: RATES[this.#chosen] };
     try {
-      const found = await send("POST", path("deployment", "whatif"), { serviceName: rollout.serviceName, strategy: rollout.strategy, config, deploymentId: rollout.id });
+      const found = await send("POST", path("deployment", "whatif"), {
+        serviceName: rollout.serviceName,
+        strategy: rollout.strategy,
+        config,
+        deploymentId: rollout.id,
+      });
       this.#answer = found.items;
       this.#error = "";
     } catch (error) {
@@ -82,11 +108,24 @@ class WhatIf extends Part {
   }
 }
 
-const JUDGED = ["steps", "stepInterval", "errorThreshold", "minRequests", "maxLatencyRatio", "onLatency", "onShift", "warmUp", "maxFailedUsers", "mix"];
+const JUDGED = [
+  "steps",
+  "stepInterval",
+  "errorThreshold",
+  "minRequests",
+  "maxLatencyRatio",
+  "onLatency",
+  "onShift",
+  "warmUp",
+  "maxFailedUsers",
+  "mix",
+];
 
 /** Of a rollout's settings those that a replay takes. */
 export function judgedBy(config) {
-  return Object.fromEntries(JUDGED.filter((name) => config[name] !== undefined).map((name) => [name, config[name]]));
+  return Object.fromEntries(
+    JUDGED.filter((name) => config[name] !== undefined).map((name) => [name, config[name]]),
+  );
 }
 
 customElements.define("gw-whatif", WhatIf);

@@ -6,6 +6,7 @@ import { follow } from "../lib/stream.js";
 const LOOK_EVERY_MS = 2_000; // rates are of the last ten seconds and come with no event
 const STALE_AFTER_MS = 8_000;
 const EVENTS_KEPT = 100;
+const CALM_MS = 250; // events come in crowds: one look is enough for all of them
 
 /** Tells whoever listens: `change` after each look, `happened` for each event (its detail), `state` when the mode changes. */
 class Live extends EventTarget {
@@ -18,6 +19,7 @@ class Live extends EventTarget {
   #life = null;
   #looking = null;
   #again = false;
+  #soon = 0;
   #mode = "";
 
   /** "live" with the event stream, "polling" without, "stale" when nothing answers, "" before the first look. */
@@ -39,7 +41,11 @@ class Live extends EventTarget {
     this.stop();
     this.#life = new AbortController();
     const { signal } = this.#life;
-    follow((event) => this.#happened(event), (isOn) => this.#streamed(isOn), signal);
+    follow(
+      (event) => this.#happened(event),
+      (isOn) => this.#streamed(isOn),
+      signal,
+    );
     const timer = setInterval(() => this.#tick(), LOOK_EVERY_MS);
     const seen = () => document.hidden || this.look();
     document.addEventListener("visibilitychange", seen, { signal });
@@ -50,6 +56,9 @@ class Live extends EventTarget {
 
   stop() {
     this.#life?.abort();
+    this.#life = null;
+    clearTimeout(this.#soon);
+    this.#soon = 0;
     Object.assign(this, { overview: null, gateway: null, events: [], seenAt: 0 });
     this.#streaming = false;
   }
@@ -71,8 +80,10 @@ class Live extends EventTarget {
 
   async #read() {
     const signal = this.#life?.signal;
+    if (!signal) return;
     try {
       const [overview, gateway] = await Promise.all([get("overview", signal), get("gateway", signal)]);
+      if (signal.aborted) return; // somebody signed out meanwhile
       Object.assign(this, { overview, gateway, seenAt: Date.now() });
       this.dispatchEvent(new Event("change"));
     } catch (error) {
@@ -84,7 +95,10 @@ class Live extends EventTarget {
   async #readEvents(signal) {
     const found = await get(`events?limit=${EVENTS_KEPT}`, signal).catch(() => ({ items: [] }));
     const known = new Set(this.events.map((event) => event.id));
-    this.events = [...this.events, ...found.items.filter((event) => !known.has(event.id)).reverse()].slice(0, EVENTS_KEPT);
+    this.events = [...this.events, ...found.items.filter((event) => !known.has(event.id)).reverse()].slice(
+      0,
+      EVENTS_KEPT,
+    );
     this.dispatchEvent(new Event("change"));
   }
 
@@ -97,7 +111,14 @@ class Live extends EventTarget {
     if (this.events.some((known) => known.id === event.id)) return;
     this.events = [event, ...this.events].slice(0, EVENTS_KEPT);
     this.dispatchEvent(new CustomEvent("happened", { detail: event }));
-    this.look();
+    this.#lookSoon();
+  }
+
+  #lookSoon() {
+    this.#soon ||= setTimeout(() => {
+      this.#soon = 0;
+      if (!document.hidden) this.look();
+    }, CALM_MS);
   }
 
   #streamed(isOn) {

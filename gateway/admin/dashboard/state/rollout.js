@@ -35,9 +35,13 @@ export class RolloutStory extends EventTarget {
       if (!document.hidden && (this.isOpen || !this.rollout)) this.read();
     }, LOOK_EVERY_MS);
     signal.addEventListener("abort", () => clearInterval(timer));
-    live.addEventListener("happened", (event) => {
-      if (event.detail.deploymentId === this.#id) this.read();
-    }, { signal });
+    live.addEventListener(
+      "happened",
+      (event) => {
+        if (event.detail.deploymentId === this.#id) this.read();
+      },
+      { signal },
+    );
     return this.read();
   }
 
@@ -56,9 +60,16 @@ export class RolloutStory extends EventTarget {
       const rollout = await get(where);
       const [drawn, decisions, smoke] = await Promise.all([
         get(`${where}/windows${since ? `?since=${encodeURIComponent(since)}` : ""}`),
-        all(`${where}/decisions`), get(`${where}/smoke`),
+        all(`${where}/decisions`),
+        get(`${where}/smoke`),
       ]);
-      Object.assign(this, { rollout, decisions: decisions.reverse(), smoke: smoke.items, seenAt: Date.now(), error: "" });
+      Object.assign(this, {
+        rollout,
+        decisions: decisions.reverse(),
+        smoke: smoke.items,
+        seenAt: Date.now(),
+        error: "",
+      });
       this.windows = joined(this.windows, drawn.windows, "start");
       this.statistics = since ? joined(this.statistics, drawn.statistics, "at") : drawn.statistics;
     } catch (error) {

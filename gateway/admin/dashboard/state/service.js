@@ -28,9 +28,13 @@ export class ServiceStory extends EventTarget {
   follow(signal) {
     const timer = setInterval(() => document.hidden || this.read(), LOOK_EVERY_MS);
     signal.addEventListener("abort", () => clearInterval(timer));
-    live.addEventListener("happened", (event) => {
-      if (event.detail.service === this.#name) this.read();
-    }, { signal });
+    live.addEventListener(
+      "happened",
+      (event) => {
+        if (event.detail.service === this.#name) this.read();
+      },
+      { signal },
+    );
     this.#readDefaults();
     return this.read();
   }
@@ -47,9 +51,20 @@ export class ServiceStory extends EventTarget {
     const ofService = `serviceName=${encodeURIComponent(this.#name)}`;
     try {
       const [service, health, stats, versions, releases] = await Promise.all([
-        get(where), get(`${where}/health`), get(`${where}/stats`), get(`deployment/versions?limit=200&${ofService}`), get(`deployment?limit=${RELEASES}&${ofService}`),
+        get(where),
+        get(`${where}/health`),
+        get(`${where}/stats`),
+        get(`deployment/versions?limit=200&${ofService}`),
+        get(`deployment?limit=${RELEASES}&${ofService}`),
       ]);
-      Object.assign(this, { service, health, stats, versions: versions.items, releases: releases.items, error: "" });
+      Object.assign(this, {
+        service,
+        health,
+        stats,
+        versions: versions.items,
+        releases: releases.items,
+        error: "",
+      });
       await this.#readDrains();
     } catch (error) {
       this.error = error.message;
@@ -59,7 +74,9 @@ export class ServiceStory extends EventTarget {
 
   async #readDrains() {
     const draining = this.versions.filter((version) => version.draining && !version.drained);
-    const states = await Promise.all(draining.map((version) => get(`${path("deployment", "versions", version.id)}/drain`).catch(() => null)));
+    const states = await Promise.all(
+      draining.map((version) => get(`${path("deployment", "versions", version.id)}/drain`).catch(() => null)),
+    );
     this.drains = new Map(draining.map((version, index) => [version.id, states[index]]));
   }
 
@@ -68,7 +85,9 @@ export class ServiceStory extends EventTarget {
     if (!response?.ok) return;
     const { components } = await response.json();
     const { properties } = components.schemas.ServiceSettings;
-    this.defaults = Object.fromEntries(Object.entries(properties).map(([name, schema]) => [name, schema.default]));
+    this.defaults = Object.fromEntries(
+      Object.entries(properties).map(([name, schema]) => [name, schema.default]),
+    );
     this.dispatchEvent(new Event("change"));
   }
 }

@@ -17,7 +17,10 @@ class Session extends EventTarget {
   constructor() {
     super();
     sessions.addEventListener("ended", () => {
-      if (this.you) this.#leave("The session has ended: the token expired or was revoked, or 12 hours are over. Sign in again.");
+      if (this.you)
+        this.#leave(
+          "The session has ended: the token expired or was revoked, 12 hours are over, or the gateway was replaced. Sign in again.",
+        );
     });
   }
 
@@ -32,7 +35,11 @@ class Session extends EventTarget {
       try {
         return this.#enter((await get("gateway")).you);
       } catch (error) {
-        if (!(error instanceof Refused)) return this.#leave("The gateway does not answer. Is it running?");
+        const isEnded = error instanceof Refused && error.status === 401;
+        if (!isEnded)
+          return this.#leave(`The gateway does not answer: ${error.message}. Try again in a moment.`, {
+            isEnded,
+          });
       }
     }
     return this.#leave("");
@@ -55,8 +62,8 @@ class Session extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  #leave(why) {
-    localStorage.removeItem(SIGNED_IN);
+  #leave(why, { isEnded = true } = {}) {
+    if (isEnded) localStorage.removeItem(SIGNED_IN);
     Object.assign(this, { you: null, why, isKnown: true });
     this.dispatchEvent(new Event("change"));
   }
