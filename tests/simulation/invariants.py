@@ -26,8 +26,8 @@ STATUSES: Final = {
 }
 WORKER_HARM_S: Final = 2.5
 """How long after a worker's death clients may still find out that it held their connection."""
-KILL_LOSS_S: Final = 0.1
-"""What a killed worker has counted in its last moments is lost; and what was on its way."""
+UNSTORED_S: Final = 15.0
+"""What a worker that ended had counted is stored by then, if the disk is not full for longer than that."""
 
 
 class Owner(Protocol):
@@ -271,12 +271,23 @@ class Invariants:
                 counts.fold()
                 served = sum(counts.requests.values())
                 real += served
-                if self.owner.machine.processes[pid].exit_code is None:
-                    lost += served if self.owner.machine.processes[pid].is_dead else 0
+                if self._may_be_lost(self.owner.machine.processes[pid]):
+                    lost += served
             if not real - lost <= counted <= real:
                 self.broken.append(
                     f"version {total.version}: {counted} requests are counted, workers served {real}"
                 )
+
+    def _may_be_lost(self, worker: Any) -> bool:
+        """Whether a worker was killed; or ended, and control was before it had stored what it had counted."""
+        if not worker.is_dead:
+            return False
+        killed = [
+            self.owner.machine.processes[pid].died_at
+            for pid in self.owner.system.controls
+            if self.owner.machine.processes[pid].is_dead
+        ]
+        return worker.exit_code is None or any(0 <= at - worker.died_at < UNSTORED_S for at in killed)
 
     def _audit(self) -> None:
         walk = Walk()

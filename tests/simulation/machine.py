@@ -49,6 +49,7 @@ class Process:
         self.pid = machine.next_pid()
         self.parent = parent
         self.is_dead = False
+        self.died_at = 0.0
         self.exit_code: int | None = None
         self.stopped_until = 0.0
         """Stopped by a signal, or starved: none of its callbacks run before."""
@@ -70,6 +71,7 @@ class Process:
         if self.is_dead:
             return
         self.is_dead = True
+        self.died_at = self.machine.now
         self.machine.note("dies", self)
         for fd in list(self.fds):
             self.machine.close(fd, self)
