@@ -9,7 +9,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.serving import WSGIRequestHandler, run_simple
 from werkzeug.wrappers import Response as BaseResponse
 
-ADDED = ("X-Forwarded-", "Forwarded", "X-Request-Id", "Cdn-Loop", "Connection", "Keep-Alive")
+ADDED = ("X-Forwarded-", "Forwarded", "X-Request-Id", "Traceparent", "Cdn-Loop", "Connection", "Keep-Alive")
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "PROPFIND", "LIST"]
 app = Flask(__name__)
 

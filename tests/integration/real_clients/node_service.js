@@ -3,7 +3,7 @@
 const http = require("node:http");
 const crypto = require("node:crypto");
 
-const ADDED = /^(x-forwarded-.*|forwarded|x-request-id|cdn-loop|connection|keep-alive)$/i;
+const ADDED = /^(x-forwarded-.*|forwarded|x-request-id|traceparent|cdn-loop|connection|keep-alive)$/i;
 
 function shown(raw) {
   const pairs = [];
