@@ -11,6 +11,7 @@ MEASUREMENTS: Final = {
     "latency": "p50, p99 and p99.9 at a fixed rate of requests",
     "bodies": "rate of 1 GB down and up, and memory with a slow reader",
     "idle": "bytes of memory per idle client connection",
+    "churn": "memory while client connections come and go",
     "routes": "CPU per request against the number of routes and of versions",
     "differential": "the same odd requests to nginx, HAProxy and the gateway: who takes what",
     "hitless": "requests lost beside other proxies: switch, reload, upgrade, endpoint killed",

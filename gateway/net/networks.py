@@ -4,6 +4,10 @@ import ipaddress
 import socket
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Final
+
+_INET: Final = int(socket.AF_INET)
+_inet_pton: Final = socket.inet_pton
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -41,9 +45,10 @@ def ipv4_number(text: str) -> int:
     if ":" in text:
         return -1
     try:
-        return int.from_bytes(socket.inet_pton(socket.AF_INET, text), "big")
+        packed = _inet_pton(_INET, text)
     except (OSError, ValueError):
         return -1
+    return packed[0] << 24 | packed[1] << 16 | packed[2] << 8 | packed[3]
 
 
 @lru_cache(maxsize=4096)

@@ -20,6 +20,8 @@ _NODE: Final = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::(?:[0-9]{1,5}
 _PARAMETER: Final = re.compile(
     rb'[ \t]*([!#$%&\'*+\-.^_`|~0-9A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s",;]+))[ \t]*([;,]|$)'
 )
+_COMMA: Final = ord(",")
+_COLON: Final = ord(":")
 _PROTO: Final = re.compile(rb"https?", re.IGNORECASE)
 _PORT: Final = re.compile(rb"[0-9]{1,5}")
 _DEFAULT_PORT: Final = {b"http": b"80", b"https": b"443"}
@@ -120,7 +122,7 @@ def _members(value: bytes | None) -> list[bytes]:
     """Return the members of a field, most often one."""
     if value is None:
         return []
-    return members_of(value) if not value or value.find(b",") >= 0 else [value]
+    return members_of(value) if not value or _COMMA in value else [value]
 
 
 def forwarded_elements(value: bytes) -> list[dict[bytes, bytes]]:
@@ -168,9 +170,11 @@ def _is_host(value: bytes) -> bool:
 
 def _port_of(authority: bytes) -> bytes:
     """Return the port of a well-formed authority; empty: it has none."""
+    if _COLON not in authority:
+        return b""
     colon = authority.rfind(b":")
     port = authority[colon + 1 :]
-    return port if colon >= 0 and _is_port(port) else b""
+    return port if _is_port(port) else b""
 
 
 # What we say
@@ -181,14 +185,24 @@ def _fields(x_for: bytes, hops: list[str], peer: str, proto: bytes, host: bytes,
 
     Of Forwarded, one element for each hop; the first tells how the client came (RFC 7239 §4).
     """
-    lines = [b"X-Forwarded-For: ", x_for, b", " if x_for else b"", (peer or UNKNOWN).encode()]
-    lines += (b"\r\nX-Forwarded-Proto: ", proto)
-    if host:
-        lines += (b"\r\nX-Forwarded-Host: ", host)
-    lines += (b"\r\nX-Forwarded-Port: ", port, b"\r\nForwarded: for=", _node(hops[0] if hops else peer))
-    if host:
-        lines += (b";host=", _quoted(host))
-    lines += (b";proto=", proto)
+    lines = [
+        b"X-Forwarded-For: ",
+        x_for,
+        b", " if x_for else b"",
+        (peer or UNKNOWN).encode(),
+        b"\r\nX-Forwarded-Proto: ",
+        proto,
+        b"\r\nX-Forwarded-Host: " if host else b"",
+        host,
+        b"\r\nX-Forwarded-Port: ",
+        port,
+        b"\r\nForwarded: for=",
+        _node(hops[0] if hops else peer),
+        b";host=" if host else b"",
+        _quoted(host),
+        b";proto=",
+        proto,
+    ]
     if hops:
         for address in hops[1:]:
             lines += (b", for=", _node(address))
@@ -206,4 +220,4 @@ def _node(address: str) -> bytes:
 
 def _quoted(host: bytes) -> bytes:
     """Return a host as a Forwarded parameter: quoted if it holds a colon (RFC 7239 §4)."""
-    return host if host.find(b":") < 0 else b'"%b"' % host
+    return b'"%b"' % host if _COLON in host else host

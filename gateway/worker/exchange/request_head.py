@@ -72,6 +72,7 @@ class Forwarder:
 
     __slots__ = (
         "_client",
+        "_client_said",
         "_gateway",
         "_ids",
         "_is_trusted",
@@ -109,7 +110,9 @@ class Forwarder:
         self.is_of_proxy = is_trusted(peer)
         """Whether the peer is a proxy of ours, who brings the requests of many clients."""
         self._client: ClientInfo | None = None
-        """Of a peer that is believed nothing: the same for every request to one host."""
+        """Of the last request: a peer that is believed nothing is the same for every request to one host."""
+        self._client_said: dict[bytes, bytes] | None = None
+        """The fields of a proxy's request that it was understood from."""
         self._loop_service = ""
         self._loop = b""
         """Our CDN-Loop line for that service."""
@@ -126,14 +129,18 @@ class Forwarder:
     def rest(self) -> None:
         """Give back what is only kept for speed."""
         self._client = None
+        self._client_said = None
         self._loop_service, self._loop = "", b""
 
     def client_of(self, request: RequestReader) -> ClientInfo:
         """Return who a request comes from."""
-        special = request.special
+        special, client = request.special, self._client
         if self.is_of_proxy:
-            return client_info(special, self._peer, self._scheme, self._is_trusted)
-        client, host = self._client, special.get(b"host")
+            if client is None or self._client_said is not special:
+                self._client_said = special
+                client = self._client = client_info(special, self._peer, self._scheme, self._is_trusted)
+            return client
+        host = special.get(b"host")
         if client is None or client.host != (b"" if host is None else host):
             client = self._client = client_info(special, self._peer, self._scheme, trusts_nobody)
         return client
