@@ -10,6 +10,8 @@ Pair = tuple[bytes, bytes]
 
 BLANKS: Final = b" \t"
 _find: Final = codec.find
+_NOTHING: Final[dict[bytes, bytes]] = {}
+"""Nobody adds to it: each head that is read gets one of its own."""
 
 
 def plain_name(name: bytes) -> bytes:
@@ -73,7 +75,7 @@ class Head:
 
     def forget(self) -> None:
         """Give back what the last head took."""
-        self.special = {}
+        self.special = _NOTHING
         self.block = b""
 
 

@@ -64,6 +64,8 @@ _STAND_IN: Final = {False: b"POST / HTTP/1.1\r\n", True: b"POST / HTTP/1.0\r\n"}
 """The request line llhttp reads: to it, POST is like any method but HEAD and CONNECT."""
 _HASH: Final = ord("#")
 NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
+_NO_PAIRS: Final[list[Pair]] = []
+"""Nobody adds to it: each head that is read with care gets a list of its own."""
 _read_request: Final = codec.read_request
 
 
@@ -148,7 +150,7 @@ class RequestReader(Head):
         """Once the request line is read."""
         self._fed = 0
         """How much of `held` is read."""
-        self._read: list[Pair] = []
+        self._read: list[Pair] = _NO_PAIRS
         self._heads = 0
 
     def feed(self, data: bytes) -> int:
@@ -227,7 +229,9 @@ class RequestReader(Head):
         """Give back what is not needed between two requests."""
         self.forget()
         self._parser = None
-        self._read = []
+        self._read = _NO_PAIRS
+        self.method = self.target = self.path = self.raw_path = self.query = b""
+        self.host = ""
 
     def close(self) -> None:
         """There will be no other head: drop the parser of one that never ended, which refers back."""
@@ -297,7 +301,7 @@ class RequestReader(Head):
 
     def _end(self) -> None:
         """Sort and check what was read. Raises a DownstreamError."""
-        pairs, self._read, self._parser = self._read, [], None
+        pairs, self._read, self._parser = self._read, _NO_PAIRS, None
         if self._heads != 1:
             raise BadRequest("the head is malformed")
         if len(pairs) > self.header_fields:

@@ -376,6 +376,7 @@ class Attempt:
         assert endpoint is not None
         assert not self.is_over
         self.is_over = True
+        self._head = b""
         endpoint.in_flight -= 1
         if self.phase < RELAYING:
             record.waited(now)

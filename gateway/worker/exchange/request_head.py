@@ -131,6 +131,7 @@ class Forwarder:
         self._client = None
         self._client_said = None
         self._loop_service, self._loop = "", b""
+        self.request_id = self.trace_id = self.span_id = self.parent_id = b""
 
     def client_of(self, request: RequestReader) -> ClientInfo:
         """Return who a request comes from."""
