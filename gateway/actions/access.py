@@ -15,7 +15,7 @@ from gateway.control.catalog.entries import ServiceEntry, VersionEntry
 from gateway.control.history import History
 from gateway.control.processes.hub import WorkerInfo
 from gateway.control.recent import Recent
-from gateway.control.rollouts.rows import FreezeState
+from gateway.control.rollouts.rows import FreezeState, decoded
 from gateway.control.rollouts.unstored import Ordered
 from gateway.control.tally import VersionSum
 from gateway.control.upstreams.breakers import BreakerStatus
@@ -356,16 +356,28 @@ def planned(
 
 
 def etag(record: Any) -> str:
-    """Return the entity tag of a record: it changes whenever the record does (RFC 9110 §8.8.3)."""
-    return f'"{record.updated_at.timestamp():.6f}"'
+    """Return the entity tag of a record: it changes whenever the record does (RFC 9110 §8.8.3).
+
+    A rollout's row changes each second. Behind its dot is which second; before it, what happened until then.
+    """
+    stamp = f"{record.updated_at.timestamp():.6f}"
+    if isinstance(record, DeploymentRecord) and record.state:
+        state = decoded(record)
+        return f'"{state.records}-{state.serial}.{stamp}"'
+    return f'"{stamp}"'
 
 
 def require_match(if_match: str | None, record: Any) -> None:
     """Refuse a change of what the client has not seen as it is now (RFC 9110 §13.1.1). Problem 412."""
     if if_match is None or if_match.strip() == "*":
         return
-    if etag(record) not in [tag.strip() for tag in if_match.split(",")]:
-        raise stale(f"it has changed since; its entity tag is now {etag(record)}")
+    now, known = etag(record), [tag.strip() for tag in if_match.split(",")]
+    if isinstance(record, DeploymentRecord) and record.state:  # seconds that only pass change nothing
+        known = [tag.partition(".")[0] for tag in known]
+        if now.partition(".")[0] in known:
+            return
+    if now not in known:
+        raise stale(f"it has changed since; its entity tag is now {now}")
 
 
 def bound_key(actor: Actor, key: str | None) -> str | None:

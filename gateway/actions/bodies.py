@@ -5,13 +5,13 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from gateway.actions.problems import invalid, malformed
+from gateway.actions.problems import FieldError, invalid, invalid_all, malformed
 from gateway.core.judge.rules import Effect
 from gateway.core.rollout.plan import Percent as StepPercent
 from gateway.core.rollout.plan import RolloutSettings, StepSettings
 from gateway.core.routing.service import Name, RouteSettings, ServiceSettings
 from gateway.core.settings.base import Settings
-from gateway.core.settings.faults import camel, fault_of, pointer_step
+from gateway.core.settings.faults import camel, fault_of, faults_of, pointer_step
 from gateway.core.settings.limits import Millis, PositiveMillis
 from gateway.core.settings.smoke import SmokeSettings
 from gateway.store.records import Role, Strategy, VersionStatus
@@ -229,10 +229,16 @@ def _is_deep(value: Any) -> bool:
 
 
 def checked(kind: type[T], value: object, *, under: str = "") -> T:
-    """Return plain `value` as a `kind`. under: JSON pointer of `value` in its body. Raises Problem 422."""
+    """Return plain `value` as a `kind`. under: JSON pointer of `value` in its body.
+
+    Raises Problem 422 naming every bad field.
+    """
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as exc:
-        fault = fault_of(exc)
-        pointer = "".join(f"/{pointer_step(step)}" for step in fault.steps)
-        raise invalid(under + pointer, fault.reason) from exc
+        faults = faults_of(value, kind) or [fault_of(exc)]
+        errors = [
+            FieldError(under + "".join(f"/{pointer_step(step)}" for step in fault.steps), fault.reason)
+            for fault in faults
+        ]
+        raise invalid_all(errors) from exc

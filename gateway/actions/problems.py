@@ -64,6 +64,14 @@ def invalid(pointer: str, detail: str) -> Problem:
     )
 
 
+def invalid_all(errors: list[FieldError]) -> Problem:
+    """422: every one of these fields cannot be accepted. The detail is about the first."""
+    first, further = errors[0], len(errors) - 1
+    detail = f"{first.pointer}: {first.detail}" if first.pointer else first.detail
+    detail += f" (and {further} more: see errors)" if further else ""
+    return Problem(422, "Unprocessable Content", detail, errors)
+
+
 def malformed(detail: str) -> Problem:
     """400: the body is not JSON."""
     return Problem(400, "Bad Request", detail)

@@ -1,5 +1,6 @@
 """Replies and problems as HTTP responses."""
 
+import gzip
 from typing import Final
 
 import msgspec
@@ -16,6 +17,11 @@ from gateway.store.api import BadCursor
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
 GUARDS: Final = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
+
+LEAST_GZIP: Final = 2_048
+"""Bytes from which on it is worth the time."""
+GZIP_LEVEL: Final = 3
+GZIPPED: Final = frozenset({JSON, "text/plain", "text/html"})
 
 STORE_FAILED: Final = "the gateway's store cannot do this at the moment; nothing was changed"
 """What a client is shown; why, and of which file, is in the log."""
@@ -37,6 +43,36 @@ def answer(status: int, reply: Reply, if_none_match: str | None = None) -> Respo
     if status == 200 and tag is not None and if_none_match is not None and tag in if_none_match:
         return Response(304, fields)
     return Response(status, [("Content-Type", JSON), *fields], _encoder.encode(reply.value))
+
+
+def compressed(response: Response, accept_encoding: str) -> Response:
+    """Return a long answer gzipped, for whoever takes that (RFC 9110 §12.5.3); others as they are.
+
+    Only text that is whole and has no entity tag: a tag would have to be another one.
+    """
+    fields = dict(response.fields)
+    kind = fields.get("Content-Type", "").partition(";")[0]
+    body = response.body
+    if not isinstance(body, bytes) or len(body) < LEAST_GZIP or kind not in GZIPPED or "ETag" in fields:
+        return response
+    varied = [*response.fields, ("Vary", "Accept-Encoding")]
+    if not takes_gzip(accept_encoding):
+        return Response(response.status, varied, body)
+    smaller = gzip.compress(body, GZIP_LEVEL, mtime=0)
+    return Response(response.status, [*varied, ("Content-Encoding", "gzip")], smaller)
+
+
+def takes_gzip(accept_encoding: str) -> bool:
+    """Return whether an Accept-Encoding field takes gzip: by name, else by `*`; `q=0` is a no."""
+    weights: dict[str, float] = {}
+    for part in accept_encoding.lower().split(","):
+        coding, _, parameter = part.partition(";")
+        name, _, value = parameter.partition("=")
+        try:
+            weights[coding.strip()] = float(value) if name.strip() == "q" else 1.0
+        except ValueError:
+            weights[coding.strip()] = 0.0
+    return weights.get("gzip", weights.get("x-gzip", weights.get("*", 0.0))) > 0
 
 
 def refusal(error: GatewayError) -> Response:

@@ -7,9 +7,9 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from gateway.actions import bodies
-from gateway.actions.problems import FieldError, Problem, malformed
+from gateway.actions.problems import FieldError, Problem, invalid_all, malformed
 from gateway.core.settings.base import Settings
-from gateway.core.settings.faults import fault_of
+from gateway.core.settings.faults import fault_of, faults_of
 
 T = TypeVar("T")
 
@@ -32,7 +32,13 @@ def decode_body(fields: Mapping[str, str], body: bytes, kind: type[T]) -> T:
 
 
 def require_json(fields: Mapping[str, str], body: bytes) -> None:
-    """Raise Problem 415 for a body that says it is something else than JSON."""
+    """Raise Problem 415 for a body that says it is something else than JSON, or that is compressed.
+
+    A compressed one may be a thousand times as long: nobody needs that here.
+    """
+    coding = fields.get("content-encoding", "identity").strip().lower()
+    if body and coding not in ("", "identity"):
+        raise Problem(415, "Unsupported Media Type", f"send the body as it is, not {coding}-encoded")
     media = fields.get("content-type", "application/json").partition(";")[0].strip().lower()
     if body and media != "application/json" and not media.endswith("+json"):
         raise Problem(415, "Unsupported Media Type", f"send Content-Type: application/json, not {media}")
@@ -50,7 +56,6 @@ def decode_query(query: str, kind: type[T]) -> T:
     try:
         return msgspec.convert(pairs, kind, strict=False)
     except msgspec.ValidationError as exc:
-        fault = fault_of(exc)
-        name = "?" + "".join(fault.steps[:1])
-        error = FieldError(name, fault.reason)
-        raise Problem(422, "Unprocessable Content", f"{name}: {fault.reason}", [error]) from exc
+        faults = faults_of(pairs, kind, strict=False) or [fault_of(exc)]
+        errors = [FieldError("?" + "".join(fault.steps[:1]), fault.reason) for fault in faults]
+        raise invalid_all(errors) from exc

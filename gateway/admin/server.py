@@ -16,7 +16,7 @@ from gateway.actions.actions import Actions
 from gateway.actions.problems import Problem
 from gateway.actions.second_person import Asked
 from gateway.admin import openapi
-from gateway.admin.answers import JSON, MethodRefused, answer, refusal
+from gateway.admin.answers import JSON, MethodRefused, answer, compressed, refusal
 from gateway.admin.auth import Authenticator, allows
 from gateway.admin.call import BASE, Call, Reply, Route
 from gateway.admin.calls.approvals import kept
@@ -181,6 +181,8 @@ class AdminServer:
             response = await self._dispatch(request)
         except GatewayError as error:
             response = refusal(error)
+        if request.method in ("GET", "HEAD"):
+            response = compressed(response, request.fields.get("accept-encoding", ""))
         self._metrics.admin_request(request.method, response.status, self._clock() - started)
         return response
 

@@ -1,7 +1,11 @@
 """What msgspec says is wrong with a value, taken apart; and field names in their two spellings."""
 
 import re
-from typing import Final, NamedTuple
+import types
+import typing
+from collections.abc import Iterator
+from itertools import chain, islice
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -11,6 +15,12 @@ _STEP: Final = re.compile(r"\.(\w+)|\[(\d+)\]")
 _OWN: Final = re.compile(r"((?:\.\w+|\[\d+\])+): ", re.ASCII)
 """How `wrong` begins."""
 _NAMED: Final = re.compile(r"(missing required|unknown) field `([^`]*)`")
+
+
+MOST_FAULTS: Final = 100
+"""Named at once."""
+MOST_ITEMS: Final = 1_000
+"""Of one list or object looked at, once one of them is wrong."""
 
 
 class Fault(NamedTuple):
@@ -33,6 +43,69 @@ def fault_of(exc: msgspec.ValidationError) -> Fault:
         steps.append(named[2])
         reason = "is required" if named[1] == "missing required" else "unknown key"
     return Fault(tuple(steps), reason)
+
+
+def faults_of(value: Any, kind: Any, *, strict: bool = True) -> list[Fault]:
+    """Return everything that is wrong with plain `value` as a `kind`, field by field; nothing: it fits.
+
+    A rule that concerns a struct as a whole is looked at once all its fields are right. strict: as of
+    `msgspec.convert`.
+    """
+    return list(dict.fromkeys(islice(_faults(value, kind, (), strict), MOST_FAULTS)))
+
+
+def _faults(value: Any, kind: Any, steps: tuple[str, ...], strict: bool) -> Iterator[Fault]:
+    try:
+        msgspec.convert(value, kind, strict=strict)
+        return
+    except msgspec.ValidationError as exc:
+        whole = fault_of(exc)
+    inner = _inner_faults(value, kind, steps, strict)
+    first = next(inner, None)
+    if first is None:
+        yield Fault((*steps, *whole.steps), whole.reason)
+    else:
+        yield from chain((first,), inner)
+
+
+def _inner_faults(value: Any, kind: Any, steps: tuple[str, ...], strict: bool) -> Iterator[Fault]:
+    """Yield what is wrong inside a value: of the part of a union that has its shape."""
+    for option in _options(kind):
+        origin, arguments = typing.get_origin(option), typing.get_args(option)
+        if isinstance(option, type) and issubclass(option, msgspec.Struct) and isinstance(value, dict):
+            yield from _struct_faults(value, option, steps, strict)
+        elif origin in (tuple, list) and isinstance(value, list):
+            for index, item in enumerate(value[:MOST_ITEMS]):
+                yield from _faults(item, arguments[0], (*steps, str(index)), strict)
+        elif origin is dict and isinstance(value, dict):
+            for item in islice(value.values(), MOST_ITEMS):  # the key may be a secret: it is left out
+                yield from _faults(item, arguments[1], steps, strict)
+
+
+def _struct_faults(
+    value: dict[str, Any], kind: type[msgspec.Struct], steps: tuple[str, ...], strict: bool
+) -> Iterator[Fault]:
+    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    if kind.__struct_config__.forbid_unknown_fields:
+        for name in islice((name for name in value if name not in fields), MOST_ITEMS):
+            yield Fault((*steps, name), "unknown key")
+    for name, field in fields.items():
+        if name in value:
+            yield from _faults(value[name], field.type, (*steps, name), strict)
+        elif field.required:
+            yield Fault((*steps, name), "is required")
+
+
+def _options(kind: Any) -> Iterator[Any]:
+    """Yield the parts of a union, without what is annotated to them."""
+    origin = typing.get_origin(kind)
+    if origin is typing.Annotated:
+        yield from _options(typing.get_args(kind)[0])
+    elif origin in (typing.Union, types.UnionType):
+        for part in typing.get_args(kind):
+            yield from _options(part)
+    else:
+        yield kind
 
 
 def wrong(field: str, reason: str) -> ValueError:
