@@ -9,8 +9,10 @@ import msgspec
 
 from gateway import __version__
 from gateway.admin.call import BASE, NoQuery, Route
+from gateway.admin.descriptions import describe, structs_in
+from gateway.admin.examples import EXAMPLES
 from gateway.admin.routes import EVENTS, ROUTES
-from gateway.admin.schemas import ProblemView
+from gateway.admin.schemas import KeptView, ProblemView
 from gateway.core.settings.base import SESSION_COOKIE, Settings
 
 REF: Final = "#/components/schemas/{name}"
@@ -21,6 +23,23 @@ FIELDS: Final = {
     "event.list": ("Last-Event-ID",),
 }
 """Header fields that one call alone looks at."""
+PARAMETERS: Final = {
+    "id": "Its id.",
+    "name": "The service's name.",
+    "after": "The `next` cursor of the piece before; of events an id: what came after it.",
+    "limit": "How many at most.",
+    "serviceName": "Only of this service.",
+    "status": "Only in this status.",
+    "state": "Only in this state.",
+    "since": "Only what began from then on (RFC 3339).",
+    "hour": "With what was answered in each of the last sixty minutes.",
+    "actor": "Only what this token did.",
+    "action": "Only this action: `deployment.start`.",
+    "Idempotency-Key": "The same key and body again is the same call, and not a second one.",
+    "If-Match": "The ETag of what is to be changed: 412 if it has changed since.",
+    "Last-Event-ID": "Id of the last event that was seen: the stream goes on behind it.",
+}
+"""What parameters mean, wherever they stand."""
 REFUSALS: Final = {
     "400": "The body is not JSON, or the query cannot be read.",
     "401": "No token, or one that is not known.",
@@ -69,6 +88,20 @@ def build(routes: tuple[Route, ...]) -> dict[str, Any]:
     }
 
 
+HELD: Final = frozenset(
+    {
+        "deployment.start",
+        "deployment.traffic",
+        "deployment.promote",
+        "deployment.resume",
+        "version.create",
+        "version.patch",
+        "version.drain",
+        "service.delete",
+        "service.undo",
+    }
+)
+"""Calls that may wait for a second person, where the configuration says so."""
 AT_ONCE: Final = frozenset({"deployment.rollback", "deployment.pause", "service.undo"})
 """Orders that do not wait for a store that fails."""
 
@@ -77,7 +110,7 @@ def _operation(route: Route) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": route.action.replace(".", "_"),
         "summary": route.summary,
-        "description": f"Needs the role {route.role} or a higher one.",
+        "description": _description(route),
         "tags": [route.path.partition("/")[0]],
         "parameters": [*_path_parameters(route.path), *_query_parameters(route.query), *_fields(route)],
         "responses": {str(route.status): _answer(route), **_early(route), **_refusals()},
@@ -85,9 +118,31 @@ def _operation(route: Route) -> dict[str, Any]:
     if route.is_change and route.method != "DELETE":
         operation["requestBody"] = {
             "required": bool(_required(route.body)),
-            "content": {"application/json": {"schema": _ref(route.body)}},
+            "description": _about(route.body),
+            "content": {
+                "application/json": {
+                    "schema": _ref(route.body),
+                    "example": EXAMPLES.get(route.action, {}),
+                }
+            },
         }
     return operation
+
+
+def _description(route: Route) -> str:
+    """Return what a call does, who may make it, and when it waits."""
+    text = f"{route.summary}. Needs the role {route.role} or a higher one."
+    if route.action in AT_ONCE:
+        text += " Is carried out at once, also where the store fails, and is never refused for a freeze."
+    if route.action in HELD:
+        text += " With `admin.second_person` it may wait until a second person has confirmed it (202)."
+    return text
+
+
+def _about(body: Any) -> str:
+    """Return what a struct says of itself, in one line."""
+    text = getattr(body, "__doc__", None) if isinstance(body, type) and body is not dict else None
+    return " ".join(text.split()) if text else "A JSON merge patch (RFC 7396): null takes a setting back."
 
 
 def _answer(route: Route) -> dict[str, Any]:
@@ -101,15 +156,23 @@ def _answer(route: Route) -> dict[str, Any]:
         content["text/event-stream"] = {"schema": {"type": "string"}}
     answer: dict[str, Any] = {"description": "Done.", "content": content}
     if route.status == 201:
-        answer["headers"] = {"Location": {"schema": {"type": "string"}}}
+        answer["headers"] = {"Location": {"description": "Where it is.", "schema": {"type": "string"}}}
     return answer
 
 
 def _early(route: Route) -> dict[str, Any]:
-    """Return the answer to an order that is carried out before it can be stored."""
-    if route.action not in AT_ONCE:
+    """Return the answer to an order that is carried out before it is stored, or has to wait for somebody."""
+    texts, kinds = [], []
+    if route.action in AT_ONCE:
+        texts.append("In force, and not stored yet (`stored` is false).")
+        kinds.append(_ref(route.answer))
+    if route.action in HELD:
+        texts.append("Not done yet: a second person has to confirm it (`approvalId`).")
+        kinds.append(_ref(KeptView))
+    if not kinds:
         return {}
-    return {"202": {**_answer(route), "description": "In force, and not stored yet (`stored` is false)."}}
+    schema = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
+    return {"202": {"description": " ".join(texts), "content": {"application/json": {"schema": schema}}}}
 
 
 def _refusals() -> dict[str, Any]:
@@ -119,7 +182,13 @@ def _refusals() -> dict[str, Any]:
 
 def _path_parameters(template: str) -> list[dict[str, Any]]:
     return [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        {
+            "name": name,
+            "in": "path",
+            "description": PARAMETERS[name],
+            "required": True,
+            "schema": {"type": "string", "minLength": 1},
+        }
         for name in re.findall(r"\{(\w+)\}", template)
     ]
 
@@ -130,7 +199,13 @@ def _query_parameters(query: type[Settings]) -> list[dict[str, Any]]:
     _, components = _components((query,))
     properties = components[query.__name__]["properties"]
     return [
-        {"name": name, "in": "query", "required": False, "schema": _given(schema)}
+        {
+            "name": name,
+            "in": "query",
+            "description": PARAMETERS[name],
+            "required": False,
+            "schema": _given(schema),
+        }
         for name, schema in properties.items()
     ]
 
@@ -148,16 +223,29 @@ def _fields(route: Route) -> list[dict[str, Any]]:
     names = list(FIELDS.get(route.action, ()))
     if route.method in ("PATCH", "PUT", "DELETE") or ("{id}/" in route.path and route.is_change):
         names.append("If-Match")
-    return [{"name": name, "in": "header", "required": False, "schema": {"type": "string"}} for name in names]
+    return [
+        {
+            "name": name,
+            "in": "header",
+            "description": PARAMETERS[name],
+            "required": False,
+            "schema": {"type": "string"},
+        }
+        for name in names
+    ]
 
 
 def _schemas(routes: tuple[Route, ...]) -> dict[str, Any]:
     kinds = {
         ProblemView,
+        KeptView,
         *(route.body for route in routes),
         *(route.answer for route in routes if route.answer not in (None, bytes)),
     }
     _, components = _components(kinds)
+    structs = structs_in(kinds)
+    for name, schema in components.items():
+        describe(schema, structs[name])
     return {name: components[name] for name in sorted(components)}
 
 

@@ -15,7 +15,7 @@ from gateway.actions.access import Actor, ApprovalNeeded
 from gateway.actions.actions import Actions
 from gateway.actions.problems import Problem
 from gateway.actions.second_person import Asked
-from gateway.admin import openapi
+from gateway.admin import docs, openapi
 from gateway.admin.answers import JSON, MethodRefused, answer, compressed, refusal
 from gateway.admin.auth import Authenticator, allows
 from gateway.admin.call import BASE, Call, Reply, Route
@@ -57,7 +57,7 @@ PLAIN: Final = (
 )
 """The answer to whoever speaks plain text to a listener with TLS."""
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-PROBES: Final = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json"})
+PROBES: Final = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json", "/docs"})
 
 
 class RateLimits(Protocol):
@@ -218,6 +218,8 @@ class AdminServer:
             return _text(200 if reason is None else 503, "\n".join((head, *troubles)))
         if request.path == "/openapi.json":
             return Response(200, [("Content-Type", JSON)], openapi.document())
+        if request.path == "/docs":
+            return docs.answer(request.fields.get("if-none-match"))
         if not self._is_loopback:
             await self._login(request)
         is_open = wants_open_metrics(request.fields.get("accept", ""))
