@@ -43,6 +43,7 @@ SHORT: Final = {
     "token": "Make, list and revoke tokens.",
     "audit": "Who changed what, allowed or refused.",
     "backup": "Copy the running gateway's store to a file.",
+    "restore": "Put a backup in the store's place, or only look it through.",
     "serve": "Run the gateway until SIGTERM.",
     "check": "Check a configuration file.",
     "upgrade": "Replace the running gateway by the release on disk.",
@@ -85,6 +86,7 @@ EXAMPLES: Final = {
     "completion": ("gateway completion bash > ~/.local/share/bash-completion/completions/gateway",),
     "audit": ("gateway audit --actor ci", "gateway audit verify"),
     "backup": ("gateway backup /var/backups/gateway.db",),
+    "restore": ("gateway restore --check /var/backups/gateway.db", "gateway restore /var/backups/gateway.db"),
     "serve": ("gateway serve --config gateway.toml", "gateway serve --listen 127.0.0.1:8080 --workers 2"),
     "upgrade": ("pip install -U gateway && gateway upgrade",),
 }

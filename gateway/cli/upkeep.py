@@ -1,15 +1,18 @@
-"""Commands about the store: a copy of it."""
+"""Commands about the store: a copy of it, and back."""
 
 import os
 from pathlib import Path
 from typing import Final
 
 import click
+import msgspec
 
+from gateway import config
 from gateway.cli.client import AdminClient
-from gateway.cli.connect import client_command
-from gateway.cli.exits import FAILED, OK, CliError
+from gateway.cli.connect import FORMATS, client_command
+from gateway.cli.exits import FAILED, OK, USAGE, CliError
 from gateway.cli.output import Output
+from gateway.errors import ConfigError, GatewayError
 
 MAGIC: Final = b"SQLite format 3\0"
 
@@ -37,4 +40,47 @@ def backup(api: AdminClient, out: Output, file: Path) -> int:
     return OK
 
 
-COMMANDS: Final = (backup,)
+@click.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--check", "only_check", is_flag=True, help="Only look it through; nothing is changed.")
+@click.option(
+    "--config", "config_path", type=click.Path(dir_okay=False), help="Where the store is looked up."
+)
+@click.option("-o", "--output", type=click.Choice(FORMATS), default="table", envvar="GATEWAY_OUTPUT")
+def restore(file: Path, only_check: bool, config_path: str | None, output: str) -> int:
+    """Put the backup FILE in the store's place, while no gateway runs; the old store is kept beside it.
+
+    --check: open a copy as a start would, and look it through: exit code 1 if it should not be used.
+    """
+    from gateway.serve import restoring
+
+    out = Output(output)
+    try:
+        found = restoring.examine(file)
+        shown = msgspec.to_builtins(found)
+        if found.problem:
+            out.value(shown, f"{file}: {found.problem}")
+            return FAILED
+        summary = (
+            f"{file}: {found.services} services, {found.versions} versions, {found.open_deployments} open "
+            f"rollouts, {found.tokens} tokens, {found.audit_rows} audit rows, sound"
+        )
+        if only_check:
+            out.value(shown, summary)
+            return OK
+        store = config.load(config_path).store.path
+        old = restoring.restore(file, store)
+    except ConfigError as exc:
+        raise CliError(str(exc), USAGE) from exc
+    except GatewayError as exc:
+        raise CliError(str(exc)) from exc
+    kept = f"; the old one is {old}" if old else ""
+    out.value(
+        shown | {"store": str(store), "old": str(old or "")},
+        f"{summary}\nput in the place of {store}{kept}\ntokens are those of the backup; "
+        "next: gateway serve, and gateway audit acknowledge, for rows that came after it are gone",
+    )
+    return OK
+
+
+COMMANDS: Final = (backup, restore)
