@@ -19,6 +19,7 @@ MEASUREMENTS: Final = {
     "picture": "no measurement: records the picture of the README, a release rolled back",
     "dashboard": "long tasks of the dashboard in Chromium with 200 services",
     "screenshots": "no measurement: pictures of the dashboard's pages, in the folder named",
+    "admin": "p99 of proxied requests beside 500 writes a second to the admin API",
     "probes": "CPU of the control process while it probes 1,000 endpoints",
     "rollouts": "CPU of the control process with 200 rollouts, and how soon new weights are live",
     "breakers": "how soon a breaker that opens in one worker is known to the others",
