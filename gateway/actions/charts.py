@@ -1,12 +1,12 @@
 """What a rollout's page draws: its stored windows, the judge's statistic, and what was decided when."""
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import groupby
 from typing import Final
 
 from gateway.actions.access import Access
-from gateway.actions.problems import not_found
+from gateway.actions.problems import invalid, not_found
 from gateway.actions.reports import Report, quantile_ms
 from gateway.core.judge.limits import ADVANCE_SHARE
 from gateway.core.judge.rules import Rules
@@ -90,8 +90,8 @@ class Charts:
         self._access = access
 
     async def windows(self, deployment_id: str, since: datetime | None = None) -> RolloutWindows:
-        """Return how a rollout went. since: only what began from then on. Raises Problem 404."""
-        store = self._access.store
+        """Return how a rollout went. since: only what began from then on. Raises Problem 404 or 422."""
+        store, since = self._access.store, _utc(since)
         record = await store.deployment(deployment_id)
         if record is None:
             raise not_found("deployment", deployment_id)
@@ -107,6 +107,13 @@ class Charts:
             statistics=[_point(each) for each in _thinned(points)],
             marks=[_mark(each) for each in decisions if since is None or each.at >= since],
         )
+
+
+def _utc(since: datetime | None) -> datetime | None:
+    try:
+        return since.astimezone(UTC) if since is not None else None
+    except OverflowError as exc:  # year 0 or 10000 there
+        raise invalid("?since", "is no time we know") from exc
 
 
 def drawn(rows: Sequence[WindowRecord], record: DeploymentRecord) -> list[RolloutWindow]:

@@ -106,12 +106,12 @@ class Deployments:
             settings = body.rollout()
             self._access.refuse_stand_in(settings, "" if body.given() else "/config")
             earlier = await self._opened_by(key, body, settings)
-            if earlier is None:
-                self._hold_start(actor, body, settings)
         if earlier is not None:
             return earlier
-        await self._make_way(actor, body)
         await self._find_current(body.service_name)
+        async with self._access.refusals(actor, "deployment.start", "", {"service": body.service_name}):
+            self._hold_start(actor, body, settings)
+        await self._make_way(actor, body)
         return await self._start(actor, "deployment.start", body, settings, key, is_flat=bool(body.given()))
 
     async def _start(
@@ -150,7 +150,9 @@ class Deployments:
 
         What would be refused is refused first; Problem. Raises ApprovalNeeded.
         """
-        service = self._access.service(body.service_name)
+        service = self._access.catalog.services.get(body.service_name)
+        if service is None:
+            return
         under = "" if body.given() else "/config"
         resolved = planned(service.record.settings, body.strategy, settings, under=under)
         if is_watched(resolved):
@@ -159,8 +161,8 @@ class Deployments:
         if service.record.settings.on_new_version != "restart":
             self._refuse_second(service)
             self._origin(service, body, self._named(service, body.to_version))
-        what = f"start a {body.strategy} rollout of {body.service_name} to {body.to_version}"
-        self._access.require_second(actor, body.service_name, f"{what}, which no judge watches on its way")
+        what = f"{body.strategy} start of {body.service_name} to {body.to_version}, watched by no judge"
+        self._access.require_second(actor, body.service_name, what)
 
     async def _opened_by(
         self, key: str | None, body: StartDeployment, settings: RolloutSettings

@@ -1,6 +1,6 @@
 """A rollout's windows as they are drawn, and what somebody has said of its end."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -75,6 +75,17 @@ async def test_windows_show_both_versions_errors_by_kind_and_the_statistic(tmp_p
         with pytest.raises(Problem) as refused:
             await made.actions.charts.windows("nowhere")
         assert refused.value.status == 404
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
+async def test_a_time_that_utc_does_not_have_is_a_wrong_parameter(tmp_path: Path, text: str) -> None:
+    """It was a 500."""
+    async with console(tmp_path) as made:
+        await made.two_versions()
+        record = await made.start()
+        with pytest.raises(Problem) as refused:
+            await made.actions.charts.windows(record.id, datetime.fromisoformat(text))
+        assert (refused.value.status, refused.value.errors[0].pointer) == (422, "?since")
 
 
 def test_neighbours_of_a_long_rollout_are_joined_and_nothing_is_lost() -> None:

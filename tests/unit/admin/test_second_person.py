@@ -110,6 +110,21 @@ async def test_a_start_that_nobody_watches_waits_and_a_canary_does_not(tmp_path:
         assert status == 201
 
 
+async def test_a_start_right_after_the_first_version_waits_for_its_probe_too(tmp_path: Path) -> None:
+    """Guards a refusal: nothing was current yet, and nobody had looked."""
+    async with office(tmp_path) as at:
+        old, new = await at.made.register("v1"), await at.made.register("v2")
+
+        async def found(version_id: str) -> None:
+            await at.made.pass_probe(old.id)
+            service = at.made.catalog.services["auth"].record
+            at.made.catalog.put_service(msgspec.structs.replace(service, current_version_id=old.id))
+
+        at.made.checks.before_probe = found
+        await at.kept("ann", "POST", "deployment/start", start(strategy="immediate"))
+        assert at.made.checks.probed == [old.id], new.id
+
+
 async def test_whatever_sets_a_share_waits_and_what_returns_it_never(tmp_path: Path) -> None:
     async with office(tmp_path) as at:
         await at.made.two_versions()
