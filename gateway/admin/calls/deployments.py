@@ -110,9 +110,9 @@ async def whatif(call: Call) -> Reply:
 
 async def ordered(call: Call, done: Ordered, *, unstored: int = 202) -> Reply:
     """Return what came of an order. unstored: the status where it is in force and not stored yet."""
-    seen = await call.actions.acknowledgements.of([done.record.id])
-    reply = tagged(views.deployment(done.record, seen, stored=done.stored), done.record)
-    return reply if done.stored else replace(reply, status=unstored)
+    if not done.stored:  # nor may the store be readable: the answer to a rollback needs none
+        return replace(tagged(views.deployment(done.record, {}, stored=False), done.record), status=unstored)
+    return await _shown(call, done.record)
 
 
 async def _shown(call: Call, record: DeploymentRecord) -> Reply:

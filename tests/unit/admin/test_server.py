@@ -251,6 +251,7 @@ async def test_a_rollback_that_is_in_force_and_not_stored_is_202(
     bench: Bench, deployment: DeploymentRecord
 ) -> None:
     bench.actions.answers["deployments.rollback"] = Ordered(deployment, stored=False)
+    bench.actions.answers["acknowledgements.of"] = StoreError("unable to open database file")
     response = await bench.ask("POST", f"{BASE}/deployment/dep-1/rollback", role="deployer")
     assert response.status == 202
     assert json.loads(response.body)["stored"] is False
