@@ -14,7 +14,8 @@ from playwright.async_api import Page, async_playwright
 
 from bench.dashboard_stage import CHROMIUM, FLAGS, DashboardStage, staged
 
-AT_ONCE: Final = 10
+AT_ONCE: Final = 5
+PROBES_MS: Final = 10_000
 LOADED: Final = 4
 WATCH: Final = """
 window.long = [];
@@ -62,7 +63,8 @@ async def _crowd(stage: DashboardStage, services: int) -> None:
     names = [f"service-{number:03}" for number in range(services)]
     for at in range(0, services, AT_ONCE):
         chunk = names[at : at + AT_ONCE]
-        await asyncio.gather(*(stage.service(name, ("v1.0", stage.world.first[0])) for name in chunk))
+        version = ("v1.0", stage.world.first[0])
+        await asyncio.gather(*(stage.service(name, version, interval_ms=PROBES_MS) for name in chunk))
     for name in names[:LOADED]:
         stage.load(name, rate=20.0)
 

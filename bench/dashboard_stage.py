@@ -19,7 +19,7 @@ from bench.procs import FROM_HERE
 CHROMIUM: Final = Path("/usr/bin/chromium")
 FLAGS: Final = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
 RATE: Final = 60.0
-HEALTH: Final = {"interval": 500, "timeout": 400, "retries": 0, "healthyThreshold": 1}
+HEALTH: Final = {"timeout": 400, "retries": 0, "healthyThreshold": 1}
 SMOKE: Final = {"endpoints": [{"path": "/api/health"}, {"path": "/orders/1"}], "timeout": 3_000}
 PATIENT: Final = {"autoPause": False, "maxStepTime": 600_000}
 """What is good is given time to prove it, however busy the machine."""
@@ -40,9 +40,15 @@ class DashboardStage:
         """Where the dashboard is."""
         return f"http://127.0.0.1:{self.world.admin_port}/"
 
-    async def service(self, name: str, *versions: tuple[str, Sample]) -> dict[str, str]:
-        """Make a service with versions, of which the first serves. Returns their ids by name."""
-        body = {"name": name, "routes": [{"path": f"/{name}"}], "health": HEALTH, "smokeTests": SMOKE}
+    async def service(
+        self, name: str, *versions: tuple[str, Sample], interval_ms: int = 500
+    ) -> dict[str, str]:
+        """Make a service with versions, of which the first serves. Returns their ids by name.
+
+        interval_ms: between two probes of a version.
+        """
+        health = {**HEALTH, "interval": interval_ms}
+        body = {"name": name, "routes": [{"path": f"/{name}"}], "health": health, "smokeTests": SMOKE}
         await self.world.api("POST", "services", body, expect=201)
         ids = {version: await self.register(name, version, sample) for version, sample in versions}
         first = next(iter(ids.values()))

@@ -381,6 +381,53 @@ def test_an_address_that_leads_nowhere_says_so(house: Theatre) -> None:
     house.play(story())
 
 
+def test_what_waits_for_a_second_person_is_said_and_confirmed(house: Theatre) -> None:
+    """The answers are those of a gateway with `admin.second_person`: its own tests are with the API."""
+    asked = {
+        "id": "ap-1",
+        "action": "service.undo",
+        "service": "auth",
+        "what": "Undo the last release of auth.",
+        "askedBy": "ann",
+        "createdAt": "2026-01-01T00:00:00Z",
+        "expiresAt": "2026-01-01T00:15:00Z",
+    }
+    decided: list[str] = []
+
+    async def story() -> None:
+        page = await house.user()
+        await page.route("**/approvals?state=pending", lambda route: route.fulfill(json={"items": waiting()}))
+        await page.route("**/approvals/ap-1", decide)
+        await page.route(
+            "**/services/auth/undo",
+            lambda route: route.fulfill(
+                status=202, json={**asked, "approvalId": "ap-1", "next": "gateway approve ap-1"}
+            ),
+        )
+        await page.goto(house.stage.url + "services/auth")
+        await page.get_by_role("button", name="Undo last release").click()
+        await page.locator("dialog[open]").get_by_role("button").last.click()
+        await expect(page.locator("dialog[open] .command code")).to_have_text("gateway approve ap-1")
+        await page.get_by_role("button", name="I see").click()
+        await page.get_by_role("link", name="Services", exact=True).first.click()
+        card = page.locator("#approvals article")
+        await expect(card).to_contain_text("Undo the last release of auth.")
+        await card.get_by_role("button", name="Confirm").click()
+        await page.locator("dialog[open]").get_by_role("button").last.click()
+        await expect(card).to_have_count(0)
+        assert decided == ["POST"]
+
+    def waiting() -> list[dict[str, str]]:
+        return [] if decided else [asked]
+
+    async def decide(route: Any) -> None:
+        decided.append(route.request.method)
+        await route.fulfill(json=asked)
+
+    house.play(story())
+    assert house.complaints == []
+
+
 def test_what_is_drawn_again_keeps_its_place_its_focus_and_what_was_typed(house: Theatre) -> None:
     """Guards the reader: everything is drawn again every two seconds, in another order if need be."""
     script = """async () => {

@@ -11,10 +11,12 @@ import { register } from "../parts/register.js";
 import { freeze } from "../parts/moves.js";
 import { shares } from "../parts/shares.js";
 import { sparkline } from "../parts/sparkline.js";
+import { approvals } from "../state/approvals.js";
 import { hours } from "../state/hours.js";
 import { live } from "../state/live.js";
 import { session } from "../state/session.js";
 import "../parts/alert-card.js";
+import "../parts/approval-card.js";
 import "../parts/events.js";
 import "../parts/rollout-card.js";
 import "../parts/rows.js";
@@ -49,6 +51,8 @@ class Home extends Part {
   start() {
     this.listen(live, "change", () => this.update());
     this.listen(hours, "change", () => this.update());
+    this.listen(approvals, "change", () => this.update());
+    approvals.follow(this.signal);
     this.listen(document, "keydown", (key) => this.#shortcut(key));
   }
 
@@ -70,6 +74,14 @@ class Home extends Part {
           ? rollouts.map((rollout) => h("gw-rollout-card", { "data-key": rollout.id, ".given": rollout }))
           : h("p", { class: "quiet none" }, "None: every service is on one version."),
       ),
+      approvals.items.length
+        ? h(
+            "section",
+            { "aria-labelledby": "approvals-title", id: "approvals", "data-key": "approvals" },
+            h("h2", { id: "approvals-title" }, "Waits for a second person"),
+            approvals.items.map((asked) => h("gw-approval-card", { "data-key": asked.id, ".given": asked })),
+          )
+        : null,
       alerts.length
         ? h(
             "section",

@@ -50,19 +50,17 @@ export function probes(health) {
         h(
           "span",
           { class: "strip", role: "img", "aria-label": stripText(version) },
-          [...version.checks]
-            .reverse()
-            .map((check) =>
-              h(
-                "span",
-                {
-                  class: check.isHealthy ? "probe good" : "probe bad",
-                  title: `${new Date(check.checkedAt).toLocaleTimeString("en-GB")} ${check.endpoint}: ${checkText(check)}`,
-                  "data-key": check.id,
-                },
-                check.isHealthy ? "✓" : "✕",
-              ),
+          [...version.checks].reverse().map((check) =>
+            h(
+              "span",
+              {
+                class: check.isHealthy ? "probe good" : "probe bad",
+                title: `${new Date(check.checkedAt).toLocaleTimeString("en-GB")} ${check.endpoint}: ${checkText(check)}`,
+                "data-key": check.id,
+              },
+              check.isHealthy ? "✓" : "✕",
             ),
+          ),
         ),
         h(
           "span",

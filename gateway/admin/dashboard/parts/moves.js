@@ -5,19 +5,18 @@ import { h } from "../lib/dom.js";
 import { OPEN } from "../lib/words.js";
 import { live } from "../state/live.js";
 import { session } from "../state/session.js";
+import { orWait } from "./approval-card.js";
 import { REASON, dialogs } from "./dialog.js";
 
-/** Ask about one move and make it. Resolves with what the API answered, or null. */
+/** Ask about one move and make it. Resolves with what the API answered, or null if it was not, or not yet, made. */
 async function make(question, method, where, bodyOf = ({ reason }) => ({ reason })) {
-  return dialogs.ask({
+  const answer = await dialogs.ask({
     fields: [REASON],
     ...question,
-    act: async (values) => {
-      const answer = await send(method, where, bodyOf(values));
-      live.look();
-      return answer;
-    },
+    act: (values) => send(method, where, bodyOf(values)),
   });
+  await live.look();
+  return orWait(answer);
 }
 
 /** Whether it was stopped by evidence against the new version: then going on is not the first thing to offer. */

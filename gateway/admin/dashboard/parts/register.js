@@ -3,6 +3,7 @@
 import { send } from "../lib/api.js";
 import { go } from "../lib/router.js";
 import { live } from "../state/live.js";
+import { orWait } from "./approval-card.js";
 import { dialogs } from "./dialog.js";
 
 const VERSION = { name: "version", label: "Version", placeholder: "v1.1", required: true, maxlength: 63 };
@@ -41,7 +42,7 @@ export async function register(service) {
         ...(isNew ? { routes: [{ path: route.trim() }] } : {}),
       }),
   });
-  if (!made) return;
+  if (!(await orWait(made))) return;
   await live.look();
   if (isNew) go(`/services/${encodeURIComponent(made.serviceName)}`);
 }

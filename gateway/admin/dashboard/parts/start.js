@@ -6,6 +6,7 @@ import { durationOf, numbersOf } from "../lib/parse.js";
 import { Part } from "../lib/part.js";
 import { go } from "../lib/router.js";
 import { live } from "../state/live.js";
+import { orWait } from "./approval-card.js";
 import { dialogs, fieldOf } from "./dialog.js";
 
 const WAIT_MS = 400;
@@ -93,7 +94,8 @@ export async function start(service, version = null) {
       return answer;
     },
   });
-  if (made) go(`/rollouts/${made.id}`);
+  const started = await orWait(made);
+  if (started) go(`/rollouts/${started.id}`);
 }
 
 /** The settings a filled form stands for. Throws what is wrong with one. */
