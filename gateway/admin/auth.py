@@ -126,6 +126,10 @@ class Authenticator:
         record = await self._find(token) if token is not None else await self._by_session(fields)
         return record is not None
 
+    async def has_session(self, fields: Mapping[str, str]) -> bool:
+        """Return whether a browser's cookie opens a session. It says nothing about tokens."""
+        return await self._by_session(fields) is not None
+
     async def note_refusal(self, actor: Actor, action: str, resource_id: str, reason: str) -> None:
         """Write down that `actor` tried a change, and why it was refused before it reached its action."""
         await self._audit(

@@ -57,7 +57,7 @@ PLAIN: Final = (
 )
 """The answer to whoever speaks plain text to a listener with TLS."""
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-PROBES: Final = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json", "/docs"})
+PROBES: Final = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/session"})
 
 
 class RateLimits(Protocol):
@@ -220,11 +220,19 @@ class AdminServer:
             return Response(200, [("Content-Type", JSON)], openapi.document())
         if request.path == "/docs":
             return docs.answer(request.fields.get("if-none-match"))
+        if request.path == "/session":
+            return await self._has_session(request)
         if not self._is_loopback:
             await self._login(request)
         is_open = wants_open_metrics(request.fields.get("accept", ""))
         kind = OPEN_METRICS if is_open else TEXT
         return Response(200, [("Content-Type", kind)], await self._metrics.exposition(is_open=is_open))
+
+    async def _has_session(self, request: Request) -> Response:
+        """Say whether the browser's cookie opens a session: asking the API, a page would get a 401 first."""
+        has = await self._auth.has_session(request.fields)
+        body = b'{"signedIn": true}' if has else b'{"signedIn": false}'
+        return Response(200, [("Content-Type", JSON), ("Cache-Control", "no-store")], body)
 
     async def _call(self, request: Request) -> Response:
         """Answer a call of the API: login, table, role, allowance, parse, handle — in that order."""

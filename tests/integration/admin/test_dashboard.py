@@ -58,9 +58,22 @@ def test_signing_in_outlasts_a_reload_and_a_wrong_token_says_why(house: Theatre)
         await expect(page.locator("#live")).to_have_text("live")
         await page.reload()
         await expect(page.locator("#services .row a").first).to_be_visible()
-        assert await page.evaluate("document.cookie + JSON.stringify(sessionStorage)") == "{}"
+        kept = "document.cookie + JSON.stringify([sessionStorage, localStorage])"
+        assert await page.evaluate(kept) == "[{},{}]"
         await page.get_by_role("button", name="Sign out").click()
         await expect(page.locator("#login")).to_be_visible()
+
+    house.play(story())
+    assert house.complaints == []
+
+
+def test_a_link_that_works_once_signs_in(house: Theatre) -> None:
+    async def story() -> None:
+        link = (await house.api("POST", "session/link"))["path"].removeprefix("/")
+        page = await house.visitor(link)
+        await expect(page.locator("#services .row a").first).to_be_visible()
+        other = await house.visitor(link)
+        await expect(other.locator("#login")).to_be_visible()
 
     house.play(story())
     assert house.complaints == []

@@ -115,6 +115,19 @@ async def test_a_link_signs_in_once_as_the_token_it_was_asked_for_with(bench: Be
         assert "Set-Cookie" not in dict(again.fields)
 
 
+async def test_the_page_learns_whether_there_is_a_session_and_nothing_of_tokens(bench: Bench) -> None:
+    """Guards a browser with a cookie from the sign-in form, and the token limit from a way around it."""
+    signed = await bench.ask("POST", f"{BASE}/session", role="viewer")
+    cookie = dict(signed.fields)["Set-Cookie"].partition(";")[0]
+    asked = [
+        await bench.ask("GET", "/session", role=None, cookie=cookie),
+        await bench.ask("GET", "/session", role=None),
+        await bench.ask("GET", "/session", role=None, cookie="gateway_session=x"),
+        await bench.ask("GET", "/session", role="admin"),
+    ]
+    assert [response.body for response in asked] == [b'{"signedIn": true}', *[b'{"signedIn": false}'] * 3]
+
+
 def test_a_link_lasts_ten_minutes_and_there_are_few() -> None:
     now = 0.0
     sessions = Sessions(clock=lambda: now)

@@ -53,6 +53,12 @@ export async function send(method, where, body = {}) {
   return decoded(await fetch(BASE + where, { method, headers, body: JSON.stringify(body) }));
 }
 
+/** Whether the browser's cookie opens a session. */
+export async function hasSession() {
+  const response = await fetch("/session", { cache: "no-store" });
+  return (await response.json()).signedIn;
+}
+
 /** Begin a session with a token; from then on the browser's cookie says who asks. */
 export async function signInWith(token) {
   const headers = { Accept: "application/json", Authorization: `Bearer ${token}` };

@@ -41,19 +41,6 @@ export function statsPoints(windows, pick) {
   return points;
 }
 
-/** A service's rate over `[from, to]` in `slots` buckets: {rate, failed} each, all versions together. */
-export function hourOf(stats, from, to, slots) {
-  const width = (to - from) / slots;
-  const buckets = Array.from({ length: slots }, () => ({ requests: 0, failed: 0 }));
-  for (const window of stats.versions.flatMap((version) => version.windows)) {
-    const bucket = buckets[Math.floor((Date.parse(window.start) - from) / width)];
-    if (!bucket) continue;
-    bucket.requests += window.requests;
-    bucket.failed += window.errors;
-  }
-  return buckets.map(({ requests, failed }) => ({ rate: (1000 * requests) / width, failed }));
-}
-
 /** New windows put behind those known: one that was still growing is replaced. */
 export function joined(known, fresh, key) {
   if (!fresh.length) return known;

@@ -53,6 +53,7 @@ class Home extends Part {
     this.listen(hours, "change", () => this.update());
     this.listen(approvals, "change", () => this.update());
     approvals.follow(this.signal);
+    hours.follow(this.signal);
     this.listen(document, "keydown", (key) => this.#shortcut(key));
   }
 
@@ -142,7 +143,6 @@ class Home extends Part {
               keyOf: (glance) => glance.service.id,
               height: HEIGHT,
               label: "Services",
-              seen: wantHours,
             },
           })
         : glances.length
@@ -208,10 +208,6 @@ class Home extends Part {
     pressed.preventDefault();
     this.querySelector("#search")?.focus();
   }
-}
-
-function wantHours(glances) {
-  hours.want(glances.map((glance) => glance.name));
 }
 
 function rowOf(glance) {

@@ -6,7 +6,7 @@ import { Part } from "../lib/part.js";
 const SPARE = 6; // rows drawn above and below what is in sight
 const PHONE = matchMedia("(max-width: 48rem)");
 
-/** Given: {items, columns: [{label, class}], rowOf(item), keyOf(item), height: {wide, phone}, label, seen(items)}. */
+/** Given: {items, columns: [{label, class}], rowOf(item), keyOf(item), height: {wide, phone}, label}. */
 class Rows extends Part {
   #first = 0;
   #last = 0;
@@ -36,11 +36,6 @@ class Rows extends Part {
     return isOther;
   }
 
-  /** The items that are drawn. */
-  get inSight() {
-    return this.given.items.slice(this.#first, this.#last);
-  }
-
   draw() {
     this.#look();
     const { items, columns, rowOf, keyOf, label } = this.given;
@@ -59,7 +54,7 @@ class Rows extends Part {
       h(
         "div",
         { class: "rows-body", role: "rowgroup" },
-        this.inSight.map((item, index) =>
+        items.slice(this.#first, this.#last).map((item, index) =>
           h(
             "div",
             { class: "row", role: "row", "data-key": keyOf(item), "aria-rowindex": this.#first + index + 2 },
@@ -82,7 +77,6 @@ class Rows extends Part {
       row.style.height = `${height}px`;
       row.style.transform = `translateY(${(this.#first + index) * height}px)`;
     });
-    this.given.seen?.(this.inSight);
   }
 }
 

@@ -8,7 +8,8 @@ const HEIGHT = 28;
 
 /** buckets: [{rate, failed}] oldest first; null: not known yet. */
 export function sparkline(name, buckets) {
-  if (!buckets) return h("svg", { class: "spark", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, "aria-hidden": "true" });
+  if (!buckets?.length)
+    return h("svg", { class: "spark", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, "aria-hidden": "true" });
   const top = Math.max(...buckets.map((bucket) => bucket.rate), 0.1);
   const step = WIDTH / buckets.length;
   const up = (value) => (HEIGHT - 2 - (HEIGHT - 6) * (value / top)).toFixed(1);

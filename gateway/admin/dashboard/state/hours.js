@@ -1,51 +1,43 @@
-// The last hour of services, read when their rows come into sight and again now and then.
+// The last hour of every service, in minutes: read while rows are shown, and seldom, for it changes slowly.
 
-import { get, path } from "../lib/api.js";
-import { hourOf } from "../lib/series.js";
+import { get } from "../lib/api.js";
 
-const HOUR_MS = 3_600_000;
-const SLOTS = 60;
-const FRESH_MS = 30_000;
-const AT_ONCE = 2;
+const LOOK_EVERY_MS = 20_000;
+const MINUTE_S = 60;
 
-/** Tells whoever listens that another hour is known: `change`. */
+/** Tells whoever listens that other hours are known: `change`. */
 class Hours extends EventTarget {
   #known = new Map();
-  #wanted = [];
-  #running = 0;
 
-  /** Buckets of one service, or null. */
+  /** Minutes of one service, oldest first: [{rate, failed}]; null while they are not known. */
   of(name) {
-    return this.#known.get(name)?.buckets ?? null;
+    return this.#known.get(name) ?? null;
   }
 
-  /** Read what is missing or old of these, those first that are not known at all. */
-  want(names) {
-    const now = Date.now();
-    const isOld = (name) => now - (this.#known.get(name)?.at ?? 0) > FRESH_MS;
-    this.#wanted = names.filter(isOld).sort((a, b) => this.#known.has(a) - this.#known.has(b));
-    while (this.#running < AT_ONCE && this.#wanted.length) this.#read(this.#wanted.shift());
+  /** Read now, and again and again until `signal` aborts. */
+  follow(signal) {
+    const timer = setInterval(() => document.hidden || this.#read(), LOOK_EVERY_MS);
+    signal.addEventListener("abort", () => clearInterval(timer));
+    return this.#read();
   }
 
   forget() {
     this.#known.clear();
-    this.#wanted = [];
   }
 
-  async #read(name) {
-    const to = Date.now();
-    this.#running += 1;
-    this.#known.set(name, { at: to, buckets: this.of(name) });
-    try {
-      const stats = await get(path("services", name, "stats"));
-      this.#known.set(name, { at: to, buckets: hourOf(stats, to - HOUR_MS, to, SLOTS) });
-      this.dispatchEvent(new Event("change"));
-    } catch {
-      // asked again in half a minute; the row shows its numbers without it
-    }
-    this.#running -= 1;
-    if (this.#wanted.length) this.#read(this.#wanted.shift());
+  async #read() {
+    const found = await get("overview?hour=true").catch(() => null);
+    if (found === null) return; // rows show their numbers without it
+    this.#known = new Map(found.items.map((service) => [service.name, minutesOf(service)]));
+    this.dispatchEvent(new Event("change"));
   }
+}
+
+function minutesOf(service) {
+  return (service.hour ?? []).map((answers, index) => ({
+    rate: answers / MINUTE_S,
+    failed: service.hourErrors[index],
+  }));
 }
 
 export const hours = new Hours();

@@ -1,9 +1,7 @@
-// Who is signed in. The cookie is the browser's; this only remembers that there is one.
+// Who is signed in. The cookie is the browser's; no script reads it.
 
-import { Refused, endSession, get, sessions, signInWith } from "../lib/api.js";
+import { endSession, get, hasSession, sessions, signInWith } from "../lib/api.js";
 import { may } from "../lib/words.js";
-
-const SIGNED_IN = "gateway-signed-in"; // no secret: whether it is worth asking who we are
 
 /** Tells whoever listens that somebody came or went: `change`. */
 class Session extends EventTarget {
@@ -31,25 +29,17 @@ class Session extends EventTarget {
 
   /** Go on with the session of the browser's cookie, if there is one. */
   async resume() {
-    if (localStorage.getItem(SIGNED_IN)) {
-      try {
-        return this.#enter((await get("gateway")).you);
-      } catch (error) {
-        const isEnded = error instanceof Refused && error.status === 401;
-        if (!isEnded)
-          return this.#leave(`The gateway does not answer: ${error.message}. Try again in a moment.`, {
-            isEnded,
-          });
-      }
+    try {
+      if (!(await hasSession())) return this.#leave("");
+      this.#enter((await get("gateway")).you);
+    } catch (error) {
+      this.#leave(`The gateway does not answer: ${error.message}. Load the page again in a moment.`);
     }
-    return this.#leave("");
   }
 
   /** Sign in with a token. Throws what the API refused. */
   async begin(token) {
-    const you = await signInWith(token);
-    localStorage.setItem(SIGNED_IN, "yes");
-    this.#enter(you);
+    this.#enter(await signInWith(token));
   }
 
   async end() {
@@ -62,8 +52,7 @@ class Session extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  #leave(why, { isEnded = true } = {}) {
-    if (isEnded) localStorage.removeItem(SIGNED_IN);
+  #leave(why) {
     Object.assign(this, { you: null, why, isKnown: true });
     this.dispatchEvent(new Event("change"));
   }
