@@ -8,6 +8,7 @@ from typing import Final
 MEASUREMENTS: Final = {
     "proxy": "CPU per request, requests/s and latency beside nginx, HAProxy and Caddy",
     "path": "CPU per request of the data plane alone, without sockets",
+    "observing": "what counting, the access log and traces add to a request; how long a scrape takes",
     "latency": "p50, p99 and p99.9 at a fixed rate of requests",
     "bodies": "rate of 1 GB down and up, and memory with a slow reader",
     "idle": "bytes of memory per idle client connection",

@@ -45,9 +45,13 @@ class Sunk(asyncio.Transport):
 class Bare:
     """A client connection of a real plane, and the idle connection to its upstream it will find."""
 
-    def __init__(self, versions: int = 1, *, is_trusted: bool = False) -> None:
+    def __init__(
+        self, versions: int = 1, *, is_trusted: bool = False, proxy: ProxySettings | None = None
+    ) -> None:
+        """proxy: other settings than the defaults."""
         self.plane = Plane(seed=1)
-        self.plane.apply(snapshot(versions, (("127.0.0.0/8",),) if is_trusted else ()))
+        trusted: tuple[tuple[str, ...], ...] = (("127.0.0.0/8",),) if is_trusted else ()
+        self.plane.apply(snapshot(versions, proxy or ProxySettings(trusted_proxies=trusted)))
         self.client = self.plane.factory()()
         self.client.accepted("127.0.0.1", lambda: None)
         self.client_side = Sunk()
@@ -72,7 +76,7 @@ class Bare:
         return (time.thread_time_ns() - began) / 1000 / count
 
 
-def snapshot(versions: int, trusted: tuple[tuple[str, ...], ...]) -> Snapshot:
+def snapshot(versions: int, proxy: ProxySettings) -> Snapshot:
     """Return a table of one service with default policies and so many equal versions."""
     service = ServiceSnap(
         id="bench",
@@ -91,9 +95,7 @@ def snapshot(versions: int, trusted: tuple[tuple[str, ...], ...]) -> Snapshot:
             for k in range(versions)
         ),
     )
-    return Snapshot(
-        number=1, whole=True, services={"bench": service}, proxy=ProxySettings(trusted_proxies=trusted)
-    )
+    return Snapshot(number=1, whole=True, services={"bench": service}, proxy=proxy)
 
 
 def answers_of(*, vary: bool) -> list[bytes]:

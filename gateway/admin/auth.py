@@ -25,7 +25,7 @@ from gateway.log import get_logger
 from gateway.store.api import Store
 from gateway.store.records import AuditEntry, Role, TokenRecord
 
-log = get_logger()
+log = get_logger(component="admin")
 
 LOGIN_WINDOW_S: Final = 900.0
 NOTE_S: Final = 0.25

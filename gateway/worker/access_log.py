@@ -31,7 +31,7 @@ class Line(msgspec.Struct, gc=False):
     What was not understood of a head that is refused is empty.
     """
 
-    ts: datetime
+    ts: str
     request_id: str
     trace_id: str
     client: str
@@ -116,9 +116,24 @@ def _as_it_came(target: str) -> str:
     return target
 
 
-def utc(now: float) -> datetime:
-    """Return Unix time as a line has it."""
-    return datetime.fromtimestamp(now, UTC)
+class _Second:
+    """The second that is stamped now, as text: it is the same for many lines."""
+
+    def __init__(self) -> None:
+        self.number = -1
+        self.text = ""
+
+
+_second: Final = _Second()
+
+
+def stamp(now: float) -> str:
+    """Return Unix time as a line has it: RFC 3339, to the microsecond."""
+    number = int(now)
+    if number != _second.number:
+        _second.number = number
+        _second.text = datetime.fromtimestamp(number, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
+    return f"{_second.text}{int((now - number) * 1e6):06d}Z"
 
 
 class AccessLog:
@@ -214,16 +229,15 @@ def _json_lines(lines: list[Line]) -> bytes:
 def _combined_lines(lines: list[Line]) -> bytes:
     """Return lines like Apache's: client, identity, user, time, request, status, bytes, referer, agent."""
     text: list[str] = []
-    second = None
-    stamp = ""
+    second = at = ""
     for line in lines:
-        if (now := line.ts.replace(microsecond=0)) != second:
-            second = now
-            stamp = now.strftime("%d/%b/%Y:%H:%M:%S +0000")
+        if line.ts[:19] != second:
+            second = line.ts[:19]
+            at = datetime.fromisoformat(second).strftime("%d/%b/%Y:%H:%M:%S +0000")
         request = f"{_quoted(line.method)} {_quoted(line.path)} {line.proto}".strip() or "-"
         referer, agent = _quoted(line.referer or "") or "-", _quoted(line.user_agent) or "-"
         text.append(
-            f'{line.client or "-"} - - [{stamp}] "{request}" {line.status} {line.bytes_out or "-"}'
+            f'{line.client or "-"} - - [{at}] "{request}" {line.status} {line.bytes_out or "-"}'
             f' "{referer}" "{agent}"\n'
         )
     return "".join(text).encode("ascii", "backslashreplace")

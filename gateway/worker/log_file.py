@@ -1,12 +1,12 @@
 """Which access log is open: the one the settings ask for."""
 
-import logging
 from typing import Literal
 
 from gateway.link.snapshot import ProxySettings
+from gateway.log import get_logger
 from gateway.worker.access_log import AccessLog
 
-logger = logging.getLogger(__name__)
+event_log = get_logger(component="access_log")
 
 
 class LogFile:
@@ -45,7 +45,7 @@ class LogFile:
                 style, proxy.access_log_path, query=proxy.access_log_query, only=proxy.access_log_only
             )
         except OSError as exc:
-            logger.error("the access log cannot be opened: %s", exc)
+            event_log.error("access_log_not_opened", error=str(exc))
             return
         log.start()
         self.current = log

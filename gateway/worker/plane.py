@@ -11,7 +11,7 @@ from gateway.http1.message import problem
 from gateway.http1.server import ServerProtocol
 from gateway.link.snapshot import ProxySettings, Snapshot
 from gateway.net.capacity import Capacity
-from gateway.worker.access_log import Line, ascii_of, utc
+from gateway.worker.access_log import Line, ascii_of, stamp
 from gateway.worker.client_connection import connection_factory
 from gateway.worker.draining import Draining
 from gateway.worker.exchange.context import Context
@@ -127,7 +127,7 @@ class Plane:
             return
         method, target = client.reader.glimpse()
         line = Line(
-            ts=utc(time.time()),
+            ts=stamp(time.time()),
             request_id=self.context.request_ids.next()[:TRACE_DIGITS].decode("ascii"),
             trace_id="",
             client=client.peer,

@@ -1,7 +1,6 @@
 """The connections to one endpoint: leased one at a time, kept while idle, made when there is none."""
 
 import asyncio
-import logging
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +15,11 @@ from gateway.core.settings.targets import Listener, TargetRules
 from gateway.errors import ConfigError, ConnectFailed, Exhausted, GatewayError
 from gateway.http1.client import OUR_FAULT, UpstreamConnection
 from gateway.link.snapshot import ProxySettings, TargetLimits
+from gateway.log import get_logger
 from gateway.net.machine import Sockets, is_local_address
 from gateway.net.tls import default_upstream_context, upstream_context
 
-logger = logging.getLogger(__name__)
+log = get_logger(component="pool")
 
 MAX_IDLE: Final = 256
 """Idle connections kept per endpoint and worker."""
@@ -198,7 +198,7 @@ class Pool:
         except ConfigError as exc:
             if not self._is_refused:  # once: each request would say it again
                 self._is_refused = True
-                logger.warning("upstream refused: %s", exc)
+                log.warning("upstream_refused", endpoint=self._endpoint.url, reason=str(exc))
             lessee.on_connect_failed(ConnectFailed("the upstream cannot be connected to as it is configured"))
         except GatewayError as exc:
             lessee.on_connect_failed(ConnectFailed(str(exc)))

@@ -1,15 +1,15 @@
 """All pools of a worker: made, swept, and met with certificates that were read again."""
 
-import logging
 from typing import Final
 
 from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.service import ServiceSettings
 from gateway.errors import ConfigError
 from gateway.link.snapshot import ProxySettings
+from gateway.log import get_logger
 from gateway.worker.pool import Pool
 
-logger = logging.getLogger(__name__)
+log = get_logger(component="pool")
 
 SWEEP_S: Final = 1.0
 """How often idle connections are looked through."""
@@ -44,7 +44,7 @@ class Pools:
             try:
                 pool.reload_tls()
             except ConfigError as exc:
-                logger.error("%s: %s", exc.path, exc.reason)
+                log.error("tls_not_used", key=exc.path, reason=exc.reason)
 
     def close(self) -> None:
         """Close every idle connection."""

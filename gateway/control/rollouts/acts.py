@@ -128,11 +128,17 @@ class Acts:
         number = await self._publish(state.service)
         late = await self._hub.applied(number, APPLY_TIMEOUT_S)
         if late:
-            log.warning("weights_late", deployment=state.id, slots=late)
+            log.warning("weights_late", service=state.service, deployment=state.id, slots=late)
         else:
             decided = record.updated_at.timestamp()
             after_ms = round((self._wall() - decided) * 1000, 1)
-            log.info("weights_live", deployment=state.id, percent=act.new_weight, after_ms=after_ms)
+            log.info(
+                "weights_live",
+                service=state.service,
+                deployment=state.id,
+                percent=act.new_weight,
+                after_ms=after_ms,
+            )
         return WeightsApplied(act.serial, generation)
 
     async def _publish(self, service: str) -> int:

@@ -93,7 +93,7 @@ class InForce:
         if moved.base is running.state and moved not in late:
             self._enforce(running, moved)
         if was_unstored and not running.unstored:
-            log.info("stored_late", deployment=running.state.id)
+            log.info("stored_late", service=running.state.service, deployment=running.state.id)
             self._catalog.publish([running.state.service])  # without the mark
 
     def _move_by(self, tx: Transaction, running: Running, event: Event) -> None:
@@ -147,7 +147,8 @@ class InForce:
         if len(running.unstored) >= MAX_UNSTORED:
             raise StoreBusy(f"deployment {running.state.id}: too many orders wait to be stored")
         running.unstored.append(moved)
-        log.error("acted_before_stored", deployment=running.state.id, phase=moved.state.phase)
+        state = moved.state
+        log.error("acted_before_stored", service=state.service, deployment=state.id, phase=state.phase)
         self._enforce(running, moved, is_ahead=True)
         if not moved.has_weights:
             self._catalog.publish([running.state.service])
@@ -178,7 +179,8 @@ class InForce:
     def take(self, running: Running, record: DeploymentRecord, state: Rollout) -> None:
         """Let memory follow; the catalog, which asks for the record, comes after."""
         if running.record.status != record.status:
-            log.info("rollout_status", deployment=record.id, status=record.status, reason=state.reason)
+            about = {"service": state.service, "deployment": record.id}
+            log.info("rollout_status", **about, status=record.status, reason=state.reason)
         running.record, running.state = record, state
         self.running[record.id] = running
         if state.is_open:

@@ -304,7 +304,9 @@ class Rollouts:
         if mark is not None:
             self._do_again(running, mark)
         running.state, commands = resume(running.state)
-        log.info("rollout_resumed", deployment=record.id, phase=running.state.phase, step=running.state.step)
+        state = running.state
+        about = {"service": state.service, "deployment": record.id}
+        log.info("rollout_resumed", **about, phase=state.phase, step=state.step)
         self._in_force.performer.perform(running, commands)
 
     def _do_again(self, running: Running, mark: Mark) -> None:
@@ -312,12 +314,13 @@ class Rollouts:
         order = ordered_by(mark)
         if order is None:
             return
+        about = {"service": running.state.service, "deployment": mark.deployment, "order": mark.order}
         try:
             moved = self._in_force.decide(running, [order], audit=audit_of(mark), wall=mark.at)
         except IllegalTransition as exc:
-            log.error("mark_ignored", deployment=mark.deployment, order=mark.order, reason=str(exc))
+            log.error("mark_ignored", **about, reason=str(exc))
             return
-        log.warning("mark_taken_over", deployment=mark.deployment, order=mark.order, actor=mark.actor)
+        log.warning("mark_taken_over", **about, actor=mark.actor)
         self._in_force.act_before_commit(running, moved)
 
     async def run(self) -> None:

@@ -93,7 +93,12 @@ class Webhooks:
                 return
             error = f"answered {status}"
         log.warning(
-            "webhook_given_up", url=host_alone(hook.url), kind=message.kind, key=message.key, error=error
+            "webhook_given_up",
+            service=message.service,
+            url=host_alone(hook.url),
+            kind=message.kind,
+            key=message.key,
+            error=error,
         )
 
     async def _ask_one(self, hook: WebhookSettings, message: Message) -> Answer:

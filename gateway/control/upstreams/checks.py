@@ -128,4 +128,6 @@ class Checks:
                 return
             error = f"answered {answer.status}"
         url = record.shutdown_url.partition("?")[0]
-        log.warning("shutdown_url_failed", url=url, version=record.version, error=error)
+        log.warning(
+            "shutdown_url_failed", service=record.service_name, url=url, version=record.version, error=error
+        )

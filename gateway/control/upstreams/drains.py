@@ -105,7 +105,15 @@ class Drains:
         if self._under_way.get(version_id) is task:
             del self._under_way[version_id], self._called_back[version_id]
         if not task.cancelled() and (exc := task.exception()) is not None:
-            log.error("drain_failed", version=version_id, error=repr(exc))
+            log.error("drain_failed", **self._about(version_id), error=repr(exc))
+
+    def _about(self, version_id: str) -> dict[str, str]:
+        """Return what a log event says of a version, which may be deleted by now."""
+        try:
+            record = self._catalog.version_record(version_id)
+        except KeyError:
+            return {"version": version_id}
+        return {"service": record.service_name, "version": record.version}
 
     def call_back(self, version_id: str) -> None:
         """End a drain without finishing it: the version has weight again."""
@@ -208,7 +216,7 @@ class Drains:
             except StaleEpoch:
                 raise
             except StoreError as exc:
-                log.error("drain_not_stored", version=version_id, error=str(exc), next_in_s=AGAIN_S)
+                log.error("drain_not_stored", **self._about(version_id), error=str(exc), next_in_s=AGAIN_S)
                 await asyncio.sleep(AGAIN_S)
             else:
                 return

@@ -199,7 +199,8 @@ class Probes:
         try:
             result = await probe(probed, self._rules)
         except Exhausted as exc:  # it was not asked, so there is nothing to hold against it
-            log.warning("probe_not_made", endpoint=probed.url, error=str(exc))
+            service = self._catalog.version_record(probed.version_id).service_name
+            log.warning("probe_not_made", service=service, endpoint=probed.url, error=str(exc))
             return ProbeResult(is_healthy=False, response_time_ms=0, error=str(exc))
         before = self._catalog.health_of(probed.version_id)
         changed = probed.state.checked(ok=result.is_healthy)

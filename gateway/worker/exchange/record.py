@@ -9,7 +9,7 @@ from gateway.core.routing.table import Service
 from gateway.core.routing.version import Version
 from gateway.http1.request import RequestReader
 from gateway.link.spans import RequestSpan, TrySpan
-from gateway.worker.access_log import AccessLog, Line, ascii_of, utc, without_query
+from gateway.worker.access_log import AccessLog, Line, ascii_of, stamp, without_query
 from gateway.worker.exchange.request_head import Forwarder
 from gateway.worker.span_buffer import SpanBuffer
 
@@ -178,27 +178,29 @@ class Record:
             return
         service, version, endpoint = self.service, self.version, self.endpoint
         own_us = (self.answered_us or duration_us) - self.upstream_us
-        line = Line(
-            ts=utc(time.time()),
-            request_id=forwarder.request_id.decode("ascii"),
-            trace_id=forwarder.trace_id.decode("ascii"),
-            client=forwarder.client_of(request).address,
-            peer=peer,
-            method=ascii_of(request.method),
-            host=request.host,
-            path=log.shown(ascii_of(request.target)),
-            proto="HTTP/1.0" if request.http10 else "HTTP/1.1",
-            status=self.status,
-            service=service.name if service is not None else "",
-            version=version.name if version is not None else "",
-            endpoint=endpoint.url if endpoint is not None else "",
-            attempts=self.attempts,
-            duration_ms=duration_us / 1000,
-            upstream_ms=self.upstream_us / 1000,
-            gateway_ms=own_us / 1000 if own_us > 0 else 0.0,
-            bytes_in=self.received_bytes,
-            bytes_out=self.content_bytes,
-            user_agent=ascii_of(request.field(b"user-agent") or b""),
+        request_id, trace_id = forwarder.request_id, forwarder.trace_id
+        id_text = request_id.decode("ascii")
+        line = Line(  # by position: names would cost as much again
+            stamp(time.time()),
+            id_text,
+            id_text if trace_id is request_id else trace_id.decode("ascii"),
+            forwarder.client_of(request).address,
+            peer,
+            ascii_of(request.method),
+            request.host,
+            log.shown(ascii_of(request.target)),
+            "HTTP/1.0" if request.http10 else "HTTP/1.1",
+            self.status,
+            service.name if service is not None else "",
+            version.name if version is not None else "",
+            endpoint.url if endpoint is not None else "",
+            self.attempts,
+            duration_us / 1000,
+            self.upstream_us / 1000,
+            own_us / 1000 if own_us > 0 else 0.0,
+            self.received_bytes,
+            self.content_bytes,
+            ascii_of(request.field(b"user-agent") or b""),
         )
         if service is not None and service.rollout is not None:
             line.deployment = service.rollout

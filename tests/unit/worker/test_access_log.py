@@ -12,7 +12,7 @@ import pytest
 
 from gateway.core.settings.observing import LogFilter
 from gateway.worker import access_log, log_target, log_writer
-from gateway.worker.access_log import BATCH, AccessLog, Line, Wanted, ascii_of, redacted, utc
+from gateway.worker.access_log import BATCH, AccessLog, Line, Wanted, ascii_of, redacted, stamp
 from gateway.worker.log_target import whole_lines
 
 NOW = 1_700_000_000.25
@@ -20,7 +20,7 @@ NOW = 1_700_000_000.25
 
 def add(log: AccessLog, **changed: Any) -> None:
     values: dict[str, Any] = {
-        "ts": utc(NOW),
+        "ts": stamp(NOW),
         "request_id": "r1",
         "trace_id": "t1",
         "client": "192.0.2.1",
