@@ -109,10 +109,10 @@ async def scrape(services: int, versions: int, rounds: int = 5) -> tuple[float, 
         catalog=catalog(services, versions),
         tally=tally(services, versions),
         hub=Fake(apply_us={}, workers=list),  # type: ignore[arg-type]
-        store=Fake(epoch=1, deployments=no_deployments),  # type: ignore[arg-type]
+        store=Fake(epoch=1, deployments=no_deployments),
         restarts={},
         unready=lambda: None,
-        watch=Fake(problem="", audit=Fake(ok=True, reason="")),  # type: ignore[arg-type]
+        watch=Fake(problem="", audit=Fake(ok=True, reason="")),
         expiries=dict,
         is_reloaded=lambda: True,
         release="bench",

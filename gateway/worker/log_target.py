@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+_NEWLINE: Final = ord("\n")
 ROTATION_S: Final = 1.0
 """How often we look whether the file is still where it was."""
 
@@ -22,10 +23,14 @@ class LogTarget:
         self._path = None if path == "-" else Path(path)
         self._fd = 1 if self._path is None else self._open()
         self._look_at = 0.0
+        self._is_torn = False
+        """What was written last ends amid a line."""
 
     def write(self, piece: bytes) -> None:
         """Write all of `piece`, however long it takes. Raises OSError."""
         self._follow_rotation()
+        if self._is_torn:
+            piece = b"\n" + piece
         # A pipe keeps only so much together when several processes write to it (pipe(7), PIPE_BUF); a file
         # opened with O_APPEND keeps each write together.
         parts = whole_lines(piece) if stat.S_ISFIFO(os.fstat(self._fd).st_mode) else (piece,)
@@ -49,6 +54,10 @@ class LogTarget:
                 left = left[os.write(self._fd, left) :]
             except BlockingIOError:
                 _wait_until_writable(self._fd)
+            finally:  # a disk may be full amid a line: the next one must not go on from there
+                written = len(part) - len(left)
+                if written:
+                    self._is_torn = part[written - 1] != _NEWLINE
 
     def _open(self) -> int:
         assert self._path is not None
@@ -70,6 +79,7 @@ class LogTarget:
             fd = self._open()
             os.close(self._fd)
             self._fd = fd
+            self._is_torn = False
 
 
 def _wait_until_writable(fd: int) -> None:

@@ -1,9 +1,11 @@
 """Access log lines: what they say, that they arrive whole, and what happens when nobody takes them."""
 
 import asyncio
+import errno
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -310,3 +312,85 @@ def test_parts_for_a_pipe_arewhole_lines() -> None:
     assert all(part.endswith(b"\n") for part in parts)
     assert all(len(part) <= 4096 or part.count(b"\n") == 1 for part in parts)
     assert list(whole_lines(b"no end")) == [b"no end"]
+
+
+async def test_disk_that_fills_up_amid_a_line_tears_none_but_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a half line that the next one goes on from."""
+    path, real, full, free = tmp_path / "log", os.write, False, [50]
+
+    def write(fd: int, data: Any) -> int:
+        if not full:
+            return real(fd, data)
+        if written := free.pop() if free else 0:
+            return real(fd, data[:written])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    log = AccessLog("json", str(path))
+    log.start()
+    add(log, path=b"/before")
+    log.flush()
+    await until(lambda: path.stat().st_size > 0)
+    monkeypatch.setattr(log_target.os, "write", write)
+    full = True
+    for _ in range(3):
+        add(log, path=b"/lost")
+    log.flush()
+    await until(lambda: log.dropped == 3)
+    full = False
+    add(log, path=b"/after")
+    log.close()
+    before, torn, after = path.read_text().splitlines()
+    assert json.loads(before)["path"] == "/before"
+    assert len(torn) == 50
+    assert json.loads(after)["path"] == "/after"
+
+
+async def test_folder_that_was_removed_costs_lines_until_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_target, "ROTATION_S", 0.0)
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    path = folder / "log"
+    log = AccessLog("json", str(path))
+    log.start()
+    add(log)
+    log.flush()
+    await until(lambda: path.stat().st_size > 0)
+    shutil.rmtree(folder)
+    add(log)
+    log.flush()
+    await until(lambda: log.dropped == 1)
+    folder.mkdir()
+    add(log, path=b"/again")
+    log.close()
+    assert json.loads(path.read_text())["path"] == "/again"
+    assert log.dropped == 1
+
+
+async def test_no_line_is_torn_or_lost_by_rotations_under_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers write to one file, which is moved away again and again."""
+    monkeypatch.setattr(access_log, "PIECE_BYTES", 1_000)
+    path, total, rotations = tmp_path / "log", BATCH * 40, 0
+    logs = [AccessLog("json", str(path)) for _ in range(2)]
+    for log in logs:
+        log.start()
+    for number in range(total):
+        for log in logs:
+            add(log, path=b"/%d" % number)
+        if number % (BATCH * 4) == 0 and path.exists():
+            path.rename(tmp_path / f"log.{rotations}")
+            rotations += 1
+            for log in logs:
+                log.reopen()
+            await asyncio.sleep(0)
+    for log in logs:
+        log.close(20)
+    lines = [line for each in tmp_path.iterdir() for line in each.read_text().splitlines()]
+    assert rotations > 5
+    assert sorted(int(json.loads(line)["path"][1:]) for line in lines) == sorted([*range(total)] * 2)
+    assert [log.dropped for log in logs] == [0, 0]
