@@ -20,7 +20,7 @@ from gateway.core.settings.base import Settings
 from gateway.core.settings.faults import camel, fault_of, snake
 from gateway.core.settings.freeze_window import FreezeWindow
 from gateway.core.settings.limits import Limits, Millis, Timeouts
-from gateway.core.settings.observing import AccessLogSettings, OtelSettings, TraceSettings
+from gateway.core.settings.observing import AccessLogSettings, OtelSettings, TraceSettings, statuses_of
 from gateway.core.settings.secrets import hidden
 from gateway.core.settings.targets import Listener, TargetRules, parse_target, parse_url
 from gateway.core.settings.text import FRAMING, FilePath, Host
@@ -282,6 +282,8 @@ def _check_gateway(config: Config) -> None:
             "text: set admin.tls = {certificate, key}, or admin.insecure = true where the network is private",
         )
     _check_networks("admin.allowed_targets", config.admin.allowed_targets)
+    if config.access_log.only is not None and config.access_log.only.status is not None:
+        _checked("access_log.only.status", statuses_of, config.access_log.only.status)
     if config.trace.otel is not None:
         _check_otel("trace.otel", config.trace.otel)
     if not config.store.url.startswith("sqlite:///") or not config.store.url.removeprefix("sqlite:///"):

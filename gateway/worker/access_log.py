@@ -13,7 +13,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from gateway.core.settings.observing import LogFilter
+from gateway.core.settings.observing import LogFilter, statuses_of
 from gateway.worker.log_writer import CLOSE_S, LogWriter
 
 FLUSH_S: Final = 0.1
@@ -70,13 +70,14 @@ class Line(msgspec.Struct, gc=False):
     """For the combined format alone."""
 
 
+NO_STATUS: Final = (1000, 0)
+
+
 class Wanted:
     """Which requests have a line, as the settings say."""
 
     def __init__(self, only: LogFilter) -> None:
-        first, _, last = (only.status or "").partition("-")
-        self._first = int(first or 1000)
-        self._last = int(last or first or 0)
+        self._first, self._last = statuses_of(only.status) if only.status is not None else NO_STATUS
         self._min_us = -1 if only.min_duration is None else only.min_duration * 1000
         self._retried = only.retried
 

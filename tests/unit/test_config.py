@@ -1,6 +1,7 @@
 """The configuration: what is wrong is named by its path, and nothing is half-read."""
 
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -231,3 +232,57 @@ def test_tokens_cross_no_network_in_plain_text_unless_it_is_said(address: str, i
     assert config.check({"admin": {"address": address, "insecure": True}}).admin.insecure
     tls = {"certificate": "c.pem", "key": "k.pem"}
     assert config.check({"admin": {"address": address, "tls": tls}}).admin.tls
+
+
+# What is recorded
+
+
+OTEL: Final = "[trace.otel]\nendpoint = 'http://c:4318/v1/traces'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "reason"),
+    [
+        ("[trace]\nsample = 101", "trace.sample", "<= 100"),
+        ("[trace]\nsample = -1", "trace.sample", ">= 0"),
+        ("[trace]\nexpose = ['everything']", "trace.expose[0]", "everything"),
+        ("[trace.otel]", "trace.otel.endpoint", "is required"),
+        ("[trace.otel]\nendpoint = 'c:4318'", "trace.otel.endpoint", "c:4318"),
+        ("[trace.otel]\nendpoint = 'unix:/run/c.sock'", "trace.otel.endpoint", "is not http:// or https://"),
+        (OTEL + "queue = 0", "trace.otel.queue", ">= 1"),
+        (OTEL + "headers = { 'a b' = 'c' }", "trace.otel.headers", "regex"),
+        (OTEL + "headers = { Content-Length = '3' }", "trace.otel.headers.Content-Length", "the gateway's"),
+        ("[access_log]\nquery = 'hash'", "access_log.query", "hash"),
+        ("[access_log.only]\nstatus = '5xx'", "access_log.only.status", "neither a status such as 404"),
+        ("[access_log.only]\nstatus = '599-500'", "access_log.only.status", "nor a range such as 500-599"),
+        ("[access_log.only]\nmin_duration = -1", "access_log.only.min_duration", ">= 0"),
+        ("[access_log.only]\nslow = 1", "access_log.only.slow", "unknown key"),
+    ],
+)
+def test_what_is_wrong_with_traces_and_logs_is_named(
+    text: str, path: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "is_installed", lambda: True)
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text)
+    assert caught.value.path.startswith(path)
+    assert reason in caught.value.reason
+
+
+def test_spans_without_the_extra_are_refused_with_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, OTEL)
+    assert caught.value.path == "trace.otel"
+    assert "pip install 'gateway[otel]'" in caught.value.reason
+    assert load(tmp_path, "[trace]\nsample = 5").trace.sample == 5
+
+
+def test_keys_of_a_collector_are_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "is_installed", lambda: True)
+    loaded = load(tmp_path, OTEL + "headers = { X-Key = 's3cret' }")
+    assert loaded.trace.otel is not None
+    assert loaded.trace.otel.headers == {"X-Key": "s3cret"}
+    assert "s3cret" not in "".join(config.diff(config.Config(), loaded))

@@ -1,6 +1,7 @@
 """What is recorded of requests, and what clients are shown of it."""
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
@@ -8,14 +9,22 @@ from gateway.core.settings.base import Settings
 from gateway.core.settings.limits import Millis
 from gateway.core.settings.text import FieldValue, FilePath, Token
 
-StatusRange = Annotated[str, Meta(pattern=r"^[1-5][0-9]{2}(-[1-5][0-9]{2})?$")]
-"""`500` or `500-599`."""
+_STATUSES: Final = re.compile(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?")
+
+
+def statuses_of(text: str) -> tuple[int, int]:
+    """Return the first and the last of `404` or `500-599`. Raises ValueError for anything else."""
+    found = _STATUSES.fullmatch(text)
+    if found is None or (found[2] or found[1]) < found[1]:
+        raise ValueError(f"{text!r} is neither a status such as 404 nor a range such as 500-599")
+    return int(found[1]), int(found[2] or found[1])
 
 
 class LogFilter(Settings, frozen=True, kw_only=True):
     """Which requests have a line: those that any of the conditions holds for."""
 
-    status: StatusRange | None = None
+    status: str | None = None
+    """`404` or `500-599`."""
     min_duration: Millis | None = None
     """Those that took as long, or longer."""
     retried: bool = False
