@@ -78,11 +78,13 @@ async def test_logs_are_opened_anew_when_asked(world: World) -> None:
     """A rotated file must be closed before anybody compresses it, though no request comes."""
     log = world.folder / "access.log"
     await world.until(world.serves, "the service to be healthy")
-    await world.until(lambda: log.read_text() != "", "the line")
-    moved = log.rename(world.folder / "access.log.1")
-    world.control.process.send_signal(signal.SIGUSR1)
-    await world.until(log.exists, "a new file")
-    before = moved.read_text()
-    assert await world.serves()
-    await world.until(lambda: log.read_text() != "", "the line in the new file")
-    assert moved.read_text() == before
+    for number in (signal.SIGUSR1, signal.SIGHUP):
+        assert await world.serves()
+        await world.until(lambda: log.read_text() != "", "the line")
+        moved = log.rename(world.folder / f"access.log.{number}")
+        world.control.process.send_signal(number)
+        await world.until(log.exists, "a new file")
+        before = moved.read_text()
+        assert await world.serves()
+        await world.until(lambda: log.read_text() != "", "the line in the new file")
+        assert moved.read_text() == before
