@@ -10,7 +10,7 @@ from gateway.core.judge.window import Error
 from gateway.core.resilience.retry import IDEMPOTENT
 from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.version import Version
-from gateway.errors import BadResponse, ConnectFailed, Exhausted, UpstreamError
+from gateway.errors import BadResponse, ConnectFailed, Exhausted, GatewayError, UpstreamError
 from gateway.http1.chunked import chunk, last_chunk
 from gateway.http1.client import UpstreamConnection
 from gateway.http1.handler import NEVER
@@ -62,7 +62,7 @@ class AttemptOwner:
     def on_failed(self, kind: str, error: UpstreamError) -> None:
         """There is no answer, or it has broken off. The attempt is not settled yet."""
 
-    def on_exhausted(self, error: Exhausted) -> None:
+    def refuse(self, error: GatewayError) -> None:
         """We have run out of descriptors or the like: nothing was tried. The attempt is settled."""
 
 
@@ -154,7 +154,7 @@ class Attempt:
         """Nothing to hold against the endpoint."""
         self._connecting = None
         self.settle(monotonic(), REFUSED, None)
-        self._owner.on_exhausted(error)
+        self._owner.refuse(error)
 
     def _send(self, connection: UpstreamConnection) -> None:
         """Send the head, and what has come of the body."""

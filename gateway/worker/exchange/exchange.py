@@ -17,7 +17,6 @@ from gateway.errors import (
     ConnectionsPerClient,
     DownstreamError,
     Draining,
-    Exhausted,
     GatewayError,
     LoopDetected,
     NoEndpoint,
@@ -141,12 +140,9 @@ class Exchange(AttemptOwner):
 
     def _ends_here(self, service: Service) -> bool:
         """Answer a request that goes round in circles, or may go no further; count a hop off Max-Forwards."""
-        loop = self.request.special.get(b"cdn-loop")
-        if loop is not None and is_loop(loop, self.context.forwarding.gateway, service.name):
+        if is_loop(self.request.special.get(b"cdn-loop", b""), self.context.forwarding.gateway, service.name):
             self.refuse(LoopDetected("the request has come round to this gateway again"))
             return True
-        if b"max-forwards" not in self.request.special:
-            return False
         answer = max_forwards.end(self.client, self.policy.asking if self.policy is not None else ())
         if answer is not None:
             self._answer(200, *answer)
@@ -186,11 +182,8 @@ class Exchange(AttemptOwner):
         if service.budget is not None:
             service.budget.on_request(now)
         record.is_tester = False
-        if (
-            policy.asking
-            and self.request.passes_on_any(policy.asking)
-            and self._serve_tester(service, policy, now)
-        ):
+        is_asked = policy.asking and self.request.passes_on_any(policy.asking)
+        if is_asked and self._serve_tester(service, policy, now):
             return
         record.is_chosen_by_split = True
         if policy.sticky:
@@ -277,9 +270,6 @@ class Exchange(AttemptOwner):
         return failures.may_retry(
             self.record, kind, now, sent=sent, body_at_hand=at_hand, response_started=begun
         )
-
-    def on_exhausted(self, error: Exhausted) -> None:
-        self.refuse(error)
 
     def _fall_back(self, now: float, policy: Policy) -> None:
         """No version is usable: try one that may recover, or answer as the fallback says, else 503."""
