@@ -142,8 +142,8 @@ def test_imports_are_absolute(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "bench").glob("*.py")), ids=lambda path: path.name)
 def test_measurements_know_the_gateway_from_outside(path: Path) -> None:
-    # Two of them measure a part without the rest: the judge on simulated traffic, the worker without sockets.
-    parts = {"judge": ("gateway.core.", "gateway.core"), "path": ("gateway.",)}
+    # Three measure a part without the rest: the judge on simulated traffic, the worker without sockets.
+    parts = {"judge": ("gateway.core.", "gateway.core"), "path": ("gateway.",), "observing": ("gateway.",)}
     allowed = parts.get(path.stem.partition("_")[0], ())
     assert not [name for name, _ in imported(parse(path)) if is_ours(name) and not name.startswith(allowed)]
 
