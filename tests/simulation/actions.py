@@ -4,6 +4,48 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+ACTIONS: Final = (
+    "time",
+    "release",
+    "order",
+    "two operators",
+    "freeze",
+    "hold",
+    "reload",
+    "upgrade",
+    "kill control",
+    "kill worker",
+    "stop control",
+    "stop worker",
+    "cut link",
+    "late link",
+    "slow commits",
+    "full disk",
+    "commits fail",
+    "commits seem to fail",
+    "bad upstream",
+    "dead upstream",
+    "silent upstream",
+    "clients leave",
+    "burst",
+    "clock jump",
+    "names change",
+)
+"""The grammar's."""
+FAULTS: Final = (
+    *("kill control", "kill worker", "stop control", "stop worker", "cut link", "late link", "slow commits"),
+    *(
+        "full disk",
+        "commits fail",
+        "commits seem to fail",
+        "dead upstream",
+        "silent upstream",
+        "clients leave",
+    ),
+    *("burst", "clock jump", "names change", "upstream stalls", "upstream resets", "upstream garbage"),
+    *("upstream half_closes", "upstream slow"),
+)
+"""All there are."""
 ORDERS: Final = ("pause", "resume", "resume", "promote", "full", "complete", "rollback", "traffic", "undo")
 STRATEGIES: Final = ("canary", "canary", "blue-green", "immediate")
 
@@ -37,6 +79,7 @@ class Actions:
             (2.5, "order", self.order),
             (0.4, "two operators", self.two_operators),
             (0.2, "freeze", self.freeze),
+            (0.3, "hold", self.hold),
             (0.3, "reload", self.reload),
             (0.2, "upgrade", self.upgrade),
             (0.3, "kill control", self.kill_control),
@@ -175,6 +218,18 @@ class Actions:
                 self.owner.loop.after(0.5, self._thaw)
 
         self.owner.operator.call("PUT", "freeze", {"frozen": False}, then)
+
+    def hold(self) -> None:
+        """Pause the service: its requests are held until somebody resumes it."""
+        self.owner.operator.call("POST", "services/shop/pause", {})
+        self.lasting(0.3 + 2.0 * self.chance.random(), self._let_in)
+
+    def _let_in(self) -> None:
+        def then(status: int, body: Any) -> None:
+            if status != 200:
+                self.owner.loop.after(0.5, self._let_in)
+
+        self.owner.operator.call("POST", "services/shop/resume", {}, then)
 
     def reload(self) -> None:
         """SIGHUP, with one more setting."""

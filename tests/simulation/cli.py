@@ -14,9 +14,19 @@ import traceback
 from collections import Counter
 from typing import Any, Final
 
+from tests.simulation import mutants
+from tests.simulation.actions import ACTIONS, FAULTS
 from tests.simulation.run import Broken, Simulation
 
 STEPS: Final = 2_000
+SWEEP: Final = 200
+"""So many seeds must show everything."""
+EVERYTHING: Final = (
+    *(*ACTIONS, *FAULTS, "completed", "rolled_back", "failed"),
+    *("rolling>paused", "paused>rolling", "rolling>completed", "rolling>rolled_back"),
+    *("paused>rolled_back", "paused>completed"),
+)
+"""What is to happen in the seeds of a sweep, each at least once."""
 
 Found = dict[str, Any]
 
@@ -24,8 +34,11 @@ Found = dict[str, Any]
 def main(arguments: list[str]) -> int:
     """Run the seeds asked for. Returns 1 if one of them broke something."""
     chosen = _parse(arguments)
+    if chosen.mutants:
+        return _check_mutants(chosen)
     seeds = [chosen.seed] if chosen.seed is not None else range(chosen.first, chosen.first + chosen.seeds)
     found = _run_all(list(seeds), chosen)
+    seeds = [seed for seed in seeds if seed in found]
     digests, totals = hashlib.sha256(), dict[str, Counter[str]]()
     for seed in seeds:
         one = found[seed]
@@ -33,11 +46,17 @@ def main(arguments: list[str]) -> int:
         for kind, counts in one["counted"].items():
             totals.setdefault(kind, Counter()).update(counts)
     failed = [seed for seed in seeds if found[seed]["error"]]
+    if chosen.shrink and failed:
+        _shrink(failed[0], found[failed[0]]["steps"], chosen)
     for kind, counts in totals.items():
         print(f"{kind}: " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
+    never = [
+        name for name in dict.fromkeys(EVERYTHING) if not any(counts[name] for counts in totals.values())
+    ]
+    print(f"never happened: {', '.join(never) or 'nothing'}")
     print(f"{len(seeds)} seeds of {chosen.steps} steps, {len(failed)} broken: {failed}")
     print(found[seeds[0]]["digest"] if len(seeds) == 1 else digests.hexdigest()[:32])
-    return 1 if failed else 0
+    return 1 if failed or (never and len(seeds) >= SWEEP) else 0
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -48,7 +67,14 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--jobs", type=int, default=1, help="how many at once")
     parser.add_argument("--skip", default="", help="steps, by commas, in which only time passes")
+    parser.add_argument("--stop", action="store_true", help="begin no further seed once one has failed")
+    parser.add_argument("--shrink", action="store_true", help="find the few steps that a failure needs")
+    parser.add_argument(
+        "--mutant", choices=sorted(mutants.MUTANTS), help="with a defect put into the gateway"
+    )
+    parser.add_argument("--mutants", action="store_true", help="see that each of them is found")
     parser.add_argument("--trace", action="store_true", help="print what happened")
+    parser.set_defaults(quiet=False)
     return parser.parse_args(arguments)
 
 
@@ -65,9 +91,57 @@ def _run_all(seeds: list[int], chosen: argparse.Namespace) -> dict[int, Found]:
         with pipe:
             text = pipe.read()
         os.waitpid(pid, 0)
-        found[seed] = json.loads(text) if text else {"error": "the child died", "digest": "", "counted": {}}
-        _print(seed, found[seed], chosen)
+        found[seed] = (
+            json.loads(text) if text else {"error": "the child died", "digest": "", "counted": {}, "steps": 0}
+        )
+        if not chosen.quiet:
+            _print(seed, found[seed], chosen)
+        if chosen.stop and found[seed]["error"]:
+            waiting.clear()
     return found
+
+
+def _check_mutants(chosen: argparse.Namespace) -> int:
+    """Run the seeds with each defect until one finds it. Returns 1 if none finds some."""
+    missed = 0
+    for name in mutants.MUTANTS:
+        one = argparse.Namespace(**{**vars(chosen), "mutant": name, "stop": True, "quiet": True})
+        found = _run_all(list(range(chosen.first, chosen.first + chosen.seeds)), one)
+        by = [seed for seed in sorted(found) if found[seed]["error"]]
+        missed += not by
+        why = found[by[0]]["error"].strip().splitlines()[-1] if by else "NOT FOUND"
+        print(f"{name}: seed {by[0] if by else None}: {why}", flush=True)
+    return 1 if missed else 0
+
+
+def _shrink(seed: int, steps: int, chosen: argparse.Namespace) -> None:
+    """Leave out steps, by halves and then one by one, as long as the seed still fails; print what is left.
+
+    A step that is left out only lets time pass; what is drawn behind it may become something else.
+    """
+    acting = [int(step) for step in range(1, steps + 1)]
+    skipped: set[int] = set()
+    size = max(1, len(acting) // 2)
+    while size:
+        for start in range(0, len(acting), size):
+            tried = skipped | set(acting[start : start + size])
+            if tried != skipped and _fails(seed, steps, tried, chosen):
+                skipped = tried
+        acting = [step for step in acting if step not in skipped]
+        size = size // 2 if size > 1 else 0
+    print(f"seed {seed} still fails with steps {acting} of {steps} alone")
+    text = ",".join(map(str, sorted(skipped)))
+    print(f"replay: python -m tests.simulation --seed {seed} --steps {steps} --skip {text} --trace")
+
+
+def _fails(seed: int, steps: int, skipped: set[int], chosen: argparse.Namespace) -> bool:
+    tried = argparse.Namespace(**{**vars(chosen), "steps": steps, "trace": False})
+    tried.skip = ",".join(map(str, skipped))
+    pid, pipe = _fork(seed, tried)
+    with pipe:
+        text = pipe.read()
+    os.waitpid(pid, 0)
+    return bool(text) and bool(json.loads(text)["error"])
 
 
 def _print(seed: int, one: Found, chosen: argparse.Namespace) -> None:
@@ -87,6 +161,8 @@ def _fork(seed: int, chosen: argparse.Namespace) -> tuple[int, Any]:
         os.close(ours)
         return pid, os.fdopen(theirs)
     os.close(theirs)
+    if chosen.mutant:
+        mutants.MUTANTS[chosen.mutant]()
     sys.unraisablehook = lambda unraisable: None  # what a dead process leaves behind is nobody's
     one = run_one(seed, chosen.steps, skip=frozenset(int(each) for each in chosen.skip.split(",") if each))
     if not chosen.trace:
@@ -109,6 +185,7 @@ def run_one(seed: int, steps: int, *, skip: frozenset[int] = frozenset()) -> Fou
         error = traceback.format_exc()
     return {
         "error": error,
+        "steps": min(simulation.step, steps),
         "digest": simulation.digest,
         "counted": simulation.counted(),
         "trace": simulation.machine.trace,

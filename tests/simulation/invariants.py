@@ -36,6 +36,7 @@ class Owner(Protocol):
     machine: Any
     system: Any
     clients: Any
+    upstreams: dict[str, Any]
 
 
 class Invariants:
@@ -227,7 +228,17 @@ class Invariants:
             self.broken.append(f"requests {sorted(self.owner.clients.busy)} never got an answer")
         self._rest_of_workers()
         self._rest_of_control()
+        self._asked_once()
         self._audit()
+
+    def _asked_once(self) -> None:
+        """What is not idempotent reached an upstream once, whatever became of it (RFC 9110 §9.2.2)."""
+        asked: Counter[int] = Counter()
+        for up in self.owner.upstreams.values():
+            asked += up.served
+        for number, times in asked.items():
+            if times > 1 and number in self.owner.clients.posted:
+                self.broken.append(f"request {number}, a POST, reached upstreams {times} times")
 
     def _rest_of_workers(self) -> None:
         for process, worker in self._workers():
@@ -255,6 +266,16 @@ class Invariants:
         if versions[0]:
             self.broken.append(f"{versions[0]} versions still drain")
         self._counts(control)
+        self._tables(control)
+
+    def _tables(self, control: Any) -> None:
+        """Every worker serves by the newest table."""
+        for process, worker in self._workers():
+            number = worker.live_table.current.number
+            if number != control.components.catalog._number and not worker.is_draining:
+                self.broken.append(
+                    f"{process} serves by table {number}, of {control.components.catalog._number}"
+                )
 
     def _counts(self, control: Any) -> None:
         """What control has added up is what the workers counted, but for what a killed one took along."""

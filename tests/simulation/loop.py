@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from tests.simulation import network
+from tests.simulation import network, transport
 from tests.simulation.machine import PROCESS, Machine, Process, running
 
 MAX_AT_ONCE = 200_000
@@ -287,11 +287,11 @@ class Loop(asyncio.AbstractEventLoop):
         return network.lookup(self.machine, host, port)
 
     async def create_connection(self, factory: Any, host: Any = None, port: Any = None, **kwargs: Any) -> Any:
-        return await network.connect(self, factory, host, port)
+        return await transport.connect(self, factory, host, port)
 
     async def create_unix_connection(self, factory: Any, path: Any = None, **kwargs: Any) -> Any:
         raise FileNotFoundError(2, "No such file or directory")
 
     async def connect_accepted_socket(self, factory: Any, sock: Any, **kwargs: Any) -> Any:
         protocol = factory()
-        return network.Transport(self, sock, protocol), protocol
+        return transport.Transport(self, sock, protocol), protocol

@@ -87,6 +87,7 @@ class Simulation:
         name, act = self.actions.draw()
         if self.step in self.skip:
             self.pass_time(0.1)
+            self.check()
             return
         self.machine.note("step", self.step, name)
         self.actions.taken[name] += 1

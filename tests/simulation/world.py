@@ -289,6 +289,8 @@ class Clients:
         self.rate = 12.0
         self.leave_share = 0.01
         self.asked = 0
+        self.posted: set[int] = set()
+        """Which of their requests were POSTs."""
         self.is_on = True
         self.on_settled: Callable[[Request], None] = lambda request: None
 
@@ -321,6 +323,8 @@ class Clients:
         method = b"GET" if roll < 0.8 else b"POST" if roll < 0.95 else b"HEAD"
         request = Request(self.asked, method, self.machine.now)
         self.busy[request.number] = request
+        if method == b"POST":
+            self.posted.add(request.number)
         client = None
         while self.idle and method != b"POST" and chance.random() < 0.8 and client is None:
             client = self.idle.pop(int(chance.random() * len(self.idle)))

@@ -1,0 +1,177 @@
+"""Defects put into the gateway on purpose: what the simulation must find, or it looks in the wrong place.
+
+Each function takes one safeguard away, in the running process alone.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from gateway.control.catalog.catalog import Catalog
+from gateway.control.processes.hub import Hub
+from gateway.control.processes.orphans import Orphans
+from gateway.control.rollouts.in_force import InForce
+from gateway.control.rollouts.windows import Windows
+from gateway.control.tally import Tally
+from gateway.control.upstreams.drains import Drains
+from gateway.core.resilience.retry import RetryPolicy
+from gateway.link.counts import VersionCounts
+from gateway.store.transaction import SqliteTransaction
+from gateway.worker.admission import Admission
+from gateway.worker.pool import Pool
+
+
+def evidence_before_commit() -> None:
+    """Windows are consumed when a transaction is made of them, not when it has committed."""
+    put: Any = InForce.put
+
+    def consumed(self: Any, tx: Any, running: Any, moved: Any) -> None:
+        put(self, tx, running, moved)
+        taken(running.windows, moved.windows, moved.open_row)
+
+    taken: Any = Windows.taken
+    InForce.put = consumed  # type: ignore[method-assign]
+    Windows.taken = lambda self, windows, row: None  # type: ignore[method-assign]
+
+
+def held_lost_on_resume() -> None:
+    """Requests that were held when a service was paused are forgotten when it is resumed."""
+    configure: Any = Admission.configure
+
+    def forgetful(self: Any, settings: Any, *, paused: bool) -> None:
+        if self.paused and not paused:
+            self._waiting.clear()
+        configure(self, settings, paused=paused)
+
+    Admission.configure = forgetful  # type: ignore[method-assign]
+
+
+def rollback_undone_by_a_late_row() -> None:
+    """A row that was read before a rollback went ahead of the store takes the weights back."""
+    Catalog.put_ahead = lambda self, service, versions: (  # type: ignore[method-assign]
+        [self._put_version(each) for each in versions] and None
+    )
+
+
+def drain_not_called_back() -> None:
+    """A drain that waited for the store does not look whether it was called back."""
+    Drains.call_back = lambda self, version_id: None  # type: ignore[method-assign]
+
+
+def counted_twice() -> None:
+    """A worker that has ended is added up, and kept beside the sum."""
+    ended: Any = Tally.on_ended
+
+    def twice(self: Any, incarnation: str) -> None:
+        newest = self._newest.get(incarnation)
+        ended(self, incarnation)
+        if newest is not None:
+            self._newest[incarnation] = newest
+
+    Tally.on_ended = twice  # type: ignore[method-assign]
+
+
+def settled_twice() -> None:
+    """What runs at a version is taken off twice when an answer was an error."""
+    request: Any = VersionCounts.request
+
+    def twice(self: Any, method: str, status: int, latency_us: int) -> None:
+        request(self, method, status, latency_us)
+        if status >= 500:
+            self.in_flight -= 1
+
+    VersionCounts.request = twice  # type: ignore[method-assign]
+
+
+def posts_tried_again() -> None:
+    """Whatever failed is tried again, a POST too."""
+    can_retry: Any = RetryPolicy.can_retry
+    RetryPolicy.can_retry = lambda self, **given: bool(  # type: ignore[method-assign]
+        can_retry(self, **{**given, "method": "GET", "body_at_hand": True})
+    )
+
+
+def leased_and_lost() -> None:
+    """One in twenty connections that come back is neither kept nor closed."""
+    give_back: Any = Pool.give_back
+    count = 0
+
+    def lossy(self: Any, connection: Any, now: float) -> None:
+        nonlocal count
+        count += 1
+        if count % 20:
+            give_back(self, connection, now)
+
+    Pool.give_back = lossy  # type: ignore[method-assign]
+
+
+def audit_forks() -> None:
+    """Every tenth row of the audit trail says that it follows another one."""
+    add: Any = SqliteTransaction.add_audit
+    count = 0
+
+    def forked(self: Any, entry: Any) -> int:
+        nonlocal count
+        count += 1
+        if count % 10 == 0:
+            tail = self._counters.audit
+            self._counters.audit = (
+                msgspec.structs.replace(tail, hash="0" * 64)
+                if (isinstance(tail, msgspec.Struct))
+                else tail._replace(hash="0" * 64)
+            )
+        return int(add(self, entry))
+
+    SqliteTransaction.add_audit = forked  # type: ignore[method-assign]
+
+
+def orphans_never_drain() -> None:
+    """Workers of a dead control are adopted, and serve on beside the new ones."""
+    Orphans.drain = lambda self: None  # type: ignore[method-assign]
+
+
+def no_table_for_who_comes_back() -> None:
+    """A worker whose link was cut gets no table with its next HELLO."""
+    greet: Any = Hub._greet
+
+    def deaf(self: Any, peer: Any, hello: Any, fds: list[int]) -> None:
+        whole = self.whole
+        self.whole = None if hello.applied else whole
+        greet(self, peer, hello, fds)
+        self.whole = whole
+
+    Hub._greet = deaf  # type: ignore[method-assign]
+
+
+def lost_ack() -> None:
+    """Control forgets every third acknowledgement of a table."""
+    acknowledged: Any = Hub._acknowledged
+    count = 0
+
+    def lossy(self: Any, peer: Any, ack: Any) -> None:
+        nonlocal count
+        count += 1
+        if count % 3:
+            acknowledged(self, peer, ack)
+
+    Hub._acknowledged = lossy  # type: ignore[method-assign]
+
+
+MUTANTS: Final[dict[str, Callable[[], None]]] = {
+    each.__name__: each
+    for each in (
+        evidence_before_commit,
+        held_lost_on_resume,
+        rollback_undone_by_a_late_row,
+        drain_not_called_back,
+        counted_twice,
+        settled_twice,
+        posts_tried_again,
+        leased_and_lost,
+        audit_forks,
+        orphans_never_drain,
+        no_table_for_who_comes_back,
+        lost_ack,
+    )
+}
