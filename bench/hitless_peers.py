@@ -12,12 +12,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from string import Template
 from typing import Final, Protocol
 
-from bench.harness import gone
+from bench.harness import gone, processes_naming
 from bench.procs import ServerProcess, find_program, free_port, kill, live_pids, stat_row
 
 CONFIGS: Final = Path(__file__).parent / "peers"
@@ -240,12 +240,7 @@ class Envoy(Program):
         time.sleep(GRACE_S)
 
     def _clusters(self) -> str:
-        connection = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=10)
-        try:
-            connection.request("GET", "/clusters")
-            return connection.getresponse().read().decode()
-        finally:
-            connection.close()
+        return ask(self.admin, "GET", "/clusters")[1].decode()
 
     def reload(self) -> None:
         self._configure(self.servers)
@@ -276,12 +271,7 @@ class Gateway(Program):
 
     def _answers(self) -> bool:
         with contextlib.suppress(OSError):
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-            try:
-                connection.request("GET", "/")
-                return connection.getresponse().status == 200
-            finally:
-                connection.close()
+            return ask(self.port, "GET", "/")[0] == 200
         return False
 
     def point_at(self, servers: Sequence[int]) -> None:
@@ -324,26 +314,19 @@ class Gateway(Program):
 
     def _ask(self, method: str, path: str, body: object) -> dict[str, str]:
         token = (self.folder / "admin.token").read_text().strip()
-        connection = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=30)
-        try:
-            fields = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-            connection.request(method, f"/api/v1/admin/{path}", json.dumps(body) if body else None, fields)
-            answer = connection.getresponse()
-            content = answer.read()
-        finally:
-            connection.close()
-        if answer.status >= 400:
-            raise RuntimeError(f"{method} {path}: {answer.status} {content.decode()}")
+        fields = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        text = json.dumps(body) if body else None
+        status, content = ask(self.admin, method, f"/api/v1/admin/{path}", text, fields)
+        if status >= 400:
+            raise RuntimeError(f"{method} {path}: {status} {content.decode()}")
         found: dict[str, str] = json.loads(content) if content else {}
         return found
 
     def stop(self) -> None:
         config = str(self.folder / "gateway.toml")
         super().stop()
-        for pid in live_pids():
-            with contextlib.suppress(OSError):
-                if config.encode() in Path(f"/proc/{pid}/cmdline").read_bytes() and pid != os.getpid():
-                    kill(pid, signal.SIGKILL)
+        for pid in processes_naming(config):
+            kill(pid, signal.SIGKILL)
 
 
 PEERS: Final[dict[str, Callable[[str, str, Path], Peer]]] = {
@@ -380,6 +363,16 @@ def url(port: int) -> str:
 
 def urls(ports: Sequence[int]) -> str:
     return ", ".join(f'"{url(port)}"' for port in ports)
+
+
+def ask(
+    port: int, method: str, path: str, body: str | None = None, fields: Mapping[str, str] | None = None
+) -> tuple[int, bytes]:
+    """Return status and content of one answer on this machine. Raises OSError or HTTPException."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+        connection.request(method, path, body, fields or {})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
 
 
 def until(holds: Callable[[], bool], what: str) -> None:

@@ -3,21 +3,21 @@
 `.ci/containers` builds it and names it in GATEWAY_TEST_IMAGE; without an image there is nothing to try here.
 """
 
-import http.client
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+
+from bench.hitless_peers import ask, until
+from bench.procs import free_port
 
 ROOT: Final = Path(__file__).parents[2]
 
@@ -53,22 +53,19 @@ class Container:
 
     def get(self, path: str, *, port: int | None = None) -> tuple[int, bytes]:
         """Return status and content of an answer."""
-        with closing(http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=30)) as connection:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
+        return ask(port or self.port, "GET", path)
 
     def until_ready(self) -> None:
         """Return once /readyz says 200."""
-        deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline:
-            try:
-                if self.get("/readyz", port=self.admin_port)[0] == 200:
-                    return
-            except OSError:
-                pass
-            time.sleep(0.1)
-        raise AssertionError(engine("logs", self.name, check=False).stderr)
+        try:
+            until(self.is_ready, "the gateway to be ready")
+        except TimeoutError as exc:
+            raise AssertionError(engine("logs", self.name, check=False).stderr) from exc
+
+    def is_ready(self) -> bool:
+        with suppress(OSError):
+            return self.get("/readyz", port=self.admin_port)[0] == 200
+        return False
 
     def state(self) -> dict[str, Any]:
         """Return what the engine knows of it."""
@@ -76,16 +73,10 @@ class Container:
         return found
 
 
-def free_port() -> int:
-    """Return a port nobody listens on now: the container shares the network, so each needs its own."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def running() -> Iterator[Container]:
     """Run the image read-only; what it leaves is removed."""
+    # It shares the network, so each needs ports of its own.
     container = Container(f"gateway-test-{uuid.uuid4().hex[:8]}", free_port(), free_port())
     try:
         engine(
@@ -144,9 +135,7 @@ def test_read_only_container_deploys_and_proxies(container: Container) -> None:
         assert container.run("gateway", "healthcheck").returncode == 0
         deployed = container.run("gateway", "deploy", "auth", "v1.0", "--url", url, "--route", "/api")
         assert deployed.returncode == 0
-        deadline = time.monotonic() + PATIENCE_S
-        while container.get("/api/login")[0] != 200 and time.monotonic() < deadline:
-            time.sleep(0.1)
+        until(lambda: container.get("/api/login")[0] == 200, "an answer")
         status, content = container.get("/api/login")
         assert (status, json.loads(content)["version"]) == (200, "v1.0")
         assert "v1.0" in container.run("gateway", "get").stdout
@@ -155,15 +144,11 @@ def test_read_only_container_deploys_and_proxies(container: Container) -> None:
 def test_stop_drains_and_ends_well() -> None:
     with running() as container, sample("v1.0") as url:
         container.run("gateway", "deploy", "auth", "v1.0", "--url", url, "--route", "/api")
-        deadline = time.monotonic() + PATIENCE_S
-        while container.get("/api/ready")[0] != 200 and time.monotonic() < deadline:
-            time.sleep(0.1)
+        until(lambda: container.get("/api/ready")[0] == 200, "an answer")
         answers: list[tuple[int, bytes]] = []
         client = threading.Thread(target=lambda: answers.append(container.get("/api/slow?delay_ms=3000")))
         client.start()
-        deadline = time.monotonic() + PATIENCE_S
-        while in_flight(container) == 0 and time.monotonic() < deadline:
-            time.sleep(0.05)
+        until(lambda: in_flight(container) > 0, "a request to be on its way")
         engine("stop", "--time", "40", container.name)
         client.join(PATIENCE_S)
         assert [status for status, _ in answers] == [200], "what was running is finished first"
@@ -186,10 +171,8 @@ def test_upgrade_of_the_containers_first_process_is_refused_with_a_reason(contai
 
 def test_first_process_reaps_orphans(container: Container) -> None:
     container.run("sh", "-c", "for i in 1 2 3; do (sleep 0.2 &) ; done")
-    deadline = time.monotonic() + PATIENCE_S
-    while (left := states(container)) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert left == [], "a zombie keeps its place among the processes for ever"
+    # A zombie keeps its place among the processes for ever.
+    until(lambda: states(container) == [], "no process to be left")
 
 
 def states(container: Container) -> list[str]:

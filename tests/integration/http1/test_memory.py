@@ -68,7 +68,6 @@ async def come_and_go(proxy: Proxy, data: bytes, *, gently: bool) -> None:
 def kept() -> Iterator[Counter[str]]:
     """Count, after the block, what of ours was made in it and only a collector would have freed."""
     found: Counter[str] = Counter()
-    gc.collect()
     gc.freeze()  # what tests before made may end as late as now
     gc.disable()
     gc.set_debug(gc.DEBUG_SAVEALL)
