@@ -41,7 +41,12 @@ _CONTROL: Final = re.compile(r"\x1b\[\?25[lh]|\x1b\[2K|\r")
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("bench picture", description=__doc__)
     parser.add_argument("--file", type=Path, default=PICTURE)
+    parser.add_argument("--demo", action="store_true", help="those of the demo instead; needs a browser")
     options = parser.parse_args(arguments)
+    if options.demo:
+        from bench.picture_demo import record
+
+        return asyncio.run(record(PICTURE.parent))
     with tempfile.TemporaryDirectory() as folder:
         output = asyncio.run(recorded(Path(folder)))
     frames = frames_of(output)

@@ -91,7 +91,7 @@ class Demo:
 
     async def start(self, version: str, step_ms: int) -> str:
         """Start a canary. Returns its id."""
-        config = {"steps": [10, 50, 100], "stepInterval": step_ms, "drainTimeout": 5_000}
+        config = {"steps": [10, 50, 100], "stepInterval": step_ms, "drainTimeout": 5_000, "warmUp": 0}
         body = {"serviceName": SERVICE, "toVersion": version, "strategy": "canary", "config": config}
         return str((await self.place.call("POST", "deployment/start", body))["id"])
 

@@ -62,6 +62,9 @@ def test_signing_in_outlasts_a_reload_and_a_wrong_token_says_why(house: Theatre)
         assert await page.evaluate(kept) == "[{},{}]"
         await page.get_by_role("button", name="Sign out").click()
         await expect(page.locator("#login")).to_be_visible()
+        link = (await house.stage.world.api("POST", "session/link"))["path"]
+        await page.goto(f"{house.stage.url.rstrip('/')}{link}")
+        await expect(page.locator("#live")).to_have_text("live")
 
     house.play(story())
     assert house.complaints == []
