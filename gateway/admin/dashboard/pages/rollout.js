@@ -44,13 +44,13 @@ class RolloutPage extends Part {
   }
 
   draw() {
-    const { rollout, error } = this.#story;
+    const { rollout, error, isMissing } = this.#story;
     if (!rollout)
       return error
         ? h(
             "div",
             { class: "card empty" },
-            h("h1", {}, "No such rollout"),
+            h("h1", {}, isMissing ? "No such rollout" : "It cannot be shown now"),
             h("p", {}, error),
             h("a", { href: "/history" }, "All rollouts"),
           )

@@ -44,13 +44,13 @@ class ServicePage extends Part {
   }
 
   draw() {
-    const { service, error } = this.#story;
+    const { service, error, isMissing } = this.#story;
     if (!service)
       return error
         ? h(
             "div",
             { class: "card empty" },
-            h("h1", {}, "No such service"),
+            h("h1", {}, isMissing ? "No such service" : "It cannot be shown now"),
             h("p", {}, error),
             h("a", { href: "/" }, "All services"),
           )

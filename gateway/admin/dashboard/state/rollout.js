@@ -16,6 +16,8 @@ export class RolloutStory extends EventTarget {
   smoke = [];
   /** What the API said if the rollout cannot be shown. */
   error = "";
+  /** Whether it said that there is no such rollout. */
+  isMissing = false;
   seenAt = 0;
   #id;
   #reading = null;
@@ -74,6 +76,7 @@ export class RolloutStory extends EventTarget {
       this.statistics = since ? joined(this.statistics, drawn.statistics, "at") : drawn.statistics;
     } catch (error) {
       if (!this.rollout) this.error = error.message;
+      this.isMissing = error.status === 404;
     }
     this.dispatchEvent(new Event("change"));
   }

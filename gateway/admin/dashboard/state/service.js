@@ -16,7 +16,10 @@ export class ServiceStory extends EventTarget {
   drains = new Map();
   /** Defaults of a service's settings by name, from the API's own description. */
   defaults = null;
+  /** What the API said if the service cannot be shown. */
   error = "";
+  /** Whether it said that there is no such service. */
+  isMissing = false;
   #name;
   #reading = null;
 
@@ -68,6 +71,7 @@ export class ServiceStory extends EventTarget {
       await this.#readDrains();
     } catch (error) {
       this.error = error.message;
+      this.isMissing = error.status === 404;
     }
     this.dispatchEvent(new Event("change"));
   }
