@@ -9,6 +9,7 @@ from gateway.cli.lookup import OPEN
 from gateway.cli.params import format_duration
 from gateway.cli.text import local_time
 
+MOST_ODDS: Final = 1_000_000_000
 COLUMNS: Final = (
     "SERVICE",
     "VERSION",
@@ -83,7 +84,9 @@ def p95(version: dict[str, Any]) -> str:
 
 
 def odds(value: float) -> str:
-    """Return how much likelier something is: three digits, never an exponent."""
+    """Return how much likelier something is: three digits, never an exponent, nor a line of digits."""
+    if value > MOST_ODDS:
+        return f"over {MOST_ODDS:,}"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.01 else "0"
 
 

@@ -229,3 +229,10 @@ def test_two_hundred_services_are_read_fast(api: Any, cli: Any, made: Any, capsy
     assert cli("get") == 0
     assert time.monotonic() - began < 2.0
     assert len(capsys.readouterr().out.splitlines()) == 201
+
+
+def test_odds_beyond_anybodys_count_are_no_line_of_digits() -> None:
+    """A clear case filled two lines of a terminal: 6,131,999,999,999,999,869,704,…"""
+    assert overview.odds(6.1e48) == "over 1,000,000,000"
+    assert overview.odds(1e9) == "1,000,000,000"
+    assert overview.odds(12.34) == "12.3"
