@@ -102,6 +102,19 @@ HELD: Final = frozenset(
     }
 )
 """Calls that may wait for a second person, where the configuration says so."""
+MATCHED: Final = frozenset(
+    {
+        "deployment.traffic",
+        "deployment.promote",
+        "deployment.resume",
+        "deployment.complete",
+        "version.patch",
+        "version.delete",
+        "service.patch",
+        "service.delete",
+    }
+)
+"""Calls that look at If-Match."""
 AT_ONCE: Final = frozenset({"deployment.rollback", "deployment.pause", "service.undo"})
 """Orders that do not wait for a store that fails."""
 
@@ -221,7 +234,7 @@ def _given(schema: dict[str, Any]) -> dict[str, Any]:
 def _fields(route: Route) -> list[dict[str, Any]]:
     """Return the header fields a call looks at."""
     names = list(FIELDS.get(route.action, ()))
-    if route.method in ("PATCH", "PUT", "DELETE") or ("{id}/" in route.path and route.is_change):
+    if route.action in MATCHED:
         names.append("If-Match")
     return [
         {

@@ -13,6 +13,8 @@ import msgspec
 from gateway.actions.tokens import record_of
 from gateway.admin.auth import Authenticator
 from gateway.admin.call import BASE
+from gateway.admin.openapi import MATCHED
+from gateway.admin.routes import ROUTES
 from gateway.admin.server import AdminServer
 from gateway.http1.app import Request
 from gateway.store.records import Role
@@ -353,3 +355,26 @@ async def test_one_token_does_not_fill_the_list(tmp_path: Path) -> None:
             for weight in range(1, 23)
         ]
         assert statuses == [202] * 20 + [429] * 2
+
+
+async def test_if_match_is_looked_at_wherever_the_document_says_so(tmp_path: Path) -> None:
+    """Other calls had it in their description, and did not look at it."""
+    made = Console(tmp_path)
+    await made.open()
+    at = Office(made)
+    await at.hire("root", "admin")
+    _, new = await made.two_versions()
+    await made.service("own")
+    _, rollout = await at.ask("root", "POST", "deployment/start", start(config=WATCHED))
+    await made.settle()
+    bodies = {"deployment.traffic": {"percent": 30}}
+    places = {"deployment": rollout["id"], "version": new, "service": "own"}
+    for route in ROUTES:
+        if route.action in MATCHED:
+            place = places[route.action.partition(".")[0]]
+            path = route.path.replace("{id}", place).replace("{name}", place)
+            status, _ = await at.ask(
+                "root", route.method, path, bodies.get(route.action, {}), if_match='"0.1"'
+            )
+            assert status == 412, route.action
+    await made.close()
