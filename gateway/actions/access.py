@@ -16,6 +16,7 @@ from gateway.control.history import History
 from gateway.control.processes.hub import WorkerInfo
 from gateway.control.recent import Recent
 from gateway.control.rollouts.rows import FreezeState, decoded
+from gateway.control.rollouts.schedule import FreezeSchedule
 from gateway.control.rollouts.unstored import Ordered
 from gateway.control.tally import VersionSum
 from gateway.control.upstreams.breakers import BreakerStatus
@@ -27,7 +28,6 @@ from gateway.core.rollout.events import Event, Order, Superseded
 from gateway.core.rollout.plan import HookKind, Plan, RolloutSettings, plan
 from gateway.core.rollout.state import Rollout
 from gateway.core.routing.service import ServiceSettings
-from gateway.core.settings.freeze_window import FreezeWindow, Occurrence
 from gateway.core.settings.secrets import stand_in
 from gateway.core.settings.smoke import SmokeSettings
 from gateway.core.settings.targets import ANYWHERE, TargetRules, parse_target, parse_url
@@ -99,9 +99,7 @@ class Rollouts(Protocol):
     @property
     def freeze_state(self) -> FreezeState: ...
     @property
-    def freeze_window(self) -> Occurrence | None: ...
-    @property
-    def freeze_windows(self) -> tuple[FreezeWindow, ...]: ...
+    def schedule(self) -> FreezeSchedule: ...
 
 
 class Drains(Protocol):
@@ -275,9 +273,12 @@ class Access:
 
     # -- rules many actions share
 
-    def why_frozen(self) -> str:
-        """Return by whom, or by which window and until when, changes are frozen; empty: they are not."""
-        state, window = self.rollouts.freeze_state, self.rollouts.freeze_window
+    def why_frozen(self, service: str = "") -> str:
+        """Return by whom, or by which window and until when, changes are frozen; empty: they are not.
+
+        Of all services, or of one.
+        """
+        state, window = self.rollouts.freeze_state, self.rollouts.schedule.in_force(service)
         if state.frozen:
             return f"{state.actor} ({state.reason})" if state.reason else str(state.actor)
         return f"schedule until {window.end:%Y-%m-%d %H:%M} UTC: {window.title}" if window else ""

@@ -135,7 +135,7 @@ class Deployments:
                 details["replayed"] = earlier.id  # the same request came twice at the same time
                 return earlier
             service = self._access.service(body.service_name)
-            self._refuse_while_frozen()
+            self._refuse_while_frozen(body.service_name)
             self._refuse_second(service)
             new = self._named(service, body.to_version)
             old = self._origin(service, body, new)
@@ -157,7 +157,7 @@ class Deployments:
         resolved = planned(service.record.settings, body.strategy, settings, under=under)
         if is_watched(resolved):
             return
-        self._refuse_while_frozen()
+        self._refuse_while_frozen(body.service_name)
         if service.record.settings.on_new_version != "restart":
             self._refuse_second(service)
             self._origin(service, body, self._named(service, body.to_version))
@@ -221,8 +221,8 @@ class Deployments:
             raise conflict(f"version {old.record.version!r} has no weight, so there is nothing to move")
         return old
 
-    def _refuse_while_frozen(self) -> None:
-        if why := self._access.why_frozen():
+    def _refuse_while_frozen(self, service: str) -> None:
+        if why := self._access.why_frozen(service):
             raise conflict(f"changes are frozen by {why}: no deployment may start")
 
     def _refuse_second(self, service: ServiceEntry) -> None:
@@ -253,7 +253,7 @@ class Deployments:
         why = f"replaced by a deployment of {body.to_version}"
         async with self._access.change(actor, "deployment.rollback", deployment.id, {"reason": why}) as tx:
             self._named(service, body.to_version)
-            self._refuse_while_frozen()
+            self._refuse_while_frozen(body.service_name)
             self._access.rollouts.order(tx, deployment.id, Rollback(actor.name, why))
         await self._access.rollouts.closed(body.service_name, MAKE_WAY_S)
 
@@ -369,7 +369,7 @@ class Deployments:
                     self._access.require_second(actor, record.service_name, what + share)
                 return self._access.rollouts.order(tx, deployment_id, order)
             except IllegalTransition as refused:
-                why = self._access.why_frozen()
+                why = self._access.why_frozen(record.service_name)
                 if why and "frozen" in str(refused):
                     raise IllegalTransition(f"{refused} (by {why})") from refused
                 raise
@@ -389,7 +389,7 @@ class Deployments:
         async with self._access.refusals(actor, "service.undo", service_name):
             service = self._access.service(service_name)
             before = await self._version_before(service)
-            self._refuse_while_frozen()
+            self._refuse_while_frozen(service_name)
             back_to = service.versions[before].record.version
             self._access.require_second(
                 actor, service_name, f"undo: all traffic of {service_name} to {back_to}"

@@ -88,13 +88,16 @@ class Gateway:
 
     def _seen(self, state: FreezeState) -> FreezeState:
         """Return a person's freeze with what the schedule has to say."""
-        now, current = self._access.now(), self._access.rollouts.freeze_window
-        windows = tuple(_scheduled(each, now) for each in self._access.rollouts.freeze_windows)
+        now, schedule = self._access.now(), self._access.rollouts.schedule
+        current = schedule.in_force()
+        windows = [_scheduled(each, now) for each in schedule.windows]
+        for name, entry in self._access.catalog.services.items():
+            windows += [_scheduled(each, now, name) for each in entry.record.settings.freeze_windows]
         if current is not None and not state.frozen:
             state = FreezeState(
                 frozen=True, reason=current.title, actor="schedule", at=current.start, until=current.end
             )
-        return replace(state, windows=windows)
+        return replace(state, windows=tuple(windows))
 
     async def put_freeze(self, actor: Actor, body: Freeze) -> FreezeState:
         """Refuse starts and hold advances, or allow them again. Rollbacks always work."""
@@ -108,10 +111,11 @@ class Gateway:
         return self._seen(state)
 
 
-def _scheduled(window: FreezeWindow, now: datetime) -> ScheduledFreeze:
+def _scheduled(window: FreezeWindow, now: datetime, service: str = "") -> ScheduledFreeze:
     current = in_force([window], now)
     shown = current or upcoming(window, now)
     return ScheduledFreeze(
+        service=service,
         cron=window.cron,
         duration=window.duration,
         tz=window.tz,

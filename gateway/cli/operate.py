@@ -199,7 +199,8 @@ def _freeze_lines(now: dict[str, Any]) -> list[str]:
 
 
 def _window_line(window: dict[str, Any]) -> str:
-    name = f"{window['cron']} {window['tz']}, for {format_duration(window['duration'])}"
+    of = f"{window['service']}: " if window.get("service") else ""
+    name = f"{of}{window['cron']} {window['tz']}, for {format_duration(window['duration'])}"
     if window["start"] is None:
         return f"  {name}: not within years"
     when = "now" if window["inForce"] else f"next {local_time(window['start'])}"

@@ -314,7 +314,7 @@ class Control:
             self.components.spans.configure(new.trace.otel)
             logger.info("reloaded", changes=config.diff(self.settings, new))
             self.settings, self.certificates = new, certificates
-            self.components.rollouts.use_freeze_windows(new.freeze_windows)
+            self.components.rollouts.schedule.windows = new.freeze_windows
             if self.admin_tls is not None and admin is not None:
                 self._admin_certificate = admin
                 self.admin_tls.use([admin.certificate], admin.client_ca)

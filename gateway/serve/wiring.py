@@ -89,7 +89,7 @@ class Components:
         self.webhooks = Webhooks(rules._replace(allowed=()))  # anywhere else: chat services are not targets
         acts = Acts(self.catalog, hub, self.checks, self.drains, self.webhooks)
         self.rollouts = Rollouts(store, self.catalog, tally, acts)
-        self.rollouts.use_freeze_windows(settings.freeze_windows)
+        self.rollouts.schedule.windows = settings.freeze_windows
         self.retention = Retention(store, self.catalog, tally)
         self.resolver = Resolver(self.catalog, rules=rules)
         auth = Authenticator(store, failed_logins=settings.rate_limit.failed_logins_per_15_minutes)

@@ -25,13 +25,13 @@ from gateway.control.rollouts.notices import Notices
 from gateway.control.rollouts.rows import (
     FREEZE,
     FreezeState,
-    at,
     decoded,
     encoded_part,
     encoded_progress,
     progress_of,
 )
 from gateway.control.rollouts.running import Running
+from gateway.control.rollouts.schedule import FreezeSchedule
 from gateway.control.rollouts.unstored import (
     GRACE_S,
     Ordered,
@@ -59,7 +59,6 @@ from gateway.core.rollout.moves import MAX_TICK_MS
 from gateway.core.rollout.plan import Plan
 from gateway.core.rollout.rollout import resume
 from gateway.core.rollout.state import JUDGED, Rollout
-from gateway.core.settings.freeze_window import FreezeWindow, Occurrence, in_force
 from gateway.errors import IllegalTransition, StaleEpoch, StoreError
 from gateway.link.snapshot import Mark
 from gateway.log import get_logger
@@ -69,8 +68,6 @@ from gateway.store.records import AuditEntry, DeploymentRecord
 log = get_logger(component="rollouts")
 
 TICK_S: Final = 1.0
-SCHEDULE_S: Final = 60.0
-"""The freeze windows are looked at this often."""
 BATCH: Final = 10
 """Rollouts that tick in one transaction: the weights of the first need not wait for the last one's judge."""
 SAVE_TICKS: Final = 10
@@ -126,38 +123,16 @@ class Rollouts:
         """The commit of a tick, as long as it takes."""
         self._ticking = asyncio.Lock()
         self.freeze_state = FreezeState()
-        self.freeze_windows: tuple[FreezeWindow, ...] = ()
-        """As configured."""
-        self._scheduled: tuple[float, Occurrence | None] = (0.0, None)
-        """Until when (wall clock) which window is in force."""
+        self.schedule = FreezeSchedule(catalog, wall)
         self._stopping = False
         self._ticks = 0
         self._last_tick: float | None = None
 
     # what people and other rooms ask
 
-    @property
-    def frozen(self) -> bool:
-        """Whether advances and starts are held, by a person or by schedule."""
-        return self.freeze_state.frozen or self.freeze_window is not None
-
-    @property
-    def freeze_window(self) -> Occurrence | None:
-        """The scheduled freeze in force."""
-        now = self._wall()
-        until, found = self._scheduled
-        if not until - SCHEDULE_S <= now < until:
-            found = in_force(self.freeze_windows, at(now))
-            until = (now // SCHEDULE_S + 1) * SCHEDULE_S  # they begin at whole minutes
-            if found is not None:
-                until = min(until, found.end.timestamp())
-            self._scheduled = until, found
-        return found
-
-    def use_freeze_windows(self, windows: tuple[FreezeWindow, ...]) -> None:
-        """Go by these from now on; open rollouts hear of it at the next tick."""
-        self.freeze_windows = windows
-        self._scheduled = (0.0, None)
+    def is_frozen(self, service: str) -> bool:
+        """Return whether advances and starts of a service are held, by a person or by schedule."""
+        return self.freeze_state.frozen or self.schedule.in_force(service) is not None
 
     @property
     def under_way(self) -> list[asyncio.Task[None]]:
@@ -211,7 +186,7 @@ class Rollouts:
             old=record.from_version_id,
             new=record.to_version_id,
             plan=plan,
-            frozen=self.frozen,
+            frozen=self.is_frozen(record.service_name),
             evidence=seeded(cells_of(counts, record.from_version_id), plan.rules),
         )
         running = Running(record, state)
@@ -257,15 +232,16 @@ class Rollouts:
         tx.set_meta(FREEZE, msgspec.json.encode(freeze_state))
         for running in list(self._in_force.running.values()):
             if running.state.is_open:
-                is_frozen = freeze_state.frozen or self.freeze_window is not None
+                is_frozen = freeze_state.frozen or self.schedule.in_force(running.state.service) is not None
                 self._in_force.move(tx, running, [FreezeOn() if is_frozen else FreezeOff()])
         tx.on_commit(lambda: setattr(self, "freeze_state", freeze_state))
 
     def _freeze_news(self, state: Rollout) -> list[Event]:
         """Return the begin or the end of a freeze that a rollout has not heard of: one by schedule."""
-        if not state.is_open or state.frozen == self.frozen:
+        is_frozen = self.is_frozen(state.service)
+        if not state.is_open or state.frozen == is_frozen:
             return []
-        return [FreezeOn() if self.frozen else FreezeOff()]
+        return [FreezeOn() if is_frozen else FreezeOff()]
 
     # the loop
 

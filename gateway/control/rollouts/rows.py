@@ -28,6 +28,8 @@ FREEZE: Final = "freeze"
 class ScheduledFreeze(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A configured freeze window, and when it is in force, or will be next."""
 
+    service: str = ""
+    """Empty: of all services."""
     cron: str
     duration: int
     """Milliseconds."""

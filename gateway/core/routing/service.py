@@ -12,6 +12,7 @@ from gateway.core.routing.cohort import StickySettings
 from gateway.core.routing.testers import TesterSettings
 from gateway.core.settings.base import Settings
 from gateway.core.settings.faults import wrong
+from gateway.core.settings.freeze_window import FreezeWindow
 from gateway.core.settings.limits import Count, Millis, UpstreamTimeouts
 from gateway.core.settings.smoke import SmokeSettings
 from gateway.core.settings.targets import check_networks
@@ -138,6 +139,8 @@ class ServiceSettings(Settings):
     webhooks: tuple[WebhookSettings, ...] = ()
     keep_versions: Annotated[int, Meta(ge=1, le=1_000)] = 5
     """How many deprecated versions are kept; older ones are deleted, but none that could be needed."""
+    freeze_windows: tuple[FreezeWindow, ...] = ()
+    """When no rollout of it starts or advances, besides the gateway's own."""
     on_new_version: Literal["refuse", "restart"] = "refuse"
     """A start while a deployment is open: 409, or roll it back and start the newer one."""
 
