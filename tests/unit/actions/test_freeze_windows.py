@@ -1,4 +1,4 @@
-"""A scheduled freeze holds what a person's does, says until when, and lets go by itself."""
+"""A scheduled freeze holds what a person's does, says until when, and ends by itself."""
 
 from pathlib import Path
 from typing import Any
