@@ -261,7 +261,7 @@ async def test_freeze_holds_the_step_and_survives_a_restart(tmp_path: Path) -> N
             await made.second(answers=50)
         assert made.weights() == (90, 10)
         await made.crash()
-        assert made.rollouts.frozen
+        assert made.rollouts.is_frozen("auth")
         async with made.store.transaction() as tx:
             made.rollouts.freeze(tx, FreezeState())
         for _ in range(5):
