@@ -18,6 +18,7 @@ MAX_TRAILER_BYTES: Final = 8_192
 MAX_SIZE_DIGITS: Final = 15
 """Under 2^60: no size overflows what a peer behind us may hold it in."""
 
+_CR: Final = ord("\r")
 _HEX: Final = frozenset(b"0123456789abcdefABCDEF")
 
 
@@ -71,7 +72,7 @@ class ChunkedDecoder:
         if newline < 0:
             return end
         line, self._line = self._line, b""
-        if not line.endswith(CRLF) or b"\r" in line[:-2]:
+        if not line.endswith(CRLF) or _CR in line[:-2]:
             raise ChunkError("a line of the chunked coding must end with CRLF")
         self._end_line(line[:-2])
         return end
