@@ -14,6 +14,8 @@ HOST: Final = "shop.example.com"
 BODY_BYTES: Final = 2_048
 CHUNKED_PART: Final = 10
 """One in so many bodies comes in chunks, and as many paths hold escapes."""
+SAMPLED_PART: Final = 0.1
+"""Of the traces that clients bring: tracing systems record a small part."""
 
 USER_AGENTS: Final = tuple(
     text.format(version=version)
@@ -103,6 +105,7 @@ def browser_fields(chance: Random) -> Fields:
         f"session={hexadecimal(chance, 32)}; uid={chance.randrange(10**7)}; theme=dark; consent=all; "
         f"_ga=GA1.2.{chance.randrange(10**10)}.1700000000; _cart={hexadecimal(chance, 8)}"
     )
+    sampled = "01" if chance.random() < SAMPLED_PART else "00"
     fields = [
         ("User-Agent", chance.choice(USER_AGENTS)),
         ("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"),
@@ -110,7 +113,7 @@ def browser_fields(chance: Random) -> Fields:
         ("Accept-Encoding", "gzip, deflate, br, zstd"),
         ("Referer", referer),
         ("Cookie", cookie),
-        ("traceparent", f"00-{hexadecimal(chance, 32)}-{hexadecimal(chance, 16)}-01"),
+        ("traceparent", f"00-{hexadecimal(chance, 32)}-{hexadecimal(chance, 16)}-{sampled}"),
         ("Cache-Control", "max-age=0"),
         ("Sec-Fetch-Site", "same-origin"),
         ("Sec-Fetch-Mode", "cors"),

@@ -419,8 +419,7 @@ class Exchange(AttemptOwner):
         self.is_held = False
         self.head = b""
         self.record.clear()
-        if self.failures.tried:
-            self.failures.tried.clear()
+        self.failures.tried = ()
         if self.request.length:
             self.upload.forget()
         if self.admission is not None:

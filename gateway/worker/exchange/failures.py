@@ -72,7 +72,7 @@ class Failures:
     __slots__ = ("epoch", "tried")
 
     def __init__(self) -> None:
-        self.tried: list[Endpoint] = []
+        self.tried: tuple[Endpoint, ...] = ()
         self.epoch = 0
         """What the breaker gave that admitted last."""
 
@@ -105,7 +105,7 @@ class Failures:
             if epoch is not None:
                 self.epoch = epoch
                 return endpoint
-            self.tried.append(endpoint)
+            self.tried += (endpoint,)
             endpoint = version.pick(now, self.tried)
         return None
 
@@ -131,13 +131,13 @@ class Failures:
         assert service is not None
         assert version is not None
         assert failed is not None
-        self.tried.append(failed)
+        self.tried += (failed,)
         admit = self.admit_tester if record.is_tester else self.admit
         if not record.is_tester:
             version = self._next_version(service, version, record.attempts)
         endpoint = admit(version, now)
         if endpoint is None:
-            self.tried.clear()
+            self.tried = ()
             endpoint = admit(version, now)
         if endpoint is None:
             return None

@@ -8,6 +8,9 @@ from gateway.http1.heads import Pair, plain_name
 MAX_HELD_BYTES: Final = 65_536
 """How much of a body is held while there is no upstream to write it to; then the client is not read from."""
 
+_NO_PIECES: Final[list[bytes]] = []
+"""Nobody adds to it: an idle connection holds no list of its own."""
+
 
 class Upload:
     """The framed pieces of one body; used for one request after the other."""
@@ -17,7 +20,7 @@ class Upload:
     def __init__(self) -> None:
         self.is_replayable = True
         """Whether all of the body that has come is still at hand."""
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes] = _NO_PIECES
         self._bytes = 0
 
     @property
@@ -27,7 +30,10 @@ class Upload:
 
     def hold(self, framed: bytes) -> None:
         """Take a piece for the upstream to come."""
-        self._pieces.append(framed)
+        if self._pieces:
+            self._pieces.append(framed)
+        else:
+            self._pieces = [framed]
         self._bytes += len(framed)
 
     def send(self, framed: bytes, upstream: UpstreamConnection, keep_bytes: int) -> None:
@@ -45,14 +51,14 @@ class Upload:
 
     def forget(self) -> None:
         """The request is over."""
-        self._pieces.clear()
+        self._pieces = _NO_PIECES
         self._bytes = 0
         self.is_replayable = True
 
     def _bound(self, keep_bytes: int) -> None:
         if self._bytes > keep_bytes:
             self.is_replayable = False
-            self._pieces.clear()
+            self._pieces = _NO_PIECES
 
 
 def passing_trailers(trailers: list[Pair], unwanted: frozenset[bytes]) -> list[Pair]:
