@@ -76,8 +76,8 @@ def settled_twice() -> None:
     """What runs at a version is taken off twice when an answer was an error."""
     request: Any = VersionCounts.request
 
-    def twice(self: Any, method: str, status: int, latency_us: int) -> None:
-        request(self, method, status, latency_us)
+    def twice(self: Any, method: str, status: int, *more: Any) -> None:
+        request(self, method, status, *more)
         if status >= 500:
             self.in_flight -= 1
 

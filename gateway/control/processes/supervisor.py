@@ -72,7 +72,7 @@ class Supervisor:
         self.restarts: dict[str, int] = {"exited": 0, "killed": 0, "hung": 0}
         """Workers lost, by how: totals for the metrics."""
         self.on_ended: Callable[[str], None] = lambda incarnation: None
-        """A worker's process is gone for good."""
+        """A worker's process is gone for good, and all it ever said has been heard."""
         self.on_absent: Callable[[str], None] = lambda incarnation: None
         """A worker's link ended; it may still run, and come back."""
         self.on_template_gone: Callable[[], None] = lambda: None
@@ -82,6 +82,7 @@ class Supervisor:
         """By incarnation: every one of ours that has not exited."""
         self._current: dict[int, str] = {}
         """Slot -> the incarnation that is its worker now; leavers are not."""
+        self._last_words: set[str] = set()  # who has exited; what they said last may wait in their links
         self._orphans = Orphans(listeners, drain_s)
         self._placement = Placement(listeners, hub)
         self._backoffs = [Backoff() for _ in range(listeners.slots)]
@@ -89,8 +90,7 @@ class Supervisor:
         """By slot: what forks its next worker, after a pause."""
         self._tick: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
-        self._is_open = False
-        self._is_stopping = False
+        self._is_open = self._is_stopping = False
         template.attach(self)
         hub.events.is_genuine = self._is_genuine
         hub.events.hello = self._on_hello
@@ -246,7 +246,10 @@ class Supervisor:
     def _lose(self, worker: Worker, status: int | None) -> None:
         """A worker's process ended; status: None if its template died before it."""
         self._placement.drop(worker.incarnation)
-        self.on_ended(worker.incarnation)
+        if worker.is_heard:
+            self._last_words.add(worker.incarnation)
+        else:
+            self.on_ended(worker.incarnation)
         if self._current.get(worker.slot) != worker.incarnation:
             return
         del self._current[worker.slot]
@@ -334,6 +337,9 @@ class Supervisor:
 
     def _on_lost(self, peer: Peer, reason: str) -> None:
         self.on_absent(peer.incarnation)
+        if peer.incarnation in self._last_words:
+            self._last_words.discard(peer.incarnation)
+            self.on_ended(peer.incarnation)
         self._orphans.lost(peer, reason)
         self._placement.drop(peer.incarnation)
         self._arrange()

@@ -484,3 +484,28 @@ class Deaf:
 
     def on_lost(self, reason: str) -> None:
         pass
+
+
+async def test_what_a_worker_said_last_is_heard_before_it_is_added_up(path: Path) -> None:
+    """Its exit was reported first: its last counts, which waited in the link, then began a second sum, and
+    all it had ever counted was there twice, the judge's evidence too.
+    """
+    room = Room(2, path)
+    await room.serve()
+    heard: list[tuple[str, str]] = []
+    room.hub.events.counts = lambda peer, counts: heard.append(("counts", peer.incarnation))
+    room.supervisor.on_ended = lambda incarnation: heard.append(("ended", incarnation))
+    for cut_first in (False, True):
+        heard.clear()
+        doomed = room.of(0)
+        name = doomed.order.incarnation
+        doomed.channel.send(Counts())
+        if cut_first:
+            doomed.channel.close()
+            await room.until(lambda name=name: name not in room.hub.peers)
+        doomed.die()
+        await room.until(lambda name=name: ("ended", name) in heard)
+        assert heard == [("counts", name), ("ended", name)]
+        await room.until(lambda: room.holders(0) == [0])
+    room.close()
+    room.supervisor.release()
