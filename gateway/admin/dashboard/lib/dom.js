@@ -4,6 +4,7 @@
 const SVG = "http://www.w3.org/2000/svg";
 const DRAWN = new Set(["svg", "rect", "line", "polyline", "polygon", "text", "path", "g", "title", "circle"]);
 const GIVEN = Symbol("properties given by h()");
+const SAME = Symbol("stands for what is there already");
 /** The reader opens and closes these; drawing again must not. */
 const OWN_STATE = { DETAILS: "open", DIALOG: "open" };
 
@@ -26,6 +27,14 @@ export function h(tag, attributes = {}, ...children) {
     if (child !== null && child !== undefined && child !== "" && child !== false) element.append(child);
   }
   Object.assign(element, given); // last: a select takes its value only once it has options
+  return element;
+}
+
+/** Stand for the child with this key that is there already: it stays as it is, and costs nothing. */
+export function same(tag, key) {
+  const element = document.createElement(tag);
+  element.dataset.key = key;
+  element[SAME] = true;
   return element;
 }
 
@@ -57,7 +66,7 @@ function alike(a, b) {
 }
 
 function become(there, wanted) {
-  if (there === wanted) return;
+  if (there === wanted || wanted[SAME]) return;
   if (there.nodeType === Node.TEXT_NODE) {
     if (there.data !== wanted.data) there.data = wanted.data;
     return;

@@ -1,6 +1,6 @@
 // Many rows, of which only those in sight exist: the page scrolls, the rows follow.
 
-import { h } from "../lib/dom.js";
+import { h, same } from "../lib/dom.js";
 import { Part } from "../lib/part.js";
 
 const SPARE = 6; // rows drawn above and below what is in sight
@@ -10,6 +10,8 @@ const PHONE = matchMedia("(max-width: 48rem)");
 class Rows extends Part {
   #first = 0;
   #last = 0;
+  /** Key -> item, as the rows that are there were drawn: who scrolls sees most of them again. */
+  #drawn = new Map();
 
   start() {
     const moved = () => this.#look() && this.update();
@@ -38,7 +40,7 @@ class Rows extends Part {
 
   draw() {
     this.#look();
-    const { items, columns, rowOf, keyOf, label } = this.given;
+    const { items, columns, label } = this.given;
     return h(
       "div",
       { class: "rows", role: "table", "aria-label": label, "aria-rowcount": items.length + 1 },
@@ -51,20 +53,26 @@ class Rows extends Part {
           columns.map((column) => h("span", { role: "columnheader", class: column.class }, column.label)),
         ),
       ),
-      h(
-        "div",
-        { class: "rows-body", role: "rowgroup" },
-        items.slice(this.#first, this.#last).map((item, index) =>
-          h(
-            "div",
-            { class: "row", role: "row", "data-key": keyOf(item), "aria-rowindex": this.#first + index + 2 },
-            rowOf(item).map((cell, at) =>
-              h("div", { role: "cell", class: columns[at].class, "data-label": columns[at].label }, cell),
-            ),
-          ),
-        ),
-      ),
+      h("div", { class: "rows-body", role: "rowgroup" }, this.#rows()),
     );
+  }
+
+  #rows() {
+    const { items, columns, rowOf, keyOf } = this.given;
+    const before = this.#drawn;
+    const shown = items.slice(this.#first, this.#last);
+    this.#drawn = new Map(shown.map((item) => [keyOf(item), item]));
+    return shown.map((item, index) => {
+      const key = keyOf(item);
+      if (before.get(key) === item) return same("div", key);
+      return h(
+        "div",
+        { class: "row", role: "row", "data-key": key, "aria-rowindex": this.#first + index + 2 },
+        rowOf(item).map((cell, at) =>
+          h("div", { role: "cell", class: columns[at].class, "data-label": columns[at].label }, cell),
+        ),
+      );
+    });
   }
 
   /** Heights are set here: the policy lets no style attribute in. */
