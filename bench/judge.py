@@ -81,25 +81,29 @@ def _good() -> Iterator[Case]:
                         stopped_most=5.0 if lax else 1.0,
                         paused_most=None if lax else paused,
                     )
+    for cell in ("constant", "bursts-shared", "outage"):
+        for plan in ("P1", "blue-green", "immediate"):
+            yield Case(cell=cell, plan=plan, rate=100, stopped_most=1.0, paused_most=5.0)
 
 
 def _bad() -> Iterator[Case]:
-    yield Case(cell="bad", plan="P1", rate=10, found_least=99, median_most=130)
-    yield Case(cell="bad", plan="P1", rate=10, new_errors=0.2, found_least=99, median_most=25)
+    yield Case(cell="bad", plan="P1", rate=10, found_least=99, median_most=100)
+    yield Case(cell="bad", plan="P1", rate=10, new_errors=0.2, found_least=99, median_most=20)
     yield Case(cell="bad", plan="P1", rate=10, new_errors=0.015, found_least=90)
-    for plan in PLANS:
-        slow, quick = (5.0, 20.0) if plan != "blue-green" else (3.0, 20.0)
-        yield Case(cell="late", plan=plan, rate=10, found_least=90, off_most=quick, median_most=200)
+    for rate in (1.0, 100.0):
+        yield Case(cell="bad", plan="P1", rate=rate, new_errors=0.2, found_least=99)
+    for plan in ("blue-green", "immediate"):
+        yield Case(cell="bad", plan=plan, rate=10, found_least=90, off_most=20, median_most=200)
         yield Case(
-            cell="late",
-            plan=plan,
-            rate=10,
-            new_errors=0.2,
-            found_least=99,
-            off_most=min(slow, 3.0),
-            median_most=200,
+            cell="bad", plan=plan, rate=10, new_errors=0.2, found_least=99, off_most=5, median_most=200
         )
-    yield Case(cell="outage-then-bad", plan="P1", rate=10, new_errors=0.2, found_least=90)
+    for plan in PLANS:
+        yield Case(cell="late", plan=plan, rate=10, found_least=90, off_most=20, median_most=200)
+        yield Case(
+            cell="late", plan=plan, rate=10, new_errors=0.2, found_least=99, off_most=3, median_most=200
+        )
+    for plan in ("P1", "blue-green", "immediate"):
+        yield Case(cell="outage-then-bad", plan=plan, rate=10, new_errors=0.2, found_least=90)
     yield Case(cell="hangs", plan="P1", rate=10, new_errors=0.3, found_least=99, median_most=60)
     yield Case(
         cell="4xx", plan="P1", rate=10, old_errors=0.03, new_errors=0.08, found_least=90, median_most=400

@@ -6,16 +6,20 @@ the next second. Seconds without an error are put together, up to `QUIET_S`: the
 
 import random
 from collections.abc import Iterable
+from functools import cache
 from typing import Final, Literal
 
 import msgspec
 
 from bench.judge_world import HABIT_S, WORLDS, Late, Setting, Side, StickyLate, World
-from gateway.core.judge.judge import judge
+from gateway.core.judge.decision import Decision, Gate, Verdict
+from gateway.core.judge.evidence import observe
+from gateway.core.judge.judge import weigh
 from gateway.core.judge.window import WHOLE, Cell, KeyError64, Window
 from gateway.core.rollout.commands import Command, RunGate, RunSmoke, SetWeights
 from gateway.core.rollout.events import Event, GatePassed, Judged, SmokeReported, Start, Tick, WeightsApplied
-from gateway.core.rollout.plan import Plan, RolloutSettings, plan
+from gateway.core.rollout.moves import MAX_TICK_MS
+from gateway.core.rollout.plan import Plan, RolloutSettings, Strategy, plan
 from gateway.core.rollout.rollout import move
 from gateway.core.rollout.state import Phase, Rollout
 
@@ -24,12 +28,15 @@ PLANS: Final[dict[str, tuple[int, ...]]] = {
     "P2": (1, 5, 25, 50, 100),
     "P3": (10, 50, 95, 100),
     "blue-green": (),
+    "immediate": (),
 }
 SECONDS: Final = 1800
 """A canary takes half an hour, shared out over its steps."""
 BAKE_S: Final = 600
-"""A blue-green is watched for ten minutes."""
-QUIET_S: Final = 5
+"""A switch, blue-green or immediate, is watched for ten minutes."""
+TICK_S: Final = MAX_TICK_MS // 1000
+QUIET_S: Final = 10
+"""While the old version is asked, every second is shown: blocks end by the second."""
 MOST_NEEDED: Final = 30
 """A step lasts at least until so many requests went to the new version."""
 
@@ -101,7 +108,8 @@ class Loop:
         if not is_quiet and t >= 0:
             self.show()
         self.waiting.append((generation, share, old, new))
-        if (t >= 0 and (not is_quiet or len(self.waiting) >= QUIET_S)) or (t < 0 and len(self.waiting) >= 10):
+        most = 1 if self.state.phase is Phase.ASKING else QUIET_S
+        if (t >= 0 and not is_quiet) or len(self.waiting) >= most:
             self.show()
         self.live = self.generation, self.state.percent
         is_bad_now = not self.world.is_bad or t >= self.world.bad_since
@@ -114,8 +122,11 @@ class Loop:
             return
         window = _window(self.waiting, self.state.percent)
         self.waiting = []
-        judged = judge(self.state.evidence, window, self.state.plan.rules)
-        self.send(Judged(*judged, draw=self.rng.random()), Tick(round(window.seconds * 1000)))
+        evidence = observe(self.state.evidence, window, self.state.plan.rules)
+        word = spoken(*weigh(evidence, self.state.plan.rules))
+        self.send(Judged(evidence, word, draw=self.rng.random()))
+        for seconds in range(round(window.seconds), 0, -TICK_S):
+            self.send(Tick(min(seconds, TICK_S) * 1000))
 
     def send(self, *events: Event) -> None:
         """Move through events, and carry out what is asked for: at once, as workers do."""
@@ -135,6 +146,27 @@ class Loop:
             elif isinstance(command, RunGate):
                 pass  # it passes when the world has shown its habits
         return events
+
+
+@cache
+def spoken(verdict: Verdict, gate: Gate) -> Decision:
+    """Return the judge's word without its sentence and figures: writing them is half of the work."""
+    return Decision(
+        verdict=verdict,
+        gate=gate,
+        reason=gate,
+        percent=0,
+        new_answers=0,
+        new_errors=0,
+        old_answers=0,
+        old_errors=0,
+        new_rate=0.0,
+        old_rate=0.0,
+        interval=(0.0, 1.0),
+        statistic=0.0,
+        limit=1.0,
+        comparison="none",
+    )
 
 
 _OVER: Final = frozenset({Phase.ENDING, Phase.REVERTING, Phase.COMPLETED, Phase.ROLLED_BACK, Phase.FAILED})
@@ -200,5 +232,7 @@ def simulate(cell: str, plan_name: str, setting: Setting, seed: str) -> Run:
         world.setting = msgspec.structs.replace(setting, seconds=round(sum(intervals)))
         resolved = plan("canary", settings, sticky=kind.sticky)
     else:
-        resolved = plan("blue-green", RolloutSettings(bake_time=seconds * 1000), sticky=kind.sticky)
+        settings = RolloutSettings(bake_time=seconds * 1000)
+        strategy: Strategy = "immediate" if plan_name == "immediate" else "blue-green"
+        resolved = plan(strategy, settings, sticky=kind.sticky)
     return Loop(world, resolved, rng).run(3 * world.setting.seconds)

@@ -35,14 +35,15 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """How long the rollout may take."""
 
 
-class Side(msgspec.Struct):
+class Side:
     """What one version did in a second."""
 
-    answers: int = 0
-    errors: dict[str, int] = {}
-    users: list[tuple[int, str]] = []
-    """(key, kind) of users known by a key who met an error; their errors are among `errors`, too."""
-    latency: dict[int, int] = {}
+    def __init__(self, answers: int) -> None:
+        self.answers = answers
+        self.errors: dict[str, int] = {}
+        self.users: list[tuple[int, str]] = []
+        """(key, kind) of users known by a key who met an error; their errors are among `errors`, too."""
+        self.latency: dict[int, int] = {}
 
     def fail(self, kind: str, count: int = 1) -> None:
         """Count errors."""
@@ -68,11 +69,11 @@ class Drip:
         if rate != self.rate:
             self.rate, self.left = rate, math.inf
             if rate > 0:
-                self.left = self._gap()
+                self.left = float(self._gap())
         failed = 0
         while self.left < requests:
             failed += 1
-            self.left += 1 + self._gap()
+            self.left += 1.0 + self._gap()
         self.left -= requests
         return failed
 
@@ -137,7 +138,7 @@ class World:
             self.first_new = t
         if percent == 100 and self.first_full is None:
             self.first_full = t
-        old, new = Side(requests - new_n, {}, [], {}), Side(new_n, {}, [], {})
+        old, new = Side(requests - new_n), Side(new_n)
         self.serve(t, percent, old, new)
         return old, new
 

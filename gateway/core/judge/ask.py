@@ -29,7 +29,7 @@ FROM_PERCENT: Final = 50
 MAX_ASKS: Final = 3
 """Asks in one rollout; then a person is asked."""
 MIX_S: Final = 180.0
-"""An ask that mixes lasts no longer."""
+"""An ask that mixes lasts no longer, and no ask waits longer for the end of what both suffer from."""
 BLOCKS_S: Final = 900.0
 """Blocks go on no longer."""
 NEW_CHANCE: Final = 0.25
@@ -63,6 +63,8 @@ class Block(msgspec.Struct, frozen=True, array_like=True):
     suspicion: Suspicion = Suspicion()
     is_cut: bool = False
     """Whether errors were so many that no more are counted: the next block may begin."""
+    is_drawn: bool = True
+    """Whether a coin chose it; what else chose proves nothing by the coin."""
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +87,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     users: Users = Users()
     is_dead: bool = False
     """Whether the new version failed nearly everything: then the first block is the old one's, without a
-    coin, and proves nothing but that the old one works."""
+    coin. If the old one works the next is the new one's, to see whether it is dead still: two seconds in
+    which everything failed, whatever served, would else convict it."""
     blocks: tuple[Block, ...] = ()
 
     @property
@@ -111,7 +114,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
         return self.comparison.value if self.mixes else _blocks_value(self._counted(), self.rate)
 
     def _counted(self) -> tuple[Block, ...]:
-        return self.blocks[1:] if self.is_dead else self.blocks
+        return tuple([block for block in self.blocks if block.is_drawn])
 
     @property
     def rate_seen(self) -> float:
@@ -127,7 +130,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
         enough = DUE if self.seconds < self.most_s else LAST_DUE
         if self.due >= enough and self.statistic <= 1 + 1e-9:
             # What both suffer from is waited out here, where the old version has most of it.
-            return not self.mixes or not self.is_old_failing or self.seconds >= self.most_s
+            return not self.is_old_failing or self.seconds >= MIX_S
         return self.due >= NOT_REPRODUCED * DUE and self.errors * NOT_REPRODUCED <= self.due
 
     @property
@@ -144,8 +147,26 @@ def mixed(ask: Ask, new: list[Fall], old: list[Fall], seconds: float) -> Ask:
 
 
 def drawn(ask: Ask, *, is_new: bool) -> Ask:
-    """Return the ask with its next block begun."""
+    """Return the ask with its next block begun. is_new: what the coin said."""
+    if ask.is_dead and not ask.blocks:
+        return replace(ask, blocks=(Block(is_new=False, is_drawn=False),))
+    if tries_again(ask):
+        return replace(ask, blocks=(*ask.blocks, Block(is_new=True, is_drawn=False)))
     return replace(ask, blocks=(*ask.blocks, Block(is_new)))
+
+
+def tries_again(ask: Ask) -> bool:
+    """Whether the next block is the new version's whatever the coin says: it died, and the old one works."""
+    return ask.is_dead and len(ask.blocks) == 1 and old_works(ask) is True
+
+
+def is_dead_still(ask: Ask) -> bool:
+    """Whether the new version died again when it was tried once more."""
+    if not ask.is_dead or len(ask.blocks) != 2 or ask.block.is_drawn:
+        return False
+    tally = ask.block.tally
+    is_enough = ask.block.is_cut or tally.answers >= DEATH_ANSWERS
+    return is_enough and tally.errors >= DEATH_RATE * tally.answers
 
 
 def in_force(ask: Ask, generation: int) -> Ask:

@@ -87,8 +87,10 @@ class Comparison(msgspec.Struct, frozen=True):
     @property
     def culprit(self) -> str:
         """The route class that says as much alone as all errors together; empty: there is none."""
-        tested = [(test.mixture.value, route) for route, test in self.routes.items()]
-        value, route = max(tested, default=(0.0, ""), key=lambda each: each[0])
+        value, route = 0.0, ""
+        for name, test in self.routes.items():
+            if test.mixture.value > value:
+                value, route = test.mixture.value, name
         # Where there are errors of one class alone, the two come to the same but for when they may begin.
         return route if value >= NEARLY * self.whole.value else ""
 

@@ -8,11 +8,10 @@ import msgspec
 from msgspec.structs import replace
 
 from gateway.core.judge.ask import Ask, counted, drawn, in_force, mixed
-from gateway.core.judge.comparison import Comparison, fallen
+from gateway.core.judge.comparison import Comparison
 from gateway.core.judge.latency import Slow, faded, slower
 from gateway.core.judge.record import FAILING, Chunk, Record
 from gateway.core.judge.rules import Rules
-from gateway.core.judge.statistics import Mixture
 from gateway.core.judge.suspicion import Suspicion
 from gateway.core.judge.tallies import Side, Tally, by_kind, side_of, tallies_of
 from gateway.core.judge.users import Lately, Users, first_falls
@@ -27,6 +26,8 @@ RENEWED_S: Final = 1_800.0
 LATELY_ANSWERS: Final = 20
 """Of how many answers is known which of them failed, to see a version that is dead."""
 OLD_LATELY_S: Final = 20.0
+FEW: Final = 5
+"""So many good answers are added to what the old version did lately: one error among few says little."""
 FAR_MORE: Final = 0.01
 """So much and twice its usual rate is far more than an old version usually fails."""
 
@@ -65,8 +66,8 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
     excess: float = 0.0
     """The new version's failures beyond the old one's rate: what was spent of the harm budget."""
     comparison: Comparison = Comparison()
-    after: Mixture = Mixture()
-    """The comparison as a whole, from the end of the warm-up on."""
+    warmed: Comparison = Comparison()
+    """The comparison from the end of the warm-up on."""
     warm_s: float | None = None
     """Observed seconds since the new version's first answer; None: it has had none."""
     shift: Comparison = Comparison()
@@ -171,7 +172,7 @@ def forgive(evidence: Evidence) -> Evidence:
         excess=0.0,
         record=replace(evidence.record, cleared=0),
         comparison=Comparison(),
-        after=Mixture(),
+        warmed=Comparison(),
         suspicion=Suspicion(),
         last=(),
         outage=None,
@@ -286,9 +287,9 @@ def _tested(evidence: Evidence, window: Window, new: Side, old: Side, rules: Rul
     warm_s, seconds = evidence.warm_s, window.seconds
     if warm_s is not None or new.answers:
         warm_s = (warm_s or 0.0) + seconds
-    after = evidence.after
+    warmed = evidence.warmed
     if warm_s is not None and warm_s > rules.warm_up_s:
-        after = after.times(fallen(new.falls, old.falls)[0], seconds)
+        warmed = warmed.times(new.falls, old.falls, seconds)
     return replace(
         evidence,
         step_new=evidence.step_new.plus(new.step_answers, new.step_errors),
@@ -299,7 +300,7 @@ def _tested(evidence: Evidence, window: Window, new: Side, old: Side, rules: Rul
         kinds=by_kind(evidence.kinds, new.kinds),
         excess=evidence.excess + _excess(evidence, new, old, rules),
         comparison=evidence.comparison.times(new.falls, old.falls, seconds),
-        after=after,
+        warmed=warmed,
         warm_s=warm_s,
         seconds=evidence.seconds + seconds,
         shift=evidence.shift.times(new.shifts, old.shifts, seconds),
@@ -327,7 +328,8 @@ def _suspected(evidence: Evidence, window: Window, new: Side, old: Side, rules: 
     record = evidence.record
     usual = record.usual
     if evidence.percent < 100:
-        usual = max(usual, lately[1] / (lately[0] + 5))
+        # The window's own as well: where much is answered, the last seconds' hides that a burst begins.
+        usual = max(usual, lately[1] / (lately[0] + FEW), old.errors / (old.answers + FEW))
     if usual >= FAILING:  # no new version can fail noticeably more than this
         return replace(evidence, suspicion=Suspicion(), record=record.passed(window.seconds))
     counting = new.step_errors if not rules.sticky else new.step_keyed + _keyless(new)

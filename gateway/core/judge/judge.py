@@ -9,15 +9,13 @@ What may abort, and what part of `falseAlarmRate` it may spend:
 
 1. comparison (0.5): errors fall on the new version more often than its share of traffic explains;
 2. an ask (0.5; by blocks, where nothing else compares, 0.8): the same, on fresh evidence of the ask alone;
-3. death: it failed nearly everything, and after the switch the old version works; or it was unusable for
-   longer than a breaker's reset while the old one works;
+3. death: it failed nearly everything, after the switch the old version works, and tried once more the new
+   one fails again; or it was unusable for longer than a breaker's reset while the old one works;
 4. the harm budget is spent; 4xx shifts and slowness, where the settings want it so.
 
 Suspicion against the old version's record never aborts: from 50 % of traffic on it begins an ask. A cause
 that both versions share is not the new one's doing; the comparison and the asks have that built in.
 """
-
-from typing import Final
 
 from gateway.core.judge.ask import (
     DEATH_ANSWERS,
@@ -25,6 +23,7 @@ from gateway.core.judge.ask import (
     FROM_PERCENT,
     MAX_ASKS,
     Ask,
+    is_dead_still,
     is_over,
     old_works,
 )
@@ -36,6 +35,7 @@ from gateway.core.judge.limits import (
     ask,
     comparison,
     is_warm,
+    is_warming,
     nearest,
     shift,
     suspicion,
@@ -62,9 +62,6 @@ __all__ = [
     "step_live",
     "weigh",
 ]
-
-WARMED_S: Final = 10.0
-"""After the warm-up, errors have so long to bear out what was seen in it."""
 
 
 def judge(evidence: Evidence, window: Window, rules: Rules) -> tuple[Evidence, Decision]:
@@ -93,7 +90,7 @@ def weigh(evidence: Evidence, rules: Rules) -> tuple[Verdict, Gate]:
         return "ask", "dead" if is_dead(evidence) else "suspicion"
     if (gate := _person_wanted(evidence)) is not None:
         return "pause", gate
-    if _is_worse(evidence, rules) and _is_warming(evidence, rules):
+    if _is_worse(evidence, rules) and is_warming(evidence, rules):
         return "hold", "warming"
     lacking = _lacking(evidence, rules)
     return ("hold", lacking) if lacking else ("advance", "clear")
@@ -113,7 +110,7 @@ def _abort(evidence: Evidence, rules: Rules) -> Gate | None:
         statistic, limit, _ = ask(evidence, rules)
         if statistic >= limit:
             return "ask"
-        if evidence.ask.is_dead and len(evidence.ask.blocks) == 1 and old_works(evidence.ask):
+        if is_dead_still(evidence.ask):
             return "dead"
     if _is_unavailable(evidence, rules):
         return "unavailable"
@@ -128,11 +125,6 @@ def _abort(evidence: Evidence, rules: Rules) -> Gate | None:
 def _is_worse(evidence: Evidence, rules: Rules) -> bool:
     statistic, limit, _ = comparison(evidence, rules)
     return statistic >= limit
-
-
-def _is_warming(evidence: Evidence, rules: Rules) -> bool:
-    """Whether the new version's first seconds are so lately over that errors after them may still come."""
-    return evidence.warm_s is not None and evidence.warm_s < rules.warm_up_s + WARMED_S
 
 
 def _is_unavailable(evidence: Evidence, rules: Rules) -> bool:

@@ -12,6 +12,8 @@ COMPARISON_SHARE: Final = 0.5
 """The part of `falseAlarmRate` that the comparison may spend; asks that mix have as much."""
 BLOCKS_SHARE: Final = 0.8
 """What asks by blocks may spend, where nothing is left to the comparison."""
+WARMED_S: Final = 10.0
+"""After the warm-up, errors have so long to bear out what was seen in it."""
 ADVANCE_SHARE: Final = 0.1
 """An advance wants every statistic below this part of its limit."""
 
@@ -32,7 +34,20 @@ def comparison(evidence: Evidence, rules: Rules) -> Test:
 
 def is_warm(evidence: Evidence, rules: Rules) -> bool:
     """Whether errors after the warm-up alone bear the comparison out."""
-    return evidence.after.value >= ADVANCE_SHARE / rules.false_alarm_rate
+    return evidence.warmed.value >= ADVANCE_SHARE / rules.false_alarm_rate
+
+
+def is_warming(evidence: Evidence, rules: Rules) -> bool:
+    """Whether the new version's first seconds are so lately over that errors after them may still come."""
+    return evidence.warm_s is not None and evidence.warm_s < rules.warm_up_s + WARMED_S
+
+
+def _still_counts(evidence: Evidence, rules: Rules) -> bool:
+    """Whether what the comparison has come to holds up an advance: a cold start alone does not for good.
+
+    At 100 % nothing is compared any more, and what the first seconds left there would never wear off.
+    """
+    return evidence.warmed.value > 1 or evidence.warm_s is None or is_warming(evidence, rules)
 
 
 def ask(evidence: Evidence, rules: Rules) -> Test:
@@ -44,7 +59,7 @@ def ask(evidence: Evidence, rules: Rules) -> Test:
         limit = asked.number * (asked.number + 1) / (COMPARISON_SHARE * rules.false_alarm_rate)
         return Test(asked.statistic, limit, claim)
     mass = prior_mass(asked.number)
-    later = 1 - sum(prior_mass(number) for number in range(1, asked.number + 1))
+    later = 1 - sum(map(prior_mass, range(1, asked.number + 1)), 0.0)
     total = evidence.kept + mass * asked.statistic + max(later, 0.0)
     return Test(total, 1 / (BLOCKS_SHARE * rules.false_alarm_rate), claim)
 
@@ -66,8 +81,10 @@ def latency(evidence: Evidence) -> Test:
 
 
 def nearest(evidence: Evidence, rules: Rules) -> Test:
-    """Return the test that is nearest to its limit."""
-    tests = [comparison(evidence, rules), shift(evidence), latency(evidence)]
+    """Return the test that is nearest to its limit, of those that still count."""
+    tests = [shift(evidence), latency(evidence)]
+    if _still_counts(evidence, rules):
+        tests.append(comparison(evidence, rules))
     if evidence.ask is not None:
         tests.append(ask(evidence, rules))
     return max(tests, key=lambda test: test.statistic / test.limit)

@@ -105,8 +105,8 @@ def _dead(evidence: Evidence, rules: Rules) -> str:
             f"{lately.errors} of the new version's last {lately.answers} requests failed: asking the old one."
         )
     return (
-        "The new version failed nearly every request, and the old one works since it has the traffic again: "
-        f"it fails {_rate(asked.blocks[0].tally)}."
+        "The new version failed nearly every request, and again when it was tried once more: "
+        f"{_rate(asked.block.tally)}. The old one works: it fails {_rate(asked.blocks[0].tally)}."
     )
 
 

@@ -13,10 +13,10 @@ from typing import Final
 
 import msgspec
 
-ODDS: Final = (1.5, 2.0, 3.0, 5.0, 8.0, 15.0, 30.0, 100.0)
+ODDS: Final[tuple[float, ...]] = (1.5, 2.0, 3.0, 5.0, 8.0, 15.0, 30.0, 100.0)
 """How many times worse the new version may be: the alternatives mixed over. One that fails half of its
 requests beside one in 200 is nearly 200 times worse."""
-WEIGHTS: Final = (0.05, 0.05, 0.1, 0.15, 0.15, 0.2, 0.15, 0.15)
+WEIGHTS: Final[tuple[float, ...]] = (0.05, 0.05, 0.1, 0.15, 0.15, 0.2, 0.15, 0.15)
 """Their prior: what a release breaks it seldom makes a little worse."""
 FIRST: Final = 0.9
 """Prior mass of "it is worse from the start"; the rest is shared out over later beginnings."""

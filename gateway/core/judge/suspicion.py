@@ -48,6 +48,6 @@ class Suspicion(msgspec.Struct, frozen=True, array_like=True):
 
     def suspected(self, rate: float) -> float:
         """Return the error rate, a fraction, that the new version is suspected of. rate: the record's."""
-        odds = ODDS[max(range(len(ODDS)), key=lambda index: self.logs[index])]
+        odds = ODDS[self.logs.index(max(self.logs))]
         rate = min(max(rate, LEAST_RATE), 0.95)
         return odds * rate / (1 - rate + odds * rate)

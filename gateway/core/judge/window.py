@@ -123,7 +123,7 @@ def merge(windows: Iterable[Window]) -> Window:
     """Return one window that holds what `windows` (one weight, oldest first, at least one) hold together."""
     parts = tuple(windows)
     return Window(
-        seconds=sum(part.seconds for part in parts),
+        seconds=sum([part.seconds for part in parts], 0.0),
         old=merge_cells(cell for part in parts for cell in part.old),
         new=merge_cells(cell for part in parts for cell in part.new),
         old_keys=tuple(key for part in parts for key in part.old_keys),

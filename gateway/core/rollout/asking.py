@@ -5,7 +5,7 @@ An ask takes the share down, and back up if the new version is cleared; the step
 
 from typing import Final
 
-from gateway.core.judge.ask import MIXED_PERCENT, NEW_CHANCE
+from gateway.core.judge.ask import MIXED_PERCENT, NEW_CHANCE, tries_again
 from gateway.core.judge.decision import Decision
 from gateway.core.judge.evidence import begin_ask, draw_block, end_ask, set_share
 from gateway.core.rollout.change import Change, breach, is_in_hand, pause, phase_at
@@ -105,8 +105,10 @@ def _ask(change: Change, decision: Decision, draw: float) -> None:
 
 
 def _next_block(change: Change, decision: Decision, draw: float) -> None:
-    """Let the coin choose who serves the next block."""
-    percent = _drawn(draw)
+    """Let the coin choose who serves the next block, or see whether the new version is dead still."""
+    asked = change.state.evidence.ask
+    assert asked is not None
+    percent = 100 if tries_again(asked) else _drawn(draw)
     change.set(evidence=draw_block(change.state.evidence, percent, is_new=percent == 100))
     _shift(change, percent, "ask", decision)
 

@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 
-from gateway.core.judge.ask import Ask, Block, counted, drawn, in_force, is_over
+from gateway.core.judge.ask import Ask, Block, counted, drawn, in_force, is_over, tries_again
 from gateway.core.judge.evidence import end_ask, set_share
 from gateway.core.judge.tallies import Tally
 
@@ -128,11 +128,29 @@ def test_errors_that_were_found_to_be_shared_do_not_hold_the_step() -> None:
 # Blocks
 
 
-def test_a_dead_version_is_convicted_by_an_old_one_that_works() -> None:
+def died() -> Trial:
+    """A blue-green's new version failed everything for two seconds; the old one works."""
     trial = baking(mixes=False).feed(new=(20, 20), seconds=2)
     assert trial.verdict == ("ask", "dead")
     trial.ask().feed(old=(10, 0), seconds=9)
-    assert trial.verdict == ("abort", "dead")
+    assert trial.verdict == ("draw", "block")
+    return trial
+
+
+def test_a_dead_version_is_convicted_once_it_fails_again_and_the_old_one_works() -> None:
+    trial = died()
+    assert tries_again(trial.evidence.ask)  # type: ignore[arg-type]
+    assert trial.draw(is_new=True).feed(new=(10, 10), seconds=9).verdict == ("abort", "dead")
+    assert trial.evidence.new.errors <= 70, "at once"
+
+
+def test_two_seconds_in_which_all_failed_whatever_served_convict_nobody() -> None:
+    """Guards: a short outage that both share was over by the switch back, and the new version convicted."""
+    trial = died().draw(is_new=True).feed(new=(10, 0), seconds=10)
+    assert trial.verdict == ("draw", "block")
+    ask = trial.evidence.ask
+    assert ask is not None
+    assert ask.statistic == 1.0, "what no coin chose proves nothing"
 
 
 def test_an_old_one_that_fails_too_convicts_nobody() -> None:

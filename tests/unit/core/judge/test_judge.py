@@ -321,3 +321,34 @@ def test_the_commonest_kind_of_error_is_named() -> None:
     trial.feed(new=(10, 4), old=(40, 0), seconds=20, kind="abandoned")
     assert trial.verdict == ("abort", "comparison")
     assert "; its commonest error: abandoned" in trial.decision.reason
+
+
+def test_one_route_alone_convicts_after_the_warm_up() -> None:
+    """Guards: only the whole could bear a warm-up's end out, so one dead path among many stopped nothing."""
+    trial = Trial(warm_up_s=10.0)
+    for second in range(200):
+        for index in range(4):
+            trial.feed(new=(10, 0), old=(90, 1), kind=f"500|GET /{(second * 4 + index) % 20}")
+        trial.feed(new=(10, 1 if second % 3 == 0 else 0), old=(90, 0), kind="500|POST /pay")
+        if trial.decision.verdict == "abort":
+            break
+    assert trial.verdict == ("abort", "comparison")
+    assert trial.decision.culprit == "POST /pay"
+    assert trial.evidence.comparison.whole.value < 10
+
+
+def test_a_cold_start_that_is_over_holds_up_no_advance_at_100_percent() -> None:
+    """Guards: at 100 % nothing is compared: what the first seconds left in the comparison stayed for good."""
+    trial = Trial(25, warm_up_s=10.0).feed(new=(10, 1), old=(30, 0), seconds=5)
+    trial.feed(new=(10, 0), old=(30, 0), seconds=6)
+    assert trial.verdict == ("hold", "statistic")
+    trial.feed(new=(10, 0), old=(30, 0), seconds=10).at(100).feed(new=(40, 0), seconds=5)
+    assert trial.evidence.comparison.value >= 20
+    assert trial.verdict == ("advance", "clear")
+
+
+def test_the_onset_of_a_burst_that_both_see_is_not_suspicious_beside_the_old_version() -> None:
+    """Guards: at 100 requests a second the last half minute of the old one hid how the burst began."""
+    trial = Trial(0).known(answers=100).at(50).feed(new=(50, 0), old=(50, 0), seconds=30)
+    trial.feed(new=(50, 10), old=(50, 10), seconds=20)
+    assert trial.decision.verdict != "ask"

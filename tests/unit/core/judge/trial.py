@@ -3,7 +3,7 @@
 from typing import Any
 
 from gateway.core.judge.decision import Decision
-from gateway.core.judge.evidence import Evidence, begin_ask, begin_step, step_live
+from gateway.core.judge.evidence import Evidence, begin_ask, begin_step, draw_block, step_live
 from gateway.core.judge.judge import decide, judge
 from gateway.core.judge.rules import Rules
 from gateway.core.judge.window import WHOLE, Cell, KeyError64, Window
@@ -74,6 +74,14 @@ class Trial:
         self.evidence = begin_ask(self.evidence, percent, mixes=mixes, is_dead=is_dead, is_new=is_new)
         self.generation += 1
         self.percent = percent
+        self.evidence = step_live(self.evidence, self.generation)
+        return self
+
+    def draw(self, *, is_new: bool) -> "Trial":
+        """Do what the verdict "draw" leads to."""
+        self.percent = 100 * is_new
+        self.evidence = draw_block(self.evidence, self.percent, is_new=is_new)
+        self.generation += 1
         self.evidence = step_live(self.evidence, self.generation)
         return self
 

@@ -4,9 +4,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from gateway.core.judge.ask import MAX_ASKS
 from gateway.core.judge.decision import Decision, Gate, Verdict
+from gateway.core.judge.tallies import Tally
 from gateway.core.rollout.commands import Decide, SetWeights
 from gateway.core.rollout.events import (
     Complete,
@@ -123,7 +125,13 @@ def test_a_blue_green_goes_by_a_coin_that_is_drawn_for_each_block() -> None:
 
 
 def test_a_dead_version_is_switched_away_from_without_a_coin() -> None:
-    assert Hand("blue-green").asking("dead", draw=0.0).where == (Phase.ASKING, 0)
+    hand = Hand("blue-green").asking("dead", draw=0.0)
+    assert hand.where == (Phase.ASKING, 0)
+    ask = hand.state.evidence.ask
+    assert ask is not None
+    works = replace(ask.block, tally=Tally(20, 0))
+    hand.state = replace(hand.state, evidence=replace(hand.state.evidence, ask=replace(ask, blocks=(works,))))
+    assert hand.says("draw", "block", draw=0.9).where == (Phase.ASKING, 100), "and tried once more"
 
 
 def test_a_blue_green_mixes_if_it_is_told_to() -> None:
