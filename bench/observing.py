@@ -71,13 +71,14 @@ def runner(name: str, form: str, folder: Path) -> Callable[[int], float]:
     settings = FORMS[form]
     if "access_log_format" in settings:
         settings = settings | {"access_log_path": str(folder / form.replace(" ", "-"))}
-    bare = Bare(proxy=ProxySettings(**settings))
     requests, answers = cycle(profile(name).requests), cycle(answers_of(vary=True))
 
     def run(count: int) -> float:
+        bare = Bare(proxy=ProxySettings(**settings))  # its connections would be too old for another round
         began = time.process_time_ns()
         for _ in range(count // REPORT):
             carry(bare, requests, answers)
+        bare.plane.context.log_file.close()
         return (time.process_time_ns() - began) / 1000 / (count // REPORT * REPORT)
 
     return run

@@ -4,6 +4,8 @@ import re
 from typing import Final
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.http1.request import RequestReader
 from gateway.worker.exchange.request_head import Forwarder, ForwardSettings, RequestIds
@@ -209,3 +211,20 @@ def test_request_without_an_id_is_called_like_its_trace() -> None:
     forwarder, head = forwarded(b"traceparent: %b\r\n" % PARENT)
     assert forwarder.request_id != TRACE
     assert b"X-Request-ID: %b\r\n" % forwarder.request_id in head
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"0", b"1", b"a", b"f", b"F", b"-", b"00", b"ff", TRACE, SPAN, b"\n", b" "]),
+        max_size=9,
+    ),
+    st.integers(0, 60),
+    st.sampled_from([b"0", b"-", b"A", b"g", b"\xff"]),
+)
+def test_quick_look_says_what_the_rule_says(pieces: list[bytes], at: int, other: bytes) -> None:
+    for value in (b"-".join(pieces), PARENT[:at] + other + PARENT[at + 1 :], PARENT[:at] + PARENT[at + 1 :]):
+        rule = re.fullmatch(rb"(00)-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})", value)
+        if rule is not None and rule[2].strip(b"0") and rule[3].strip(b"0"):
+            assert parsed_parent(value) == (rule[2], rule[3], bool(int(rule[4], 16) & 1))
+        elif value.startswith((b"00", b"ff")):
+            assert parsed_parent(value) is None
