@@ -76,9 +76,9 @@ def test_it_prints_a_table_and_writes_what_is_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "out.json"
-    options = "--cell bad --plan P1 --rate 10 --new-errors 20 --runs 4 --seed 2 --processes 1 --json"
+    options = "--cell bad --plan P1 --rate 10 --new-errors 25 --runs 4 --seed 2 --processes 1 --json"
     assert main([*options.split(), str(path)]) == 0
-    assert "bad 20 %, P1, 10/s" in capsys.readouterr().out
+    assert "bad 25 %, P1, 10/s" in capsys.readouterr().out
     (row,) = json.loads(path.read_text())
     wanted = {
         "cell",
@@ -99,6 +99,13 @@ def test_it_prints_a_table_and_writes_what_is_asked_for(
 def test_a_cell_without_a_plan_is_run_by_every_plan() -> None:
     assert [case.plan for case in chosen(parse(["--cell", "outage"]))] == list(PLANS)
     assert len(chosen(parse([]))) == len(cases())
+
+
+def test_what_is_owed_in_the_table_is_owed_by_a_cell_alone() -> None:
+    """Guards: a cell asked for by name had no limits, so a check of it could not fail."""
+    (case,) = chosen(parse(["--cell", "keyless", "--plan", "P1", "--rate", "10"]))
+    assert (case.found_least, case.median_most) == (99, 15)
+    assert all(case.stopped_most is not None for case in chosen(parse(["--cell", "outage"])))
 
 
 def test_the_table_says_where_the_judge_owes_something() -> None:
