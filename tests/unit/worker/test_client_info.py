@@ -1,13 +1,16 @@
 """Who a request comes from: one answer, and one story in both families of fields."""
 
+import ipaddress
 import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.net.networks import Networks
+from gateway.http1.request import RequestReader
+from gateway.net.networks import Networks, ipv4_number
 from gateway.worker.exchange.client_info import ClientInfo, address_of, client_info, forwarded_elements
+from gateway.worker.exchange.request_head import Forwarder, RequestIds
 
 TRUSTED = Networks(("10.0.0.0/8", "2001:db8::/32", "127.0.0.1"))
 
@@ -163,3 +166,22 @@ def test_both_families_tell_one_story(nodes: list[str], host: str, proto: str, f
             {name.lower(): lines[name], b"host": info.host}, "10.9.9.9", b"http", TRUSTED.holds
         )
         assert behind.address == info.address
+
+
+def test_each_request_of_a_proxy_has_its_own_client() -> None:
+    """Guards what is kept of a proxy's last request: the next brings somebody else."""
+    forwarder = Forwarder(peer="10.0.0.1", scheme=b"http", ids=RequestIds(), is_trusted=TRUSTED.holds)
+    reader = RequestReader(4096, 40, 512)
+    for client in ("6.6.6.6", "7.7.7.7", "6.6.6.6"):
+        reader.feed(f"GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: {client}\r\n\r\n".encode())
+        assert forwarder.client_of(reader).address == client
+        assert forwarder.client_of(reader) is forwarder.client_of(reader)
+
+
+@given(st.ip_addresses(v=4).map(str) | st.text("0123456789.", max_size=16))
+def test_an_address_is_a_number_in_its_one_spelling_alone(text: str) -> None:
+    try:
+        number = int(ipaddress.IPv4Address(text))
+    except ValueError:
+        number = -1
+    assert ipv4_number(text) == number
