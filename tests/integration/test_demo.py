@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.message import Message
 from pathlib import Path
 
 import pytest
@@ -71,18 +72,19 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def visit(link: str) -> urllib.error.HTTPError:
-    """Return the redirect a link is answered with."""
+def visit(link: str) -> Message:
+    """Return the fields of the redirect a link is answered with."""
     with pytest.raises(urllib.error.HTTPError) as answer:
         urllib.request.build_opener(NoRedirect).open(link, timeout=30)
-    return answer.value
+    with answer.value as redirect:
+        return redirect.headers
 
 
 def test_it_plays_stays_and_is_gone_when_it_is_killed(tmp_path: Path) -> None:
     with demo(tmp_path) as running:
         link = re.findall(r"http://\S+", running.until("sign-in"))[0]
-        assert "gateway_session=" in visit(link).headers["Set-Cookie"]
-        assert visit(link).headers["Set-Cookie"] is None
+        assert "gateway_session=" in visit(link)["Set-Cookie"]
+        assert visit(link)["Set-Cookie"] is None
         running.until("completed +100 % on v1.1")
         running.until("rolled_back +0 % on v1.2 .* fails")
         assert re.search(r"each inside v1\.2 itself; 0 were lost", running.until("lost on the way"))
