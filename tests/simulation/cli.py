@@ -70,7 +70,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--stop", action="store_true", help="begin no further seed once one has failed")
     parser.add_argument("--shrink", action="store_true", help="find the few steps that a failure needs")
     parser.add_argument(
-        "--mutant", choices=sorted(mutants.MUTANTS), help="with a defect put into the gateway"
+        "--mutant", choices=sorted(mutants.MUTANTS | mutants.HARD), help="with a defect put into the gateway"
     )
     parser.add_argument("--mutants", action="store_true", help="see that each of them is found")
     parser.add_argument("--trace", action="store_true", help="print what happened")
@@ -162,7 +162,7 @@ def _fork(seed: int, chosen: argparse.Namespace) -> tuple[int, Any]:
         return pid, os.fdopen(theirs)
     os.close(theirs)
     if chosen.mutant:
-        mutants.MUTANTS[chosen.mutant]()
+        (mutants.MUTANTS | mutants.HARD)[chosen.mutant]()
     sys.unraisablehook = lambda unraisable: None  # what a dead process leaves behind is nobody's
     one = run_one(seed, chosen.steps, skip=frozenset(int(each) for each in chosen.skip.split(",") if each))
     if not chosen.trace:

@@ -158,20 +158,27 @@ def lost_ack() -> None:
     Hub._acknowledged = lossy  # type: ignore[method-assign]
 
 
+HARD: Final[dict[str, Callable[[], None]]] = {
+    each.__name__: each
+    for each in (
+        held_lost_on_resume,
+        rollback_undone_by_a_late_row,
+        drain_not_called_back,
+        no_table_for_who_comes_back,
+    )
+}
+"""Those that the first seeds do not find: they need a rare moment, or heal by the next table."""
 MUTANTS: Final[dict[str, Callable[[], None]]] = {
     each.__name__: each
     for each in (
         evidence_before_commit,
-        held_lost_on_resume,
-        rollback_undone_by_a_late_row,
-        drain_not_called_back,
         counted_twice,
         settled_twice,
         posts_tried_again,
         leased_and_lost,
         audit_forks,
         orphans_never_drain,
-        no_table_for_who_comes_back,
         lost_ack,
     )
 }
+"""Those that they do."""
