@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Final, Protocol
 
-import msgspec
-
 from gateway.errors import DownstreamError, GatewayError
 from gateway.http1.handler import RequestHandler
 from gateway.http1.request import RequestReader
+from gateway.structs import Value
 
 SLICE: Final = 500
 """Connections looked at in one go: about 0.2 ms."""
@@ -22,7 +21,7 @@ _AT_ONCE: Final = struct.pack("ii", 1, 0)
 """SO_LINGER: on, for no time."""
 
 
-class ServerSettings(msgspec.Struct, frozen=True):
+class ServerSettings(Value, frozen=True):
     """Bounds of one listener's connections: seconds, bytes, counts."""
 
     client_header_s: float = 10.0

@@ -6,11 +6,10 @@ differences per (worker incarnation), so a repeated report counts nothing twice 
 
 from typing import Final
 
-import msgspec
-
 from gateway.core.judge.route_class import MAX_CLASSES, OTHER
 from gateway.core.judge.window import BUCKETS, bucket_of, bucket_upper_us
 from gateway.core.routing.version import AttemptCounts
+from gateway.structs import ArrayValue
 
 ANSWERED: Final = "answered"
 """What became of an attempt that got a response head, 5xx included; else it is `connect`, `reset`, `timeout`,
@@ -240,7 +239,7 @@ class VersionCounts(AttemptCounts):
         return counts
 
 
-class JudgedTotals(msgspec.Struct, frozen=True, array_like=True):
+class JudgedTotals(ArrayValue, frozen=True):
     """`JudgedCounts` on the wire. latency: sparse (bucket -> count)."""
 
     generation: int
@@ -250,7 +249,7 @@ class JudgedTotals(msgspec.Struct, frozen=True, array_like=True):
     latency: dict[int, int]
 
 
-class VersionTotals(msgspec.Struct, frozen=True, array_like=True):
+class VersionTotals(ArrayValue, frozen=True):
     """`VersionCounts` on the wire: totals since the worker's start, and two gauges."""
 
     service: str

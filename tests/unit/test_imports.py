@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 ROOT: Final = Path(__file__).parents[2]
-OPEN_TO_ALL: Final = frozenset({"errors", "log", "plain", "__version__"})
+OPEN_TO_ALL: Final = frozenset({"errors", "log", "plain", "structs", "__version__"})
 EVERY_ROOM: Final = frozenset(
     {
         "actions",
@@ -43,6 +43,7 @@ MAY_IMPORT: Final = {
     "log": frozenset(),
     "errors": frozenset(),
     "plain": frozenset(),
+    "structs": frozenset(),
     "__init__": frozenset(),
     "__main__": frozenset({"cli"}),
 }

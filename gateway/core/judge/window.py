@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple, TypeVar
 
-import msgspec
+from gateway.structs import ArrayValue, SparseValue
 
 _Key = TypeVar("_Key")
 
@@ -78,7 +78,7 @@ def error_of(key: str) -> Error:
     return Error(kind, route, bool(user))
 
 
-class Cell(msgspec.Struct, frozen=True, omit_defaults=True):
+class Cell(SparseValue, frozen=True):
     """First attempts of one version that began at one (generation, share), in one window."""
 
     generation: int
@@ -93,7 +93,7 @@ class Cell(msgspec.Struct, frozen=True, omit_defaults=True):
     """Bucket -> answers."""
 
 
-class KeyError64(msgspec.Struct, frozen=True, array_like=True):
+class KeyError64(ArrayValue, frozen=True):
     """An error a sticky user met: when, under which share of the version met, and who (a 64-bit hash)."""
 
     generation: int
@@ -103,7 +103,7 @@ class KeyError64(msgspec.Struct, frozen=True, array_like=True):
     """As in `Cell.errors`, the mark of a user left out: `kind` or `kind|route`."""
 
 
-class Window(msgspec.Struct, frozen=True, omit_defaults=True):
+class Window(SparseValue, frozen=True):
     """What both versions of a rollout did during some observed seconds; never across a change of weights."""
 
     seconds: float

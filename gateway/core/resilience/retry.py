@@ -2,10 +2,10 @@
 
 from typing import Annotated, Final
 
-import msgspec
 from msgspec import Meta
 
 from gateway.core.settings.base import Settings
+from gateway.structs import Value
 
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """Methods whose effect is the same once or twice (RFC 9110 §9.2.2)."""
@@ -31,7 +31,7 @@ class RetrySettings(Settings):
     """A body up to this size is kept for another try."""
 
 
-class RetryPolicy(msgspec.Struct, frozen=True):
+class RetryPolicy(Value, frozen=True):
     """`RetrySettings`, ready to ask."""
 
     attempts: int

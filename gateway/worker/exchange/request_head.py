@@ -6,14 +6,13 @@ from collections.abc import Callable
 from random import random
 from typing import Final
 
-import msgspec
-
 from gateway.core.routing.table import Route
 from gateway.http1.heads import plain_name
 from gateway.http1.message import CHUNKED, CRLF
 from gateway.http1.request import CHUNKED_BODY, RequestReader, is_claim
 from gateway.http1.target import sent_path
 from gateway.http1.trailers import announced
+from gateway.structs import Value
 from gateway.worker.exchange.cdn_loop import entry
 from gateway.worker.exchange.client_info import ClientInfo, client_info
 from gateway.worker.exchange.cookies import take_session
@@ -48,7 +47,7 @@ class RequestIds:
         return self._drawn[at : at + ID_DIGITS]
 
 
-class ForwardSettings(msgspec.Struct, frozen=True):
+class ForwardSettings(Value, frozen=True):
     """What holds for every request that is passed on."""
 
     gateway: bytes = b""
