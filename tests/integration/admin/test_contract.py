@@ -22,6 +22,8 @@ from tests.integration.admin.gateway_process import Gateway, running, sample
 EXAMPLES: Final = effort(3, 6)
 HAND_OVER: Final = "gateway_upgrade"
 """Not called: it would replace the gateway under test; that has tests of its own."""
+PATIENCE_S: Final = 120
+"""Of one call: it may ask for smoke tests that each fail seven times."""
 LEFT_OUT: Final = {
     "positive_data_acceptance": "whether a url may be called, and what exists, no schema can say",
     "use_after_free": "speaks only of calls that follow each other, and here each stands alone",
@@ -121,9 +123,13 @@ def check_one(
         suppress_health_check=list(HealthCheck),
     )
     def check(case: schemathesis.Case) -> None:
-        case.call_and_validate(base_url=f"http://{gateway.admin}", headers=headers, checks=checks)
+        case.call_and_validate(
+            base_url=f"http://{gateway.admin}", headers=headers, checks=checks, timeout=PATIENCE_S
+        )
         if parameters and mode is GenerationMode.POSITIVE:
             case.path_parameters = parameters
-            case.call_and_validate(base_url=f"http://{gateway.admin}", headers=headers, checks=checks)
+            case.call_and_validate(
+                base_url=f"http://{gateway.admin}", headers=headers, checks=checks, timeout=PATIENCE_S
+            )
 
     check()
