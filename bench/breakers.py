@@ -1,8 +1,9 @@
 """How soon a breaker that opens in one worker is known to the others.
 
-Each opening is a service of its own whose only endpoint refuses connections. One worker is sent failing
-requests until its breaker opens; from then on the other is asked again and again, and knows it once it
-refuses (503) instead of trying (502). Beside it runs a constant load.
+Each opening is a service of its own with two endpoints, of which one refuses connections. One worker is sent
+requests until so many have failed (502) that the breaker of that endpoint opens; from then on the other is
+asked again and again, and has known it since the last request that it lost there. Beside it runs a constant
+load.
 """
 
 import argparse
@@ -31,8 +32,11 @@ breaker = {{ failure_threshold = {threshold} }}
 [[service.version]]
 version = "v1"
 url = "http://127.0.0.1:{port}"
+replicas = ["{good}"]
 weight = 100
 """
+SURE: Final = 30
+"""So many answers in a row that are none of the dead endpoint's: about half would be."""
 
 
 def main(arguments: list[str]) -> int:
@@ -62,7 +66,8 @@ async def measured(folder: Path, options: argparse.Namespace) -> list[float]:
     async with World(folder, workers=WORKERS) as world:
         dead = free_port()
         services = range(options.openings)
-        texts = (SERVICE.format(number=number, port=dead, threshold=THRESHOLD) for number in services)
+        known = {"port": dead, "good": world.first[0].url, "threshold": THRESHOLD}
+        texts = (SERVICE.format(number=number, **known) for number in services)
         world.write_config(extra="\n".join(texts))
         await world.reload()
         last = f"services/dead{options.openings - 1}"
@@ -98,8 +103,15 @@ async def one_of_each(world: World) -> list[Connection]:
 async def opening(one: Connection, other: Connection, path: str) -> float:
     """Open the breaker behind `path` in one worker; return after how many ms the other one knew."""
     head = request_head("GET", path)
-    while (await one.exchange(head)).status != 503:
-        opened = time.monotonic()  # by this answer, if the next one is the first that is refused
-    while (await other.exchange(head)).status != 503:
-        pass
-    return (time.monotonic() - opened) * 1000
+    while (await other.exchange(head)).status != 502:
+        pass  # so that it is known to try there
+    failed = 1
+    while failed < THRESHOLD:
+        failed += (await one.exchange(head)).status == 502
+    opened = lost = time.monotonic()
+    since = 0
+    while since < SURE:
+        since += 1
+        if (await other.exchange(head)).status == 502:
+            lost, since = time.monotonic(), 0
+    return (lost - opened) * 1000
