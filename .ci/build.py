@@ -28,7 +28,7 @@ CODEC: Final = Path("gateway/http1/codec/codec.c")
 SUFFIX: Final = sysconfig.get_config_var("EXT_SUFFIX")
 WARNINGS: Final = ("-Wall", "-Wextra", "-Werror")
 COMPILED: Final = (
-    "core/judge/window.py",
+    "core/judge/buckets.py",
     "core/resilience/breaker.py",
     "core/resilience/retry.py",
     "core/routing/balance.py",

@@ -12,7 +12,7 @@ from typing import ClassVar, Final
 
 import msgspec
 
-from gateway.core.judge.window import bucket_of
+from gateway.core.judge.buckets import bucket_of
 
 BASE: Final = 0.005
 """How often a good version fails."""

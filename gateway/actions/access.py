@@ -23,11 +23,12 @@ from gateway.control.upstreams.breakers import BreakerStatus
 from gateway.control.upstreams.drains import DrainState
 from gateway.control.upstreams.probes import ProbeResult
 from gateway.control.upstreams.smoke import SmokeReport
-from gateway.core.resilience.breaker import BreakerSettings, compile_breaker
+from gateway.core.resilience.breaker import compile_breaker
 from gateway.core.rollout.events import Event, Order, Superseded
 from gateway.core.rollout.plan import HookKind, Plan, RolloutSettings, plan
 from gateway.core.rollout.state import Rollout
 from gateway.core.routing.service import ServiceSettings
+from gateway.core.settings.resilience import BreakerSettings
 from gateway.core.settings.secrets import stand_in
 from gateway.core.settings.smoke import SmokeSettings
 from gateway.core.settings.targets import ANYWHERE, TargetRules, parse_target, parse_url

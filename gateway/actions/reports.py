@@ -8,7 +8,7 @@ import msgspec
 from gateway.actions.access import Access
 from gateway.control.catalog.entries import EndpointEntry, VersionEntry
 from gateway.control.history import WINDOW_S, Slice
-from gateway.core.judge.window import bucket_upper_us
+from gateway.core.judge.buckets import bucket_upper_us
 from gateway.store.records import CircuitState, HealthCheckRecord, HealthStatus
 
 CHECKS: Final = 10

@@ -14,9 +14,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from gateway.core.judge.window import quantile_us
+from gateway.core.judge.buckets import quantile_us
 from gateway.errors import StaleEpoch, StoreError
-from gateway.link.counts import VersionTotals
+from gateway.link.totals import VersionTotals
 from gateway.log import get_logger
 from gateway.store.api import Store
 

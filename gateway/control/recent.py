@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from gateway.link.counts import VersionTotals
+from gateway.link.totals import VersionTotals
 
 LOOK_BACK_S: Final = 10.0
 MARK_EVERY_S: Final = 2.5

@@ -12,8 +12,8 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from gateway.control.otlp import CONTENT_TYPE, Sampled, encoded
+from gateway.core.judge.buckets import bucket_of
 from gateway.core.judge.decision import Decision
-from gateway.core.judge.window import bucket_of
 from gateway.core.settings.observing import OtelSettings
 from gateway.errors import GatewayError
 from gateway.http1.fetch import FetchResult, fetch

@@ -13,8 +13,9 @@ import msgspec
 
 from gateway.control.history import History
 from gateway.control.recent import Recent
-from gateway.link.counts import PLACES, JudgedTotals, VersionTotals
+from gateway.link.counts import PLACES
 from gateway.link.messages import Counts
+from gateway.link.totals import JudgedTotals, VersionTotals
 
 MAX_ABSENT: Final = 16
 """Incarnations that have not reported since control started, kept apart in case they come back."""

@@ -6,10 +6,10 @@ differences per (worker incarnation), so a repeated report counts nothing twice 
 
 from typing import Final
 
+from gateway.core.judge.buckets import BUCKETS, bucket_of, bucket_upper_us
 from gateway.core.judge.route_class import MAX_CLASSES, OTHER
-from gateway.core.judge.window import BUCKETS, bucket_of, bucket_upper_us
 from gateway.core.routing.version import AttemptCounts
-from gateway.structs import ArrayValue
+from gateway.link.totals import JudgedTotals, VersionTotals
 
 ANSWERED: Final = "answered"
 """What became of an attempt that got a response head, 5xx included; else it is `connect`, `reset`, `timeout`,
@@ -237,41 +237,6 @@ class VersionCounts(AttemptCounts):
             if len(self.judged) > 64:
                 del self.judged[next(iter(self.judged))]
         return counts
-
-
-class JudgedTotals(ArrayValue, frozen=True):
-    """`JudgedCounts` on the wire. latency: sparse (bucket -> count)."""
-
-    generation: int
-    share: int
-    answers: int
-    errors: dict[str, int]
-    latency: dict[int, int]
-
-
-class VersionTotals(ArrayValue, frozen=True):
-    """`VersionCounts` on the wire: totals since the worker's start, and two gauges."""
-
-    service: str
-    version: str
-    version_id: str
-    requests: list[tuple[str, int, int]]
-    """(method, status, total)."""
-    attempts: dict[str, int]
-    latency: dict[int, int]
-    latency_us: int
-    in_flight: int
-    streams: int
-    judged: list[JudgedTotals]
-    cohort_errors: list[tuple[int, int, int, str]] = []
-    seconds: list[int] = []
-    """By place among EDGES_US, as the next two; empty: of a worker that does not count so."""
-    upstream: list[int] = []
-    upstream_us: int = 0
-    own: list[int] = []
-    own_us: int = 0
-    retries: dict[str, int] = {}
-    abandoned: int = 0
 
 
 def totals_of(counts: VersionCounts) -> VersionTotals:

@@ -7,9 +7,9 @@ from typing import Final, Literal
 
 import msgspec
 
-from gateway.link.counts import VersionTotals
 from gateway.link.snapshot import Mark, Snapshot
 from gateway.link.spans import Spans
+from gateway.link.totals import VersionTotals
 
 PROTOCOL: Final = 1
 

@@ -11,17 +11,12 @@ from itertools import chain
 from random import Random
 from typing import Any, Final
 
-from gateway.core.resilience.breaker import (
-    Breaker,
-    BreakerSettings,
-    BreakerState,
-    BreakerWord,
-    compile_breaker,
-)
+from gateway.core.resilience.breaker import Breaker, BreakerState, BreakerWord, compile_breaker
 from gateway.core.routing.endpoint import Endpoint, EndpointPool
 from gateway.core.routing.service import ServiceSettings
 from gateway.core.routing.table import Route, RoutingTable, Service
 from gateway.core.routing.version import Version
+from gateway.core.settings.resilience import BreakerSettings
 from gateway.errors import LinkError
 from gateway.link.counts import VersionCounts
 from gateway.link.messages import BreakerReport

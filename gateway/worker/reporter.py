@@ -1,8 +1,9 @@
 """What a worker tells control every 100 ms: the counts that changed, and what still runs where it drains."""
 
-from gateway.link.counts import VersionCounts, VersionTotals, totals_of
+from gateway.link.counts import VersionCounts, totals_of
 from gateway.link.messages import Counts, DrainReport, EndpointLoad
 from gateway.link.spans import Spans
+from gateway.link.totals import VersionTotals
 from gateway.worker.plane import Plane
 from gateway.worker.uplink import Uplink
 

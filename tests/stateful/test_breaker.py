@@ -7,8 +7,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gateway.core.resilience.breaker import Breaker, BreakerSettings, BreakerState, BreakerWord
+from gateway.core.resilience.breaker import Breaker, BreakerState, BreakerWord
 from gateway.core.resilience.merged_breaker import LOST_AFTER_S, MergedBreaker
+from gateway.core.settings.resilience import BreakerSettings
 
 pytestmark = pytest.mark.timeout(1_800)
 """Enough for the `deep` profile on a busy machine."""

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gateway.core.resilience.breaker import BreakerSettings, BreakerState
+from gateway.core.resilience.breaker import BreakerState
 from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.service import RouteSettings, ServiceSettings
 from gateway.core.routing.shares import ALL
+from gateway.core.settings.resilience import BreakerSettings
 from gateway.errors import LinkError
 from gateway.link.messages import BreakerReport
 from gateway.link.snapshot import EndpointSnap, ServiceSnap, Snapshot, VersionSnap

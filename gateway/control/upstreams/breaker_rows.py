@@ -4,8 +4,9 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from gateway.core.resilience.breaker import BreakerSettings, BreakerState
+from gateway.core.resilience.breaker import BreakerState
 from gateway.core.resilience.merged_breaker import MergedBreaker
+from gateway.core.settings.resilience import BreakerSettings
 from gateway.store.records import BreakerRecord
 
 

@@ -20,9 +20,10 @@ from gateway.control.processes.hub import Hub
 from gateway.control.processes.peer import Peer
 from gateway.control.upstreams.breaker_rows import merged_of, record_of, unix
 from gateway.control.upstreams.breaker_words import with_words
-from gateway.core.resilience.breaker import BreakerSettings, BreakerState, compile_breaker
+from gateway.core.resilience.breaker import BreakerState, compile_breaker
 from gateway.core.resilience.merged_breaker import MergedBreaker
 from gateway.core.routing.service import ServiceSettings
+from gateway.core.settings.resilience import BreakerSettings
 from gateway.errors import StaleEpoch, StoreError
 from gateway.link.messages import BreakerReport
 from gateway.link.snapshot import BreakerView, Snapshot

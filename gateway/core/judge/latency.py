@@ -6,9 +6,10 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
+from gateway.core.judge.buckets import bucket_of, quantile_us
 from gateway.core.judge.statistics import Mixture, comparison_factors, rate_factors
 from gateway.core.judge.tallies import Tally
-from gateway.core.judge.window import WHOLE, Cell, Window, bucket_of, quantile_us
+from gateway.core.judge.window import WHOLE, Cell, Window
 
 OLD_ANSWERS: Final = 100
 """Old latencies needed before "slow" means anything."""

@@ -1,53 +1,15 @@
-"""Rolling counts and mergeable latency buckets: what the judge is shown."""
+"""Rolling counts: what the judge is shown."""
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple, TypeVar
 
-from gateway.structs import ArrayValue, SparseValue
+import msgspec
 
 _Key = TypeVar("_Key")
 
-SUB_BITS: Final = 3
-"""Eight buckets per power of two: a quantile is off by at most 12.5 %."""
-FIRST_BIT: Final = 6
-"""Everything under 64 µs is one bucket."""
-BUCKETS: Final = 1 + (28 - FIRST_BIT) * 8
-"""Up to 2^28 µs (268 s); slower falls in the last bucket."""
 WHOLE: Final = 10_000
 """All of the traffic, in the unit of `Cell.share`."""
-
-
-def bucket_of(us: int) -> int:
-    """Return the index in [0, BUCKETS) of the log-linear bucket that holds a latency of `us` microseconds."""
-    if us < 64:
-        return 0
-    exponent = us.bit_length() - 1
-    index = ((exponent - FIRST_BIT) << SUB_BITS) + ((us >> (exponent - SUB_BITS)) & 7) + 1
-    return index if index < BUCKETS else BUCKETS - 1
-
-
-def bucket_upper_us(index: int) -> int:
-    """Return the exclusive upper bound, in microseconds, of bucket `index`."""
-    if index <= 0:
-        return 64
-    exponent, sub = divmod(index - 1, 8)
-    return (8 + sub + 1) << (exponent + FIRST_BIT - SUB_BITS)
-
-
-def quantile_us(buckets: Mapping[int, float], q: float) -> int | None:
-    """Return an upper bound, in microseconds, of the `q` quantile (0–1); None when `buckets` is empty."""
-    total = sum(buckets.values())
-    if total <= 0:
-        return None
-    seen = 0.0
-    last = 0
-    for index in sorted(buckets):
-        seen += buckets[index]
-        last = index
-        if seen >= q * total:
-            break
-    return bucket_upper_us(last)
 
 
 class Error(NamedTuple):
@@ -78,7 +40,7 @@ def error_of(key: str) -> Error:
     return Error(kind, route, bool(user))
 
 
-class Cell(SparseValue, frozen=True):
+class Cell(msgspec.Struct, frozen=True, omit_defaults=True):
     """First attempts of one version that began at one (generation, share), in one window."""
 
     generation: int
@@ -93,7 +55,7 @@ class Cell(SparseValue, frozen=True):
     """Bucket -> answers."""
 
 
-class KeyError64(ArrayValue, frozen=True):
+class KeyError64(msgspec.Struct, frozen=True, array_like=True):
     """An error a sticky user met: when, under which share of the version met, and who (a 64-bit hash)."""
 
     generation: int
@@ -103,7 +65,7 @@ class KeyError64(ArrayValue, frozen=True):
     """As in `Cell.errors`, the mark of a user left out: `kind` or `kind|route`."""
 
 
-class Window(SparseValue, frozen=True):
+class Window(msgspec.Struct, frozen=True, omit_defaults=True):
     """What both versions of a rollout did during some observed seconds; never across a change of weights."""
 
     seconds: float

@@ -7,12 +7,9 @@ Each worker guards its own attempts with a `Breaker`; control adds up what the w
 
 import enum
 from collections.abc import Callable
-from typing import Annotated, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from msgspec import Meta
-
-from gateway.core.settings.base import Settings
-from gateway.core.settings.limits import PositiveMillis
+from gateway.core.settings.resilience import BreakerSettings
 from gateway.errors import IllegalTransition
 
 UNUSED_AFTER_S: Final = 1.0
@@ -25,19 +22,6 @@ LAST_PASSES: Final = 3
 """Good ones of those attempts that close the breaker."""
 REPORTED_RUN: Final = 2
 """Failures in a row that are worth telling control: single ones are the noise of a working endpoint."""
-
-
-class BreakerSettings(Settings):
-    """When an endpoint is taken out for answering badly, and how it comes back."""
-
-    failure_threshold: Annotated[int, Meta(ge=1, le=10_000)] = 5
-    """Consecutive failures that open it."""
-    reset_timeout: PositiveMillis = 60_000
-    """Milliseconds open before trial calls."""
-    half_open_max_calls: Annotated[int, Meta(ge=1, le=1_000)] = 3
-    """Trial calls in total over all workers; that many successes close it."""
-    on: tuple[str, ...] = ("connect", "reset", "timeout", "502", "503", "504")
-    """What counts as a failure: connect, reset, timeout, or a status."""
 
 
 class BreakerState(enum.StrEnum):

@@ -9,7 +9,8 @@ the next word either way.
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from gateway.core.resilience.breaker import BreakerEvent, BreakerSettings, BreakerState, BreakerWord, move
+from gateway.core.resilience.breaker import BreakerEvent, BreakerState, BreakerWord, move
+from gateway.core.settings.resilience import BreakerSettings
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 

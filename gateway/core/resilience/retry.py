@@ -1,10 +1,8 @@
 """May this attempt be sent again, and is there budget for it?"""
 
-from typing import Annotated, Final
+from typing import Final
 
-from msgspec import Meta
-
-from gateway.core.settings.base import Settings
+from gateway.core.settings.resilience import RetrySettings
 from gateway.structs import Value
 
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
@@ -14,21 +12,6 @@ WINDOW_S: Final = 10
 """Over how many seconds requests earn retries."""
 WHOLE: Final = 100
 """One retry in the budget's units, so that a percentage of a request is an integer."""
-
-
-class RetrySettings(Settings):
-    """When an attempt is made again."""
-
-    attempts: Annotated[int, Meta(ge=1, le=10)] = 3
-    """Tries in all, the first included."""
-    on: tuple[str, ...] = ("connect", "reset", "502", "503", "504")
-    """What is worth another try: connect, reset, timeout, or a status."""
-    budget_percent: Annotated[float, Meta(ge=0, le=100)] = 20
-    """Retries per hundred requests, over ten seconds."""
-    budget_min_per_second: Annotated[int, Meta(ge=0)] = 10
-    """Retries always allowed, so that a quiet service may retry at all."""
-    body_bytes: Annotated[int, Meta(ge=0, le=16_777_216)] = 65_536
-    """A body up to this size is kept for another try."""
 
 
 class RetryPolicy(Value, frozen=True):

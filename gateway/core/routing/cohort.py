@@ -3,23 +3,10 @@
 import math
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Annotated, Final
-
-from msgspec import Meta
-
-from gateway.core.settings.base import Settings
+from typing import Final
 
 UNIT: Final = 2.0**52
 """Numbers are cut to 52 bits so that (n + 0.5) / UNIT is exact, above 0 and under 1."""
-
-
-class StickySettings(Settings):
-    """What identifies a user."""
-
-    by: Annotated[str, Meta(pattern=r"^(client_ip|(cookie|header):[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256})$(?!\n)")]
-    """`cookie:NAME`, `header:NAME` or `client_ip`."""
-    issue_cookie: bool = False
-    """Set our own cookie on a client that has none (only with `cookie:`)."""
 
 
 class Cohorts:

@@ -5,16 +5,15 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta
 from msgspec.structs import force_setattr
 
-from gateway.core.resilience.breaker import BreakerSettings
 from gateway.core.resilience.health import HealthSettings
-from gateway.core.resilience.retry import RetrySettings
-from gateway.core.routing.cohort import StickySettings
 from gateway.core.routing.testers import TesterSettings
 from gateway.core.settings.base import Settings
 from gateway.core.settings.faults import wrong
 from gateway.core.settings.freeze_window import FreezeWindow
 from gateway.core.settings.limits import Count, Millis, UpstreamTimeouts
+from gateway.core.settings.resilience import BreakerSettings, RetrySettings
 from gateway.core.settings.smoke import SmokeSettings
+from gateway.core.settings.sticky import StickySettings
 from gateway.core.settings.targets import check_networks
 from gateway.core.settings.text import (
     FRAMING,

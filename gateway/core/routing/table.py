@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from gateway.core.resilience.breaker import compile_breaker
-from gateway.core.resilience.retry import RetryBudget, RetryPolicy, RetrySettings, compile_retry
-from gateway.core.routing.cohort import Cohorts, StickySettings
+from gateway.core.resilience.retry import RetryBudget, RetryPolicy, compile_retry
+from gateway.core.routing.cohort import Cohorts
 from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.service import ServiceSettings
 from gateway.core.routing.shares import ALL, shares_of, weight_units
 from gateway.core.routing.split import split
 from gateway.core.routing.version import Version
+from gateway.core.settings.resilience import RetrySettings
+from gateway.core.settings.sticky import StickySettings
 
 KEPT_ROUNDS: Final = 8
 """Sets of usable versions whose place in their round is remembered, for endpoints that flap."""

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from gateway.core.resilience.retry import RetrySettings
 from gateway.core.routing.service import ConcurrencySettings, FallbackSettings
 from gateway.core.settings.limits import UpstreamTimeouts
+from gateway.core.settings.resilience import RetrySettings
 from tests.integration.http1.proxying import (
     GET,
     OK,

@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from gateway.core.routing.cohort import StickySettings
 from gateway.core.routing.service import RouteSettings, VersionHeaderSettings
 from gateway.core.routing.testers import TesterSettings as Secrets
+from gateway.core.settings.sticky import StickySettings
 from gateway.link.snapshot import ProxySettings
 from tests.integration.http1.proxying import GET, OK, Peer, Upstream, eventually, proxying, service, version
 

@@ -15,9 +15,9 @@ from typing import Any
 import h11
 import pytest
 
-from gateway.core.resilience.retry import RetrySettings
 from gateway.core.routing.service import ConcurrencySettings
 from gateway.core.settings.limits import Timeouts
+from gateway.core.settings.resilience import RetrySettings
 from gateway.link.snapshot import ProxySettings
 from tests.integration.http1.proxying import Peer, Proxy, Upstream, eventually, proxying
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.core.routing.cohort import StickySettings
+from gateway.core.settings.sticky import StickySettings
 
 from .proxying import OK, Peer, Upstream, eventually, proxying
 

@@ -1,7 +1,6 @@
 """An upstream's failure that nobody can make good is passed on as it is."""
 
-from gateway.core.resilience.breaker import BreakerSettings
-from gateway.core.resilience.retry import RetrySettings
+from gateway.core.settings.resilience import BreakerSettings, RetrySettings
 from tests.integration.http1.proxying import Upstream, eventually, proxying, service, version
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"

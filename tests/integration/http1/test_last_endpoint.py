@@ -2,9 +2,9 @@
 
 import asyncio
 
-from gateway.core.resilience.breaker import BreakerSettings
 from gateway.core.routing.service import FallbackSettings
 from gateway.core.settings.limits import Timeouts
+from gateway.core.settings.resilience import BreakerSettings
 from gateway.link.snapshot import ProxySettings
 from tests.integration.http1.proxying import Peer, Proxy, Upstream, eventually, proxying, service, version
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from gateway.core.resilience.breaker import BreakerSettings
 from gateway.core.routing.service import FallbackSettings
 from gateway.core.routing.testers import TesterSettings as Secrets
+from gateway.core.settings.resilience import BreakerSettings
 from gateway.link.snapshot import EndpointSnap, ProxySettings, VersionSnap
 from tests.integration.http1.proxying import Proxy, Upstream, proxying, service, version
 

@@ -11,10 +11,10 @@ from gateway.actions.problems import Problem
 from gateway.actions.reports import quantile_ms
 from gateway.actions.services import merged
 from gateway.control.upstreams.breakers import BreakerStatus
-from gateway.core.judge.window import bucket_of
-from gateway.link.counts import VersionTotals
+from gateway.core.judge.buckets import bucket_of
 from gateway.link.messages import Counts
 from gateway.link.snapshot import BreakerView
+from gateway.link.totals import VersionTotals
 from gateway.store.records import HealthCheckRecord
 from tests.unit.control.console import ANN, ROOT, START, console
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from gateway.control.history import KEPT_S, WINDOW_S, History
-from gateway.link.counts import VersionTotals
+from gateway.link.totals import VersionTotals
 from gateway.store.sqlite import SqliteStore
 from tests.unit.store.rows import opened
 

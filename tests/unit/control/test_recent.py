@@ -1,7 +1,7 @@
 """Rates are of the last seconds, not of what came before, nor of what a worker had counted before."""
 
 from gateway.control.recent import Recent
-from gateway.link.counts import VersionTotals
+from gateway.link.totals import VersionTotals
 
 
 class Clock:

@@ -7,8 +7,8 @@ import pytest
 
 from gateway.control import tally as module
 from gateway.control.tally import Part, Tally
-from gateway.link.counts import JudgedTotals, VersionTotals
 from gateway.link.messages import Counts
+from gateway.link.totals import JudgedTotals, VersionTotals
 
 V1, V2 = "id-1", "id-2"
 

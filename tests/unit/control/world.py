@@ -14,9 +14,9 @@ from gateway.control.upstreams.drains import Drains
 from gateway.core.rollout.plan import HookKind, RolloutSettings, Strategy, plan
 from gateway.core.routing.service import ServiceSettings
 from gateway.core.settings.smoke import SmokeSettings
-from gateway.link.counts import JudgedTotals, VersionTotals
 from gateway.link.messages import Counts, EndpointLoad
 from gateway.link.snapshot import Mark
+from gateway.link.totals import JudgedTotals, VersionTotals
 from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord
 from gateway.store.sqlite import SqliteStore
 

@@ -5,7 +5,7 @@ from bisect import bisect_left
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.judge.window import bucket_of
+from gateway.core.judge.buckets import bucket_of
 from gateway.core.routing.service import ServiceSettings
 from gateway.link.counts import EDGES_US, PLACES, VersionCounts, place_of, totals_of
 from gateway.link.snapshot import ServiceSnap, Snapshot

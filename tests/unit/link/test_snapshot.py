@@ -4,9 +4,9 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.routing.cohort import StickySettings
 from gateway.core.routing.service import RouteSettings, ServiceSettings
 from gateway.core.settings.limits import Timeouts
+from gateway.core.settings.sticky import StickySettings
 from gateway.link.snapshot import (
     BreakerView,
     EndpointSnap,

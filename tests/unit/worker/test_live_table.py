@@ -6,11 +6,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.core.resilience.breaker import BreakerSettings, BreakerState
+from gateway.core.resilience.breaker import BreakerState
 from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.service import RouteSettings, ServiceSettings
 from gateway.core.routing.table import Service
 from gateway.core.settings.limits import Timeouts, UpstreamTimeouts
+from gateway.core.settings.resilience import BreakerSettings
 from gateway.errors import LinkError
 from gateway.link.messages import BreakerReport
 from gateway.link.snapshot import BreakerView, EndpointSnap, ProxySettings, ServiceSnap, Snapshot, VersionSnap

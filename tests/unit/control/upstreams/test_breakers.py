@@ -14,9 +14,10 @@ from msgspec.structs import replace
 from gateway.control.processes.hub import WorkerInfo
 from gateway.control.upstreams.breaker_rows import Stored
 from gateway.control.upstreams.breakers import Breakers
-from gateway.core.resilience.breaker import BreakerSettings, BreakerState
+from gateway.core.resilience.breaker import BreakerState
 from gateway.core.resilience.merged_breaker import FRESH_S
 from gateway.core.routing.service import ServiceSettings
+from gateway.core.settings.resilience import BreakerSettings
 from gateway.errors import StaleEpoch, StoreError
 from gateway.link.messages import BreakerReport
 from gateway.link.snapshot import BreakerView, EndpointSnap, ServiceSnap, Snapshot, VersionSnap

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.core.judge.buckets import bucket_of
 from gateway.core.judge.evidence import Evidence, begin_step, forgive, seeded
 from gateway.core.judge.judge import decide
 from gateway.core.judge.rules import Rules
-from gateway.core.judge.window import WHOLE, Cell, Window, bucket_of
+from gateway.core.judge.window import WHOLE, Cell, Window
 
 from .trial import Trial
 

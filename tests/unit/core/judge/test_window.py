@@ -4,16 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.judge.window import (
-    BUCKETS,
-    Cell,
-    KeyError64,
-    Window,
-    bucket_of,
-    bucket_upper_us,
-    merge,
-    quantile_us,
-)
+from gateway.core.judge.buckets import BUCKETS, bucket_of, bucket_upper_us, quantile_us
+from gateway.core.judge.window import Cell, KeyError64, Window, merge
 
 
 @given(st.integers(0, 2**28 - 1))

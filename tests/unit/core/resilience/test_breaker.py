@@ -11,12 +11,12 @@ from gateway.core.resilience.breaker import (
     UNUSED_AFTER_S,
     Breaker,
     BreakerEvent,
-    BreakerSettings,
     BreakerState,
     BreakerWord,
     compile_breaker,
     move,
 )
+from gateway.core.settings.resilience import BreakerSettings
 from gateway.errors import IllegalTransition
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN

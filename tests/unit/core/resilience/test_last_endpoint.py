@@ -5,8 +5,9 @@ from collections import Counter
 
 import pytest
 
-from gateway.core.resilience.breaker import LAST_EVERY_S, Breaker, BreakerSettings, BreakerState
+from gateway.core.resilience.breaker import LAST_EVERY_S, Breaker, BreakerState
 from gateway.core.resilience.merged_breaker import MergedBreaker
+from gateway.core.settings.resilience import BreakerSettings
 from tests.unit.core.resilience.test_breaker import CLOSED, HALF_OPEN, OPEN, Guarded
 
 

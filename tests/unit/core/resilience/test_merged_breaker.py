@@ -2,8 +2,9 @@
 
 import pytest
 
-from gateway.core.resilience.breaker import Breaker, BreakerSettings, BreakerState, Report
+from gateway.core.resilience.breaker import Breaker, BreakerState, Report
 from gateway.core.resilience.merged_breaker import FRESH_S, LOST_AFTER_S, MergedBreaker
+from gateway.core.settings.resilience import BreakerSettings
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 SETTINGS = BreakerSettings(failure_threshold=5, reset_timeout=10_000, half_open_max_calls=3)

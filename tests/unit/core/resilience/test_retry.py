@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.resilience.retry import IDEMPOTENT, RetryBudget, RetryPolicy, RetrySettings, compile_retry
+from gateway.core.resilience.retry import IDEMPOTENT, RetryBudget, RetryPolicy, compile_retry
+from gateway.core.settings.resilience import RetrySettings
 
 POLICY = RetryPolicy(attempts=3, on=frozenset({"connect", "reset", "503"}), body_bytes=65_536)
 

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.resilience.breaker import Breaker, BreakerSettings
-from gateway.core.routing.cohort import StickySettings
+from gateway.core.resilience.breaker import Breaker
 from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.service import ServiceSettings
 from gateway.core.routing.shares import ALL, shares_of, weight_units
 from gateway.core.routing.table import Route, RoutingTable, Service
 from gateway.core.routing.version import Version
+from gateway.core.settings.resilience import BreakerSettings
+from gateway.core.settings.sticky import StickySettings
 from gateway.link.counts import VersionCounts
 
 NOW = 50.0

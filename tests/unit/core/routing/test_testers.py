@@ -5,12 +5,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.core.resilience.breaker import Breaker, BreakerSettings
+from gateway.core.resilience.breaker import Breaker
 from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.service import ServiceSettings
 from gateway.core.routing.table import Service
 from gateway.core.routing.testers import TesterSettings as Secrets
 from gateway.core.routing.version import Version
+from gateway.core.settings.resilience import BreakerSettings
 from gateway.link.counts import VersionCounts
 
 

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.resilience.health import HealthSettings
-from gateway.core.routing.cohort import StickySettings
 from gateway.core.routing.service import (
     FallbackSettings,
     RouteSettings,
@@ -17,6 +16,7 @@ from gateway.core.routing.service import (
 )
 from gateway.core.settings.faults import fault_of
 from gateway.core.settings.smoke import SmokeEndpoint
+from gateway.core.settings.sticky import StickySettings
 from gateway.core.settings.text import normal_route_host, normal_route_path
 from gateway.errors import BadRequest
 from gateway.http1.target import normal_path
