@@ -45,6 +45,7 @@ from gateway.core.rollout.plan import Plan, RolloutSettings, StepSettings, plan
 from gateway.core.rollout.rollout import due, move
 from gateway.core.rollout.state import Paused, Phase, Rollout
 from gateway.errors import IllegalTransition
+from tests import decisions
 
 BETWEEN: Final = 25
 """A share between two steps: that of an ask that mixes, so that there is one less."""
@@ -54,23 +55,8 @@ Key = tuple[Any, ...]
 
 
 def _decision(verdict: str, gate: str, affordable: int | None = None) -> Decision:
-    return Decision(
-        verdict=cast(Verdict, verdict),
-        gate=cast(Gate, gate),
-        reason="r",
-        percent=0,
-        new_answers=0,
-        new_errors=0,
-        old_answers=0,
-        old_errors=0,
-        new_rate=0,
-        old_rate=0,
-        interval=(0, 100),
-        statistic=1,
-        limit=1,
-        comparison="none",
-        affordable=affordable,
-    )
+    said, test = cast(Verdict, verdict), cast(Gate, gate)
+    return decisions.decision(said, test, "r", limit=1, comparison="none", affordable=affordable)
 
 
 ADVANCE: Final = _decision("advance", "clear")

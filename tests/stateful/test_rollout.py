@@ -8,7 +8,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gateway.core.judge.judge import Decision
 from gateway.core.rollout.commands import (
     Act,
     AskHook,
@@ -50,6 +49,7 @@ from gateway.core.rollout.events import (
 from gateway.core.rollout.plan import RolloutSettings, plan
 from gateway.core.rollout.rollout import ENDED, JUDGED, Phase, Rollout, due, move, resume
 from gateway.errors import IllegalTransition
+from tests.decisions import decision
 
 pytestmark = pytest.mark.timeout(1_800)
 """Enough for the `deep` profile on a busy machine."""
@@ -168,23 +168,8 @@ class Rollouts(RuleBasedStateMachine):
     )
     def second(self, verdict: Any, draw: float, elapsed_ms: int) -> None:
         state = self.state
-        decision = Decision(
-            verdict=verdict,
-            gate="clear",
-            reason="said so",
-            percent=state.percent,
-            new_answers=0,
-            new_errors=0,
-            old_answers=0,
-            old_errors=0,
-            new_rate=0,
-            old_rate=0,
-            interval=(0, 100),
-            statistic=1,
-            limit=125,
-            comparison="concurrent",
-        )
-        self.happen(Judged(state.evidence, decision, draw), Tick(elapsed_ms))
+        said = decision(verdict, reason="said so", percent=state.percent)
+        self.happen(Judged(state.evidence, said, draw), Tick(elapsed_ms))
         after = self.state
         if state.phase in JUDGED and after.phase in JUDGED and after.serial == state.serial:
             assert 0 <= after.elapsed_ms - state.elapsed_ms <= 5_000

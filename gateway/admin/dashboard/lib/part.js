@@ -73,6 +73,20 @@ export class Part extends HTMLElement {
     this.signal.addEventListener("abort", () => clearInterval(timer));
   }
 
+  /** Call `handler` with the part's width in pixels, now and when it changes; it is drawn again then. */
+  watchWidth(handler) {
+    let known = 0;
+    const watcher = new ResizeObserver(([entry]) => {
+      const width = Math.round(entry.contentRect.width);
+      if (width === known || !width) return;
+      known = width;
+      handler(width);
+      this.update();
+    });
+    watcher.observe(this);
+    this.signal.addEventListener("abort", () => watcher.disconnect());
+  }
+
   #draw() {
     show(this, this.draw());
     this.drawn();

@@ -1,4 +1,4 @@
-// A rollout, while it runs and for good: the page that `deploy` and webhooks link to, and the post-mortem.
+// A rollout, while it runs and for good: the page that `deploy` links to, and the post-mortem.
 
 import { h } from "../lib/dom.js";
 import { millis, percent, rate, time } from "../lib/format.js";
@@ -14,6 +14,7 @@ import { culprits } from "../parts/culprits.js";
 import { settingsList } from "../parts/settings-list.js";
 import { smokeReports } from "../parts/smoke.js";
 import { timeline } from "../parts/timeline.js";
+import { unread } from "../parts/unread.js";
 import { RolloutStory } from "../state/rollout.js";
 import { session } from "../state/session.js";
 import "../parts/evidence.js";
@@ -44,17 +45,8 @@ class RolloutPage extends Part {
   }
 
   draw() {
-    const { rollout, error, isMissing } = this.#story;
-    if (!rollout)
-      return error
-        ? h(
-            "div",
-            { class: "card empty" },
-            h("h1", {}, isMissing ? "No such rollout" : "It cannot be shown now"),
-            h("p", {}, error),
-            h("a", { href: "/history" }, "All rollouts"),
-          )
-        : h("p", { class: "quiet" }, "Reading…");
+    const { rollout } = this.#story;
+    if (!rollout) return unread(this.#story, "No such rollout", { href: "/history", text: "All rollouts" });
     document.title = `${rollout.serviceName} ${rollout.fromVersion ?? "–"} → ${rollout.toVersion}, ${rollout.status.replace("_", " ")} – gateway`;
     return [this.#head(rollout), this.#evidence(rollout), this.#charts(rollout), this.#rest(rollout)];
   }

@@ -12,6 +12,7 @@ import { policies } from "../parts/policies.js";
 import { register } from "../parts/register.js";
 import { releases } from "../parts/releases.js";
 import { start } from "../parts/start.js";
+import { unread } from "../parts/unread.js";
 import { retained, versionTable } from "../parts/versions.js";
 import { live } from "../state/live.js";
 import { ServiceStory } from "../state/service.js";
@@ -44,17 +45,8 @@ class ServicePage extends Part {
   }
 
   draw() {
-    const { service, error, isMissing } = this.#story;
-    if (!service)
-      return error
-        ? h(
-            "div",
-            { class: "card empty" },
-            h("h1", {}, isMissing ? "No such service" : "It cannot be shown now"),
-            h("p", {}, error),
-            h("a", { href: "/" }, "All services"),
-          )
-        : h("p", { class: "quiet" }, "Reading…");
+    const { service } = this.#story;
+    if (!service) return unread(this.#story, "No such service", { href: "/", text: "All services" });
     const glance = live.service(service.name);
     return [
       this.#head(service, glance),

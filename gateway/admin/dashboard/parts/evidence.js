@@ -17,14 +17,7 @@ class Evidence extends Part {
   #across = null;
 
   start() {
-    const watcher = new ResizeObserver(([entry]) => {
-      const width = Math.round(entry.contentRect.width);
-      if (width === this.#width || !width) return;
-      this.#width = width;
-      this.update();
-    });
-    watcher.observe(this);
-    this.signal.addEventListener("abort", () => watcher.disconnect());
+    this.watchWidth((width) => (this.#width = width));
     this.listen(this.given.cursor, "moved", () => this.#point());
   }
 

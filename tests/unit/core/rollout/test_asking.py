@@ -29,25 +29,11 @@ from gateway.core.rollout.events import (
 from gateway.core.rollout.plan import RolloutSettings, Strategy, plan
 from gateway.core.rollout.rollout import Phase, Rollout, Status, move
 from gateway.errors import IllegalTransition
+from tests.decisions import decision
 
 
 def said(verdict: Verdict, gate: Gate) -> Decision:
-    return Decision(
-        verdict=verdict,
-        gate=gate,
-        reason="It said so.",
-        percent=0,
-        new_answers=0,
-        new_errors=0,
-        old_answers=0,
-        old_errors=0,
-        new_rate=0,
-        old_rate=0,
-        interval=(0, 100),
-        statistic=1,
-        limit=125,
-        comparison="record",
-    )
+    return decision(verdict, gate, "It said so.", comparison="record")
 
 
 class Hand:

@@ -51,6 +51,7 @@ from gateway.core.rollout.moves import MOVES
 from gateway.core.rollout.plan import HookKind, RolloutSettings, StepSettings, Strategy, plan
 from gateway.core.rollout.rollout import Phase, Rollout, Status, due, move, resume
 from gateway.errors import IllegalTransition
+from tests import decisions
 
 ALL_HOOKS: tuple[HookKind, ...] = ("confirm-start", "during-step", "confirm-promote", "on-rollback")
 
@@ -67,22 +68,7 @@ GATES: dict[Verdict, Gate] = {
 
 
 def decision(verdict: Verdict, reason: str = "because") -> Decision:
-    return Decision(
-        verdict=verdict,
-        gate=GATES[verdict],
-        reason=reason,
-        percent=0,
-        new_answers=0,
-        new_errors=0,
-        old_answers=0,
-        old_errors=0,
-        new_rate=0,
-        old_rate=0,
-        interval=(0, 100),
-        statistic=1,
-        limit=125,
-        comparison="concurrent",
-    )
+    return decisions.decision(verdict, GATES[verdict], reason)
 
 
 class Hand:
