@@ -45,6 +45,14 @@ class StoreBusy(StoreError):
     """Too many changes wait for the store, or one has waited too long."""
 
 
+class StoreUnreachable(StoreError):
+    """The database is away, or cannot be written now. It may be back in a moment."""
+
+
+class StoreTaken(StoreError):
+    """Another gateway is in charge of the store."""
+
+
 class StaleEpoch(StoreError):
     """A control process that has been replaced tried to write."""
 

@@ -174,16 +174,16 @@ class StoreWatch:
 
     async def look(self) -> None:
         """Notice a file that is gone, and write it anew. Raises StoreError if that cannot be done."""
-        place = self._store.place()
+        place = await self._store.place()
         if place == "kept":
             self._misplaced = ""
             return
         if place == "replaced":
             self._note_misplaced(
-                "another file stands at the store's path: what is written now is lost at the next start"
+                "another file or database stands in the store's place: what is written now may be lost"
             )
             return
-        self._note_misplaced("the store's file was deleted, and could not be put back")
+        self._note_misplaced("the store was deleted, and could not be put back")
         await self._store.put_back()
         self._misplaced = ""
         log.warning("store_put_back", reason="its file was deleted")

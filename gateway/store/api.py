@@ -1,4 +1,4 @@
-"""What the rest of control may ask of a store. SQLite is the one implementation; nothing here says so."""
+"""What the rest of control may ask of a store, whichever of the two adapters keeps it."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -9,6 +9,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 import msgspec
 
 from gateway.errors import StoreError
+from gateway.store.faults import ErrorCounts
 from gateway.store.records import (
     DEFAULT_RETENTION,
     AcknowledgementRecord,
@@ -95,19 +96,37 @@ class Transaction(Protocol):
 class Store(Protocol):
     """Durable state. Reads never wait for the writer."""
 
+    label: str
+    """What messages call it: a path, or a url without a password."""
     epoch: int
     """The epoch this process writes in."""
     on_event: Callable[[], object]
     """Called right after each commit that added events, still in the writer's turn; must not raise."""
+    errors: ErrorCounts
+    """What has failed since the start."""
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Open a write transaction: commits when the block ends, rolls back on any exception.
 
-        Raises StaleEpoch if another control has raised the epoch since; StoreError names file and reason.
+        Raises StaleEpoch if another control has raised the epoch since; StoreError names the store and the
+        reason.
         """
 
     async def raise_epoch(self) -> int:
         """Take the store over: from now on every other process's transaction fails. Returns the new epoch."""
+
+    async def claim(self, holder: str, name: str) -> None:
+        """Be the one gateway of this store, once: whoever was before cannot write from now on.
+
+        holder: the same for all processes that succeed each other in one place. name: for people. Raises
+        StoreTaken if another gateway lives.
+        """
+
+    async def hold(self) -> None:
+        """Stay the one for as long as this runs. Raises StaleEpoch when another has taken over."""
+
+    async def release(self) -> None:
+        """Let another gateway take over at once. Raises StoreError."""
 
     async def is_current(self) -> bool:
         """Return whether this process's epoch still is the store's."""
@@ -181,14 +200,17 @@ class Store(Protocol):
     async def damage(self) -> str:
         """Return what is wrong with what is stored; empty: nothing. May take long, and holds nobody up."""
 
-    def place(self) -> Place:
-        """Return whether the file is still where it was opened, is gone, or another one stands there."""
+    async def place(self) -> Place:
+        """Return whether what was opened is still there, is gone, or something else stands in its place.
+
+        Raises StoreError if that cannot be found out.
+        """
 
     async def put_back(self) -> None:
-        """Write a file that is gone anew, audit included. Raises StoreError if that cannot be done."""
+        """Write a store that is gone anew, audit included. Raises StoreError if that cannot be done."""
 
     async def backup(self, target: Path) -> None:
-        """Write a copy of everything, as it is at one moment, to a new file. Holds nobody up."""
+        """Write a copy of everything, as it is at one moment, to a new SQLite file. Holds nobody up."""
 
     async def tokens(self) -> list[TokenRecord]: ...
     async def token_by_hash(self, digest: str) -> TokenRecord | None: ...

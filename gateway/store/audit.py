@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, Final
 
-import aiosqlite
 import msgspec
 
 from gateway.store.records import AuditEntry, AuditRecord, AuditReport
@@ -37,28 +36,6 @@ def link(entry: AuditEntry, tail: Tail) -> AuditRecord:
     values = {name: getattr(entry, name) for name in entry.__struct_fields__}
     unsigned = AuditRecord(id=tail.id + 1, prev_hash=tail.hash, hash="", **values)
     return msgspec.structs.replace(unsigned, hash=digest(AUDIT.row(unsigned)))
-
-
-async def verify(connection: aiosqlite.Connection) -> AuditReport:
-    """Walk along the whole chain. connection: nobody else's, so that what it reads stands still meanwhile."""
-    await connection.execute("BEGIN")
-    newest = await connection.execute_fetchall(
-        "SELECT seq FROM sqlite_sequence WHERE name = ?", (AUDIT.name,)
-    )
-    walk = Walk()
-    async with connection.execute(f"{AUDIT.select} ORDER BY id") as rows:
-        async for row in rows:
-            if not walk.step(row):
-                break
-    ok = walk.finish(max((row[0] for row in newest), default=0))
-    return AuditReport(
-        ok=ok,
-        count=walk.count,
-        head_id=walk.tail.id,
-        head_hash=walk.tail.hash,
-        broken_at=walk.broken_at,
-        reason=walk.reason,
-    )
 
 
 def digest(row: Sequence[Any]) -> str:
@@ -101,6 +78,17 @@ class Walk:
         self.count += 1
         self.tail = Tail(named["id"], named["hash"])
         return True
+
+    def report(self, last_id: int) -> AuditReport:
+        """Return what the walk has found. last_id: the newest id ever given out."""
+        return AuditReport(
+            ok=self.finish(last_id),
+            count=self.count,
+            head_id=self.tail.id,
+            head_hash=self.tail.hash,
+            broken_at=self.broken_at,
+            reason=self.reason,
+        )
 
     def finish(self, last_id: int) -> bool:
         """Judge the whole: `last_id` is the newest id ever given out. Returns whether the chain is sound."""

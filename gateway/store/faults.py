@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from gateway.errors import StaleEpoch, StoreBusy, StoreDamaged, StoreError
+from gateway.errors import StaleEpoch, StoreBusy, StoreDamaged, StoreError, StoreUnreachable
 
 
 @contextmanager
@@ -24,12 +24,12 @@ def named(path: Path) -> Iterator[None]:
         raise type(exc)(f"{path}: {exc}") from exc
 
 
-KINDS: Final = ("busy", "damaged", "stale", "other")
+KINDS: Final = ("busy", "damaged", "stale", "unreachable", "other")
 
 
 class ErrorCounts:
-    """How often reads and writes have failed, by kind: too many waited, the file is damaged, another control
-    is in charge, or anything else.
+    """How often reads and writes have failed, by kind: too many waited, the store is damaged, another control
+    is in charge, the database is away, or anything else.
     """
 
     def __init__(self) -> None:
@@ -46,5 +46,10 @@ class ErrorCounts:
 
 
 def _kind_of(error: StoreError) -> str:
-    kinds = ((StoreBusy, "busy"), (StoreDamaged, "damaged"), (StaleEpoch, "stale"))
+    kinds = (
+        (StoreBusy, "busy"),
+        (StoreDamaged, "damaged"),
+        (StaleEpoch, "stale"),
+        (StoreUnreachable, "unreachable"),
+    )
     return next((kind for each, kind in kinds if isinstance(error, each)), "other")

@@ -21,7 +21,7 @@ from gateway.store.tables import (
     WINDOWS,
     time_text,
 )
-from gateway.store.transaction import SqliteTransaction
+from gateway.store.transaction import Collected
 
 STRIDE: Final = 2_000
 """Rows looked at in one transaction."""
@@ -33,7 +33,7 @@ ENDPOINTS: Final = 100
 class Prunable(Protocol):
     """The store, as far as pruning needs it."""
 
-    def transaction(self) -> AbstractAsyncContextManager[SqliteTransaction]: ...
+    def transaction(self) -> AbstractAsyncContextManager[Collected]: ...
     async def rows(self, query: str, *parameters: object) -> list[Any]: ...
 
 
@@ -59,7 +59,7 @@ async def prune(store: Prunable, now: datetime, keep: Retention) -> dict[str, in
 async def _older_than(store: Prunable, table: str, column: str, before: datetime) -> int:
     """Delete rows of `table` from before `before`, oldest first: they stand in order of age."""
     oldest = f"SELECT rowid AS place, {column} AS at FROM {table} ORDER BY rowid LIMIT {STRIDE}"
-    statement = f"DELETE FROM {table} WHERE rowid IN (SELECT place FROM ({oldest}) WHERE at < ?)"
+    statement = f"DELETE FROM {table} WHERE rowid IN (SELECT place FROM ({oldest}) AS oldest WHERE at < ?)"
     total = 0
     while True:
         async with store.transaction() as tx:
@@ -99,7 +99,7 @@ async def _old_audit(store: Prunable, now: datetime, before: datetime) -> int:
             return total
 
 
-async def _audit_stride(tx: SqliteTransaction, now: datetime, before: datetime) -> int:
+async def _audit_stride(tx: Collected, now: datetime, before: datetime) -> int:
     rows = await tx.query(f"SELECT id, at, hash FROM {AUDIT.name} ORDER BY id LIMIT {STRIDE}")
     limit = time_text(before)
     doomed = 0

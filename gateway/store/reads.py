@@ -1,16 +1,14 @@
 """Everything that is asked of the store, over a connection of its own."""
 
 import base64
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-import aiosqlite
 import msgspec
 
 from gateway.store.api import BadCursor, Page
-from gateway.store.faults import named
 from gateway.store.records import (
     OPEN_STATUSES,
     AcknowledgementRecord,
@@ -72,13 +70,15 @@ class Where:
         return f"WHERE {' AND '.join(self._conditions)}" if self._conditions else ""
 
 
-class Reads:
-    """The reading half of `SqliteStore`."""
+class Reads(ABC):
+    """The reading half of a store: the same queries in any database."""
 
-    def __init__(self, path: Path, reader: aiosqlite.Connection) -> None:
-        """reader: a connection of its own, so that no read waits for the writer."""
-        self.path = path
-        self._reader = reader
+    SEQUENCES: ClassVar[str]
+    """The table that keeps the last id given out of each table that counts."""
+
+    @abstractmethod
+    async def rows(self, query: str, *parameters: object) -> list[Any]:
+        """Return the rows of a query; for this room only."""
 
     async def load_services(self) -> list[ServiceRecord]:
         return await self._all(SERVICES, "ORDER BY name")
@@ -136,7 +136,7 @@ class Reads:
         return found[::-1]
 
     async def last_event_id(self) -> int:
-        rows = await self.rows("SELECT seq FROM sqlite_sequence WHERE name = ?", EVENTS.name)
+        rows = await self.rows(f"SELECT seq FROM {self.SEQUENCES} WHERE name = ?", EVENTS.name)
         return rows[0][0] if rows else 0
 
     async def decisions(
@@ -173,11 +173,11 @@ class Reads:
         where.equals("action", action)
         return await self._newest_first(AUDIT, ("id",), where, cursor, limit)
 
+    async def audit_row(self, row_id: int) -> AuditRecord | None:
+        return await self._one(AUDIT, "id", row_id)
+
     async def tokens(self) -> list[TokenRecord]:
         return await self._all(TOKENS, "ORDER BY created_at, id")
-
-    async def token_by_hash(self, digest: str) -> TokenRecord | None:
-        return await self._one(TOKENS, "hash", digest)
 
     async def breakers(self) -> list[BreakerRecord]:
         return await self._all(BREAKERS, "ORDER BY key")
@@ -210,6 +210,8 @@ class Reads:
         return await self._all(STATISTICS, f"{where} ORDER BY at, rowid", *where.parameters)
 
     async def acknowledgements(self, deployment_ids: Sequence[str]) -> dict[str, AcknowledgementRecord]:
+        if not deployment_ids:
+            return {}
         slots = ", ".join("?" * len(deployment_ids))
         found = await self._all(ACKNOWLEDGEMENTS, f"WHERE deployment_id IN ({slots})", *deployment_ids)
         return {record.deployment_id: record for record in found}
@@ -227,11 +229,6 @@ class Reads:
         where.equals("state", state)
         return await self._newest_first(APPROVALS, ("created_at", "id"), where, cursor, limit)
 
-    async def rows(self, query: str, *parameters: object) -> list[Any]:
-        """Return the rows of a query; for this room only."""
-        with named(self.path):
-            return list(await self._reader.execute_fetchall(query, parameters))
-
     async def _all(self, table: Table[R], rest: str, *parameters: object) -> list[R]:
         return [table.record(row) for row in await self.rows(f"{table.select} {rest}", *parameters)]
 
@@ -248,7 +245,7 @@ class Reads:
         """
         if cursor is not None:
             slots = ", ".join("?" * len(order))
-            where.add(f"({', '.join(order)}) < ({slots})", *_decode_cursor(cursor, len(order)))
+            where.add(f"({', '.join(order)}) < ({slots})", *_decode_cursor(cursor, order))
         descending = ", ".join(f"{column} DESC" for column in order)
         query = f"{table.select} {where} ORDER BY {descending} LIMIT ?"
         rows = await self.rows(query, *where.parameters, limit + 1)
@@ -261,13 +258,16 @@ def _encode_cursor(values: Iterable[object]) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode(list(values))).decode().rstrip("=")
 
 
-def _decode_cursor(cursor: str, length: int) -> list[Any]:
+def _decode_cursor(cursor: str, order: tuple[str, ...]) -> list[Any]:
+    """Return the place in the order of the row that a cursor names. Raises BadCursor."""
     try:
         values = msgspec.json.decode(
             base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=list[str | int]
         )
     except (ValueError, msgspec.MsgspecError) as exc:
         raise BadCursor(f"{cursor!r} is not a cursor of this list") from exc
-    if len(values) != length:
+    # A place is a number where rows are counted, and else a time and an id.
+    is_counted = order == ("id",)
+    if len(values) != len(order) or any(isinstance(each, int) != is_counted for each in values):
         raise BadCursor(f"{cursor!r} is not a cursor of this list")
     return list(values)

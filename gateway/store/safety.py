@@ -1,4 +1,4 @@
-"""Whether the file is whole and still there, and copies of it."""
+"""Whether the file is whole and still there, its audit chain too, and copies of it."""
 
 import os
 import sqlite3
@@ -8,7 +8,10 @@ from typing import Final
 import aiosqlite
 
 from gateway.errors import StoreDamaged
+from gateway.store.audit import Walk
 from gateway.store.faults import named
+from gateway.store.records import AuditReport
+from gateway.store.tables import AUDIT
 
 RESTORE: Final = "put back a copy made by `gateway backup`, or move the file away to begin an empty one"
 """What to do about a file that is damaged."""
@@ -31,6 +34,20 @@ async def damage(path: Path) -> str:
             await connection.close()
     found = str(rows[0][0])
     return "" if found == "ok" else found.splitlines()[-1]
+
+
+async def verified(connection: aiosqlite.Connection) -> AuditReport:
+    """Walk along the whole chain. connection: nobody else's, so that what it reads stands still meanwhile."""
+    await connection.execute("BEGIN")
+    newest = await connection.execute_fetchall(
+        "SELECT seq FROM sqlite_sequence WHERE name = ?", (AUDIT.name,)
+    )
+    walk = Walk()
+    async with connection.execute(f"{AUDIT.select} ORDER BY id") as rows:
+        async for row in rows:
+            if not walk.step(row):
+                break
+    return walk.report(max((row[0] for row in newest), default=0))
 
 
 async def refuse_damaged(path: Path) -> None:

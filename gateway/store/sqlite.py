@@ -4,25 +4,29 @@ import asyncio
 import os
 import secrets
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 import aiosqlite
 
-from gateway.errors import StaleEpoch, StoreBusy, StoreError
+from gateway.errors import StaleEpoch, StoreError
 from gateway.store import prune as pruning
 from gateway.store.api import Place
-from gateway.store.audit import GENESIS, Tail, verify
+from gateway.store.audit import GENESIS, Tail
+from gateway.store.copying import Rows
 from gateway.store.faults import ErrorCounts, named
+from gateway.store.known_tokens import KnownTokens
 from gateway.store.migrations import BOOKKEEPING, COMPATIBLE_FROM, MIGRATIONS, SCHEMA, Migration
 from gateway.store.reads import Reads
-from gateway.store.records import DEFAULT_RETENTION, AuditRecord, AuditReport, Retention, TokenRecord
-from gateway.store.safety import copy, damage, existing, identity, refuse_damaged, remove_log
-from gateway.store.tables import AUDIT, time_text
-from gateway.store.transaction import PUT_META, Counters, SqliteTransaction
+from gateway.store.records import DEFAULT_RETENTION, AuditReport, Retention, TokenRecord
+from gateway.store.safety import copy, damage, existing, identity, refuse_damaged, remove_log, verified
+from gateway.store.tables import time_text
+from gateway.store.transaction import COMMIT, PUT_META, Counters, SqliteTransaction
+from gateway.store.turns import Turns, to_the_end
 
 T = TypeVar("T")
 
@@ -30,12 +34,6 @@ OPENING_S: Final = 5.0
 """How long opening waits for another process's write: there are two only in the moments of an upgrade."""
 BUSY_S: Final = 2.0
 """The same for every later transaction."""
-QUEUE_S: Final = 2.5
-"""How long a transaction waits for its turn. Together with BUSY_S: less than five seconds to an answer."""
-MAX_WAITING: Final = 128
-"""Transactions that may wait for their turn."""
-COMMIT: Final = "commit"
-"""Under this name each commit leaves its own mark: an error of COMMIT does not say whether it was done."""
 
 _BEGINNING: Final = """
     SELECT
@@ -51,28 +49,29 @@ _BEGINNING: Final = """
 class SqliteStore(Reads):
     """See `api.Store`."""
 
+    SEQUENCES = "sqlite_sequence"
+
     def __init__(
         self, path: Path, writer: aiosqlite.Connection, reader: aiosqlite.Connection, epoch: int
     ) -> None:
         """Called by `open`."""
-        super().__init__(path, reader)
+        self.path = path
+        self.label = str(path)
         self.epoch = epoch
         self.on_event: Callable[[], object] = lambda: None
         """See `api.Store.on_event`."""
         self.errors = ErrorCounts()
         """What has failed since the start."""
         self._writer = writer
+        self._reader = reader
+        """A connection of its own, so that no read waits for the writer."""
         self._identity = identity(path)
         """Which file it is: another one may come to stand at its path."""
         self._is_standing = asyncio.Event()
         """Unset while the file is put back."""
         self._is_standing.set()
-        self._turn = asyncio.Lock()
-        self._tokens: dict[str, TokenRecord] | None = None
-        """By hash: who may come in must not depend on a disk that fails. None: not read yet."""
-        self._token_commits = 0
-        self._waiting = 0
-        """Transactions that wait for their turn."""
+        self._turns = Turns(str(path))
+        self._known_tokens = KnownTokens(self.tokens)
         self._commits = 0
         self._in_doubt: tuple[bytes, SqliteTransaction] | None = None
         """Mark and transaction of a commit that failed, or was done all the same: nothing could be read."""
@@ -100,7 +99,7 @@ class SqliteStore(Reads):
 
     async def close(self) -> None:
         """Wait for the writer's turn to end and close the file."""
-        async with self._turn:
+        async with self._turns.lock:
             await self._reader.close()
             await self._writer.close()
 
@@ -113,32 +112,14 @@ class SqliteStore(Reads):
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[SqliteTransaction]:
-        async with self._next_turn():
+        async with self._turns.next():
             try:
-                transaction = await _to_the_end(self._begin())
+                transaction = await to_the_end(self._begin())
                 yield transaction
-                await _to_the_end(self._commit(transaction))
+                await to_the_end(self._commit(transaction))
             except BaseException:
-                await _to_the_end(self._roll_back())
+                await to_the_end(self._roll_back())
                 raise
-
-    @asynccontextmanager
-    async def _next_turn(self) -> AsyncIterator[None]:
-        """Wait for the writer's turn. Raises StoreBusy if too many do, or for too long."""
-        if self._waiting >= MAX_WAITING:
-            raise StoreBusy(f"{self.path}: {self._waiting} changes wait already")
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(QUEUE_S):
-                await self._turn.acquire()
-        except TimeoutError:
-            raise StoreBusy(f"{self.path}: the changes before this one take too long") from None
-        finally:
-            self._waiting -= 1
-        try:
-            yield
-        finally:
-            self._turn.release()
 
     async def _commit(self, transaction: SqliteTransaction) -> None:
         """Commit, and let memory follow. An error of COMMIT may hide that it was done: then it was."""
@@ -165,30 +146,33 @@ class SqliteStore(Reads):
 
     def _follow(self, transaction: SqliteTransaction) -> None:
         """Let memory follow a commit."""
-        self._token_commits += bool(transaction.tokens)
-        if self._tokens is not None:
-            self._tokens.update((record.hash, record) for record in transaction.tokens)
+        self._known_tokens.follow(transaction.tokens)
         transaction.follow()
 
     async def raise_epoch(self) -> int:
         """See `api.Store.raise_epoch`."""
-        async with self._turn:
+        async with self._turns.lock:
             try:
-                self.epoch = await _to_the_end(self._raise_epoch())
-                self._tokens = None
+                self.epoch = await to_the_end(self._raise_epoch())
+                self._known_tokens.forget()
             except BaseException:
-                await _to_the_end(self._roll_back())
+                await to_the_end(self._roll_back())
                 raise
         return self.epoch
 
+    async def claim(self, holder: str, name: str) -> None:
+        """See `api.Store.claim`. The lock beside the file has said it."""
+
+    async def hold(self) -> None:
+        """See `api.Store.hold`. The lock is held until this process ends."""
+        await asyncio.Event().wait()
+
+    async def release(self) -> None:
+        """See `api.Store.release`. The lock goes with the process."""
+
     async def token_by_hash(self, digest: str) -> TokenRecord | None:
         """See `api.Store.token_by_hash`. From memory: this process alone writes tokens."""
-        while self._tokens is None:
-            seen = self._token_commits
-            found = {record.hash: record for record in await self.tokens()}
-            if seen == self._token_commits:  # else one was committed while we read
-                self._tokens = found
-        return self._tokens.get(digest)
+        return await self._known_tokens.by_hash(digest)
 
     async def is_current(self) -> bool:
         """See `api.Store.is_current`."""
@@ -199,7 +183,7 @@ class SqliteStore(Reads):
         with named(self.path):
             connection = await _connect(self.path)
             try:
-                return await verify(connection)
+                return await verified(connection)
             finally:
                 await connection.close()
 
@@ -207,16 +191,16 @@ class SqliteStore(Reads):
         """See `api.Store.damage`."""
         return await damage(self.path)
 
-    def place(self) -> Place:
+    async def place(self) -> Place:
         """See `api.Store.place`."""
         found = identity(self.path)
         return "kept" if found == self._identity else "gone" if found is None else "replaced"
 
     async def put_back(self) -> None:
         """See `api.Store.put_back`."""
-        async with self._next_turn():
-            if self.place() == "gone":
-                await _to_the_end(self._put_back())
+        async with self._turns.next():
+            if await self.place() == "gone":
+                await to_the_end(self._put_back())
 
     async def _put_back(self) -> None:
         draft = self.path.with_name(self.path.name + ".new")
@@ -238,8 +222,19 @@ class SqliteStore(Reads):
     async def rows(self, query: str, *parameters: object) -> list[Any]:
         """See `Reads.rows`."""
         await self._is_standing.wait()
-        with self.errors.counting():
-            return await super().rows(query, *parameters)
+        with self.errors.counting(), named(self.path):
+            return list(await self._reader.execute_fetchall(query, parameters))
+
+    @asynccontextmanager
+    async def standing_still(self) -> AsyncIterator[Rows]:
+        """Return what reads as of one moment, for the block; over a connection of its own."""
+        with named(self.path):
+            connection = await _connect(self.path)
+        try:
+            await connection.execute("BEGIN")
+            yield partial(_fetch, self.path, connection)
+        finally:
+            await connection.close()
 
     async def backup(self, target: Path) -> None:
         """See `api.Store.backup`."""
@@ -249,10 +244,6 @@ class SqliteStore(Reads):
                 await copy(connection, target)
             finally:
                 await connection.close()
-
-    async def audit_row(self, row_id: int) -> AuditRecord | None:
-        """See `api.Store.audit_row`."""
-        return await self._one(AUDIT, "id", row_id)
 
     async def prune(self, now: datetime, keep: Retention = DEFAULT_RETENTION) -> dict[str, int]:
         """See `api.Store.prune`."""
@@ -286,6 +277,11 @@ class SqliteStore(Reads):
         if self._writer.in_transaction:
             with named(self.path):
                 await self._writer.rollback()
+
+
+async def _fetch(path: Path, connection: aiosqlite.Connection, query: str, *parameters: object) -> list[Any]:
+    with named(path):
+        return list(await connection.execute_fetchall(query, parameters))
 
 
 def path_of(url: str) -> Path:
@@ -377,14 +373,3 @@ async def _apply(connection: aiosqlite.Connection, migration: Migration, now: da
 
 def _number(value: bytes | str) -> int:
     return int(value)
-
-
-async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
-    """Await `work`; if cancelled meanwhile, finish it first, so that its effect is whole and known."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        if not task.done():
-            await asyncio.wait({task})
-        raise

@@ -1,5 +1,6 @@
 """One write transaction: rows collected by statement, so that a tick of many rollouts is few calls."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -41,8 +42,11 @@ from gateway.store.tables import (
     TOKENS,
     VERSIONS,
     WINDOWS,
+    Table,
 )
 
+COMMIT: Final = "commit"
+"""Under this name each commit leaves its own mark: an error of COMMIT does not say whether it was done."""
 PUT_META: Final = """
     INSERT INTO gateway_meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value
 """
@@ -56,19 +60,20 @@ class Counters(msgspec.Struct):
     audit: audit.Tail
 
 
-class SqliteTransaction:
-    """See `api.Transaction`. The store makes it after BEGIN IMMEDIATE, and commits it or rolls it back."""
+def numbers_of(counters: Counters) -> dict[str, int]:
+    """Return the last id given out, by table."""
+    return {
+        EVENTS.name: counters.event,
+        DECISIONS.name: counters.decision,
+        AUDIT.name: counters.audit.id,
+    }
 
-    def __init__(
-        self,
-        path: Path,
-        connection: aiosqlite.Connection,
-        counters: Counters,
-        on_event: Callable[[], object],
-    ) -> None:
+
+class Collected(ABC):
+    """A transaction's rows until they are written, and what follows: the same in any database."""
+
+    def __init__(self, counters: Counters, on_event: Callable[[], object]) -> None:
         """on_event: called once after the commit if events were added."""
-        self._path = path
-        self._connection = connection
         self._counters = counters
         self._first_event = counters.event
         self._on_event = on_event
@@ -149,6 +154,64 @@ class SqliteTransaction:
     def on_commit(self, callback: Callable[[], object]) -> None:
         self._callbacks.append(callback)
 
+    def put_rows(self, table: Table[Any], rows: Iterable[tuple[Any, ...]]) -> None:
+        """Add rows of another store, as they are stored there."""
+        for row in rows:
+            self._queue(table.insert, row)
+
+    async def go_on_from(self, counters: Counters) -> None:
+        """Count on from where another store is: no id of its is given out again."""
+        self._counters = counters
+
+    @abstractmethod
+    async def flush(self) -> None:
+        """Write what was collected so far, uncommitted."""
+
+    @abstractmethod
+    async def execute(self, statement: str, *parameters: object) -> int:
+        """Run one statement now, after what was collected. Returns how many rows it changed."""
+
+    @abstractmethod
+    async def query(self, statement: str, *parameters: object) -> list[Any]:
+        """Return rows as this transaction sees them."""
+
+    def follow(self) -> None:
+        """Let memory follow what is committed: everybody hears of it, whoever fails."""
+        with ExitStack() as followers:
+            if self._counters.event > self._first_event:
+                followers.callback(self._on_event)
+            for callback in reversed(self._callbacks):
+                followers.callback(callback)
+
+    def _queue(self, statement: str, row: tuple[Any, ...]) -> None:
+        self._batches[-1].setdefault(statement, []).append(row)
+
+    def _queue_alone(self, statement: str, row: tuple[Any, ...]) -> None:
+        self._batches += [{statement: [row]}, {}]
+
+
+class SqliteTransaction(Collected):
+    """See `api.Transaction`. The store makes it after BEGIN IMMEDIATE, and commits it or rolls it back."""
+
+    def __init__(
+        self,
+        path: Path,
+        connection: aiosqlite.Connection,
+        counters: Counters,
+        on_event: Callable[[], object],
+    ) -> None:
+        """on_event: called once after the commit if events were added."""
+        super().__init__(counters, on_event)
+        self._path = path
+        self._connection = connection
+
+    async def go_on_from(self, counters: Counters) -> None:
+        """See `Collected.go_on_from`."""
+        await super().go_on_from(counters)
+        for name, number in numbers_of(counters).items():
+            await self.execute("DELETE FROM sqlite_sequence WHERE name = ?", name)
+            await self.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", name, number)
+
     async def flush(self) -> None:
         """Write what was collected so far, uncommitted."""
         batches, self._batches = self._batches, [{}]
@@ -163,14 +226,6 @@ class SqliteTransaction:
         with named(self._path):
             await self._connection.execute("COMMIT")
 
-    def follow(self) -> None:
-        """Let memory follow what is committed: everybody hears of it, whoever fails."""
-        with ExitStack() as followers:
-            if self._counters.event > self._first_event:
-                followers.callback(self._on_event)
-            for callback in reversed(self._callbacks):
-                followers.callback(callback)
-
     async def execute(self, statement: str, *parameters: object) -> int:
         """Run one statement now, after what was collected. Returns how many rows it changed."""
         await self.flush()
@@ -184,9 +239,3 @@ class SqliteTransaction:
         await self.flush()
         with named(self._path):
             return list(await self._connection.execute_fetchall(statement, parameters))
-
-    def _queue(self, statement: str, row: tuple[Any, ...]) -> None:
-        self._batches[-1].setdefault(statement, []).append(row)
-
-    def _queue_alone(self, statement: str, row: tuple[Any, ...]) -> None:
-        self._batches += [{statement: [row]}, {}]

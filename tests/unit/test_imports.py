@@ -58,6 +58,8 @@ INSIDE: Final = {
     "http1/codec": frozenset(),
     "http1": frozenset({"http1/codec"}),
     "core/settings": frozenset(),
+    "store": frozenset({"store/postgres"}),
+    "store/postgres": frozenset({"store"}),
     "core/judge": frozenset(),
     "core/resilience": frozenset({"core/settings"}),
     "core/routing": frozenset({"core/resilience", "core/settings"}),

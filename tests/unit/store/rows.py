@@ -1,18 +1,19 @@
 """Rows and stores that the tests of this room begin with."""
 
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from gateway.core.resilience.health import HealthSettings
 from gateway.core.routing.service import RouteSettings, ServiceSettings
-from gateway.store.records import (
-    AuditEntry,
-    DeploymentRecord,
-    ServiceRecord,
-    VersionRecord,
-)
-from gateway.store.sqlite import SqliteStore
+from gateway.core.settings.store_url import is_postgres, label_of
+from gateway.store.api import Store
+from gateway.store.opening import open_store
+from gateway.store.records import AuditEntry, DeploymentRecord, ServiceRecord, VersionRecord
+from gateway.store.sqlite import SqliteStore, path_of
+from tests import postgres
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
@@ -65,7 +66,36 @@ def an_entry(n: int = 0, at: datetime = NOW) -> AuditEntry:
 
 async def with_service(path: Path) -> SqliteStore:
     store = await opened(path)
+    await put_service(store)
+    return store
+
+
+async def put_service(store: Store) -> None:
     async with store.transaction() as tx:
         tx.put_service(a_service())
         tx.put_version(a_version())
-    return store
+
+
+class Kept:
+    """Where a store is kept, whichever adapter does it: what is true of a store is tried on each."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.label = f"{label_of(url)}: " if is_postgres(url) else f"{path_of(url)}: "
+        """What its errors begin with."""
+
+    async def opened(self) -> Any:
+        return await open_store(self.url, now=NOW)
+
+    async def with_service(self) -> Any:
+        store = await self.opened()
+        await put_service(store)
+        return store
+
+    def change(self, statement: str) -> None:
+        """Change what is kept, behind the store's back."""
+        if is_postgres(self.url):
+            postgres.shared().sql(statement, self.url)
+            return
+        with closing(sqlite3.connect(path_of(self.url))) as connection, connection:
+            connection.execute(statement)

@@ -1,35 +1,26 @@
 """The audit chain: no change stays unseen."""
 
-import sqlite3
 from datetime import timedelta
-from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.store.records import (
     Retention,
 )
-from gateway.store.sqlite import SqliteStore
-from tests.unit.store.rows import NOW, an_entry, opened
+from tests.unit.store.rows import NOW, Kept, an_entry
 
 
-async def with_audit(path: Path, rows: int = 6) -> SqliteStore:
-    store = await opened(path)
+async def with_audit(kept: Kept, rows: int = 6) -> Any:
+    store = await kept.opened()
     for n in range(rows):
         async with store.transaction() as tx:
             tx.add_audit(an_entry(n, NOW + timedelta(days=n)))
     return store
 
 
-def tamper(store: SqliteStore, statement: str) -> None:
-    connection = sqlite3.connect(store.path)
-    with connection:
-        connection.execute(statement)
-    connection.close()
-
-
-async def test_an_untouched_chain_is_sound(tmp_path: Path) -> None:
-    store = await with_audit(tmp_path / "s.db")
+async def test_an_untouched_chain_is_sound(kept: Kept) -> None:
+    store = await with_audit(kept)
     report = await store.verify_audit()
     assert (report.ok, report.count, report.head_id) == (True, 6, 6)
     newest = (await store.audit(limit=1)).items[0]
@@ -38,8 +29,8 @@ async def test_an_untouched_chain_is_sound(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_an_empty_chain_is_sound(tmp_path: Path) -> None:
-    store = await opened(tmp_path / "s.db")
+async def test_an_empty_chain_is_sound(kept: Kept) -> None:
+    store = await kept.opened()
     assert (await store.verify_audit()).ok
     await store.close()
 
@@ -57,18 +48,18 @@ async def test_an_empty_chain_is_sound(tmp_path: Path) -> None:
         ("DELETE FROM gateway_audit", 1),
     ],
 )
-async def test_a_change_to_the_chain_is_found(tmp_path: Path, statement: str, broken_at: int) -> None:
-    store = await with_audit(tmp_path / "s.db")
-    tamper(store, statement)
+async def test_a_change_to_the_chain_is_found(kept: Kept, statement: str, broken_at: int) -> None:
+    store = await with_audit(kept)
+    kept.change(statement)
     report = await store.verify_audit()
     assert (report.ok, report.broken_at) == (False, broken_at)
     assert report.reason
     await store.close()
 
 
-async def test_rows_cut_off_the_end_stay_missing_when_others_follow(tmp_path: Path) -> None:
-    store = await with_audit(tmp_path / "s.db")
-    tamper(store, "DELETE FROM gateway_audit WHERE id >= 5")
+async def test_rows_cut_off_the_end_stay_missing_when_others_follow(kept: Kept) -> None:
+    store = await with_audit(kept)
+    kept.change("DELETE FROM gateway_audit WHERE id >= 5")
     for n in range(3):
         async with store.transaction() as tx:
             tx.add_audit(an_entry(n))
@@ -77,9 +68,9 @@ async def test_rows_cut_off_the_end_stay_missing_when_others_follow(tmp_path: Pa
     await store.close()
 
 
-async def test_a_pruned_chain_is_sound_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_pruned_chain_is_sound_and_says_so(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.store.prune.STRIDE", 2)
-    store = await with_audit(tmp_path / "s.db")
+    store = await with_audit(kept)
     deleted = await store.prune(NOW + timedelta(days=9), Retention(audit_days=5))
     assert deleted == {"gateway_audit": 4}
     report = await store.verify_audit()
@@ -87,6 +78,6 @@ async def test_a_pruned_chain_is_sound_and_says_so(tmp_path: Path, monkeypatch: 
     newest = (await store.audit(limit=1)).items[0]
     assert newest.action == "audit.checkpoint"
     assert newest.details["through_id"] == 4
-    tamper(store, "DELETE FROM gateway_audit WHERE id = 5")
+    kept.change("DELETE FROM gateway_audit WHERE id = 5")
     assert not (await store.verify_audit()).ok
     await store.close()

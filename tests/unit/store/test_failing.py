@@ -8,6 +8,7 @@ import pytest
 
 from gateway.errors import StoreBusy, StoreError
 from gateway.store import sqlite as module
+from gateway.store import turns
 from tests.unit.store.failing import Disk, Where, on
 from tests.unit.store.rows import opened
 
@@ -89,7 +90,7 @@ async def test_a_store_that_another_process_holds_is_an_error_within_five_second
 
 
 async def test_so_many_writers_wait_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_WAITING", 3)
+    monkeypatch.setattr(turns, "MAX_WAITING", 3)
     store = await opened(tmp_path / "s.db")
     async with store.transaction():
         waiting = [asyncio.ensure_future(write(store, b"%d" % n, [])) for n in range(3)]

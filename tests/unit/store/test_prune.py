@@ -2,7 +2,6 @@
 
 import uuid
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -14,11 +13,11 @@ from gateway.store.records import (
     StatisticRecord,
     WindowRecord,
 )
-from tests.unit.store.rows import NOW, a_deployment, with_service
+from tests.unit.store.rows import NOW, Kept, a_deployment
 
 
-async def test_pruning_keeps_the_newest_probes_of_each_endpoint(tmp_path: Path) -> None:
-    store = await with_service(tmp_path / "s.db")
+async def test_pruning_keeps_the_newest_probes_of_each_endpoint(kept: Kept) -> None:
+    store = await kept.with_service()
     async with store.transaction() as tx:
         tx.add_health(
             HealthCheckRecord(
@@ -40,10 +39,10 @@ async def test_pruning_keeps_the_newest_probes_of_each_endpoint(tmp_path: Path) 
 
 
 async def test_pruning_forgets_by_age_and_never_gives_an_event_id_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.store.prune.STRIDE", 4)
-    store = await with_service(tmp_path / "s.db")
+    store = await kept.with_service()
     async with store.transaction() as tx:
         tx.put_deployment(a_deployment("d"))
         for n in range(10):

@@ -51,7 +51,7 @@ async def test_looking_at_a_deleted_store_makes_no_empty_one(tmp_path: Path) -> 
     for look in (store.verify_audit(), store.damage(), store.backup(tmp_path / "copy.db")):
         with pytest.raises(StoreError):
             await look
-    assert store.place() == "gone"
+    assert await store.place() == "gone"
     await store.put_back()
     assert (await store.verify_audit()).count == 2
     await store.close()

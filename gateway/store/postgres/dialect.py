@@ -1,0 +1,81 @@
+"""The room's statements in PostgreSQL: places for parameters, types of columns, and what is only there."""
+
+import itertools
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Final
+
+import msgspec
+
+from gateway.store.migrations import BOOKKEEPING, MIGRATIONS, Migration
+from gateway.store.tables import APPROVALS, DECISIONS, EVENTS, SMOKE_RESULTS, STATISTICS, WINDOWS
+
+SEQUENCES: Final = "gateway_sequence"
+"""Keeps the last id given out of each table that counts; rolled back with the transaction that counted."""
+LEASE: Final = "gateway_lease"
+
+_WORDS: Final = (
+    ("INTEGER PRIMARY KEY AUTOINCREMENT", "BIGINT PRIMARY KEY"),
+    ("INTEGER", "BIGINT"),
+    ("REAL", "DOUBLE PRECISION"),
+    ("BLOB", "BYTEA"),
+    ("TEXT", 'TEXT COLLATE "C"'),
+    ("x''", "''"),
+)
+"""SQLite's words in a migration, and PostgreSQL's; the first that fits counts."""
+_WORD: Final = re.compile("|".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word, _ in _WORDS))
+
+
+def _order_of_arrival(table: str) -> tuple[str, ...]:
+    """Return what gives a table the column that every table of SQLite has: rows in the order they came."""
+    return (
+        f"ALTER TABLE {table} ADD COLUMN rowid BIGINT GENERATED ALWAYS AS IDENTITY",
+        f"CREATE UNIQUE INDEX {table}_rowid ON {table} (rowid)",
+    )
+
+
+_ALSO: Final = {
+    1: (
+        f'CREATE TABLE {SEQUENCES} (name TEXT COLLATE "C" PRIMARY KEY, seq BIGINT NOT NULL)',
+        f"""
+        CREATE TABLE {LEASE} (
+            id INTEGER PRIMARY KEY CHECK (id = 1),
+            holder TEXT NOT NULL,
+            name TEXT NOT NULL,
+            since TIMESTAMPTZ NOT NULL,
+            renewed_at TIMESTAMPTZ NOT NULL,
+            lapses_at TIMESTAMPTZ NOT NULL
+        )
+        """,
+        *_order_of_arrival(EVENTS.name),
+        *_order_of_arrival(DECISIONS.name),
+        *_order_of_arrival(SMOKE_RESULTS.name),
+        *_order_of_arrival(WINDOWS.name),
+    ),
+    4: _order_of_arrival(STATISTICS.name),
+    5: _order_of_arrival(APPROVALS.name),
+}
+"""What a step does here besides, by its number."""
+
+
+@lru_cache(maxsize=1024)
+def placed(statement: str) -> str:
+    """Return a statement with its places `?` and `?3` as `$1` and `$3`."""
+    counter: Iterator[int] = itertools.count(1)
+    return re.sub(r"\?(\d*)", lambda found: f"${found[1] or next(counter)}", statement)
+
+
+def defined(statement: str) -> str:
+    """Return a statement of a migration with PostgreSQL's types."""
+    return _WORD.sub(lambda found: dict(_WORDS)[found[0]], statement)
+
+
+def _migration(step: Migration) -> Migration:
+    statements = (*map(defined, step.statements), *_ALSO.get(step.number, ()))
+    return msgspec.structs.replace(step, statements=statements)
+
+
+STEPS: Final = tuple(map(_migration, MIGRATIONS))
+"""The same steps under the same numbers. Their text is part of what was released: a test holds it fast."""
+BEGINNING: Final = tuple(map(defined, BOOKKEEPING))

@@ -1,0 +1,118 @@
+"""Which gateway is in charge of a database: a row with the database's clock, renewed while it lives.
+
+The lease only says whether another one lives. What keeps a gateway that lost it from writing is the epoch.
+"""
+
+import asyncio
+from contextlib import suppress
+from typing import Any, Final
+
+from gateway.errors import StaleEpoch, StoreTaken, StoreUnreachable
+from gateway.store.postgres.connection import Connection
+from gateway.store.postgres.dialect import LEASE
+from gateway.store.postgres.faults import named
+from gateway.store.postgres.server import Server
+
+LEASE_S: Final = 4.0
+"""After so long without a word of the holder, another may take over: with LOOK_S, within five seconds."""
+RENEW_S: Final = 1.0
+LOOK_S: Final = 0.25
+"""How often one that waits looks whether the lease was renewed."""
+
+_UNTIL: Final = f"clock_timestamp() + interval '{LEASE_S} seconds'"
+_CLAIM: Final = f"""
+    INSERT INTO {LEASE} AS lease (id, holder, name, since, renewed_at, lapses_at)
+    VALUES (1, $1, $2, now(), now(), {_UNTIL})
+    ON CONFLICT (id) DO UPDATE SET
+        holder = excluded.holder,
+        name = excluded.name,
+        since = CASE WHEN lease.holder = excluded.holder THEN lease.since ELSE excluded.since END,
+        renewed_at = excluded.renewed_at,
+        lapses_at = excluded.lapses_at
+    WHERE lease.holder = excluded.holder OR lease.lapses_at <= clock_timestamp()
+    RETURNING since = renewed_at
+"""
+"""Returns whether the holder is another than before; no row: somebody else has it."""
+_RENEW: Final = f"""
+    UPDATE {LEASE} SET renewed_at = clock_timestamp(), lapses_at = {_UNTIL} WHERE holder = $1
+    RETURNING 1
+"""
+_RELEASE: Final = f"UPDATE {LEASE} SET lapses_at = clock_timestamp() WHERE holder = $1"
+_HELD: Final = f"SELECT name, renewed_at, since FROM {LEASE}"
+
+
+class Lease:
+    """The row, as one gateway deals with it. It has a session of its own: no write may hold it up."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._connection: Connection | None = None
+        self.holder = ""
+        """Who we are, once we have claimed it; empty: we never did."""
+
+    async def claim(self, holder: str, name: str) -> bool:
+        """Take the lease; wait for one that is not renewed any more to lapse.
+
+        holder: the same for all that succeed each other in one place. Returns whether it was another's.
+        Raises StoreTaken if that one lives.
+        """
+        seen = None
+        with named(self._server.label):
+            while not (found := await self._fetch(_CLAIM, holder, name)):
+                held = await self._fetch(_HELD)
+                if held and seen not in (None, held[0]["renewed_at"]):
+                    raise StoreTaken(_taken(held[0]))
+                seen = held[0]["renewed_at"] if held else None
+                await asyncio.sleep(LOOK_S)
+        self.holder = holder
+        was_anothers: bool = found[0][0]
+        return was_anothers
+
+    async def is_ours(self, connection: Connection) -> bool:
+        """Return whether nobody else has the lease, for the rest of the connection's transaction."""
+        holder = await connection.fetchval(f"SELECT holder FROM {LEASE} FOR UPDATE")
+        return holder == self.holder or not self.holder
+
+    async def hold(self) -> None:
+        """Renew the lease for as long as this runs. Raises StaleEpoch when another has it."""
+        while True:
+            with suppress(StoreUnreachable):
+                await self.renew()
+            await asyncio.sleep(RENEW_S)
+
+    async def renew(self) -> None:
+        """Renew it once. Raises StaleEpoch: another has it; StoreError."""
+        with named(self._server.label):
+            if not await self._fetch(_RENEW, self.holder):
+                raise StaleEpoch("another gateway has taken over")
+
+    async def release(self) -> None:
+        """Let another one take over at once. Raises StoreError."""
+        if self.holder:
+            with named(self._server.label):
+                await self._fetch(_RELEASE, self.holder)
+
+    async def close(self) -> None:
+        """End the session; the lease lapses."""
+        if self._connection is not None:
+            self._connection.terminate()
+
+    async def _fetch(self, statement: str, *parameters: str) -> list[Any]:
+        connection = await self._session()
+        try:
+            return list(await connection.fetch(statement, *parameters))
+        except BaseException:
+            connection.terminate()
+            raise
+
+    async def _session(self) -> Connection:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await self._server.connect()
+            # Renewals that a crash of the database loses only make the lease lapse sooner.
+            await self._connection.execute("SET synchronous_commit = off")
+        return self._connection
+
+
+def _taken(held: Any) -> str:
+    since = f"{held['since']:%Y-%m-%d %H:%M:%S} UTC"
+    return f"the gateway {held['name']!r} has been in charge since {since}: one gateway a database"

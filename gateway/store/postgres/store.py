@@ -1,0 +1,305 @@
+"""The store in a PostgreSQL database: the same rows, one writer, readers that never wait for it."""
+
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Self
+
+from gateway.errors import StaleEpoch, StoreError, StoreUnreachable
+from gateway.store import copying
+from gateway.store import prune as pruning
+from gateway.store.api import Place
+from gateway.store.audit import GENESIS, Tail, Walk
+from gateway.store.faults import ErrorCounts
+from gateway.store.known_tokens import KnownTokens
+from gateway.store.postgres.connection import Connection
+from gateway.store.postgres.dialect import SEQUENCES, placed
+from gateway.store.postgres.faults import named
+from gateway.store.postgres.lease import Lease
+from gateway.store.postgres.migrating import migrate
+from gateway.store.postgres.readers import PAGE, Readers
+from gateway.store.postgres.server import Server
+from gateway.store.postgres.transaction import PostgresTransaction
+from gateway.store.reads import Reads
+from gateway.store.records import DEFAULT_RETENTION, AuditReport, Retention, TokenRecord
+from gateway.store.sqlite import SqliteStore
+from gateway.store.tables import AUDIT
+from gateway.store.transaction import COMMIT, PUT_META, Counters
+from gateway.store.turns import Turns, to_the_end
+
+_BEGIN: Final = "BEGIN; SELECT 1 FROM gateway_meta WHERE key = 'epoch' FOR UPDATE"
+"""Whoever holds the epoch's row writes; all others wait, as long as their `lock_timeout` lets them."""
+_BEGINNING: Final = f"""
+    SELECT
+        (SELECT value FROM gateway_meta WHERE key = 'epoch'),
+        (SELECT seq FROM {SEQUENCES} WHERE name = 'gateway_event'),
+        (SELECT seq FROM {SEQUENCES} WHERE name = 'gateway_decision'),
+        (SELECT seq FROM {SEQUENCES} WHERE name = 'gateway_audit'),
+        (SELECT hash FROM gateway_audit ORDER BY id DESC LIMIT 1),
+        (SELECT value FROM gateway_meta WHERE key = 'commit')
+"""
+"""Asked after the row is held: a statement sees what was committed when it began, not when its lock came."""
+
+
+class PostgresStore(Reads):
+    """See `api.Store`."""
+
+    SEQUENCES = SEQUENCES
+
+    def __init__(self, server: Server, writer: Connection, epoch: int, gateway_id: bytes) -> None:
+        """Called by `open`."""
+        self.label = server.label
+        self.epoch = epoch
+        self.on_event: Callable[[], object] = lambda: None
+        """See `api.Store.on_event`."""
+        self.errors = ErrorCounts()
+        """What has failed since the start."""
+        self._server = server
+        self._gateway_id = gateway_id
+        self._writer: Connection | None = writer
+        self._readers = Readers(server)
+        self._lease = Lease(server)
+        self._turns = Turns(server.label)
+        self._known_tokens = KnownTokens(self.tokens)
+        self._run = secrets.token_hex(4)
+        """Tells our commits from those of another process in the same epoch."""
+        self._commits = 0
+        self._in_doubt: tuple[bytes, PostgresTransaction] | None = None
+        """Mark and transaction of a commit whose answer never came, and nothing could be asked since."""
+
+    @classmethod
+    async def open(cls, server: Server, *, now: datetime) -> Self:
+        """Open, and bring up to this release's schema, the store there; it begins empty in a new database.
+
+        now: stamps the migrations. Raises StoreUnreachable: there is no such server now, or it cannot write;
+        StoreError with the reason. Nothing was changed then.
+        """
+        writer = await server.connect()
+        try:
+            with named(server.label):
+                await migrate(writer, now)
+                rows = await writer.fetch(
+                    "SELECT value FROM gateway_meta WHERE key IN ('epoch', 'gateway_id') ORDER BY key"
+                )
+        except BaseException:
+            writer.terminate()
+            raise
+        (epoch,), (gateway_id,) = rows
+        return cls(server, writer, int(epoch), gateway_id)
+
+    async def close(self) -> None:
+        """Wait for the writer's turn to end, and end every session."""
+        async with self._turns.lock:
+            self._drop_writer()
+            await self._readers.close()
+            await self._lease.close()
+
+    # -- being in charge
+
+    async def claim(self, holder: str, name: str) -> None:
+        """See `api.Store.claim`. Whoever was in charge before cannot write any more when this returns."""
+        if await self._lease.claim(holder, name):
+            await self.raise_epoch()
+
+    async def hold(self) -> None:
+        """See `api.Store.hold`."""
+        await self._lease.hold()
+
+    async def release(self) -> None:
+        """See `api.Store.release`."""
+        await self._lease.release()
+
+    async def raise_epoch(self) -> int:
+        """See `api.Store.raise_epoch`."""
+        async with self._turns.lock:
+            async with self._ending():
+                self.epoch = await to_the_end(self._raise_epoch())
+            self._known_tokens.forget()
+        return self.epoch
+
+    async def _raise_epoch(self) -> int:
+        with named(self.label):
+            connection = await self._connected()
+            await connection.execute(_BEGIN)
+            if not await self._lease.is_ours(connection):
+                raise StaleEpoch("another gateway has taken over")
+            epoch = int(await connection.fetchval("SELECT value FROM gateway_meta WHERE key = 'epoch'")) + 1
+            await connection.execute(placed(PUT_META), "epoch", str(epoch).encode())
+            await connection.execute("COMMIT")
+        return epoch
+
+    async def is_current(self) -> bool:
+        """See `api.Store.is_current`."""
+        return await self.meta("epoch") == str(self.epoch).encode()
+
+    # -- writing
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[PostgresTransaction]:
+        """See `api.Store.transaction`. Once the block has ended, a cancellation waits for the commit."""
+        with self.errors.counting():
+            async with self._turns.next(), self._ending():
+                transaction = await to_the_end(self._begin())
+                yield transaction
+                await to_the_end(self._commit(transaction))
+
+    @asynccontextmanager
+    async def _ending(self) -> AsyncIterator[None]:
+        """Leave no transaction behind, and no connection that may be broken, whatever the block raises."""
+        try:
+            yield
+        except BaseException as exc:
+            await to_the_end(self._roll_back(is_broken=isinstance(exc, StoreUnreachable)))
+            raise
+
+    async def _begin(self) -> PostgresTransaction:
+        with named(self.label):
+            connection = await self._connected()
+            await connection.execute(_BEGIN)
+            row = await connection.fetchrow(_BEGINNING)
+        assert row is not None, "a SELECT without FROM has a row"
+        epoch, event, decision, audit_id, audit_hash, mark = row
+        self._settle_doubt(mark)
+        if int(epoch) != self.epoch:
+            raise StaleEpoch(f"epoch {int(epoch)} has begun, this process writes in {self.epoch}")
+        tail = Tail(audit_id or 0, audit_hash or GENESIS)
+        return PostgresTransaction(
+            self.label, connection, Counters(event or 0, decision or 0, tail), self.on_event
+        )
+
+    async def _commit(self, transaction: PostgresTransaction) -> None:
+        """Commit, and let memory follow. A COMMIT that was not answered may have been done: that is asked."""
+        self._commits += 1
+        mark = f"{self.epoch}.{self._run}.{self._commits}".encode()
+        transaction.set_meta(COMMIT, mark)
+        await transaction.write()
+        try:
+            await transaction.commit()
+        except StoreUnreachable:
+            self._in_doubt = mark, transaction
+            if await self._settled_mark() != mark:
+                self._in_doubt = None
+                raise
+        self._in_doubt = None
+        self._follow(transaction)
+
+    async def _settled_mark(self) -> bytes | None:
+        """Return the mark of the last commit, once no transaction of ours can still be ending.
+
+        A server that was frozen, or cut off, may carry out a COMMIT long after we gave up: as long as it has
+        not, it holds the epoch's row. Raises StoreError if that takes too long: nobody knows yet.
+        """
+        self._drop_writer()
+        with named(self.label):
+            connection = await self._connected()
+            await connection.execute(_BEGIN)
+            mark: bytes | None = await connection.fetchval(
+                "SELECT value FROM gateway_meta WHERE key = 'commit'"
+            )
+            await connection.execute("ROLLBACK")
+        return mark
+
+    def _settle_doubt(self, found: bytes | None) -> None:
+        """Learn what became of a commit after which nothing could be asked. found: the store's mark."""
+        if self._in_doubt is not None:
+            (mark, transaction), self._in_doubt = self._in_doubt, None
+            if found == mark:
+                self._follow(transaction)
+
+    def _follow(self, transaction: PostgresTransaction) -> None:
+        self._known_tokens.follow(transaction.tokens)
+        transaction.follow()
+
+    async def _roll_back(self, *, is_broken: bool) -> None:
+        connection = self._writer
+        if connection is None:
+            return
+        if is_broken or connection.is_closed():
+            self._drop_writer()
+        elif connection.is_in_transaction():
+            try:
+                with named(self.label):
+                    await connection.execute("ROLLBACK")
+            except StoreError:
+                self._drop_writer()
+
+    async def _connected(self) -> Connection:
+        if self._writer is None or self._writer.is_closed():
+            self._writer = None
+            self._writer = await self._server.connect()
+        return self._writer
+
+    def _drop_writer(self) -> None:
+        """End the session: the server ends its transaction, if it has one."""
+        if self._writer is not None:
+            self._writer.terminate()
+            self._writer = None
+
+    # -- reading
+
+    async def rows(self, query: str, *parameters: object) -> list[Any]:
+        """See `Reads.rows`."""
+        with self.errors.counting():
+            return await self._readers.rows(query, *parameters)
+
+    async def token_by_hash(self, digest: str) -> TokenRecord | None:
+        """See `api.Store.token_by_hash`. From memory: only who is in charge writes tokens."""
+        return await self._known_tokens.by_hash(digest)
+
+    # -- the whole
+
+    async def verify_audit(self) -> AuditReport:
+        """See `api.Store.verify_audit`."""
+        walk = Walk()
+        async with self._readers.standing_still() as connection:
+            rows = await connection.fetch(f"SELECT seq FROM {SEQUENCES} WHERE name = $1", AUDIT.name)
+            page = await connection.fetch(f"{AUDIT.select} ORDER BY id LIMIT {PAGE}")
+            while page and all(walk.step(row) for row in page):
+                query = f"{AUDIT.select} WHERE id > $1 ORDER BY id LIMIT {PAGE}"
+                page = await connection.fetch(query, walk.tail.id)
+        return walk.report(max((row[0] for row in rows), default=0))
+
+    async def damage(self) -> str:
+        """See `api.Store.damage`. What the server's own checksums have found, where it keeps any."""
+        rows = await self.rows(
+            "SELECT checksum_failures FROM pg_stat_database WHERE datname = current_database()"
+        )
+        found = max((row[0] or 0 for row in rows), default=0)
+        return f"{self.label}: {found} pages whose checksum is wrong" if found else ""
+
+    async def place(self) -> Place:
+        """See `api.Store.place`."""
+        tables = await self.rows("SELECT to_regclass('gateway_meta') IS NOT NULL")
+        if not tables[0][0]:
+            return "gone"
+        return "kept" if await self.meta("gateway_id") == self._gateway_id else "replaced"
+
+    async def put_back(self) -> None:
+        """See `api.Store.put_back`."""
+        raise StoreError(f"{self.label}: its tables are gone: restore the database from a backup")
+
+    async def backup(self, target: Path) -> None:
+        """See `api.Store.backup`. `gateway store copy` puts it into a database again."""
+        with named(self.label):
+            file = await SqliteStore.open(f"sqlite:///{target}", now=datetime.now(UTC))
+            try:
+                await copying.copy(self, file)
+            finally:
+                await file.close()
+
+    @asynccontextmanager
+    async def standing_still(self) -> AsyncIterator[copying.Rows]:
+        """Return what reads as of one moment, for the block."""
+        async with self._readers.standing_still() as connection:
+
+            async def rows(query: str, *parameters: object) -> Sequence[Any]:
+                with named(self.label):
+                    return await connection.fetch(placed(query), *parameters)
+
+            yield rows
+
+    async def prune(self, now: datetime, keep: Retention = DEFAULT_RETENTION) -> dict[str, int]:
+        """See `api.Store.prune`."""
+        return await pruning.prune(self, now, keep)
