@@ -26,7 +26,7 @@ address = "127.0.0.1:{port}"
 [admin]
 address = "127.0.0.1:{admin}"
 [store]
-url = "sqlite:///{folder}/gateway.db"
+url = "{store}"
 [shutdown]
 drain = {drain_ms}
 orphan_timeout = {orphan_timeout_ms}
@@ -96,8 +96,11 @@ class World:
         extra: str = "",
         drain_ms: int = 30_000,
         orphan_timeout_ms: int = 3_600_000,
+        database: str | None = None,
     ) -> None:
-        """policies, extra: TOML inside the service's table, and of further tables."""
+        """policies, extra: TOML inside the service's table, and of further tables. database: the store's url
+        in PostgreSQL; None: a file in the folder.
+        """
         self.folder = folder
         self.port = free_port()
         self.admin_port = free_port()
@@ -111,6 +114,9 @@ class World:
         self.first: list[Sample] = []
         self.controls: list[ServerProcess] = []
         self.config = folder / "gateway.toml"
+        self.database = database
+        self.var = folder if database is None else folder / "var"
+        """Where the gateway keeps what belongs to this machine."""
 
     async def __aenter__(self) -> Self:
         self.first = [self.add_sample("v1.0") for _ in range(1 + self.replicas)]
@@ -136,7 +142,7 @@ class World:
                 workers=self.workers_wanted,
                 port=self.port,
                 admin=self.admin_port,
-                folder=self.folder,
+                store=self.database or f"sqlite:///{self.folder}/gateway.db",
                 drain_ms=self.drain_ms,
                 orphan_timeout_ms=self.orphan_timeout_ms,
                 extra=self.extra,
@@ -176,7 +182,7 @@ class World:
     def runtime(self) -> dict[str, Any]:
         """Return what the running gateway says of itself beside its store; empty if none does."""
         try:
-            runtime: dict[str, Any] = json.loads((self.folder / "gateway.json").read_text())
+            runtime: dict[str, Any] = json.loads((self.var / "gateway.json").read_text())
         except (OSError, ValueError):
             return {}
         return runtime
@@ -196,7 +202,7 @@ class World:
 
     @property
     def token(self) -> str:
-        return (self.folder / "admin.token").read_text().strip()
+        return (self.var / "admin.token").read_text().strip()
 
     async def api(
         self, method: str, path: str, body: object | None = None, *, expect: int | None = None

@@ -22,12 +22,15 @@ from gateway.core.settings.freeze_window import FreezeWindow
 from gateway.core.settings.limits import Limits, Millis, Timeouts
 from gateway.core.settings.observing import AccessLogSettings, OtelSettings, TraceSettings, statuses_of
 from gateway.core.settings.secrets import hidden
+from gateway.core.settings.store_url import is_postgres, label_of
 from gateway.core.settings.targets import Listener, TargetRules, parse_target, parse_url
 from gateway.core.settings.text import FRAMING, FilePath, Host
 from gateway.errors import ConfigError, GatewayError
 
 SEARCH: Final = (Path("config/gateway.toml"), Path("/etc/gateway/gateway.toml"))
 ENV_PREFIX: Final = "GATEWAY__"
+TEXTS: Final = (["store", "password"],)
+"""Keys whose value in the environment is text whatever it looks like."""
 FREE_FORM: Final = frozenset({"headers", "body", "json_value", "values"})
 """Keys whose tables hold users' own names, which are left as written."""
 
@@ -86,12 +89,21 @@ class StoreSettings(Settings, frozen=True, kw_only=True):
     """Where state is kept."""
 
     url: str = "sqlite:///var/gateway.db"
-    """`sqlite:///relative/path` or `sqlite:////absolute/path`."""
+    """`sqlite:///relative/path`, `sqlite:////absolute/path`, or `postgresql://user@host/database`."""
+    password: str = ""
+    """Of PostgreSQL, better by the environment; empty: libpq's ways, PGPASSWORD and ~/.pgpass."""
+    password_file: FilePath | None = None
+    """Holds the password, and is read anew for each session."""
 
     @property
     def path(self) -> Path:
-        """Return the database file."""
+        """Return the database file. Only of SQLite."""
         return Path(self.url.removeprefix("sqlite:///"))
+
+    @property
+    def folder(self) -> Path:
+        """Return where the gateway keeps what belongs to one machine: beside the file, or in var."""
+        return Path("var") if is_postgres(self.url) else self.path.parent
 
 
 class ForwardingSettings(Settings, frozen=True, kw_only=True):
@@ -232,7 +244,7 @@ def apply_environment(tree: dict[str, Any], environ: Mapping[str, str]) -> None:
             except OSError as exc:
                 raise ConfigError(name, f"{raw}: {exc.strerror or exc}") from exc
         try:
-            _set(tree, keys, _scalar(raw))
+            _set(tree, keys, raw if keys in TEXTS else _scalar(raw))
         except KeyError as exc:
             raise ConfigError(name, "names a key inside a value that is not a table") from exc
 
@@ -286,8 +298,24 @@ def _check_gateway(config: Config) -> None:
         _checked("access_log.only.status", statuses_of, config.access_log.only.status)
     if config.trace.otel is not None:
         _check_otel("trace.otel", config.trace.otel)
-    if not config.store.url.startswith("sqlite:///") or not config.store.url.removeprefix("sqlite:///"):
-        raise ConfigError("store.url", f"{config.store.url!r} is not sqlite:///PATH")
+    _check_store(config.store)
+
+
+def _check_store(store: StoreSettings) -> None:
+    if is_postgres(store.url):
+        try:
+            label_of(store.url)
+        except ValueError as exc:
+            raise ConfigError("store.url", "is no url of a database") from exc
+        if find_spec("asyncpg") is None:
+            raise ConfigError("store.url", "PostgreSQL needs an extra: pip install 'gateway[pg]'")
+        return
+    if not store.url.startswith("sqlite:///") or not store.url.removeprefix("sqlite:///"):
+        shown = repr(store.url) if "@" not in store.url else "what it says"  # a password, perhaps
+        raise ConfigError("store.url", f"{shown} is neither sqlite:///PATH nor postgresql://…")
+    for name in ("password", "password_file"):
+        if getattr(store, name):
+            raise ConfigError(f"store.{name}", "is only for postgresql://")
 
 
 def _check_otel(path: str, otel: OtelSettings) -> None:

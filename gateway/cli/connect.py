@@ -87,7 +87,7 @@ def connect(admin_url: str | None, token: str | None, config_path: str | None) -
     scheme = "https" if settings.admin.tls is not None else "http"
     here = f"{scheme}://{reachable(str(runtime.get('admin', settings.admin.address)))}"
     pinned = settings.admin.tls.certificate if settings.admin.tls is not None and not admin_url else None
-    token = token or bootstrap_token(settings.store.path)
+    token = token or bootstrap_token(settings.store.folder)
     api = AdminClient(admin_url or here, token, tls=_tls(pinned))
     if api.url == here:
         schemes = ["http" if each.tls is None else "https" for each in settings.listeners]
@@ -125,7 +125,7 @@ def _tls(pinned: str | None) -> Callable[[], ssl.SSLContext]:
 def runtime_of(settings: config.Config) -> dict[str, Any]:
     """Return what the running gateway wrote beside its store; empty: nothing readable."""
     try:
-        runtime = json.loads(settings.store.path.with_name("gateway.json").read_text("utf-8"))
+        runtime = json.loads((settings.store.folder / "gateway.json").read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return runtime if isinstance(runtime, dict) else {}
@@ -142,9 +142,9 @@ def reachable(address: str) -> str:
     return f"127.0.0.1:{port}" if host in ("0.0.0.0", "[::]") else address  # noqa: S104
 
 
-def bootstrap_token(store: Path) -> str | None:
-    """Return the token of the file beside the store, None if there is none to read."""
+def bootstrap_token(folder: Path) -> str | None:
+    """Return the token of the file beside the store; None if there is none to read."""
     try:
-        return store.with_name("admin.token").read_text("utf-8").strip() or None
+        return (folder / "admin.token").read_text("utf-8").strip() or None
     except OSError:
         return None

@@ -9,7 +9,18 @@ SECTIONS: Final = {
     "Look": ("get", "top", "status", "why", "decisions", "history", "events", "logs", "whatif", "versions"),
     "Correct": ("edit", "rm", "set-weight", "drain", "plan", "apply", "export"),
     "Govern": ("approvals", "approve", "freeze", "token", "audit"),
-    "Run": ("serve", "check", "upgrade", "healthcheck", "backup", "restore", "nodes", "demo", "completion"),
+    "Run": (
+        "serve",
+        "check",
+        "upgrade",
+        "healthcheck",
+        "backup",
+        "restore",
+        "store",
+        "nodes",
+        "demo",
+        "completion",
+    ),
 }
 SHORT: Final = {
     "deploy": "Release a version: wait until it is healthy, move the traffic.",
@@ -44,6 +55,7 @@ SHORT: Final = {
     "audit": "Who changed what, allowed or refused.",
     "backup": "Copy the running gateway's store to a file.",
     "restore": "Put a backup in the store's place, or only look it through.",
+    "store": "Copy the whole store into another database.",
     "serve": "Run the gateway until SIGTERM.",
     "check": "Check a configuration file.",
     "upgrade": "Replace the running gateway by the release on disk.",
@@ -87,6 +99,7 @@ EXAMPLES: Final = {
     "audit": ("gateway audit --actor ci", "gateway audit verify"),
     "backup": ("gateway backup /var/backups/gateway.db",),
     "restore": ("gateway restore --check /var/backups/gateway.db", "gateway restore /var/backups/gateway.db"),
+    "store": ("gateway store copy sqlite:///var/gateway.db postgresql://gateway@db/gateway",),
     "serve": ("gateway serve --config gateway.toml", "gateway serve --listen 127.0.0.1:8080 --workers 2"),
     "upgrade": ("pip install -U gateway && gateway upgrade",),
 }

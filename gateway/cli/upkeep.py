@@ -12,6 +12,7 @@ from gateway.cli.client import AdminClient
 from gateway.cli.connect import FORMATS, client_command
 from gateway.cli.exits import FAILED, OK, USAGE, CliError
 from gateway.cli.output import Output
+from gateway.core.settings.store_url import is_postgres
 from gateway.errors import ConfigError, GatewayError
 
 MAGIC: Final = b"SQLite format 3\0"
@@ -68,19 +69,56 @@ def restore(file: Path, only_check: bool, config_path: str | None, output: str) 
         if only_check:
             out.value(shown, summary)
             return OK
-        store = config.load(config_path).store.path
-        old = restoring.restore(file, store)
+        settings = config.load(config_path).store
+        if is_postgres(settings.url):
+            raise CliError(f"the store is in PostgreSQL: gateway store copy sqlite:///{file} URL", USAGE)
+        path = settings.path
+        old = restoring.restore(file, path)
     except ConfigError as exc:
         raise CliError(str(exc), USAGE) from exc
     except GatewayError as exc:
         raise CliError(str(exc)) from exc
     kept = f"; the old one is {old}" if old else ""
     out.value(
-        shown | {"store": str(store), "old": str(old or "")},
-        f"{summary}\nput in the place of {store}{kept}\ntokens are those of the backup; "
+        shown | {"store": str(path), "old": str(old or "")},
+        f"{summary}\nput in the place of {path}{kept}\ntokens are those of the backup; "
         "next: gateway serve, and gateway audit acknowledge, for rows that came after it are gone",
     )
     return OK
 
 
-COMMANDS: Final = (backup, restore)
+@click.group()
+def store() -> None:
+    """The store itself: move it from one database to another."""
+
+
+@store.command("copy")
+@click.argument("source", metavar="FROM")
+@click.argument("target", metavar="TO")
+@click.option(
+    "--password-file",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Holds PostgreSQL's password; else PGPASSWORD or ~/.pgpass.",
+)
+@click.option("-o", "--output", type=click.Choice(FORMATS), default="table", envvar="GATEWAY_OUTPUT")
+def store_copy(source: str, target: str, password_file: str | None, output: str) -> int:
+    """Copy the store at the url FROM, as it is at one moment, into the empty one at TO.
+
+    A url is sqlite:///FILE or postgresql://USER@HOST/DATABASE. A gateway may run on FROM: what it stores
+    later stays there. Its audit trail is verified in its new place.
+    """
+    from gateway.serve import moving
+
+    try:
+        copied = moving.copy_store(source, target, password_file)
+    except GatewayError as exc:
+        raise CliError(str(exc)) from exc
+    Output(output).value(
+        msgspec.to_builtins(copied),
+        f"copied {copied.rows} rows: {copied.services} services, {copied.versions} versions, {copied.tokens} "
+        f"tokens, {copied.audit_rows} audit rows, sound",
+    )
+    return OK
+
+
+COMMANDS: Final = (backup, restore, store)

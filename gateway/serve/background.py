@@ -48,6 +48,7 @@ class Background:
             self.spawn(components.tally.history.run(components.store), "history"),
             self.spawn(keep_house(components.store, components.watch), "housekeeping"),
             self.spawn(components.watch.run(), "store watch"),
+            self.spawn(components.store.hold(), "lease"),
             self.spawn(components.spans.run(), "spans"),
             self.spawn(keep_reaping(), "reaper"),
         ]

@@ -1,9 +1,9 @@
 """The control process: builds every component, starts them in order, stops them in reverse.
 
 Order of a start: configuration → template (forked before any loop) → lock → link → orphans' sockets →
-listeners → store → catalog → workers with a table → epoch → rollouts, drains → admin listener → workers
-accept → ready. A successor in an upgrade takes lock, link and sockets from its predecessor instead, and reads
-the store again once the epoch is its own.
+the store's database is there → listeners → store → catalog → workers with a table → epoch → rollouts,
+drains → admin listener → workers accept → ready. A successor in an upgrade takes lock, link and sockets from
+its predecessor instead, and reads the store again once the epoch is its own.
 """
 
 import asyncio
@@ -30,13 +30,14 @@ from gateway.control.processes.upgrade import Upgrade, UpgradeFailed
 from gateway.control.rollouts.loop import load_counts
 from gateway.control.tally import Tally
 from gateway.core.settings.targets import Listener
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, StoreError
 from gateway.http1.form import native_form
 from gateway.link.snapshot import Mark
 from gateway.net.listener import raise_descriptor_limit
 from gateway.net.tls import Certificate, ServerTls, expiry_of
 from gateway.serve import loading, signals
 from gateway.serve.background import Background
+from gateway.serve.charge import SAY_S, until_there
 from gateway.serve.handles import LINK_NAME, Handles
 from gateway.serve.runtime_file import RUNTIME_NAME, remove_runtime, write_runtime
 from gateway.serve.wiring import Components
@@ -93,7 +94,7 @@ class Control:
         found = self._admin_certificate
         self.admin_tls = ServerTls([found.certificate], found.client_ca) if found is not None else None
         self._reload = reload
-        self.folder = settings.store.path.parent
+        self.folder = settings.store.folder
         self.notifier = Notifier(os.environ)
         self.hub = Hub()
         self.tally = Tally()
@@ -180,6 +181,7 @@ class Control:
             self._starting = None  # a stop must find us there, to end the orphans
         await self.supervisor.gather_orphans(expected=was_abandoned)
         marks = await self.hub.marks(MARKS_S)
+        await self._until_there()
         self.listeners.adopt_activated(os.environ)
         self.listeners.bind()
         self.handles.bind_admin()
@@ -187,6 +189,23 @@ class Control:
         self.supervisor.start()
         await self.supervisor.ready()
         await self.components.store.raise_epoch()
+
+    async def _until_there(self) -> None:
+        """Wait for the store's database, before anything is bound: nobody is to connect here meanwhile.
+
+        Workers of a former control serve on; a stop ends them, too.
+        """
+        starting, self._starting = self._starting, asyncio.current_task()
+        try:
+            await until_there(self.settings.store, self._on_away)
+        except asyncio.CancelledError:
+            await self.supervisor.stop(self.settings.shutdown.drain / 1000)
+            raise
+        self._starting = starting
+
+    def _on_away(self, error: StoreError) -> None:
+        self.notifier.waiting(f"waiting for the store's database: {error}", SAY_S)
+        logger.error("store_away", error=str(error), consequence="the start waits until it is back")
 
     async def _succeed(self, succession: Succession) -> None:
         for name, fd in await succession.listeners():
@@ -412,6 +431,8 @@ class Control:
         await self.components.admin.close(ADMIN_CLOSE_S)
         await self.components.webhooks.close()
         await self.components.spans.close()
+        with suppress(StoreError):  # then it lapses
+            await self.components.store.release()
         await self.components.store.close()
         remove_runtime(self.folder)
         self.handles.release()

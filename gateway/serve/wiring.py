@@ -41,9 +41,10 @@ from gateway.link.messages import BreakerReport
 from gateway.link.snapshot import CertificatePem, Mark, ProxySettings, TargetLimits
 from gateway.log import get_logger
 from gateway.net.machine import Sockets, is_local_address
+from gateway.serve.charge import in_charge
 from gateway.serve.handles import LINK_NAME
+from gateway.store.api import Store
 from gateway.store.records import TokenRecord
-from gateway.store.sqlite import SqliteStore
 
 log = get_logger(component="serve")
 
@@ -59,7 +60,7 @@ class Components:
     def __init__(
         self,
         settings: Config,
-        store: SqliteStore,
+        store: Store,
         hub: Hub,
         tally: Tally,
         state: ProcessState,
@@ -98,7 +99,7 @@ class Components:
             settings.trace.otel, judged=self._judged, known=self._version_ids, release=__version__
         )
         hub.events.spans = self.spans.take
-        self.watch = StoreWatch(store, settings.store.path.parent, lambda: datetime.now(UTC))
+        self.watch = StoreWatch(store, settings.store.folder, lambda: datetime.now(UTC))
         self.actions = Actions(access, self.watch)
         self.admin = self._admin_server(settings, hub, state, auth)
 
@@ -119,7 +120,7 @@ class Components:
 
         marks: what a former control did before it could store it, by deployment: it stays in force.
         """
-        store = await SqliteStore.open(settings.store.url, now=datetime.now(UTC))
+        store = await in_charge(settings.store)
         try:
             own_id = (await store.meta("gateway_id") or b"").decode()
             components = cls(
@@ -260,7 +261,7 @@ class Components:
 
 def link_path(settings: Config) -> Path:
     """Return where the socket of the link is: beside the store."""
-    return settings.store.path.parent / LINK_NAME
+    return settings.store.folder / LINK_NAME
 
 
 def target_rules(settings: Config, listeners: Callable[[], Sequence[Listener]]) -> TargetRules:

@@ -54,7 +54,7 @@ def test_shipped_example_is_valid_and_says_the_defaults(tmp_path: Path) -> None:
         ("[listen]\naddress = 'a.b:80'", "listen.address", "'a.b' is not a numeric address"),
         ("[[listen]]\n[[listen]]\naddress = ':99999'", "listen[1].address", "':99999' is not host:port"),
         ("[listen]\ntrusted_proxies = ['10.0.0.1/8']", "listen.trusted_proxies[0]", "has host bits set"),
-        ("[store]\nurl = 'mysql:x'", "store.url", "'mysql:x' is not sqlite:///PATH"),
+        ("[store]\nurl = 'mysql:x'", "store.url", "'mysql:x' is neither sqlite:///PATH nor postgresql://…"),
         ("[[service]]\nname = 'a'", "service[0].routes", "at least one route is needed"),
         ("[[service]]\nroutes = []", "service[0].name", "is required"),
         (SERVICE + "health = true", "service[0]", "health is a table of settings, or false"),

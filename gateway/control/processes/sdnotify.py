@@ -39,6 +39,10 @@ class Notifier:
         """What `systemctl status` shows."""
         self._send(f"STATUS={text}")
 
+    def waiting(self, text: str, again_s: float) -> None:
+        """The start takes longer, and is no failure; it says so again within `again_s` seconds."""
+        self._send(f"STATUS={text}\nEXTEND_TIMEOUT_USEC={round(again_s * 3e6)}")
+
     def _send(self, message: str) -> None:
         if not self._address:
             return

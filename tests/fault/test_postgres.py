@@ -1,0 +1,139 @@
+"""A gateway on PostgreSQL: what it does with a file it does with a database, also while that is away."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from bench.client import Lost, call
+from bench.harness import World
+from bench.load import KEPT, LoadSettings
+from bench.store_faults import until_returned
+from tests import postgres
+from tests.fault.under_load import answers, kill_and_start, under_load, upgrade
+
+CANARY: Final[dict[str, Any]] = {"steps": [50, 100], "stepInterval": 600_000}
+
+pytestmark = [postgres.needs_postgres, pytest.mark.timeout(240)]
+
+
+@pytest.fixture
+def mortal() -> Iterator[postgres.Server]:
+    """A server of this test alone."""
+    server = postgres.Server()
+    server.start()
+    yield server
+    server.remove()
+
+
+def light(world: World) -> LoadSettings:
+    return LoadSettings(port=world.port, rate=100.0, connections=8, cycle=(KEPT,))
+
+
+async def is_ready(world: World) -> bool:
+    with contextlib.suppress(Lost):
+        return (await call(world.admin_port, "GET", "/readyz")).status == 200
+    return False
+
+
+async def test_a_rollout_goes_on_through_kills_upgrades_and_a_database_that_is_away(
+    tmp_path: Path, mortal: postgres.Server
+) -> None:
+    async with World(tmp_path, database=mortal.database()) as world:
+        _, new = await world.add_version("v1.1")
+        async with under_load(light(world)) as load:
+            rollout = await world.start_rolling("v1.1", **CANARY)
+            await kill_and_start(world)
+            await world.until(world.all_workers_serve, "every worker")
+            await upgrade(world)
+            assert (await world.deployment(rollout))["status"] == "rolling"
+            assert (await world.version(new))["weight"] == 50
+
+            await asyncio.to_thread(mortal.crash)
+            began = time.monotonic()
+            assert (await world.ask("PUT", "freeze", {"frozen": True})).status == 503
+            answer = await world.ask("POST", f"deployment/{rollout}/rollback", {"reason": "it smells"})
+            assert (answer.status, answer.json()["stored"]) == (202, False)
+            assert time.monotonic() - began < 8
+            async with asyncio.timeout(4):
+                await until_returned(world, new)
+            await asyncio.sleep(1)
+            before = load.versions["v1.1"]
+            await asyncio.sleep(1)
+            assert load.versions["v1.1"] == before, "everything is served by the old version"
+
+            await world.kill_control()
+            waiting = world.launch()
+            await world.until(lambda: waiting.has_said("store_away"), "a start that waits")
+            assert not await is_ready(world)
+            await asyncio.sleep(1)
+            assert waiting.process.poll() is None
+            await asyncio.to_thread(mortal.start)
+            await world.until(lambda: answers(world), "the gateway, once its database is back", 60)
+            assert await world.settled(rollout) == "rolled_back"
+        assert load.versions["v1.1"] == before, "not one request went there again"
+        rows = (await world.api("GET", "audit?action=deployment.rollback"))["items"]
+        assert [row["details"]["reason"] for row in rows] == ["it smells"]
+        assert (await world.api("GET", "audit/verify"))["ok"]
+        await asyncio.to_thread(mortal.crash)
+        await world.kill_control()
+        waiting = world.launch()
+        await world.until(lambda: waiting.has_said("store_away"), "a start that waits")
+        waiting.process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(waiting.process.wait, 45) == 0
+        with pytest.raises(Lost):
+            await call(world.port, "GET", "/")
+
+
+async def test_a_second_gateway_is_refused_and_follows_the_first_when_that_dies(tmp_path: Path) -> None:
+    database = postgres.shared().database()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    async with World(tmp_path / "a", database=database, workers=1) as first:
+        second = World(tmp_path / "b", database=database, workers=1)
+        second.first = first.first
+        second.write_config()
+        code, said = await _serve(second)
+        assert code == 1
+        assert "in charge since" in said
+        assert (await first.info())["pid"] > 0
+        await first.kill_control()
+        began = time.monotonic()
+        second.start_gateway()
+        took = time.monotonic() - began
+        try:
+            assert await second.serves()
+            assert took < 15, "four seconds for the lease, and what a start takes"
+            code, said = await _serve(first)
+            assert code == 1
+            token = first.token  # the node that started first has it; it is valid on all
+            answer = await call(second.admin_port, "GET", "/api/v1/admin/services", token=token)
+            assert [each["name"] for each in answer.json()["items"]] == ["auth"]
+            assert not (second.var / "admin.token").exists()
+        finally:
+            second.close()
+
+
+async def _serve(world: World) -> tuple[int, str]:
+    """Run `gateway serve` to its end. Returns its exit code and what it said."""
+    command = (sys.executable, "-m", "gateway", "serve", "--config", str(world.config))
+    root = str(Path(__file__).parents[2])
+    running = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=world.folder,
+        env={**os.environ, "PYTHONPATH": root},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+    )
+    assert running.stdout is not None
+    async with asyncio.timeout(60):
+        said = (await running.stdout.read()).decode()
+    return await running.wait(), said
