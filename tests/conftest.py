@@ -31,6 +31,7 @@ sys.path.insert(0, str(ROOT))
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+from tests import postgres  # noqa: E402
 from tests.dealing import in_order  # noqa: E402
 from tests.effort import PROFILE, effort  # noqa: E402
 
@@ -52,6 +53,12 @@ def pytest_configure(config: pytest.Config) -> None:
         build_codec()
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(random.getrandbits(32))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End what all processes of this run have shared."""
+    if not hasattr(config, "workerinput"):
+        postgres.remove_shared()
 
 
 def build_codec() -> None:

@@ -5,7 +5,6 @@ what it had when the machine stops: it is not for keeping anything.
 """
 
 import asyncio
-import atexit
 import fcntl
 import importlib.util
 import itertools
@@ -19,8 +18,8 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -71,6 +70,14 @@ class Server:
         command = [str(found("initdb")), "-D", str(self.data), "-U", USER, "-A", "trust", "-N", "-E", "UTF8"]
         subprocess.run([*command, "--locale=C"], check=True, capture_output=True, preexec_fn=self._become)
 
+    def give(self, name: str, content: bytes) -> None:
+        """Put a file into its folder, for its eyes only."""
+        file = self.data / name
+        file.write_bytes(content)
+        file.chmod(0o600)
+        owner = self.data.stat()
+        os.chown(file, owner.st_uid, owner.st_gid)
+
     def start(self) -> None:
         """Start it; it answers when this returns."""
         options = [part for each in self.settings for part in ("-c", each)]
@@ -97,12 +104,6 @@ class Server:
         server.folder, server.port, server._process = folder, port, None
         server._names = itertools.count(1)
         return server
-
-    @property
-    def pid(self) -> int:
-        """Return its first process."""
-        assert self._process is not None
-        return self._process.pid
 
     def migrated_template(self) -> None:
         """Make the database that `migrated` copies."""
@@ -229,57 +230,58 @@ def _not_root(folder: Path) -> Callable[[], None] | None:
     return become
 
 
-class _Shared:
-    """The one server of a test run: whoever asks first starts it, whoever ends last removes it."""
-
-    def __init__(self) -> None:
-        run = os.environ.get("PYTEST_XDIST_TESTRUNUID", f"alone-{os.getpid()}")
-        self._note = Path(tempfile.gettempdir(), f"gateway-pg-{run}.json")
-        self._server: Server | None = None
-
-    def server(self) -> Server:
-        if self._server is None:
-            with self._noted() as note:
-                if not note:
-                    self._server = Server()
-                    self._server.start()
-                    self._server.migrated_template()
-                    note |= {"folder": str(self._server.folder), "port": self._server.port, "users": 0}
-                    note["pid"] = self._server.pid
-                else:
-                    self._server = Server.attached(Path(note["folder"]), note["port"])
-                note["users"] += 1
-            atexit.register(self._leave)
-        return self._server
-
-    def _leave(self) -> None:
-        with self._noted() as note:
-            note["users"] -= 1
-            if self._server is not None and self._server._process is not None:
-                self._server._process.returncode = 0  # who leaves last ends it, or the worker's end does
-            if note["users"]:
-                return
-            with suppress(ProcessLookupError):
-                os.kill(note["pid"], signal.SIGQUIT)
-            shutil.rmtree(note["folder"], ignore_errors=True)
-        self._note.unlink(missing_ok=True)
-
-    @contextmanager
-    def _noted(self) -> Iterator[dict[str, Any]]:
-        """Read what the workers of this run know of the server, and write it back; one of them at a time."""
-        with self._note.open("a+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            file.seek(0)
-            text = file.read()
-            note = json.loads(text) if text else {}
-            yield note
-            file.truncate(0)
-            file.write(json.dumps(note))
+def _note() -> Path:
+    """Return where the processes of one test run tell each other of their server."""
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ
+    return Path(tempfile.gettempdir(), f"gateway-pg-{os.getppid() if is_worker else os.getpid()}.json")
 
 
-_shared: Final = _Shared()
+_attached: list[Server] = []
 
 
 def shared() -> Server:
-    """Return the server that all tests of this run share: each makes a database of its own there."""
-    return _shared.server()
+    """Return the server that all tests of this run share: each makes a database of its own there.
+
+    Whoever asks first starts it; the run's first process removes it (`remove_shared`).
+    """
+    if not _attached:
+        with _note().open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            text = file.read()
+            if not text:
+                _attached.append(_started())
+                file.write(json.dumps({"folder": str(_attached[0].folder), "port": _attached[0].port}))
+            else:
+                note = json.loads(text)
+                _attached.append(Server.attached(Path(note["folder"]), note["port"]))
+    return _attached[0]
+
+
+def _started() -> Server:
+    server = Server()
+    server.start()
+    server.migrated_template()
+    assert server._process is not None
+    server._process.returncode = 0  # it outlives us: no complaint that it was not waited for
+    return server
+
+
+def remove_shared() -> None:
+    """End this run's server, if it has one, and take its files away: when all tests are over."""
+    with suppress(FileNotFoundError):
+        folder = Path(json.loads(_note().read_text())["folder"])
+        pid = int((folder / "data/postmaster.pid").read_text().split()[0])
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGQUIT)
+            for _ in range(200):
+                os.kill(pid, 0)
+                if _is_zombie(pid):
+                    break
+                time.sleep(0.05)
+        shutil.rmtree(folder, ignore_errors=True)
+    _note().unlink(missing_ok=True)
+
+
+def _is_zombie(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
