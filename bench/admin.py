@@ -51,6 +51,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--rate", type=int, default=500, help="proxied requests per second")
     parser.add_argument("--writes", type=int, default=500, help="admin writes per second")
+    parser.add_argument("--database", help="the store's url in PostgreSQL, an empty database (a file)")
     parser.add_argument("--write", nargs=3, metavar=("PORT", "TOKEN", "VERSION"), help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
@@ -59,7 +60,7 @@ async def measure(options: argparse.Namespace) -> list[dict[str, float]]:
     """Return p99 in ms without and beside writes, and writes a second, of each round."""
     rounds = []
     with tempfile.TemporaryDirectory(prefix="bench-admin-") as folder:
-        async with World(Path(folder)) as world:
+        async with World(Path(folder), database=options.database) as world:
             _, version_id = await world.add_version("v1.1")
             await proxied(world, options)  # everything is warm
             for _ in range(options.rounds):

@@ -29,6 +29,7 @@ class Background:
         self._on_broken = on_broken
         self._tasks: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
+        self._holding: asyncio.Task[None] | None = None
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run `work`; its failure is logged."""
@@ -36,6 +37,16 @@ class Background:
         self._tasks.add(task)
         task.add_done_callback(self._on_end)
         return task
+
+    def hold(self, store: Store) -> None:
+        """Stay the store's one gateway: also while all is handed over to a successor, in the same place."""
+        self._holding = self.spawn(store.hold(), "lease")
+
+    async def release(self) -> None:
+        """Hold it no longer; the store is closed next."""
+        if self._holding is not None:
+            self._holding.cancel()
+            await asyncio.gather(self._holding, return_exceptions=True)
 
     def start_loops(self, components: Components) -> None:
         """Run what goes on as long as this control is in charge."""
@@ -48,7 +59,6 @@ class Background:
             self.spawn(components.tally.history.run(components.store), "history"),
             self.spawn(keep_house(components.store, components.watch), "housekeeping"),
             self.spawn(components.watch.run(), "store watch"),
-            self.spawn(components.store.hold(), "lease"),
             self.spawn(components.spans.run(), "spans"),
             self.spawn(keep_reaping(), "reaper"),
         ]
@@ -69,7 +79,7 @@ class Background:
         if task.cancelled() or task.exception() is None:
             return
         logger.error("task_broke", task=task.get_name(), error=repr(task.exception()))
-        if task in self._loops:
+        if task in self._loops or task is self._holding:
             self._on_broken()
 
 

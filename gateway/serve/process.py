@@ -238,6 +238,7 @@ class Control:
             upgrade=self.upgrade,
             listeners=self._own_listeners,
         )
+        self.background.hold(self.opened.store)
 
     async def _take_charge(self) -> None:
         """The store is ours: go on with everything it says is under way, and let the workers accept."""
@@ -431,6 +432,7 @@ class Control:
         await self.components.admin.close(ADMIN_CLOSE_S)
         await self.components.webhooks.close()
         await self.components.spans.close()
+        await self.background.release()
         with suppress(StoreError):  # then it lapses
             await self.components.store.release()
         await self.components.store.close()
@@ -450,6 +452,7 @@ class Control:
         await self.components.admin.close(ADMIN_CLOSE_S)
         await self.components.webhooks.close()
         await self.components.spans.close()
+        await self.background.release()
         await self.components.store.close()
         self.handles.drop()
         logger.info("left", pid=os.getpid())
@@ -457,6 +460,7 @@ class Control:
     async def abandon(self) -> None:
         """A start failed: end what it began. Workers of a former control serve on, for the next start."""
         await self.supervisor.quit()
+        await self.background.release()
         if self.opened is not None:
             await self.opened.store.close()
         self.handles.drop()

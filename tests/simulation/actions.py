@@ -23,7 +23,6 @@ ACTIONS: Final = (
     "full disk",
     "commits fail",
     "commits seem to fail",
-    "fsyncs fail",
     "bad upstream",
     "dead upstream",
     "silent upstream",
@@ -39,7 +38,6 @@ FAULTS: Final = (
         "full disk",
         "commits fail",
         "commits seem to fail",
-        "fsyncs fail",
         "dead upstream",
         "silent upstream",
         "clients leave",
@@ -94,7 +92,6 @@ class Actions:
             (0.3, "full disk", self.full_disk),
             (0.3, "commits fail", self.commits_fail),
             (0.3, "commits seem to fail", self.commits_seem_to_fail),
-            (0.2, "fsyncs fail", self.fsyncs_fail),
             (0.5, "bad upstream", self.bad_upstream),
             (0.3, "dead upstream", self.dead_upstream),
             (0.2, "silent upstream", self.silent_upstream),
@@ -356,10 +353,6 @@ class Actions:
         self._fail(
             "commits seem to fail", lambda text: "done" if text == "COMMIT" and chance.random() < 0.7 else ""
         )
-
-    def fsyncs_fail(self) -> None:
-        chance = self.chance
-        self._fail("fsyncs fail", lambda text: "fails" if text == "FSYNC" and chance.random() < 0.7 else "")
 
     # -- upstreams and clients
 

@@ -1,5 +1,6 @@
 """What asyncpg and the network raise, as errors that name the database and never a password."""
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -32,6 +33,8 @@ def named(label: str) -> Iterator[None]:
         raise _client_side(exc)(f"{label}: {exc}") from exc
     except TimeoutError as exc:
         raise StoreUnreachable(f"{label}: no answer in time") from exc
+    except ssl.SSLCertVerificationError as exc:  # no waiting makes it good
+        raise StoreError(f"{label}: its certificate: {exc.verify_message}") from exc
     except OSError as exc:
         raise StoreUnreachable(f"{label}: {exc.strerror or exc}") from exc
 

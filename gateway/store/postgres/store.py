@@ -26,7 +26,7 @@ from gateway.store.reads import Reads
 from gateway.store.records import DEFAULT_RETENTION, AuditReport, Retention, TokenRecord
 from gateway.store.sqlite import SqliteStore
 from gateway.store.tables import AUDIT
-from gateway.store.transaction import COMMIT, PUT_META, Counters
+from gateway.store.transaction import PUT_META, Counters
 from gateway.store.turns import Turns, to_the_end
 
 _BEGIN: Final = "BEGIN; SELECT 1 FROM gateway_meta WHERE key = 'epoch' FOR UPDATE"
@@ -117,6 +117,7 @@ class PostgresStore(Reads):
             async with self._ending():
                 self.epoch = await to_the_end(self._raise_epoch())
             self._known_tokens.forget()
+        await self.token_by_hash("")  # now: who may order a rollback must be known when the database is away
         return self.epoch
 
     async def _raise_epoch(self) -> int:
@@ -173,10 +174,9 @@ class PostgresStore(Reads):
         """Commit, and let memory follow. A COMMIT that was not answered may have been done: that is asked."""
         self._commits += 1
         mark = f"{self.epoch}.{self._run}.{self._commits}".encode()
-        transaction.set_meta(COMMIT, mark)
-        await transaction.write()
+        await transaction.flush()
         try:
-            await transaction.commit()
+            await transaction.commit(mark)
         except StoreUnreachable:
             self._in_doubt = mark, transaction
             if await self._settled_mark() != mark:

@@ -10,11 +10,18 @@ from gateway.store.postgres.connection import Connection
 from gateway.store.postgres.dialect import SEQUENCES, placed
 from gateway.store.postgres.faults import named
 from gateway.store.records import AuditEntry
-from gateway.store.transaction import Collected, Counters, numbers_of
+from gateway.store.transaction import COMMIT, Collected, Counters, numbers_of
 
-_COUNT: Final = placed(
-    f"INSERT INTO {SEQUENCES} (name, seq) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET seq = excluded.seq"
-)
+_MARK: Final = f"""
+    INSERT INTO gateway_meta (key, value) VALUES ('{COMMIT}', '\\x{{}}')
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value
+"""
+_COUNT: Final = f"""
+    INSERT INTO {SEQUENCES} (name, seq) VALUES ('{{}}', {{}})
+    ON CONFLICT (name) DO UPDATE SET seq = excluded.seq
+"""
+"""Filled in with names of tables, numbers and hexadecimal digits of our own: several statements in one
+message take no parameters."""
 
 
 class PostgresTransaction(Collected):
@@ -46,20 +53,17 @@ class PostgresTransaction(Collected):
                         placed(statement), [tuple(map(storable, row)) for row in rows]
                     )
 
-    async def commit(self) -> None:
-        """Write and commit. Raises StoreUnreachable if nobody can say whether it was done."""
-        with named(self._label):
-            if (done := await self._connection.execute("COMMIT")) != "COMMIT":
-                raise StoreError(f"the transaction ended with {done}")
+    async def commit(self, mark: bytes) -> None:
+        """Leave the commit's mark and how far the counters have come, and commit: in one message.
 
-    async def write(self) -> None:
-        """Write all that was collected, and how far the counters have come."""
-        await self.flush()
+        Raises StoreUnreachable if nobody can say whether it was done.
+        """
         numbers = numbers_of(self._counters)
         changed = [(name, number) for name, number in numbers.items() if number != self._counted[name]]
-        if changed:
-            with named(self._label):
-                await self._connection.executemany(_COUNT, changed)
+        last = "; ".join([_MARK.format(mark.hex()), *(_COUNT.format(*each) for each in changed), "COMMIT"])
+        with named(self._label):
+            if (done := await self._connection.execute(last)) != "COMMIT":
+                raise StoreError(f"the transaction ended with {done}")
 
     async def execute(self, statement: str, *parameters: object) -> int:
         """Run one statement now, after what was collected. Returns how many rows it changed."""

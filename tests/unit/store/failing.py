@@ -1,6 +1,7 @@
 """The real store on a disk that fails when it is told to."""
 
 import sqlite3
+from collections.abc import Iterable
 from typing import Any, Final, Literal
 
 from gateway.store.sqlite import SqliteStore
@@ -43,27 +44,6 @@ class Disk:
         raise sqlite3.OperationalError(FULL)
 
 
-class _Raw:
-    """SQLite's own connection, on such a disk: used on its thread only."""
-
-    def __init__(self, connection: Any, disk: Disk) -> None:
-        self._connection = connection
-        self._disk = disk
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
-
-    def execute(self, statement: str, parameters: Any = ()) -> Any:
-        self._disk.before(statement)
-        cursor = self._connection.execute(statement, parameters)
-        self._disk.after(statement)
-        return cursor
-
-    def executemany(self, statement: str, rows: Any) -> Any:
-        self._disk.before(statement)
-        return self._connection.executemany(statement, rows)
-
-
 class _Writer:
     """The store's writing connection, on such a disk."""
 
@@ -74,15 +54,15 @@ class _Writer:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
 
-    @property
-    def _conn(self) -> _Raw:
-        return _Raw(self._connection._conn, self._disk)
-
-    async def execute(self, statement: str, parameters: Any = ()) -> Any:
+    async def execute(self, statement: str, parameters: Iterable[Any] = ()) -> Any:
         self._disk.before(statement)
         cursor = await self._connection.execute(statement, parameters)
         self._disk.after(statement)
         return cursor
+
+    async def executemany(self, statement: str, rows: Iterable[Iterable[Any]]) -> Any:
+        self._disk.before(statement)
+        return await self._connection.executemany(statement, rows)
 
 
 def on(disk: Disk, store: SqliteStore) -> SqliteStore:

@@ -401,6 +401,34 @@ async def test_no_error_shows_a_password(guarded: tuple[postgres.Server, str], t
     assert not isinstance(failure.value, StoreUnreachable), "it would be waited for in vain"
 
 
+@pytest.fixture
+def over_tls(authority: Any) -> Iterator[tuple[postgres.Server, str]]:
+    """A server that has a certificate for `localhost` alone. The second: the file of its authority."""
+    certificate, key = authority.issue("localhost")
+    server = postgres.Server("ssl=on")
+    for name, source in (("server.crt", certificate), ("server.key", key)):
+        server.give(name, Path(source).read_bytes())
+    server.start()
+    yield server, str(authority.ca)
+    server.remove()
+
+
+async def test_tls_is_verified_in_full_where_it_is_asked_for(over_tls: tuple[postgres.Server, str]) -> None:
+    server, ca = over_tls
+    named = server.url().replace("127.0.0.1", "localhost")
+    store = await open_store(f"{named}?sslmode=verify-full&sslrootcert={ca}", now=NOW)
+    mine = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+    assert (await store.rows(mine))[0][0] is True  # type: ignore[attr-defined]
+    await store.close()
+    for refused in (
+        f"{server.url()}?sslmode=verify-full&sslrootcert={ca}",  # not its name
+        f"{named}?sslmode=verify-full",  # nobody we trust
+    ):
+        with pytest.raises(StoreError, match=r"(?i)certificate") as failure:
+            await reach(refused)
+        assert not isinstance(failure.value, StoreUnreachable), "it would be waited for in vain"
+
+
 @pytest.mark.parametrize(
     ("url", "label", "secrets"),
     [
@@ -445,7 +473,7 @@ async def test_tokens_are_known_while_the_database_is_away(url: str) -> None:
         )
         async with store.transaction() as tx:
             tx.put_token(token)
-        assert await store.token_by_hash("00") == token
+        await store.raise_epoch()  # others may have written some: they are read again, now
         cable.refuses = True
         cable.cut()
         assert await store.token_by_hash("00") == token

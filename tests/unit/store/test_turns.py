@@ -1,0 +1,43 @@
+"""Who writes next, and what is finished whoever gives up."""
+
+import asyncio
+import gc
+
+import pytest
+
+from gateway.errors import StoreBusy
+from gateway.store import turns
+from gateway.store.turns import Turns, to_the_end
+
+
+async def test_what_fails_after_its_waiter_was_cancelled_complains_to_nobody() -> None:
+    """A control that was fenced ended with a traceback of a task that nobody had asked."""
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    begun = asyncio.Event()
+
+    async def fails() -> None:
+        begun.set()
+        await asyncio.sleep(0.01)
+        raise StoreBusy("too late")
+
+    waiting = asyncio.ensure_future(to_the_end(fails()))
+    await begun.wait()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    del waiting
+    gc.collect()
+    await asyncio.sleep(0)
+    assert complaints == []
+
+
+async def test_a_turn_that_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "QUEUE_S", 0.01)
+    order = Turns("here")
+    async with order.next():
+        with pytest.raises(StoreBusy, match="here: the changes before this one take too long"):
+            async with order.next():
+                pass
+    async with order.next():
+        pass
