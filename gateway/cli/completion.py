@@ -10,6 +10,11 @@ from gateway.cli.exits import OK
 SHELLS: Final = ("bash", "zsh", "fish")
 VARIABLE: Final = "_GATEWAY_COMPLETE"
 
+_CALLED: Final = '    _gateway_completion "$@"'
+"""How click's script of zsh completes as it is loaded from a folder of functions. The script itself is that
+function from then on, and only registers what completes: the second Tab of each shell would do nothing.
+"""
+
 
 @click.command()
 @click.argument("shell", type=click.Choice(SHELLS))
@@ -26,7 +31,8 @@ def completion(context: click.Context, shell: str) -> int:
     if kind is None:
         raise click.UsageError(f"no completion for {shell}")
     # click's script of bash asks for bash 4.4; its own check of that is left to the shell that reads it.
-    click.echo(kind(context.find_root().command, {}, "gateway", VARIABLE).source())
+    script = kind(context.find_root().command, {}, "gateway", VARIABLE).source()
+    click.echo(script.replace(_CALLED, f"    compdef _gateway_completion gateway\n{_CALLED}"))
     return OK
 
 

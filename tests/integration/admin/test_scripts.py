@@ -91,10 +91,10 @@ async def under_load(gateway: Gateway, script: str) -> tuple[LoadReport, subproc
 
 async def completes(gateway: Gateway) -> None:
     """Complete a command, an option and names of services and versions in bash."""
-    url, folder = f"http://{gateway.admin}", Path(sys.executable).parent
     known = {
-        "PATH": f"{folder}:{os.environ['PATH']}",
-        "GATEWAY_ADMIN_URL": url,
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "GATEWAY_ADMIN_URL": f"http://{gateway.admin}",
         "GATEWAY_TOKEN": gateway.token,
     }
     for line, expected in (
