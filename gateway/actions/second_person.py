@@ -19,13 +19,14 @@ from gateway.core.rollout.plan import Plan
 from gateway.core.rollout.rollout import move
 from gateway.core.rollout.state import Phase, Rollout
 from gateway.store.api import Page
-from gateway.store.records import ApprovalRecord, ApprovalState, EventRecord, Role, TokenRecord
+from gateway.store.records import ApprovalRecord, ApprovalState, AuditRecord, EventRecord, Role, TokenRecord
 
 LIFE: Final = timedelta(minutes=15)
 LEAST_STEP_MS: Final = 1_000
 LEAST_REQUESTS: Final = 5
 MOST_THRESHOLD: Final = 0.5
 """A canary with shorter steps, fewer requests or more errors allowed is not watched by anybody."""
+INTERRUPTED: Final = "the gateway ended before it was carried out, so nothing was changed: ask again"
 MOST_PENDING: Final = 20
 """Calls of one token that wait at once."""
 
@@ -78,6 +79,8 @@ class Approvals:
 
     def __init__(self, access: Access) -> None:
         self._access = access
+        self._under_way: set[str] = set()
+        """Calls that are being carried out here."""
 
     async def ask(self, actor: Actor, asked: Asked, *, service: str, what: str) -> ApprovalRecord:
         """Keep a call until somebody else confirms it. The same call again is the same approval."""
@@ -122,8 +125,10 @@ class Approvals:
     async def claim(self, actor: Actor, approval_id: str) -> tuple[ApprovalRecord, Actor]:
         """Confirm a call: from now on nobody else can. Returns it, and who asked, as they may act now.
 
-        Raises Problem 404, 403 for whoever is not a second person, 409 if it waits no more.
+        Raises Problem 404, 403 for whoever is not a second person, 409 if it waits no more. `over` has to
+        follow.
         """
+        await self._settle(await self.get(approval_id))
         details: dict[str, Any] = {}
         async with self._access.change(actor, "approval.confirm", approval_id, details) as tx:
             record = await self.get(approval_id)
@@ -135,11 +140,13 @@ class Approvals:
             asker = self._asker(tokens.get(record.asked_token_id), record, actor)
             claimed = replace(record, state="approved", decided_by=actor.name, decided_at=self._access.now())
             tx.put_approval(claimed)
+            self._under_way.add(approval_id)  # before anybody can find it claimed
         return claimed, asker
 
-    async def finish(self, record: ApprovalRecord, *, status: int, outcome: str) -> ApprovalRecord:
+    async def finish(
+        self, record: ApprovalRecord, *, state: ApprovalState, status: int | None = None, outcome: str = ""
+    ) -> ApprovalRecord:
         """Write down what came of a confirmed call. status: of its answer; outcome: why it was refused."""
-        state: ApprovalState = "carried_out" if status < 400 else "failed"
         done = replace(record, state=state, status=status, outcome=outcome)
         async with self._access.store.transaction() as tx:
             tx.put_approval(done)
@@ -153,6 +160,48 @@ class Approvals:
                 )
             )
         return done
+
+    def over(self, record: ApprovalRecord) -> None:
+        """Nobody carries a call out any more: if `finish` was not reached, the audit trail knows the rest."""
+        self._under_way.discard(record.id)
+
+    async def recover(self) -> None:
+        """Find out what became of calls that a former control was carrying out when it ended."""
+        cursor: str | None = None
+        while True:
+            page = await self._access.store.approvals(state="approved", cursor=cursor)
+            for record in page.items:
+                await self._settle(record)
+            if (cursor := page.next) is None:
+                return
+
+    async def _settle(self, record: ApprovalRecord) -> None:
+        """Write down what became of a confirmed call that nobody carries out any more.
+
+        A change and its row of the audit trail are one transaction: no row, no change.
+        """
+        if record.state != "approved" or record.id in self._under_way:
+            return
+        row = await self._row_of(record)
+        if row is not None and row.allowed:
+            await self.finish(record, state="carried_out")
+        elif row is not None:
+            await self.finish(record, state="failed", outcome=str(row.details.get("reason", "")))
+        else:
+            await self.finish(record, state="failed", outcome=INTERRUPTED)
+
+    async def _row_of(self, record: ApprovalRecord) -> AuditRecord | None:
+        """Return what the audit trail has of a confirmed call."""
+        cursor: str | None = None
+        while True:
+            page = await self._access.store.audit(actor=record.asked_by, cursor=cursor)
+            for row in page.items:
+                if row.details.get("approval") == record.id:
+                    return row
+                if record.decided_at is not None and row.at < record.decided_at:
+                    return None
+            if (cursor := page.next) is None:
+                return None
 
     async def withdraw(self, actor: Actor, approval_id: str) -> ApprovalRecord:
         """Say no: whoever asked, or anybody who might confirm it."""

@@ -24,7 +24,7 @@ def approvals(api: AdminClient, out: Output, everything: bool, limit: int) -> in
     items = found if everything else [item for item in found if item["state"] == "pending"]
     out.table(
         items,
-        ("ID", "ASKED", "BY", "UNTIL", "STATE", "WHAT", "DECIDED BY"),
+        ("ID", "ASKED", "BY", "UNTIL", "STATE", "WHAT", "DECIDED BY", "OUTCOME"),
         (
             (
                 item["id"][:SHORT],
@@ -34,6 +34,7 @@ def approvals(api: AdminClient, out: Output, everything: bool, limit: int) -> in
                 item["state"],
                 item["what"],
                 item["decidedBy"],
+                item["outcome"],
             )
             for item in items
         ),

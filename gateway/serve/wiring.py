@@ -228,6 +228,7 @@ class Components:
     async def resume(self) -> None:
         """Go on with everything the store says is under way."""
         await self.watch.begin()
+        await self.actions.approvals.recover()
         await self.breakers.recover()
         await self.rollouts.recover(self.marks)
         self.marks = {}

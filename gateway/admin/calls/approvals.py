@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.actions.access import Actor
 from gateway.admin.call import BASE, Call, Reply, listing
 from gateway.admin.schemas import ApprovalView, ConfirmedView, KeptView, View, view
 from gateway.core.settings.secrets import hidden
@@ -25,15 +26,22 @@ async def get(call: Call) -> Reply:
 
 async def confirm(call: Call) -> Reply:
     """Carry a kept call out: as it was asked, by whoever asked, and no more than once."""
+    record, asker = await call.actions.approvals.claim(call.actor, call.id)
+    try:
+        return await _carry_out(call, record, asker)
+    finally:
+        call.actions.approvals.over(record)
+
+
+async def _carry_out(call: Call, record: ApprovalRecord, asker: Actor) -> Reply:
     assert call.perform is not None, "the server gives it"
-    approvals = call.actions.approvals
-    record, asker = await approvals.claim(call.actor, call.id)
+    finish = call.actions.approvals.finish
     try:
         reply = await call.perform(record, asker)
     except GatewayError as refused:
-        await approvals.finish(record, status=refused.status, outcome=str(refused))
+        await finish(record, state="failed", status=refused.status, outcome=str(refused))
         raise
-    done = await approvals.finish(record, status=reply.status or 200, outcome="")
+    done = await finish(record, state="carried_out", status=reply.status or 200)
     return Reply(value=_view(ConfirmedView, done, answer=reply.value), fields=reply.fields)
 
 

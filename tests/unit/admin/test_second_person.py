@@ -9,7 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+import pytest
 
+from gateway.actions.second_person import Approvals
 from gateway.actions.tokens import record_of
 from gateway.admin.auth import Authenticator
 from gateway.admin.call import BASE
@@ -378,3 +380,57 @@ async def test_if_match_is_looked_at_wherever_the_document_says_so(tmp_path: Pat
             )
             assert status == 412, route.action
     await made.close()
+
+
+class Killed(BaseException):
+    """What control dies of."""
+
+
+async def interrupted(at: Office, monkeypatch: pytest.MonkeyPatch, where: str) -> str:
+    """Let control die while it carries a confirmed call out; return the approval's id."""
+    _, new = await at.made.two_versions()
+    approval = await at.kept("ann", "PATCH", f"deployment/versions/{new}", {"weight": 20})
+
+    async def dies(*_: Any, **__: Any) -> Any:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        if where == "before":
+            patch.setattr(at.server, "_perform", dies)
+        else:
+            patch.setattr(at.made.actions.approvals, "finish", dies)
+        await at.ask("bob", "POST", f"approvals/{approval}")
+    return approval
+
+
+@pytest.mark.parametrize(
+    ("where", "state", "says"),
+    [("before", "failed", "nothing was changed: ask again"), ("after", "carried_out", "")],
+)
+async def test_what_a_control_that_ended_was_carrying_out_is_known_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, state: str, says: str
+) -> None:
+    """It stayed `approved` for ever, and was never done, or done without a word."""
+    async with office(tmp_path) as at:
+        approval = await interrupted(at, monkeypatch, where)
+        _, shown = await at.ask("ann", "GET", f"approvals/{approval}")
+        assert shown["state"] == "approved"
+        await Approvals(at.made.actions.approvals._access).recover()
+        _, shown = await at.ask("ann", "GET", f"approvals/{approval}")
+        assert (shown["state"], shown["decidedBy"]) == (state, "bob")
+        assert says in shown["outcome"]
+        assert at.made.weights() == ({"v1": 100, "v2": 0} if where == "before" else {"v1": 100, "v2": 20})
+        assert [event.kind for event in await at.made.store.newest_events()][-1] == f"approval.{state}"
+
+
+async def test_whoever_confirms_again_hears_what_became_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with office(tmp_path) as at:
+        approval = await interrupted(at, monkeypatch, "before")
+        status, problem = await at.ask("bob", "POST", f"approvals/{approval}")
+        assert (status, "nothing was changed: ask again" in problem["detail"]) == (409, True)
+        [version] = [each for each in await at.made.store.load_versions() if each.version == "v2"]
+        again = await at.kept("ann", "PATCH", f"deployment/versions/{version.id}", {"weight": 20})
+        assert (await at.ask("bob", "POST", f"approvals/{again}"))[0] == 200
+        assert at.made.weights()["v2"] == 20

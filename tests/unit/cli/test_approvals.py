@@ -17,6 +17,7 @@ def approval(**more: Any) -> dict[str, Any]:
         "expiresAt": "2026-01-02T03:19:05Z",
         "state": "pending",
         "decidedBy": None,
+        "outcome": "",
         **more,
     }
 
