@@ -48,6 +48,11 @@ FAULTS: Final = (
 """All there are."""
 ORDERS: Final = ("pause", "resume", "resume", "promote", "full", "complete", "rollback", "traffic", "undo")
 STRATEGIES: Final = ("canary", "canary", "blue-green", "immediate")
+INTENSITIES: Final = (0.3, 1.0, 1.0, 3.0)
+"""How often there are faults in a seed, to how often the grammar says."""
+LEFT_OUT: Final = 0.3
+"""The share of the faults that a seed does without: some defects show only where others do not hide them."""
+TIME_S: Final = 0.1
 
 
 class Owner(Protocol):
@@ -71,12 +76,13 @@ class Actions:
     def __init__(self, owner: Owner) -> None:
         self.owner = owner
         self.chance = owner.machine.chance
+        self._intensity = self.chance.choice(INTENSITIES)
         self.taken: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.grammar: list[tuple[float, str, Callable[[], None]]] = [
             (60.0, "time", self.time),
-            (5.0, "release", self.release),
-            (2.5, "order", self.order),
+            (2.5, "release", self.release),
+            (1.5, "order", self.order),
             (0.4, "two operators", self.two_operators),
             (0.2, "freeze", self.freeze),
             (0.3, "hold", self.hold),
@@ -100,6 +106,7 @@ class Actions:
             (0.2, "clock jump", self.clock_jump),
             (0.2, "names change", self.names_change),
         ]
+        self.grammar = [(weight * self._often(name), name, act) for weight, name, act in self.grammar]
         self._total = sum(weight for weight, _, _ in self.grammar)
         self._undo: dict[int, Callable[[], None]] = {}
         """What ends each fault that is under way."""
@@ -108,6 +115,12 @@ class Actions:
         owner.loop.on_turn = self._on_turn
         self._doomed: dict[Any, int] = {}
         """Processes that die, and after how many more callbacks of theirs."""
+
+    def _often(self, name: str) -> float:
+        """Return how much more often than others this seed draws an action."""
+        if name not in FAULTS and name != "bad upstream":
+            return 1.0
+        return 0.0 if self.chance.random() < LEFT_OUT else self._intensity
 
     def draw(self) -> tuple[str, Callable[[], None]]:
         """Return an action and its name."""
@@ -139,7 +152,7 @@ class Actions:
     # -- what happens
 
     def time(self) -> None:
-        self.owner.pass_time(0.1 + 0.4 * self.chance.random())
+        self.owner.pass_time(TIME_S)
 
     def release(self) -> None:
         """Register a new version and start its rollout, unless one is open."""
@@ -162,14 +175,14 @@ class Actions:
             "minRequests": 5,
             "warmUp": 0,
             "drainTimeout": 2000,
-            "bakeTime": 3000,
+            "bakeTime": 2000,
             "smokeTests": self.chance.random() < 0.3,
             "autoPause": self.chance.random() < 0.3,
-            "mix": self.chance.random() < 0.9,
+            "mix": self.chance.random() < 0.95,
         }
         if strategy == "canary":
             config["steps"] = self.chance.choice([[50, 100], [10, 50, 100], [25, 100]])
-            config["stepInterval"] = self.chance.choice([2000, 5000])
+            config["stepInterval"] = self.chance.choice([1000, 3000])
         body = {"serviceName": "shop", "toVersion": version, "strategy": strategy, "config": config}
         self.owner.operator.call("POST", "deployment/start", body)
 

@@ -32,8 +32,20 @@ class Task(asyncio.Task[Any]):
     def __hash__(self) -> int:
         return self.number
 
-    def __eq__(self, other: object) -> bool:
-        return self is other
+
+class Handle(events.Handle):
+    """A callback. Asyncio's asks for the debug mode, and for the names of who might break."""
+
+    def __init__(self, callback: Any, args: Any, loop: Any, context: Any) -> None:
+        self._context = contextvars.copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+
+    __slots__ = ()
 
 
 class Loop(asyncio.AbstractEventLoop):
@@ -127,8 +139,8 @@ class Loop(asyncio.AbstractEventLoop):
 
     def enqueue(self, process: Process | None, callback: Callable[..., object], *args: Any) -> None:
         """Let a process run `callback` when its turn comes."""
-        context = process.context if process is not None else contextvars.copy_context()
-        self._append(process, events.Handle(callback, args, self, context))
+        context = process.context if process is not None else None
+        self._append(process, Handle(callback, args, self, context))
 
     def _append(self, process: Process | None, handle: events.Handle) -> None:
         if process is not None and process.is_dead:
@@ -154,7 +166,7 @@ class Loop(asyncio.AbstractEventLoop):
     # -- what asyncio asks for
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> events.Handle:
-        handle = events.Handle(callback, args, self, context)
+        handle = Handle(callback, args, self, context)
         self._append(handle._context.get(PROCESS), handle)
         return handle
 
@@ -275,7 +287,7 @@ class Loop(asyncio.AbstractEventLoop):
                 pending = True
                 self.enqueue(process, ready)
 
-        handle = events.Handle(ready, (), self, process.context)
+        handle = Handle(ready, (), self, process.context)
         self._watched[key] = handle
         thing.watch(process, fd, kind, look)
         look()

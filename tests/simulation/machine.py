@@ -326,6 +326,8 @@ def settle_imports() -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith("gateway") and getattr(module, "datetime", None) is _real_datetime:
             module.datetime = Datetime
+    gc.disable()  # what one seed leaves behind is less than the collector takes to look through it
+    gc.freeze()
     gc.freeze = lambda: None
     gc.collect = lambda generation=2: 0
     gc.set_threshold = lambda *numbers: None
