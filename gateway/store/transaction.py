@@ -43,10 +43,16 @@ from gateway.store.tables import (
     VERSIONS,
     WINDOWS,
     Table,
+    time_text,
 )
 
 COMMIT: Final = "commit"
 """Under this name each commit leaves its own mark: an error of COMMIT does not say whether it was done."""
+DROP_WINDOW: Final = f"""
+    DELETE FROM {WINDOWS.name}
+    WHERE deployment_id = ? AND version_id = ? AND stage = ? AND share = ? AND started_at = ?
+"""
+DROP_STATISTIC: Final = f"DELETE FROM {STATISTICS.name} WHERE deployment_id = ? AND at = ?"
 PUT_META: Final = """
     INSERT INTO gateway_meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value
 """
@@ -130,6 +136,14 @@ class Collected(ABC):
 
     def add_statistic(self, record: StatisticRecord) -> None:
         self._queue(STATISTICS.insert, STATISTICS.row(record))
+
+    def drop_windows(self, records: Iterable[WindowRecord]) -> None:
+        for each in records:
+            place = (each.deployment_id, each.version_id, each.generation, each.share)
+            self._queue_alone(DROP_WINDOW, (*place, time_text(each.started_at)))
+
+    def drop_statistic(self, record: StatisticRecord) -> None:
+        self._queue_alone(DROP_STATISTIC, (record.deployment_id, time_text(record.at)))
 
     def put_acknowledgement(self, record: AcknowledgementRecord) -> None:
         self._queue(ACKNOWLEDGEMENTS.put, ACKNOWLEDGEMENTS.row(record))

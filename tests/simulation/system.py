@@ -144,8 +144,6 @@ class System:
         """The real workers, by pid."""
         self.controls: dict[int, Any] = {}
         """The real controls, by pid."""
-        self.ahead: set[str] = set()
-        """Deployments with an act that went ahead of the store."""
         self.is_wanted = True
         """Whether a control that ends is started again."""
         self.restart_s: Callable[[], float] = lambda: 0.2
@@ -265,8 +263,7 @@ def install(system: "System") -> None:
         process = machine.PROCESS.get()
         event.pop("exc_info", None)
         name = event.pop("event")
-        if name == "acted_before_stored":
-            system.ahead.add(event["deployment"])
+        event.pop("native", None)  # the same seed leaves the same trace, compiled or plain
         said = " ".join(f"{k}={v}" for k, v in sorted(event.items()))
         system.machine.note(f"{process} {method} {name}", said.replace(str(system.folder), "FOLDER"))
         raise structlog.DropEvent

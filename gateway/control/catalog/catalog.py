@@ -172,7 +172,8 @@ class Catalog:
             self.drop_version(version_id)
         for version in versions:
             if version.service_name in wanted:
-                self._by_version[version.id] = self.services[version.service_name].put(version)
+                in_force = replace(version, **self._ahead.get(version.id, {}))
+                self._by_version[version.id] = self.services[version.service_name].put(in_force)
         for entry in self.services.values():
             entry.settle(self._now())
         self._number += 1

@@ -7,7 +7,7 @@ from functools import partial
 from gateway.control.rollouts.acts import Acts, CatalogView
 from gateway.control.rollouts.commit_queue import CommitQueue
 from gateway.control.rollouts.counted import RolloutCounts
-from gateway.control.rollouts.moved import Happening, Moved, as_in_force, decide, put
+from gateway.control.rollouts.moved import Happening, Moved, as_in_force, decide, put, take_back
 from gateway.control.rollouts.performer import Performer
 from gateway.control.rollouts.running import Running
 from gateway.control.rollouts.unstored import ANSWER_S, MAX_UNSTORED, Ordered, may_act
@@ -78,20 +78,27 @@ class InForce:
     def put(self, tx: Transaction, running: Running, moved: Moved) -> None:
         """Put a move into `tx`, after those in force that no store knows of; memory follows at the commit."""
         running.proposed = moved
-        late = tuple(running.unstored)
+        late, overtaken = tuple(running.unstored), tuple(running.overtaken)
+        for each in overtaken:
+            take_back(tx, each, self._catalog)
         for each in late:
             put(tx, as_in_force(each, self._catalog), is_late=True)
         if moved not in late:
             put(tx, moved)
-        tx.on_commit(partial(self._committed, running, moved, late))
+        tx.on_commit(partial(self._committed, running, moved, late, overtaken))
 
-    def _committed(self, running: Running, moved: Moved, late: tuple[Moved, ...]) -> None:
-        was_unstored = bool(running.unstored)
+    def _committed(
+        self, running: Running, moved: Moved, late: tuple[Moved, ...], overtaken: tuple[Moved, ...]
+    ) -> None:
+        was_unstored, was_ahead = bool(running.unstored), moved in running.unstored
+        running.overtaken = [each for each in running.overtaken if each not in overtaken]
         running.unstored = [each for each in running.unstored if each is not moved and each not in late]
         if was_unstored and not running.unstored:
             self._catalog.caught_up(running.state.service)
         if moved.base is running.state and moved not in late:
             self._enforce(running, moved)
+        elif not was_ahead:
+            running.overtaken.append(moved)
         if was_unstored and not running.unstored:
             log.info("stored_late", service=running.state.service, deployment=running.state.id)
             self._catalog.publish([running.state.service])  # without the mark
@@ -120,6 +127,8 @@ class InForce:
 
         async def commit() -> None:
             async with self._store.transaction() as tx:
+                if made and made[0] not in running.unstored:
+                    return  # it has gone ahead, and come to the store with another commit
                 made[:] = made or [self._ordered(running, order, audit)]
                 self.put(tx, running, made[0])
 

@@ -191,6 +191,22 @@ def put(tx: Transaction, moved: Moved, *, is_late: bool = False) -> None:
         tx.add_audit(moved.audit)
 
 
+def take_back(tx: Transaction, moved: Moved, catalog: CatalogRows) -> None:
+    """Take out of the store what only a move has put there that never came into force.
+
+    Its windows are still to be judged, and to be stored with that; the rows it changed are as in force. What
+    it decided and said stays: that much is history.
+    """
+    tx.drop_windows(moved.rows)
+    if moved.statistic is not None:
+        tx.drop_statistic(moved.statistic)
+    in_force = as_in_force(moved, catalog)
+    for version in in_force.versions:
+        tx.put_version(version)
+    if in_force.service is not None:
+        tx.put_service(in_force.service)
+
+
 def _last_rows(
     windows: Windows, state: Rollout, catalog: CatalogRows, wall: float
 ) -> tuple[tuple[WindowRecord, ...], OpenRow]:

@@ -28,6 +28,9 @@ class Running:
         """What the last transaction about it would store: perhaps on its way, perhaps failed."""
         self.unstored: list[Moved] = []
         """Moves that are in force, and not stored yet."""
+        self.overtaken: list[Moved] = []
+        """Moves that were stored when something else had gone ahead of them: what they stored is to be taken
+        back."""
 
     @property
     def is_done(self) -> bool:

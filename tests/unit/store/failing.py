@@ -1,5 +1,6 @@
 """The real store on a disk that fails when it is told to."""
 
+import asyncio
 import sqlite3
 from collections.abc import Iterable
 from typing import Any, Final, Literal
@@ -21,6 +22,10 @@ class Disk:
         self.failed = 0
         """How often it has."""
         self._seen = 0
+        self.commits_may_end = asyncio.Event()
+        """A commit takes until then."""
+        self.commits_may_end.set()
+        self.is_committing = False
 
     def before(self, statement: str) -> None:
         """Pass a statement. Raises sqlite3.OperationalError where the disk fails."""
@@ -57,6 +62,10 @@ class _Writer:
     async def execute(self, statement: str, parameters: Iterable[Any] = ()) -> Any:
         self._disk.before(statement)
         cursor = await self._connection.execute(statement, parameters)
+        if statement == "COMMIT":
+            self._disk.is_committing = True
+            await self._disk.commits_may_end.wait()
+            self._disk.is_committing = False
         self._disk.after(statement)
         return cursor
 

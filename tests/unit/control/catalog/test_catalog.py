@@ -84,6 +84,23 @@ async def test_a_row_read_before_a_rollback_went_ahead_of_it_does_not_undo_it(tm
         assert versions(made)["v2"].record.weight == 30
 
 
+async def test_a_reload_leaves_in_force_what_went_ahead_of_the_store(tmp_path: Path) -> None:
+    """SIGHUP while a rollback waited for the disk gave the new version its traffic back, for good."""
+    replace = msgspec.structs.replace
+    async with console(tmp_path, [declared(version=[V1, V2])]) as made:
+        catalog, service = made.catalog, made.catalog.service_record("auth")
+        old, new = versions(made)["v1"].record, versions(made)["v2"].record
+        async with made.store.transaction() as tx:
+            tx.put_version(replace(old, weight=75))
+            tx.put_version(replace(new, weight=25))
+        ahead = [replace(old, weight=100), replace(new, weight=0)]
+        catalog.put_ahead(replace(service, generation=service.generation + 1), ahead)
+        await catalog.reload(made.store, made.declared, PROXY)
+        assert {name: entry.record.weight for name, entry in versions(made).items()} == {"v1": 100, "v2": 0}
+        (sent,) = catalog.whole().services.values()
+        assert sorted(version.weight for version in sent.versions) == [0, 100]
+
+
 async def test_a_version_that_is_being_rolled_out_is_not_taken_for_the_current_one(tmp_path: Path) -> None:
     """The old version has never answered, the new one has some of the traffic: its rollout decides."""
     async with console(tmp_path, [declared(version=[V1, V2])]) as made:

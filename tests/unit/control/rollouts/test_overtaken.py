@@ -1,0 +1,144 @@
+"""Commits that end after something has gone ahead of the store: nothing is stored twice, nothing undone."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from gateway.control.rollouts.unstored import Ordered
+from gateway.core.rollout.events import Order, Pause, Rollback
+from gateway.store import turns
+from gateway.store.records import AuditEntry
+from tests.unit.control.failing_world import FailingWorld, failing_world
+
+AT = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not is_so():
+            await asyncio.sleep(0.001)
+
+
+def ordered(made: FailingWorld, deployment: str, what: Order) -> asyncio.Task[Ordered]:
+    """Order something; it goes ahead of a store that takes its time."""
+    entry = AuditEntry(at=AT, actor=what.actor, action="deployment.order", resource="deployment")
+    return asyncio.create_task(made.rollouts.order_at_once(deployment, what, entry))  # noqa: TID251
+
+
+@asynccontextmanager
+async def impatient(path: Path, *, step_interval: int) -> AsyncIterator[tuple[FailingWorld, str]]:
+    """Yield a world in which nobody waits for the store, and a deployment at 10 %."""
+    async with failing_world(path) as made:
+        steps = {"steps": (10, 50, 100), "step_interval": step_interval, "min_requests": 5}
+        deployment = await made.start(**steps, smoke_tests=False)
+        await made.settle()
+        await made.rollouts.tick()
+        assert made.weights() == (90, 10)
+        made.rollouts._grace_s = made.rollouts._in_force._grace_s = 0.01
+        yield made, deployment
+
+
+@asynccontextmanager
+async def tick_under_way(made: FailingWorld, *, answers: int) -> AsyncIterator[None]:
+    """Let a second pass; its tick is being committed until the block ends. answers: of the new version."""
+    generation = made.catalog.services["auth"].generation
+    made.worker.serve("v2", generation, 1_000, answers)
+    made.worker.serve("v1", generation, 9_000, answers * 5)
+    made.worker.report(made.tally)
+    made.now += 1
+    made.disk.commits_may_end.clear()
+    tick = asyncio.create_task(made.rollouts.tick())  # noqa: TID251
+    try:
+        await until(lambda: made.disk.is_committing)
+        yield
+    finally:
+        made.disk.commits_may_end.set()
+        await tick
+
+
+async def rows_of(made: FailingWorld, deployment: str) -> int:
+    """Return the new version's answers in the rows for replay, and in the one that is gathered."""
+    gathered = made.rollouts._in_force.running[deployment].windows.open_row.gathered
+    open_row = sum(cell.answers for cell in gathered.new) if gathered else 0
+    return (await made.in_rows(deployment))[0] + open_row
+
+
+async def test_rows_of_a_tick_that_was_overtaken_are_stored_once(tmp_path: Path) -> None:
+    """A pause went ahead while a tick was being committed: the next one stored the same window again."""
+    async with impatient(tmp_path, step_interval=60_000) as (made, deployment):
+        await made.second(answers=20)
+        async with tick_under_way(made, answers=20):
+            pause = ordered(made, deployment, Pause("ann"))
+            await until(lambda: made.rollouts.has_unstored)
+        await pause
+        await made.second(answers=20)
+        await made.second()
+        assert await rows_of(made, deployment) == 60
+        statistics = await made.store.statistics(deployment)
+        assert len({row.at for row in statistics}) == len(statistics) <= 4
+        assert made.rollouts.state_of(deployment).evidence.new.answers == 60  # type: ignore[union-attr]
+
+
+async def test_rows_are_stored_once_when_control_dies_behind_an_overtaken_tick(tmp_path: Path) -> None:
+    async with impatient(tmp_path, step_interval=60_000) as (made, deployment):
+        async with tick_under_way(made, answers=20):
+            pause = ordered(made, deployment, Pause("ann"))
+            await until(lambda: made.rollouts.has_unstored)
+        await pause
+        await made.crash()
+        await made.settle()
+        await made.rollouts.tick()
+        await made.second(answers=20)
+        assert await rows_of(made, deployment) == 40
+
+
+async def test_a_step_that_was_overtaken_leaves_no_weights_in_the_store(tmp_path: Path) -> None:
+    """They came into force at the next reload: a share of 50 % of a rollout that was paused at 10."""
+    async with impatient(tmp_path, step_interval=1_000) as (made, deployment):
+        async with tick_under_way(made, answers=60):
+            pause = ordered(made, deployment, Pause("ann"))
+            await until(lambda: made.rollouts.has_unstored)
+        assert {each.version: each.weight for each in await made.store.load_versions()}["v2"] in (10, 50)
+        await pause
+        await made.second()
+        assert made.weights() == (90, 10)
+        stored = {each.version: each.weight for each in await made.store.load_versions()}
+        assert stored == {"v1": 90, "v2": 10}
+        assert (await made.stored(deployment)).traffic_percent == 10
+
+
+async def test_an_order_that_was_stored_late_is_not_stored_again_over_what_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own commit came last, and made "rolling" of a deployment that was rolled back already."""
+    monkeypatch.setattr(turns, "QUEUE_S", 60.0)  # a machine that is slow is no store that is busy
+    async with impatient(tmp_path, step_interval=60_000) as (made, deployment):
+        may_go = asyncio.Event()
+
+        async def hold() -> None:
+            async with made.store.transaction():
+                await may_go.wait()
+
+        holder = asyncio.create_task(hold())  # noqa: TID251
+        await until(lambda: made.store._turns.lock.locked())
+        made.now += 1
+        tick = asyncio.create_task(made.rollouts.tick())  # noqa: TID251
+        await until(lambda: made.store._turns._waiting == 1)
+        first = ordered(made, deployment, Rollback("ann"))
+        await until(
+            lambda: made.weights() == (100, 0) and made.store._turns._waiting == 3
+        )  # its end waits, too
+        second = ordered(made, deployment, Rollback("bob"))
+        await until(lambda: len(made.rollouts._in_force.running[deployment].unstored) == 2)
+        may_go.set()
+        await asyncio.gather(holder, tick, first, second)
+        await made.settle()
+        await until(lambda: made.store._turns._waiting == 0)
+        async with made.store.transaction():
+            """Whatever was under way is done."""
+        assert (await made.stored(deployment)).status == "rolled_back"
+        assert sorted(row.actor for row in (await made.store.audit()).items) == ["ann", "bob"]
