@@ -13,6 +13,7 @@ name carries it, which is how the loop knows whose turn it is, and whose turn ne
 import contextvars
 import datetime
 import errno
+import itertools
 import os
 import random
 import secrets
@@ -25,8 +26,12 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Final
 
+import msgspec
+
 EPOCH: Final = 1_800_000_000.0
 """The wall clock when a simulation begins."""
+HEAP_TYPE: Final = 1 << 9
+"""Py_TPFLAGS_HEAPTYPE: a class that a class statement made, and not C."""
 FIRST_FD: Final = 1_000_000
 """From here on descriptors are the machine's; below, the real system's."""
 
@@ -316,6 +321,30 @@ def interpose() -> None:
     socket.getaddrinfo = network.getaddrinfo
 
 
+_numbers: Final = itertools.count(1)
+_number_of: Final[dict[int, int]] = {}
+"""Address of an object -> its number. An address is used again, by an object with a number of its own."""
+
+
+def _number_instances(kind: Any) -> None:
+    """Let objects in sets be in the order in which they were made, and not in that of their addresses."""
+    begin = kind.__init__
+
+    def __init__(self: Any, *args: Any, **more: Any) -> None:
+        _number_of[id(self)] = next(_numbers)
+        begin(self, *args, **more)
+
+    kind.__init__ = __init__
+    kind.__hash__ = lambda self: _number_of[id(self)]
+
+
+def _has_no_order(kind: Any, module: Any) -> bool:
+    """Return whether sets of a class's instances are ordered by address."""
+    is_ours = isinstance(kind, type) and kind.__module__ == module.__name__
+    is_plain = is_ours and not issubclass(kind, msgspec.Struct)
+    return is_plain and kind.__hash__ is object.__hash__ and bool(kind.__flags__ & HEAP_TYPE)
+
+
 def settle_imports() -> None:
     """Give the imported gateway the machine's time of day, and each process its own counter of progress."""
     import gc
@@ -323,6 +352,9 @@ def settle_imports() -> None:
     from gateway.net import progress
 
     progress.counter = Progress()
+    ours = [module for name, module in sys.modules.items() if name.startswith("gateway")]
+    for kind in [kind for module in ours for kind in vars(module).values() if _has_no_order(kind, module)]:
+        _number_instances(kind)
     for name, module in list(sys.modules.items()):
         if name.startswith("gateway") and getattr(module, "datetime", None) is _real_datetime:
             module.datetime = Datetime
