@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 from gateway.cli.exits import TIMED_OUT, ApiError, CliError, Kept, Unreachable
+from gateway.cli.text import printable
 
 BASE: Final = "/api/v1/admin"
 HANDOVER_WAITS_S: Final = (0.5, 1.0, 2.0, 4.0, 0.0)
@@ -61,6 +62,8 @@ class AdminClient:
         self.timeout_s = timeout_s
         self.listen: tuple[str, ...] = ()
         """Where clients connect, as base urls, if that is known here."""
+        self.is_for_people = False
+        """Whether what is answered is to be printed as text, not handed on as JSON."""
 
     def get(self, path: str, **query: object) -> Any:
         """Return the JSON of a GET under the admin base; parameters that are None are left out."""
@@ -105,7 +108,7 @@ class AdminClient:
             raise refusal(reply, decoded, has_token=bool(self._token))
         if reply.status == 202 and isinstance(decoded, dict) and "approvalId" in decoded:
             raise Kept(decoded)
-        return decoded
+        return printable(decoded) if self.is_for_people else decoded
 
     def raw(
         self, method: str, target: str, *, body: object = None, fields: Mapping[str, str] | None = None
@@ -147,7 +150,8 @@ class AdminClient:
             if answer.status >= 400:
                 reply = Reply(answer.status, answer.read(), answer.getheader("retry-after", ""))
                 raise refusal(reply, _decode(reply.body), has_token=bool(self._token))
-            yield from parse_events(line.decode() for line in answer)
+            for event in parse_events(line.decode() for line in answer):
+                yield event._replace(data=printable(event.data)) if self.is_for_people else event
         except TimeoutError as exc:
             raise Unreachable(f"the event stream of {self.url} went silent") from exc
         except (OSError, HTTPException) as exc:
@@ -227,6 +231,7 @@ def unreachable(url: str, exc: Exception) -> str:
 
 def explain(status: int, problem: object) -> str:
     """Return one line that says what a problem (RFC 9457) says."""
+    problem = printable(problem)
     if not isinstance(problem, dict):
         return f"the admin API answered {status}"
     line = str(problem.get("detail") or problem.get("title") or f"the admin API answered {status}")

@@ -31,7 +31,9 @@ def client_command(command: F) -> F:
         api = connect(
             _chosen("admin_url", admin_url), _chosen("token", token), _chosen("config_path", config_path)
         )
-        return command(api=api, out=Output(_chosen("output", output) or "table"), **arguments)
+        out = Output(_chosen("output", output) or "table")
+        api.is_for_people = not out.is_json
+        return command(api=api, out=out, **arguments)
 
     wrapped: Any = run
     for option in reversed(_OPTIONS):

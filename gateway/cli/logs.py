@@ -20,7 +20,7 @@ from gateway.cli.exits import OK, USAGE, CliError
 from gateway.cli.operate import event_line
 from gateway.cli.options import any_service_argument
 from gateway.cli.output import Output
-from gateway.cli.text import local_time, print_line
+from gateway.cli.text import local_time, print_line, printable
 from gateway.errors import ConfigError
 
 TAIL_BYTES: Final = 4_000_000
@@ -227,7 +227,7 @@ def request_line(line: dict[str, Any]) -> str:
     took = f"{line['duration_ms']:.1f}ms" if "duration_ms" in line else ""
     what = f"{line.get('method', '')} {line.get('path', '')}"
     parts = (local_time(line.get("ts")), str(line["status"]), f"{about:<20}", f"{took:>9}", what)
-    return "  ".join((*parts, " ".join(line.get("flags", ())))).rstrip()
+    return str(printable("  ".join((*parts, " ".join(line.get("flags", ())))))).rstrip()
 
 
 def _is_status(wanted: str, status: object) -> bool:

@@ -165,7 +165,9 @@ def live_addresses(listen: Sequence[str], routes: Sequence[dict[str, Any]]) -> l
     this machine.
     """
     if not listen:
-        return [f"{route.get('host', '*')}{route['path']}" for route in routes]
+        return [
+            f"{'' if route.get('host', '*') == '*' else route['host']}{route['path']}" for route in routes
+        ]
     base = listen[0]
     scheme, _, place = base.partition("://")
     host, _, port = place.rpartition(":")

@@ -16,6 +16,7 @@ from gateway.cli.options import service_argument
 from gateway.cli.output import Output
 from gateway.cli.rehearsal import Check, Fault, Instance
 from gateway.cli.talk import Lost, Place, once
+from gateway.cli.text import printable
 
 IDLE_MS: Final = 4000
 """The default of timeouts.upstream_idle."""
@@ -156,7 +157,7 @@ async def _post(place: Place, path: str) -> None:
 
 def _say(check: Check) -> None:
     sign = "–" if check.skipped else "✓" if check.ok else "✗"
-    click.echo(f"{sign} {check.name:<13} {check.detail}")
+    click.echo(f"{sign} {check.name:<13} {printable(check.detail)}")
     for line in fixes.fix_lines(check.name) if not check.ok else ():
         click.echo(f"                {line}")
 

@@ -1,11 +1,17 @@
 """How single things are written: cells, times, lines."""
 
+import re
 import sys
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import click
+
+_STEERING: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What moves a terminal's cursor, colours, title or direction of writing, or begins a line."""
+_SETTINGS: Final = frozenset({"settings", "smokeTests"})
+"""What is written to files and sent again, as it is."""
 
 
 def is_terminal() -> bool:
@@ -51,3 +57,23 @@ def local_time(text: str | None) -> str:
     if not text:
         return "-"
     return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def printable(value: Any) -> Any:
+    """Return what the API answered as it may be printed.
+
+    A reason, a note or an upstream's error is anybody's words: they must not steer the terminal of who reads
+    them, nor look like a line of ours.
+    """
+    if isinstance(value, str):
+        return _STEERING.sub(_visible, value)
+    if isinstance(value, list):
+        return [printable(each) for each in value]
+    if isinstance(value, dict):
+        return {key: each if key in _SETTINGS else printable(each) for key, each in value.items()}
+    return value
+
+
+def _visible(found: re.Match[str]) -> str:
+    character = found[0]
+    return " " if character in "\t\n\r" else character.encode("unicode_escape").decode()

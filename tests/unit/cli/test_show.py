@@ -80,7 +80,7 @@ def test_addresses_are_those_clients_use() -> None:
         "http://shop.example:80/",
     ]
     assert overview.live_addresses(["https://[::]:443"], routes[:1]) == ["https://127.0.0.1:443/api"]
-    assert overview.live_addresses([], routes) == ["*/api", "shop.example/"]
+    assert overview.live_addresses([], routes) == ["/api", "shop.example/"]
 
 
 # -- watching
