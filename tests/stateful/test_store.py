@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from gateway.core.routing.service import ServiceSettings
 from gateway.errors import StaleEpoch
 from gateway.store.api import Transaction
+from gateway.store.opening import open_store
 from gateway.store.records import (
     OPEN_STATUSES,
     AuditEntry,
@@ -24,7 +25,7 @@ from gateway.store.records import (
     ServiceRecord,
     VersionRecord,
 )
-from gateway.store.sqlite import SqliteStore
+from tests import postgres
 
 pytestmark = pytest.mark.timeout(1_800)
 """Enough for the `deep` profile on a busy machine."""
@@ -60,10 +61,17 @@ class StoreMachine(RuleBasedStateMachine):
     def now(self) -> datetime:
         return START + timedelta(days=self.day)
 
+    def place(self) -> str:
+        """Return the url of a new store."""
+        return f"sqlite:///{Path(self._folder.name) / 'gateway.db'}"
+
     @initialize()
+    def begin(self) -> None:
+        self._url = self.place()
+        self.open()
+
     def open(self) -> None:
-        url = f"sqlite:///{Path(self._folder.name) / 'gateway.db'}"
-        self.store = self.run(SqliteStore.open(url, now=self.now()))
+        self.store = self.run(open_store(self._url, now=self.now()))
 
     def teardown(self) -> None:
         self.run(self.store.close())
@@ -223,3 +231,16 @@ StoreMachine.TestCase.settings = settings(
     max_examples=settings.default.max_examples // 3, stateful_step_count=12
 )
 TestStore = StoreMachine.TestCase
+
+
+class PostgresMachine(StoreMachine):
+    """The same of a store in PostgreSQL: each example has a database of its own."""
+
+    def place(self) -> str:
+        return postgres.shared().migrated()
+
+
+PostgresMachine.TestCase.settings = settings(
+    max_examples=max(3, settings.default.max_examples // 25), stateful_step_count=12
+)
+TestPostgres = postgres.needs_postgres(PostgresMachine.TestCase)

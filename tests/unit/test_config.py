@@ -286,3 +286,41 @@ def test_keys_of_a_collector_are_not_shown(tmp_path: Path, monkeypatch: pytest.M
     assert loaded.trace.otel is not None
     assert loaded.trace.otel.headers == {"X-Key": "s3cret"}
     assert "s3cret" not in "".join(config.diff(config.Config(), loaded))
+
+
+def test_a_database_keeps_what_belongs_to_the_machine_in_var() -> None:
+    file = config.check({"store": {"url": "sqlite:////srv/a/gateway.db"}})
+    database = config.check({"store": {"url": "postgresql://gateway@db/gateway", "password_file": "pw"}})
+    assert (file.store.folder, database.store.folder) == (Path("/srv/a"), Path("var"))
+
+
+def test_a_password_of_digits_is_text() -> None:
+    environ = {
+        "GATEWAY__STORE__URL": "postgresql://gateway@db/gateway",
+        "GATEWAY__STORE__PASSWORD": "0123456",
+    }
+    assert config.load(environ=environ).store.password == "0123456"
+
+
+@pytest.mark.parametrize(
+    ("store", "reason"),
+    [
+        ({"url": "mysql://u:s3cr3t@h/d"}, "store.url: what it says is neither"),
+        ({"url": "postgresql://u:s3cr3t@[h/d"}, "store.url: is no url of a database"),
+        ({"password": "s3cr3t"}, "store.password: is only for postgresql://"),
+        ({"password_file": "s3cr3t"}, "store.password_file: is only for postgresql://"),
+    ],
+)
+def test_a_store_that_cannot_be_meant_is_refused_without_its_password(
+    store: dict[str, str], reason: str
+) -> None:
+    with pytest.raises(ConfigError) as failure:
+        config.check({"store": store})
+    assert str(failure.value).startswith(reason)
+    assert "s3cr3t" not in str(failure.value)
+
+
+def test_a_database_without_its_extra_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'gateway\[pg\]'"):
+        config.check({"store": {"url": "postgresql://gateway@db/gateway"}})

@@ -28,7 +28,8 @@ def named(label: str) -> Iterator[None]:
             raise
         raise type(exc)(f"{label}: {exc}") from exc
     except asyncpg.PostgresError as exc:
-        raise _kind_of(exc)(f"{label}: {exc}") from exc
+        # Without its DETAIL and HINT: they are further lines, and show what rows hold.
+        raise _kind_of(exc)(f"{label}: {exc.args[0]}") from exc
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as exc:
         raise _client_side(exc)(f"{label}: {exc}") from exc
     except TimeoutError as exc:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.core.settings.store_url import label_of, secrets_of
 from gateway.errors import StaleEpoch, StoreBusy, StoreError, StoreTaken, StoreUnreachable
@@ -184,8 +185,7 @@ async def test_a_text_that_holds_a_nul_is_stored_without_and_the_chain_stays_sou
     """PostgreSQL has no such text: a call that brings one along must not fail, nor break the trail."""
     store = await Kept(url).opened()
     async with store.transaction() as tx:
-        entry = an_entry()
-        tx.add_audit(type(entry)(**{**_fields(entry), "user_agent": "a\0b", "details": {"x": "\0"}}))
+        tx.add_audit(replace(an_entry(), user_agent="a\0b", details={"x": "\0"}))
         tx.put_service(a_service("a\0"))
         tx.add_event(EventRecord(at=NOW, kind="k", data={"x": "\0"}))
     assert (await store.audit()).items[0].user_agent == "a\ufffdb"
@@ -195,8 +195,18 @@ async def test_a_text_that_holds_a_nul_is_stored_without_and_the_chain_stays_sou
     await store.close()
 
 
-def _fields(entry: Any) -> dict[str, Any]:
-    return {name: getattr(entry, name) for name in entry.__struct_fields__}
+async def test_an_error_is_one_line_and_shows_nothing_that_is_stored(url: str) -> None:
+    store = await Kept(url).opened()
+    token = TokenRecord(
+        id="t", name="ci", role="viewer", prefix="p", hash="h4sh", created_by="a", created_at=NOW
+    )
+    with pytest.raises(StoreError) as failure:
+        async with store.transaction() as tx:
+            tx.put_token(token)
+            tx.put_token(replace(token, id="other"))
+    assert "h4sh" not in str(failure.value)
+    assert len(str(failure.value).splitlines()) == 1
+    await store.close()
 
 
 # -- who is in charge
