@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from gateway.actions.problems import Problem, conflict, forbidden, invalid, not_found, stale
+from gateway.actions.problems import Problem, conflict, forbidden, invalid, malformed, not_found, stale
 from gateway.control.catalog.catalog import Catalog
 from gateway.control.catalog.entries import ServiceEntry, VersionEntry
 from gateway.control.history import History
@@ -383,7 +383,13 @@ def require_match(if_match: str | None, record: Any) -> None:
 
 
 def bound_key(actor: Actor, key: str | None) -> str | None:
-    """Return an Idempotency-Key as it is stored: what one token's key stands for, no other token's does."""
+    """Return an Idempotency-Key as it is stored: what one token's key stands for, no other token's does.
+
+    Raises Problem 400 for an empty one, as of a script whose variable is not set: everything would be the
+    same request.
+    """
+    if key is not None and not key.strip():
+        raise malformed("the Idempotency-Key is empty")
     return hashlib.sha256(f"{actor.token_id}|{key}".encode()).hexdigest() if key is not None else None
 
 

@@ -1,5 +1,6 @@
 """What operators send, checked: one struct per request body, and how a body becomes one."""
 
+import json
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
@@ -214,7 +215,20 @@ def parse_json(body: bytes) -> Any:
         raise malformed(f"the body is not JSON: {exc}") from exc
     if _is_deep(value):
         raise malformed("the body is nested too deeply")
+    json.loads(body.strip() or b"{}", object_pairs_hook=_named_once, parse_int=str, parse_float=str)
     return value
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> None:
+    """Refuse a name that an object has twice: whoever read the body before us may have gone by the other.
+
+    RFC 8259 §4. Raises Problem 400.
+    """
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise malformed(f"the body names {name[:60]!r} twice")
+        seen.add(name)
 
 
 def _is_deep(value: Any) -> bool:

@@ -65,6 +65,17 @@ def test_what_is_not_json_is_400(body: bytes) -> None:
     assert refused.value.status == 400
 
 
+@pytest.mark.parametrize(
+    "body",
+    [b'{"full":true,"full":false}', b'{"full":true,"f\\u0075ll":true}', b'{"a":[{"b":1,"c":2,"b":1}]}'],
+)
+def test_what_is_named_twice_is_400(body: bytes) -> None:
+    """Whoever checked the body on its way may have gone by the first, and we by the last."""
+    with pytest.raises(Problem, match="twice") as refused:
+        parse(Promote, body)
+    assert refused.value.status == 400
+
+
 @pytest.mark.parametrize("body", [b"", b"  ", b"{}"])
 def test_no_body_is_an_empty_one(body: bytes) -> None:
     assert parse(Promote, body) == Promote()

@@ -87,6 +87,15 @@ async def test_a_key_belongs_to_its_token(tmp_path: Path) -> None:
         assert first.idempotency_key not in (None, "k")
 
 
+async def test_an_empty_key_is_refused(tmp_path: Path) -> None:
+    """A script whose variable is not set would be answered with its last rollout for ever."""
+    async with console(tmp_path) as made:
+        await made.two_versions()
+        with pytest.raises(Problem, match="empty") as refused:
+            await made.start(key=" ")
+        assert refused.value.status == 400
+
+
 async def test_a_token_for_some_services_makes_and_ends_none(tmp_path: Path) -> None:
     async with console(tmp_path) as made:
         record, _ = await made.actions.tokens.create(ROOT, CI)
