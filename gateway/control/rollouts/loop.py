@@ -191,8 +191,8 @@ class Rollouts:
         )
         running = Running(record, state)
         running.windows.start_from(counts)
-        counted = encoded_part(self._tally.part(state.service))
-        running.record = replace(record, progress=encoded_progress(counted, OpenRow()))
+        running.counted = encoded_part(self._tally.part(state.service))
+        running.record = replace(record, progress=encoded_progress(running.counted, OpenRow()))
         return self._in_force.move(tx, running, [Start(actor)])
 
     def order(self, tx: Transaction, deployment_id: str, event: Event) -> DeploymentRecord:
@@ -274,8 +274,10 @@ class Rollouts:
             # What workers have reported since is evidence.
             row = progress.row if running.state.is_open else None
             running.windows.start_from(Tally.of(progress.counted).judged(service), row)
+            running.counted = encoded_part(progress.counted)
         else:
             running.windows.start_from(self._tally.judged(service))
+            running.counted = encoded_part(self._tally.part(service))
         self._in_force.take(running, record, running.state)
         if mark is not None:
             self._do_again(running, mark)

@@ -21,7 +21,7 @@ class Running:
         self.closed = asyncio.Event()
         """Set once it is not open any more."""
         self.counted = b""
-        """What had been counted when the newest window was closed, as it is stored."""
+        """What had been counted when the newest window was closed, or when windows began, as it is stored."""
         self.elapsed_s = 0.0
         """Observed time that no state in force has used up."""
         self.proposed: Moved | None = None

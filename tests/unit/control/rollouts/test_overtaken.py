@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.control.rollouts.rows import progress_of
 from gateway.control.rollouts.unstored import Ordered
 from gateway.core.rollout.events import Order, Pause, Rollback
 from gateway.store import turns
@@ -142,3 +143,31 @@ async def test_an_order_that_was_stored_late_is_not_stored_again_over_what_follo
             """Whatever was under way is done."""
         assert (await made.stored(deployment)).status == "rolled_back"
         assert sorted(row.actor for row in (await made.store.audit()).items) == ["ann", "bob"]
+
+
+async def test_what_is_stored_of_a_rollout_begun_during_a_tick_loads(tmp_path: Path) -> None:
+    """The tick stored nothing for what had been counted: killed within that second, no control started."""
+    async with failing_world(tmp_path) as made:
+        await made.rollouts.tick()  # starts the clock
+        begun: list[str] = []
+
+        async def begin() -> None:
+            if not begun:
+                begun.append(await made.start(steps=(10, 100), smoke_tests=False))
+
+        made.rollouts._notices.catch_up = begin  # type: ignore[method-assign]
+        made.now += 1
+        await made.rollouts.tick()
+        (deployment,) = begun
+        assert progress_of(await made.stored(deployment)) is not None
+        await made.crash()
+        state = made.rollouts.state_of(deployment)
+        assert state is not None
+        assert state.is_open
+
+
+async def test_what_the_first_tick_puts_ahead_of_the_store_loads(tmp_path: Path) -> None:
+    async with impatient(tmp_path, step_interval=60_000) as (made, deployment):
+        await made.crash()
+        running = made.rollouts._in_force.running[deployment]
+        assert progress_of(made.rollouts._ticked(running).record) is not None
