@@ -36,7 +36,9 @@ BAKE_S: Final = 600
 """A switch, blue-green or immediate, is watched for ten minutes."""
 TICK_S: Final = MAX_TICK_MS // 1000
 QUIET_S: Final = 10
-"""While the old version is asked, every second is shown: blocks end by the second."""
+YOUNG_S: Final = 30
+"""While the old version is asked, and until the new one has served for so long, every second is shown: blocks
+and the warm-up end by the second."""
 MOST_NEEDED: Final = 30
 """A step lasts at least until so many requests went to the new version."""
 
@@ -105,16 +107,25 @@ class Loop:
         if t >= (self.world.bad_since if self.world.is_bad else 0):
             self.bad_answers += new.failed
         is_quiet = not (old.errors or new.errors)
-        if not is_quiet and t >= 0:
+        is_other = bool(self.waiting) and self.waiting[0][0] != generation
+        if is_other or (not is_quiet and t >= 0):
             self.show()
         self.waiting.append((generation, share, old, new))
-        most = 1 if self.state.phase is Phase.ASKING else QUIET_S
+        most = 1 if self.is_closely_watched else QUIET_S
         if (t >= 0 and not is_quiet) or len(self.waiting) >= most:
             self.show()
         self.live = self.generation, self.state.percent
         is_bad_now = not self.world.is_bad or t >= self.world.bad_since
         if self.state.percent < share and self.off_s is None and is_bad_now:
             self.off_s = t + 1
+
+    @property
+    def is_closely_watched(self) -> bool:
+        """Whether it matters in which second something happened."""
+        if self.state.phase is Phase.ASKING:
+            return True
+        age_s = self.state.evidence.warm_s
+        return self.state.percent > 0 and (age_s is None or age_s < YOUNG_S)
 
     def show(self) -> None:
         """Let the judge see what waits, and the clock what passed."""

@@ -8,6 +8,8 @@ from msgspec.structs import replace
 from gateway.core.judge.statistics import Factors, Mixture, added, comparison_factors
 from gateway.core.judge.tallies import Fall
 
+WHOLE_WEIGHT: Final = 0.8
+"""Of all errors together; the rest of the weight is shared out over route classes."""
 MAX_ROUTES: Final = 64
 """Route classes tested each by itself; errors of further ones count in the whole alone."""
 ROUTE_WEIGHTS: Final = tuple(1 / (k * (k + 1)) for k in range(1, MAX_ROUTES + 1))
@@ -27,7 +29,7 @@ class RouteTest(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """A test martingale: half of its weight on all errors, half on the average over route classes.
+    """A test martingale: most of its weight on all errors, the rest on the average over route classes.
 
     Each error falls on the new version with its share as the chance if the two are alike, whatever both go
     through; so does each error of one route class. Every part starts at one and is expected to stay there,
@@ -72,10 +74,15 @@ class Comparison(msgspec.Struct, frozen=True):
     @property
     def value(self) -> float:
         """How many times likelier the errors are if the new version is worse."""
-        value = (self.whole.value + 1.0 + sum([part - w for part, w in self._parts()])) / 2
+        value = self._own_value()
         if not self.is_renewed:
             return value
         return self.kept + _set_mass(self.sets) * value + _later_mass(self.sets)
+
+    def _own_value(self) -> float:
+        """Return what the present set of users comes to; of services that are not sticky, everything."""
+        by_route = 1.0 + sum([part - weight for part, weight in self._parts()])
+        return WHOLE_WEIGHT * self.whole.value + (1 - WHOLE_WEIGHT) * by_route
 
     def _parts(self) -> list[tuple[float, float]]:
         """Return (weighted value, weight) of each route class."""
@@ -94,10 +101,14 @@ class Comparison(msgspec.Struct, frozen=True):
         # Where there are errors of one class alone, the two come to the same but for when they may begin.
         return route if value >= NEARLY * self.whole.value else ""
 
+    def again(self) -> "Comparison":
+        """Return a comparison that begins now, at one: it has learnt how much worse, not that it is worse."""
+        routes = {name: RouteTest(test.mixture.again(), 0.0) for name, test in self.routes.items()}
+        return Comparison(whole=self.whole.again(), routes=routes)
+
     def renewed(self) -> "Comparison":
         """Return it with a new set of users: a new beginning, while what came of the old set stays."""
-        value = (self.whole.value + 1.0 + sum([part - w for part, w in self._parts()])) / 2
-        kept = self.kept + _set_mass(self.sets) * value
+        kept = self.kept + _set_mass(self.sets) * self._own_value()
         return Comparison(kept=kept, sets=self.sets + 1, is_renewed=True)
 
 

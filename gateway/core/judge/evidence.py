@@ -67,9 +67,9 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
     """The new version's failures beyond the old one's rate: what was spent of the harm budget."""
     comparison: Comparison = Comparison()
     warmed: Comparison = Comparison()
-    """The comparison from the end of the warm-up on."""
+    """The comparison from the end of the warm-up on, whose prior is what it was then."""
     warm_s: float | None = None
-    """Observed seconds since the new version's first answer; None: it has had none."""
+    """Observed seconds since the window of the new version's first answer; None: it has had none."""
     shift: Comparison = Comparison()
     """The comparison of 4xx answers."""
     slow: Slow | None = None
@@ -284,12 +284,8 @@ def _of(met: tuple[KeyError64, ...], counts: Callable[[str], bool]) -> list[KeyE
 
 def _tested(evidence: Evidence, window: Window, new: Side, old: Side, rules: Rules) -> Evidence:
     """Fold the window into counts and comparisons."""
-    warm_s, seconds = evidence.warm_s, window.seconds
-    if warm_s is not None or new.answers:
-        warm_s = (warm_s or 0.0) + seconds
-    warmed = evidence.warmed
-    if warm_s is not None and warm_s > rules.warm_up_s:
-        warmed = warmed.times(new.falls, old.falls, seconds)
+    seconds = window.seconds
+    warm_s, warmed = _warmed(evidence, window, new, old, rules)
     return replace(
         evidence,
         step_new=evidence.step_new.plus(new.step_answers, new.step_errors),
@@ -305,6 +301,22 @@ def _tested(evidence: Evidence, window: Window, new: Side, old: Side, rules: Rul
         seconds=evidence.seconds + seconds,
         shift=evidence.shift.times(new.shifts, old.shifts, seconds),
     )
+
+
+def _warmed(
+    evidence: Evidence, window: Window, new: Side, old: Side, rules: Rules
+) -> tuple[float | None, Comparison]:
+    """Return the new version's age after the window, and the comparison since it was warm."""
+    if (
+        evidence.warm_s is None
+    ):  # when in the window it answered first is not known: at its end, at the latest
+        return (0.0 if new.answers else None), evidence.warmed
+    warm_s = evidence.warm_s + window.seconds
+    if warm_s <= rules.warm_up_s:
+        return warm_s, evidence.warmed
+    # Also where a person let all counts begin anew, or the evidence was stored by a release without this one.
+    warmed = evidence.warmed if evidence.warmed.elapsed_s else evidence.comparison.again()
+    return warm_s, warmed.times(new.falls, old.falls, window.seconds)
 
 
 def _excess(evidence: Evidence, new: Side, old: Side, rules: Rules) -> float:

@@ -7,8 +7,8 @@ evidence. Both may be called as often as one likes: the tests stay valid under p
 
 What may abort, and what part of `falseAlarmRate` it may spend:
 
-1. comparison (0.5): errors fall on the new version more often than its share of traffic explains;
-2. an ask (0.5; by blocks, where nothing else compares, 0.8): the same, on fresh evidence of the ask alone;
+1. comparison (0.85): errors fall on the new version more often than its share of traffic explains;
+2. an ask (0.15; by blocks, where nothing else compares, 0.8): the same, on fresh evidence of the ask alone;
 3. death: it failed nearly everything, after the switch the old version works, and tried once more the new
    one fails again; or it was unusable for longer than a breaker's reset while the old one works;
 4. the harm budget is spent; 4xx shifts and slowness, where the settings want it so.

@@ -8,12 +8,18 @@ from gateway.core.judge.rules import Rules
 from gateway.core.judge.statistics import upper_bound
 from gateway.core.judge.suspicion import ALARM
 
-COMPARISON_SHARE: Final = 0.5
-"""The part of `falseAlarmRate` that the comparison may spend; asks that mix have as much."""
+COMPARISON_SHARE: Final = 0.85
+"""The part of `falseAlarmRate` that the comparison may spend."""
+ASK_SHARE: Final = 0.15
+"""What asks that mix may spend: they begin from suspicion, with traffic off the new version already."""
 BLOCKS_SHARE: Final = 0.8
 """What asks by blocks may spend, where nothing is left to the comparison."""
 WARMED_S: Final = 10.0
 """After the warm-up, errors have so long to bear out what was seen in it."""
+BORNE_OUT: Final = 0.05
+"""Within that time they do from this part of the limit of all of `falseAlarmRate` on: one may be enough."""
+LATE_BORNE_OUT: Final = 0.2
+"""Afterwards from this part on: a version that goes on failing has long got there."""
 ADVANCE_SHARE: Final = 0.1
 """An advance wants every statistic below this part of its limit."""
 
@@ -34,12 +40,13 @@ def comparison(evidence: Evidence, rules: Rules) -> Test:
 
 def is_warm(evidence: Evidence, rules: Rules) -> bool:
     """Whether errors after the warm-up alone bear the comparison out."""
-    return evidence.warmed.value >= ADVANCE_SHARE / rules.false_alarm_rate
+    part = BORNE_OUT if is_warming(evidence, rules) else LATE_BORNE_OUT
+    return evidence.warmed.value >= part / rules.false_alarm_rate
 
 
 def is_warming(evidence: Evidence, rules: Rules) -> bool:
     """Whether the new version's first seconds are so lately over that errors after them may still come."""
-    return evidence.warm_s is not None and evidence.warm_s < rules.warm_up_s + WARMED_S
+    return evidence.warm_s is not None and evidence.warm_s <= rules.warm_up_s + WARMED_S
 
 
 def _still_counts(evidence: Evidence, rules: Rules) -> bool:
@@ -47,7 +54,7 @@ def _still_counts(evidence: Evidence, rules: Rules) -> bool:
 
     At 100 % nothing is compared any more, and what the first seconds left there would never wear off.
     """
-    return evidence.warmed.value > 1 or evidence.warm_s is None or is_warming(evidence, rules)
+    return evidence.warmed.value > 1 + 1e-9 or evidence.warm_s is None or is_warming(evidence, rules)
 
 
 def ask(evidence: Evidence, rules: Rules) -> Test:
@@ -56,7 +63,7 @@ def ask(evidence: Evidence, rules: Rules) -> Test:
     assert asked is not None
     claim = "the new version is worse than the old one now is"
     if asked.mixes:
-        limit = asked.number * (asked.number + 1) / (COMPARISON_SHARE * rules.false_alarm_rate)
+        limit = asked.number * (asked.number + 1) / (ASK_SHARE * rules.false_alarm_rate)
         return Test(asked.statistic, limit, claim)
     mass = prior_mass(asked.number)
     later = 1 - sum(map(prior_mass, range(1, asked.number + 1)), 0.0)

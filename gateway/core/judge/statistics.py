@@ -16,7 +16,7 @@ import msgspec
 ODDS: Final[tuple[float, ...]] = (1.5, 2.0, 3.0, 5.0, 8.0, 15.0, 30.0, 100.0)
 """How many times worse the new version may be: the alternatives mixed over. One that fails half of its
 requests beside one in 200 is nearly 200 times worse."""
-WEIGHTS: Final[tuple[float, ...]] = (0.05, 0.05, 0.1, 0.15, 0.15, 0.2, 0.15, 0.15)
+WEIGHTS: Final[tuple[float, ...]] = (0.02, 0.04, 0.07, 0.14, 0.19, 0.22, 0.18, 0.14)
 """Their prior: what a release breaks it seldom makes a little worse."""
 FIRST: Final = 0.9
 """Prior mass of "it is worse from the start"; the rest is shared out over later beginnings."""
@@ -77,6 +77,13 @@ class Mixture(msgspec.Struct, frozen=True, array_like=True):
         if logs is self.logs:
             return Mixture(logs, self.value, epochs, clock_s)
         return Mixture(logs, sum(map(math.exp, logs)) + (1 - FIRST) / (epochs + 1), epochs, clock_s)
+
+    def again(self) -> "Mixture":
+        """Return a mixture that begins now, at one, with the prior that the data so far make of `WEIGHTS`."""
+        top = max(self.logs)
+        weights = [math.exp(log - top) for log in self.logs]
+        total = math.log(sum(weights)) + top
+        return Mixture(tuple([math.log(FIRST) + log - total for log in self.logs]))
 
 
 def log_sum(a: float, b: float) -> float:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.core.judge.statistics import (
     EPOCH_S,
+    FIRST,
     Mixture,
     added,
     beta_cdf,
@@ -42,6 +43,22 @@ def test_it_stays_so_when_shares_change_and_time_passes() -> None:
             mixture = mixture.times(comparison_factors(share, on_new, 1 - on_new), 0.8 * EPOCH_S)
         mean += chance * mixture.value
     assert mean == pytest.approx(1)
+
+
+def test_a_mixture_that_begins_again_is_worth_one_and_knows_the_odds() -> None:
+    """By Ville's inequality it bounds what comes after, whatever came before."""
+    learnt = Mixture().times(comparison_factors(0.1, 4, 1), 1.0).again()
+    assert sum(map(math.exp, learnt.logs)) == pytest.approx(FIRST)
+    after = [learnt.times(comparison_factors(0.1, on_new, 1 - on_new), 2 * EPOCH_S) for on_new in (0, 1)]
+    assert 0.9 * after[0].value + 0.1 * after[1].value == pytest.approx(1)
+    assert after[1].value > 1.2 * Mixture().times(comparison_factors(0.1, 1, 0), 2 * EPOCH_S).value
+
+
+def test_what_is_too_likely_for_numbers_begins_again_as_well() -> None:
+    """Guards: at thousands of requests a second the statistic is at its ceiling when the warm-up ends."""
+    saturated = Mixture().times(comparison_factors(0.1, 5_000, 0), 10.0).again()
+    assert saturated.value == 1
+    assert saturated.times(comparison_factors(0.1, 3, 0), 1.0).value > 20
 
 
 @given(
