@@ -1,8 +1,9 @@
-"""Compiles what of the gateway is compiled: the head codec from C, the data plane from its own Python.
+"""Compiles what of the gateway is compiled: the head codec and the access log's lines from C, the data plane
+from its own Python.
 
 pip calls `NativeBuild` for a wheel. Without a compiler the wheel is built all the same, in plain Python;
 GATEWAY_REQUIRE_NATIVE=1 makes that an error, GATEWAY_NO_NATIVE=1 asks for it. An editable install compiles
-the codec alone, in place: compiled Python would be older than the next edit.
+what is in C alone, in place: compiled Python would be older than the next edit.
 
 `python .ci/build.py codec [FLAGS]` does that, too; `… package FOLDER` makes FOLDER/gateway, compiled.
 """
@@ -24,7 +25,8 @@ except ImportError:  # called by hand
     BuildHookInterface = object
 
 ROOT: Final = Path(__file__).parents[1]
-CODEC: Final = Path("gateway/http1/codec/codec.c")
+SOURCES: Final = (Path("gateway/http1/codec/codec.c"), Path("gateway/worker/json_line/json_line.c"))
+"""Each becomes the module `native` beside it."""
 SUFFIX: Final = sysconfig.get_config_var("EXT_SUFFIX")
 WARNINGS: Final = ("-Wall", "-Wextra", "-Werror")
 COMPILED: Final = (
@@ -53,6 +55,7 @@ COMPILED: Final = (
     "link/counts.py",
     "net/networks.py",
     "net/progress.py",
+    "worker/access_log.py",
     "worker/admission.py",
     "worker/client_connection.py",
     "worker/exchange/attempt.py",
@@ -72,6 +75,7 @@ COMPILED: Final = (
     "worker/exchange/upload.py",
     "worker/live_table.py",
     "worker/log_file.py",
+    "worker/log_line.py",
     "worker/policies.py",
     "worker/policy.py",
     "worker/pool.py",
@@ -80,13 +84,17 @@ COMPILED: Final = (
 FAILURES: Final = (OSError, subprocess.CalledProcessError)
 
 
-def build_codec(root: Path, *flags: str) -> Path:
-    """Compile the codec in place below `root`. Returns the module. Raises one of FAILURES."""
-    source = root / CODEC
+def build_native(root: Path, *flags: str) -> list[Path]:
+    """Compile what is in C, in place below `root`. Returns the modules. Raises one of FAILURES."""
+    return [build_source(root / source, *flags) for source in SOURCES]
+
+
+def build_source(source: Path, *flags: str) -> Path:
+    """Compile one file. Returns the module. Raises one of FAILURES."""
     target = source.with_name(f"native{SUFFIX}")
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
     include = f"-I{sysconfig.get_paths()['include']}"
-    define = f"-DCODEC_SOURCE={zlib.crc32(source.read_bytes())}UL"
+    define = f"-DSOURCE_SUM={zlib.crc32(source.read_bytes())}UL"
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as folder:
         made = Path(folder) / target.name  # moved into place whole: others may be loading it
         command = [*compiler, "-std=c11", "-O2", "-fPIC", "-shared", *flags, include, define, str(source)]
@@ -99,8 +107,9 @@ def build_package(folder: Path) -> None:
     """Copy the package to `folder` and compile it there. Raises one of FAILURES."""
     ignored = shutil.ignore_patterns("__pycache__", "*.so", ".build-*")
     shutil.copytree(ROOT / "gateway", folder / "gateway", ignore=ignored)
-    build_codec(folder)
-    (folder / CODEC).unlink()
+    build_native(folder)
+    for source in SOURCES:
+        (folder / source).unlink()
     subprocess.run([sys.executable, str(Path(__file__).resolve()), "python"], cwd=folder, check=True)
     shutil.rmtree(folder / "build", ignore_errors=True)
 
@@ -127,7 +136,7 @@ class NativeBuild(BuildHookInterface):  # type: ignore[misc, valid-type]
         self._folder = tempfile.TemporaryDirectory(prefix="gateway-build-")
         try:
             if version == "editable":
-                build_codec(Path(self.root))
+                build_native(Path(self.root))
                 return
             folder = Path(self._folder.name)
             build_package(folder)
@@ -148,7 +157,7 @@ class NativeBuild(BuildHookInterface):  # type: ignore[misc, valid-type]
 
 def main(arguments: list[str]) -> int:
     if arguments[:1] == ["codec"]:
-        print(build_codec(ROOT, *WARNINGS, *arguments[1:]))
+        print(*build_native(ROOT, *WARNINGS, *arguments[1:]), sep="\n")
     elif arguments == ["python"]:
         build_python()
     elif len(arguments) == 2 and arguments[0] == "package":

@@ -1,9 +1,14 @@
 """Keeps the package to plain Python where compiled modules lie beside it: GATEWAY_NO_NATIVE=1."""
 
+import os
+import zlib
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import SOURCE_SUFFIXES, FileFinder, ModuleSpec, SourceFileLoader
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 COMPILED_SUFFIXES = (".so", ".pyd")
 
@@ -27,3 +32,18 @@ class PlainFinder(MetaPathFinder):
 def is_compiled(module: ModuleType) -> bool:
     """Tell whether a module was compiled before it was loaded."""
     return (module.__file__ or "").endswith(COMPILED_SUFFIXES)
+
+
+def native_beside(package: str, source: Path) -> Any:
+    """Return the package's module `native`, made from `source`; None: it is not to be used, or not there.
+
+    One made from another source than lies beside it is none. Where none lies there, it has been left out.
+    """
+    if os.environ.get("GATEWAY_NO_NATIVE") == "1":
+        return None
+    try:
+        native = import_module(f"{package}.native")
+    except ImportError:
+        return None
+    is_other = source.exists() and zlib.crc32(source.read_bytes()) != native.SOURCE
+    return None if is_other else native

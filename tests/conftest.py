@@ -1,6 +1,6 @@
 """Coroutine tests run in a fresh loop each; certificates are made when a test asks for them.
 
-The head codec is compiled before, where there is a compiler and its source has changed: tests run what is in
+What is in C is compiled before, where there is a compiler and its source has changed: tests run what is in
 the tree. GATEWAY_REQUIRE_NATIVE=1 makes it an error if it cannot be, GATEWAY_NO_NATIVE=1 leaves it out.
 
 Properties are tried by the profile that HYPOTHESIS_PROFILE names (tests/effort.py): 100 examples in `quick`,
@@ -50,7 +50,7 @@ settings.load_profile(PROFILE)
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the seed of every property here, once for all xdist workers, so that it can be printed."""
     if not hasattr(config, "workerinput"):
-        build_codec()
+        build_native()
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(random.getrandbits(32))
 
@@ -61,16 +61,19 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         postgres.remove_shared()
 
 
-def build_codec() -> None:
-    """Compile the codec if what is there was made from another source, or nothing is there."""
+def build_native() -> None:
+    """Compile what is in C if what is there was made from another source, or nothing is there."""
     if os.environ.get("GATEWAY_NO_NATIVE") == "1":
         return
-    probe = "from gateway.http1.codec import IS_NATIVE; raise SystemExit(not IS_NATIVE)"
+    probe = (
+        "from gateway.http1 import codec; from gateway.worker import json_line;"
+        "raise SystemExit(not (codec.IS_NATIVE and json_line.IS_NATIVE))"
+    )
     if subprocess.run([sys.executable, "-c", probe], cwd=ROOT).returncode == 0:
         return
     made = subprocess.run([sys.executable, ".ci/build.py", "codec"], cwd=ROOT, stdout=subprocess.DEVNULL)
     if made.returncode and os.environ.get("GATEWAY_REQUIRE_NATIVE") == "1":
-        raise pytest.UsageError("the head codec cannot be compiled")
+        raise pytest.UsageError("what is in C cannot be compiled")
 
 
 @pytest.hookimpl(trylast=True)

@@ -26,7 +26,7 @@ class LogTarget:
         self._is_torn = False
         """What was written last ends amid a line."""
 
-    def write(self, piece: bytes) -> None:
+    def write(self, piece: bytes | bytearray) -> None:
         """Write all of `piece`, however long it takes. Raises OSError."""
         self._follow_rotation()
         if self._is_torn:
@@ -47,7 +47,7 @@ class LogTarget:
         if self._path is not None:
             os.close(self._fd)
 
-    def _write_all(self, part: bytes) -> None:
+    def _write_all(self, part: bytes | bytearray) -> None:
         left = memoryview(part)
         while left:
             try:
@@ -88,7 +88,7 @@ def _wait_until_writable(fd: int) -> None:
     poller.poll()
 
 
-def whole_lines(piece: bytes) -> Iterator[bytes]:
+def whole_lines(piece: bytes | bytearray) -> Iterator[bytes | bytearray]:
     """Yield `piece` in parts of whole lines, at most PIPE_BUF long unless a single line is longer."""
     start = 0
     while start < len(piece):

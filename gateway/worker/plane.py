@@ -11,12 +11,12 @@ from gateway.http1.message import problem
 from gateway.http1.server import ServerProtocol
 from gateway.link.snapshot import ProxySettings, Snapshot
 from gateway.net.capacity import Capacity
-from gateway.worker.access_log import Line, ascii_of, stamp
 from gateway.worker.client_connection import connection_factory
 from gateway.worker.draining import Draining
 from gateway.worker.exchange.context import Context
 from gateway.worker.exchange.request_head import TRACE_DIGITS
 from gateway.worker.live_table import LiveTable
+from gateway.worker.log_line import Line
 from gateway.worker.policies import Policies
 from gateway.worker.pools import Pools
 
@@ -126,21 +126,15 @@ class Plane:
         if log.only is not None and not log.only.wants(error.status, 0, 0):
             return
         method, target = client.reader.glimpse()
-        line = Line(
-            ts=stamp(time.time()),
-            request_id=self.context.request_ids.next()[:TRACE_DIGITS].decode("ascii"),
-            trace_id="",
-            client=client.peer,
-            peer=client.peer,
-            method=ascii_of(method),
-            host="",
-            path=log.shown(ascii_of(target)),
-            proto="",
-            status=error.status,
-            bytes_out=len(problem(error)),
-            flags=[reason_label(error)],
-        )
-        log.add(line)
+        line = log.line = Line()
+        line.ended = time.monotonic()
+        line.request_id = self.context.request_ids.next()[:TRACE_DIGITS]
+        line.client = line.peer = client.peer
+        line.method, line.path = method, log.shown(target)
+        line.status = error.status
+        line.bytes_out = len(problem(error))
+        line.flags = [reason_label(error)]
+        log.add()
 
 
 def server_settings(proxy: ProxySettings) -> ServerSettings:

@@ -70,8 +70,9 @@ INSIDE: Final = {
     "control/rollouts": frozenset({"control", "control/upstreams"}),
     "control": frozenset(),
     "worker/tunnel": frozenset(),
+    "worker/json_line": frozenset(),
     "worker/exchange": frozenset({"worker", "worker/tunnel"}),
-    "worker": frozenset({"worker/exchange", "worker/tunnel"}),
+    "worker": frozenset({"worker/exchange", "worker/json_line", "worker/tunnel"}),
     "admin/calls": frozenset({"admin"}),
     "admin": frozenset({"admin/calls"}),
 }

@@ -67,6 +67,7 @@ def test_codec_of_another_source_is_not_used(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     for name in ("gateway/__init__.py", "gateway/http1/__init__.py"):
         (tmp_path / name).write_text("")
+    (tmp_path / "gateway/plain.py").write_bytes((ROOT / "gateway/plain.py").read_bytes())
     for path in here.iterdir():
         if path.is_file():
             (folder / path.name).write_bytes(path.read_bytes())

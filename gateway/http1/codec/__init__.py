@@ -5,11 +5,11 @@ compiled or GATEWAY_NO_NATIVE=1 forbids it. It must not know what a head means: 
 connections are judged by `request` and `response`, for every head alike.
 """
 
-import os
-import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+
+from gateway.plain import native_beside
 
 Request = tuple[
     int, bytes, bytes, bytes, bytes, bytes, str | None, int, dict[bytes, bytes], bytes, bool, bool
@@ -47,21 +47,7 @@ def find_plainly(block: bytes, name: bytes, plain: bool) -> bytes | None:
     return None
 
 
-def _native() -> Any:
-    """Return the compiled module, or None. One made from another source than lies beside it is none."""
-    if os.environ.get("GATEWAY_NO_NATIVE") == "1":
-        return None
-    try:
-        from gateway.http1.codec import native
-    except ImportError:
-        return None
-    source = Path(__file__).with_name("codec.c")
-    if source.exists() and zlib.crc32(source.read_bytes()) != native.SOURCE:
-        return None
-    return native
-
-
-_module: Final = _native()
+_module: Final = native_beside(__name__, Path(__file__).with_name("codec.c"))
 find: Callable[[bytes, bytes, bool], bytes | None] = find_plainly
 IS_NATIVE: Final = _module is not None
 if _module is not None:

@@ -568,7 +568,7 @@ PyMODINIT_FUNC PyInit_native(void)
         if (!(METHOD_OBJECTS[k] = PyBytes_FromString(METHODS[k])))
             return NULL;
     PyObject *module = PyModule_Create(&MODULE);
-    if (module && PyModule_AddObject(module, "SOURCE", PyLong_FromUnsignedLong(CODEC_SOURCE)) < 0)
+    if (module && PyModule_AddObject(module, "SOURCE", PyLong_FromUnsignedLong(SOURCE_SUM)) < 0)
         Py_CLEAR(module);
     return module;
 }

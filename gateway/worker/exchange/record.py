@@ -1,7 +1,6 @@
 """What is known of one request, for its counts, for another attempt, and for the log."""
 
-import time
-from time import monotonic
+from time import monotonic, time
 from typing import Final
 
 from gateway.core.routing.endpoint import Endpoint
@@ -9,10 +8,13 @@ from gateway.core.routing.table import Service
 from gateway.core.routing.version import Version
 from gateway.http1.request import RequestReader
 from gateway.link.spans import RequestSpan, TrySpan
-from gateway.worker.access_log import AccessLog, Line, ascii_of, stamp, without_query
+from gateway.worker.access_log import AccessLog, without_query
 from gateway.worker.exchange.request_head import Forwarder
+from gateway.worker.log_line import NO_FLAGS, ascii_of
 from gateway.worker.span_buffer import SpanBuffer
 
+_monotonic: Final = monotonic
+"""Compiled, a name of another module is looked up each time."""
 OTHER: Final = "OTHER"
 """What any other method is counted as: clients may make up as many as they like."""
 METHODS: Final = {
@@ -112,7 +114,7 @@ class Record:
         """Note an attempt of a sampled request that has ended."""
         assert self.tries is not None
         assert self.endpoint is not None
-        passed = time.time() - now
+        passed = time() - now
         version = self.version.name if self.version is not None else ""
         url, began = self.endpoint.url, self.tried + passed
         self.tries.append(TrySpan(self.span_id, url, version, began, now + passed, outcome, self.status))
@@ -149,7 +151,7 @@ class Record:
             self.tries = None
 
     def _span(self, tries: list[TrySpan], request: RequestReader, forwarder: Forwarder) -> RequestSpan:
-        service, version, now = self.service, self.version, time.time()
+        service, version, now = self.service, self.version, time()
         return RequestSpan(
             trace_id=forwarder.trace_id.decode("ascii"),
             span_id=forwarder.new_span().decode("ascii"),
@@ -158,7 +160,7 @@ class Record:
             ended=now,
             method=ascii_of(request.method),
             host=request.host,
-            path=without_query(ascii_of(request.target)),
+            path=ascii_of(without_query(request.target)),
             status=self.status,
             service=service.name if service is not None else "",
             version_id=version.id if version is not None else "",
@@ -173,42 +175,33 @@ class Record:
 
     def _log(self, log: AccessLog, peer: str, request: RequestReader, forwarder: Forwarder) -> None:
         """Add the request to the access log, if that wants it."""
-        duration_us = int((monotonic() - self.began) * 1e6)
+        now = _monotonic()
+        duration_us = int((now - self.began) * 1e6)
         if log.only is not None and not log.only.wants(self.status, duration_us, self.attempts):
             return
         service, version, endpoint = self.service, self.version, self.endpoint
-        own_us = (self.answered_us or duration_us) - self.upstream_us
-        request_id, trace_id = forwarder.request_id, forwarder.trace_id
-        id_text = request_id.decode("ascii")
-        line = Line(  # by position: names would cost as much again
-            stamp(time.time()),
-            id_text,
-            id_text if trace_id is request_id else trace_id.decode("ascii"),
-            forwarder.client_of(request).address,
-            peer,
-            ascii_of(request.method),
-            request.host,
-            log.shown(ascii_of(request.target)),
-            "HTTP/1.0" if request.http10 else "HTTP/1.1",
-            self.status,
-            service.name if service is not None else "",
-            version.name if version is not None else "",
-            endpoint.url if endpoint is not None else "",
-            self.attempts,
-            duration_us / 1000,
-            self.upstream_us / 1000,
-            own_us / 1000 if own_us > 0 else 0.0,
-            self.received_bytes,
-            self.content_bytes,
-            ascii_of(request.field(b"user-agent") or b""),
-        )
-        if service is not None and service.rollout is not None:
-            line.deployment = service.rollout
-        if self.flags or self.attempts > 1 or self.is_tester:
-            line.flags = self._all_flags()
+        line, agent = log.line, request.field(b"user-agent")
+        line.ended = now
+        line.request_id, line.trace_id = forwarder.request_id, forwarder.trace_id
+        line.client = forwarder.client_of(request).address if forwarder.is_of_proxy else peer
+        line.peer = peer
+        line.method, line.host, line.path = request.method, request.host, log.shown(request.target)
+        line.proto = "HTTP/1.0" if request.http10 else "HTTP/1.1"
+        line.status = self.status
+        line.service = service.name if service is not None else ""
+        line.version = version.name if version is not None else ""
+        line.endpoint = endpoint.url if endpoint is not None else ""
+        line.attempts = self.attempts
+        line.duration_us, line.upstream_us = duration_us, self.upstream_us
+        line.gateway_us = max((self.answered_us or duration_us) - self.upstream_us, 0)
+        line.bytes_in, line.bytes_out = self.received_bytes, self.content_bytes
+        line.user_agent = b"" if agent is None else agent
+        line.deployment = (service.rollout or "") if service is not None else ""
+        has_flags = self.flags or self.attempts > 1 or self.is_tester
+        line.flags = self._all_flags() if has_flags else NO_FLAGS
         if log.has_referer:
-            line.referer = ascii_of(request.field(b"referer") or b"")
-        log.add(line)
+            line.referer = request.field(b"referer") or b""
+        log.add()
 
     def _all_flags(self) -> list[str]:
         flags = list(dict.fromkeys(self.flags))

@@ -1,0 +1,28 @@
+SOURCE: int
+
+def append(
+    buffer: bytearray,
+    second: bytes,
+    microsecond: int,
+    request_id: bytes,
+    trace_id: bytes,
+    client: str,
+    peer: str,
+    method: bytes,
+    host: str,
+    path: bytes,
+    proto: str,
+    status: int,
+    service: str,
+    version: str,
+    endpoint: str,
+    attempts: int,
+    duration_us: int,
+    upstream_us: int,
+    gateway_us: int,
+    bytes_in: int,
+    bytes_out: int,
+    user_agent: bytes,
+    end: bytes,
+    /,
+) -> bool: ...

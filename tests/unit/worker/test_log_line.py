@@ -1,0 +1,226 @@
+"""A line of the access log says what is known of the request, whatever bytes a client has sent."""
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gateway.worker import json_line, log_line
+from gateway.worker.log_line import CombinedFormat, JsonFormat, Line, LineFormat
+
+START: Final = datetime(1970, 1, 1, tzinfo=UTC)
+OFFSET: Final = 1_700_000_000.25
+"""What Unix time is ahead of monotonic seconds."""
+IDS: Final = st.from_regex(rb"[A-Za-z0-9._:+/=@-]{0,40}", fullmatch=True)
+HOSTILE: Final = (
+    b"",
+    b"\\",
+    b'"',
+    b'\\"}\n{"status":200',
+    b"\x00\x1f\x7f\x80\xff",
+    "é\u2028\U0001f600".encode(),
+    b"\xed\xa0\x80\xc0\xaf\xf5",  # a surrogate, an overlong form, what no UTF-8 holds
+    bytes(range(256)),
+    b"Mozilla/5.0 (X11; Linux x86_64)",
+)
+BYTES: Final = st.one_of(st.sampled_from(HOSTILE), st.binary(max_size=40))
+TEXT: Final = st.one_of(
+    st.sampled_from(("", "192.0.2.1", "::1", 'a"b\\c', "\ud800\udfff", "\x7f\x1b[31m")),
+    st.text(st.characters(), max_size=20),  # lone surrogates too
+)
+AMOUNT: Final = st.one_of(st.integers(0, 2_000), st.integers(0, 10**13))
+FIELDS: Final[dict[str, st.SearchStrategy[Any]]] = {
+    "ended": st.floats(0, 1e9),
+    "request_id": IDS,
+    "trace_id": IDS,
+    "client": TEXT,
+    "peer": TEXT,
+    "method": BYTES,
+    "host": TEXT,
+    "path": BYTES,
+    "proto": st.sampled_from(("HTTP/1.1", "HTTP/1.0", "")),
+    "status": st.integers(100, 599),
+    "service": TEXT,
+    "version": TEXT,
+    "endpoint": TEXT,
+    "attempts": st.integers(0, 2_000),
+    "duration_us": AMOUNT,
+    "upstream_us": AMOUNT,
+    "gateway_us": AMOUNT,
+    "bytes_in": AMOUNT,
+    "bytes_out": AMOUNT,
+    "user_agent": BYTES,
+    "deployment": TEXT,
+    "flags": st.lists(st.sampled_from(("reset", "retried", "503")), max_size=2),
+    "referer": BYTES,
+}
+
+
+@st.composite
+def lines(draw: st.DrawFn) -> list[Line]:
+    """A few lines that have much in common, as one format writes them."""
+    first = {name: draw(kind) for name, kind in FIELDS.items()}
+    made = [first]
+    for _ in range(draw(st.integers(0, 3))):
+        changed = draw(st.sets(st.sampled_from(sorted(FIELDS)), max_size=4))
+        made.append(made[-1] | {name: draw(FIELDS[name]) for name in sorted(changed)})
+    return [line_of(each) for each in made]
+
+
+def line_of(values: dict[str, Any]) -> Line:
+    line = Line()
+    for name, value in values.items():
+        setattr(line, name, value)
+    return line
+
+
+def written_by(format: LineFormat, line: Line) -> bytes:
+    buffer = bytearray()
+    format.append(buffer, line, OFFSET)
+    return bytes(buffer)
+
+
+def meant(line: Line) -> dict[str, Any]:
+    """Return what a line says, put together the slow way."""
+    at = line.ended + OFFSET
+    ended = START + timedelta(seconds=int(at), microseconds=int((at - int(at)) * 1e6))
+    says = {
+        "ts": ended.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "request_id": line.request_id.decode(),
+        "trace_id": line.trace_id.decode(),
+        "client": line.client,
+        "peer": line.peer,
+        "method": escaped(line.method),
+        "host": line.host,
+        "path": escaped(line.path),
+        "proto": line.proto,
+        "status": line.status,
+        "service": line.service,
+        "version": line.version,
+        "endpoint": line.endpoint,
+        "attempts": line.attempts,
+        "duration_ms": line.duration_us / 1000,
+        "upstream_ms": line.upstream_us / 1000,
+        "gateway_ms": line.gateway_us / 1000,
+        "bytes_in": line.bytes_in,
+        "bytes_out": line.bytes_out,
+        "user_agent": escaped(line.user_agent),
+    }
+    if line.deployment:
+        says["deployment"] = line.deployment
+    if line.flags:
+        says["flags"] = line.flags
+    return says
+
+
+def escaped(data: bytes) -> str:
+    return "".join(chr(byte) if byte < 0x80 else f"\\x{byte:02x}" for byte in data)
+
+
+@given(lines())
+@example([line_of({"ended": 10.000001}), line_of({"ended": 9.999999})])
+def test_json_line_is_the_record_of_its_request(some: list[Line]) -> None:
+    """Lines share what is kept from one to the next: none may have anything of another."""
+    format = JsonFormat()
+    for line in some:
+        written = written_by(format, line)
+        assert re.fullmatch(rb"\{[\x20-\x7e]*\}\n", written)
+        assert json.loads(written) == json.loads(json.dumps(meant(line)))
+        assert list(json.loads(written)) == list(meant(line))
+
+
+@given(lines())
+def test_combined_line_has_nine_parts(some: list[Line]) -> None:
+    format = CombinedFormat()
+    for line in some:
+        line.client = "192.0.2.1"
+        written = written_by(format, line).decode("ascii")
+        assert re.fullmatch(r'\S+ - - \[[^]]+\]( "([^"\\]|\\.)*"| (\d+|-)){5}\n', written)
+        assert re.fullmatch(r"[\x20-\x7e]*\n", written)
+
+
+@pytest.mark.parametrize("format", [JsonFormat(), CombinedFormat()])
+def test_every_byte_of_a_client_is_written_so_that_it_can_be_told(format: LineFormat) -> None:
+    for name in ("method", "path", "user_agent"):
+        plain = len(
+            {written_by(format, line_of({name: b"<%c>" % byte, "proto": "p"})) for byte in range(256)}
+        )
+        assert plain == 256
+
+
+USUAL: Final = (
+    *(b"2026-11-28T20:00:00", 250_000, b"r1", b"t1", "192.0.2.1", "127.0.0.1", b"GET", "example.com"),
+    *(b"/a?b=c", "HTTP/1.1", 200, "auth", "v1", "http://10.0.0.1:80", 1, 1234, 1000, 234, 3, 97),
+    *(b"curl/8", b"}\n"),
+)
+TEXTS: Final = (2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 20)
+NUMBERS: Final = (10, 14, 15, 16, 17, 18, 19)
+needs_native = pytest.mark.skipif(not json_line.IS_NATIVE, reason="nothing is compiled here")
+
+
+def natively(place: int, value: Any) -> bytes | None:
+    """Return the usual line with another value; None: it is not taken."""
+    buffer = bytearray(b"before\n")
+    is_taken = json_line.append(buffer, *USUAL[:place], value, *USUAL[place + 1 :])
+    assert buffer.startswith(b"before\n")
+    assert is_taken == (len(buffer) > 7)
+    return bytes(buffer[7:]) if is_taken else None
+
+
+@needs_native
+def test_usual_line_is_written_natively() -> None:
+    """Guards the fast way: the careful one says the same at ten times the price."""
+    written = natively(0, USUAL[0])
+    assert written is not None
+    assert json.loads(written)["gateway_ms"] == 0.234
+
+
+@needs_native
+@pytest.mark.parametrize("place", TEXTS)
+def test_native_line_takes_only_what_stands_for_itself(place: int) -> None:
+    """Eight bytes are looked at together, then the rest: an odd one is seen wherever it is."""
+    is_text = isinstance(USUAL[place], str)
+    for size in (1, 7, 8, 9, 17):
+        for at in range(size):
+            for byte in range(256):
+                data = b"a" * at + bytes([byte]) + b"~ "[: size - at - 1].ljust(size - at - 1, b"z")
+                written = natively(place, data.decode("latin-1") if is_text else data)
+                is_plain = 0x20 <= byte <= 0x7E and byte not in b'"\\'
+                assert (written is not None) == is_plain
+                if written is not None:
+                    assert json.loads(written)[list(json.loads(written))[place - 1]] == data.decode()
+
+
+@needs_native
+def test_native_line_is_bounded() -> None:
+    room = 8192 - sum(len(each) for each in USUAL if not isinstance(each, int)) + len(USUAL[8])
+    assert json.loads(natively(8, b"x" * room) or b"0")["path"] == "x" * room
+    assert natively(8, b"x" * (room + 1)) is None
+    assert natively(21, b"x" * 8192) is None
+    for place in NUMBERS:
+        assert natively(place, 2**63 - 1) is not None
+        assert [natively(place, number) for number in (2**63, -1, -(2**63), -(2**64))] == [None] * 4
+
+
+@needs_native
+def test_native_line_wants_the_values_there_are() -> None:
+    with pytest.raises(TypeError):
+        json_line.append(bytearray(), *USUAL[:-1])
+    with pytest.raises(TypeError):
+        json_line.append(b"", *USUAL)
+    assert natively(2, None) is None
+    assert natively(4, "é") is None
+    assert natively(10, "200") is None
+
+
+@given(lines())
+def test_line_written_with_care_is_the_record_too(some: list[Line]) -> None:
+    format = JsonFormat()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log_line, "_append", json_line.append_none)
+        for line in some:
+            assert json.loads(written_by(format, line)) == json.loads(json.dumps(meant(line)))
