@@ -8,11 +8,14 @@ import argparse
 import asyncio
 import cProfile
 import pstats
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import cycle
 from typing import Final
+
+import msgspec
 
 from bench import report
 from bench.profiles import PROFILES, profile
@@ -45,13 +48,10 @@ class Sunk(asyncio.Transport):
 class Bare:
     """A client connection of a real plane, and the idle connection to its upstream it will find."""
 
-    def __init__(
-        self, versions: int = 1, *, is_trusted: bool = False, proxy: ProxySettings | None = None
-    ) -> None:
+    def __init__(self, versions: int = 1, *, proxy: ProxySettings | None = None) -> None:
         """proxy: other settings than the defaults."""
         self.plane = Plane(seed=1)
-        trusted: tuple[tuple[str, ...], ...] = (("127.0.0.0/8",),) if is_trusted else ()
-        self.plane.apply(snapshot(versions, proxy or ProxySettings(trusted_proxies=trusted)))
+        self.plane.apply(snapshot(versions, proxy or ProxySettings()))
         self.client = self.plane.factory()()
         self.client.accepted("127.0.0.1", lambda: None)
         self.client_side = Sunk()
@@ -112,7 +112,20 @@ def answers_of(*, vary: bool) -> list[bytes]:
 
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
-    runs = {name: runner(name) for name in options.profiles}
+    if not options.log:
+        return show(options, ProxySettings())
+    with tempfile.TemporaryDirectory() as folder:
+        log = ProxySettings(access_log_format=options.log, access_log_path=f"{folder}/log")
+        return asyncio.run(logged(options, log))
+
+
+async def logged(options: argparse.Namespace, proxy: ProxySettings) -> int:
+    """Do the same on a loop: the log has a timer."""
+    return show(options, proxy)
+
+
+def show(options: argparse.Namespace, proxy: ProxySettings) -> int:
+    runs = {name: runner(name, proxy) for name in options.profiles}
     costs: dict[str, list[float]] = {name: [] for name in runs}
     profiler = cProfile.Profile()
     for _ in range(options.rounds):
@@ -129,10 +142,11 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def runner(name: str) -> Callable[[int], float]:
+def runner(name: str, proxy: ProxySettings) -> Callable[[int], float]:
     """Return what carries a number of requests of a profile and tells what one cost."""
     chosen = profile(name)
-    bare = Bare(is_trusted=chosen.is_trusted)
+    trusted: tuple[tuple[str, ...], ...] = (("127.0.0.0/8",),) if chosen.is_trusted else ()
+    bare = Bare(proxy=msgspec.structs.replace(proxy, trusted_proxies=trusted))
     requests, answers = cycle(chosen.requests), cycle(answers_of(vary=name != "repeats"))
     return lambda count: bare.serve(requests, answers, count)
 
@@ -142,5 +156,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--requests", type=int, default=5_000, help="per profile and round")
     parser.add_argument("--profiles", nargs="+", choices=list(PROFILES), default=list(PROFILES))
+    parser.add_argument("--log", choices=("json", "combined"), help="write the access log, to a file")
     parser.add_argument("--profile", action="store_true", help="print where the time goes (cProfile)")
     return parser.parse_args(arguments)

@@ -184,15 +184,15 @@ def test_usual_line_is_written_natively() -> None:
 def test_native_line_takes_only_what_stands_for_itself(place: int) -> None:
     """Eight bytes are looked at together, then the rest: an odd one is seen wherever it is."""
     is_text = isinstance(USUAL[place], str)
-    for size in (1, 7, 8, 9, 17):
-        for at in range(size):
-            for byte in range(256):
-                data = b"a" * at + bytes([byte]) + b"~ "[: size - at - 1].ljust(size - at - 1, b"z")
-                written = natively(place, data.decode("latin-1") if is_text else data)
-                is_plain = 0x20 <= byte <= 0x7E and byte not in b'"\\'
-                assert (written is not None) == is_plain
-                if written is not None:
-                    assert json.loads(written)[list(json.loads(written))[place - 1]] == data.decode()
+    cases = [(1, 0, byte) for byte in range(256)]
+    cases += [
+        (n, at, byte) for n in range(18) for at in range(n) for byte in b'\x00\x1f !"#[\\]~\x7f\x80\xff'
+    ]
+    for size, at, byte in cases:
+        data = b"b" * at + bytes([byte]) + b"~" * (size - at - 1)
+        written = natively(place, data.decode("latin-1") if is_text else data)
+        assert (written is not None) == (0x20 <= byte <= 0x7E and byte not in b'"\\')
+        assert written is None or b'"' + data + b'"' in written
 
 
 @needs_native
