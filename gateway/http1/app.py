@@ -123,9 +123,6 @@ class _Call:
     def on_closed(self) -> None:
         """Whatever is kept goes with the connection."""
 
-    def on_idle(self) -> None:
-        self._body = []
-
     def on_writable(self, *, writable: bool) -> None:
         if writable:
             self._writable.set()

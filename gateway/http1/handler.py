@@ -24,10 +24,7 @@ class RequestHandler(Protocol):
         """The request can no longer be answered by the handler: the client left, or broke its request."""
 
     def on_closed(self) -> None:
-        """The connection has ended, or is somebody else's: drop whatever refers back to it."""
-
-    def on_idle(self) -> None:
-        """No request has come for a while: drop what is only kept for speed."""
+        """No other request comes to it: drop whatever refers back to the connection."""
 
     def on_writable(self, *, writable: bool) -> None:
         """The client reads too slowly (False), or has caught up (True)."""
@@ -47,7 +44,6 @@ class NoHandler:
     def on_end(self, trailers: list[tuple[bytes, bytes]]) -> None: ...
     def on_gone(self, error: DownstreamError) -> None: ...
     def on_closed(self) -> None: ...
-    def on_idle(self) -> None: ...
     def on_writable(self, *, writable: bool) -> None: ...
     def timeout_s(self) -> float:
         return NEVER

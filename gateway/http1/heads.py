@@ -10,8 +10,6 @@ Pair = tuple[bytes, bytes]
 
 BLANKS: Final = b" \t"
 _find: Final = codec.find
-_NOTHING: Final[dict[bytes, bytes]] = {}
-"""Nobody adds to it: each head that is read gets one of its own."""
 
 
 def plain_name(name: bytes) -> bytes:
@@ -72,11 +70,6 @@ class Head:
             if is_kept(key):
                 passed_on.append((name, value))
         self.special, self.block = acted_on, block_of(passed_on)
-
-    def forget(self) -> None:
-        """Give back what the last head took."""
-        self.special = _NOTHING
-        self.block = b""
 
 
 def block_of(pairs: list[Pair]) -> bytes:

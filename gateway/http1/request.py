@@ -225,14 +225,6 @@ class RequestReader(Head):
         method = self.method or (start[1] if start else b"")
         return method[:32], self.target[: self.uri_bytes]
 
-    def rest(self) -> None:
-        """Give back what is not needed between two requests."""
-        self.forget()
-        self._parser = None
-        self._read = _NO_PAIRS
-        self.method = self.target = self.path = self.raw_path = self.query = b""
-        self.host = ""
-
     def close(self) -> None:
         """There will be no other head: drop the parser of one that never ended, which refers back."""
         self._parser = None

@@ -30,7 +30,7 @@ Whether such a client is gone altogether shows when it is written to, and there 
 """
 
 REST_S: Final = 1.0
-"""After how long an idle connection gives back the memory it can do without."""
+"""After how long an idle connection gives back what reads and answers requests."""
 
 _HEAD: Final = 0  # between two requests, or in a head
 _BODY: Final = 1  # the handler has the head, the body is coming
@@ -51,6 +51,7 @@ class ServerProtocol:
     __slots__ = (
         "_body",
         "_half",
+        "_make_handler",
         "_pending",
         "_phase",
         "_reading",
@@ -76,10 +77,9 @@ class ServerProtocol:
         *,
         scheme: bytes = b"http",
     ) -> None:
-        settings = owner.settings
         self.owner = owner
         self.scheme = scheme
-        self.reader = RequestReader(settings.header_bytes, settings.header_fields, settings.uri_bytes)
+        self.reader = _NO_READER
         self.transport: asyncio.Transport = _NO_TRANSPORT
         self.peer = ""
         """The client's address, without its port; empty on a Unix socket."""
@@ -92,9 +92,10 @@ class ServerProtocol:
         self.half_closed = False
         """The client has closed its sending side."""
         self.writable = True
-        self.handler: RequestHandler = make_handler(self)
+        self.handler: RequestHandler = NO_HANDLER
         self.on_lost: Callable[[], None] = _nothing
         """Called when the connection has ended; whoever takes the transport over calls it instead."""
+        self._make_handler = make_handler
         self._phase = _HEAD
         self._reading = True
         self._rests = False
@@ -114,11 +115,14 @@ class ServerProtocol:
         if not self.peer:
             peer = transport.get_extra_info("peername")
             self.peer = peer[0] if isinstance(peer, tuple) else ""
+        self._wake()
         self.owner.accepted += 1
         self.owner.open.add(self)
 
     def data_received(self, data: bytes) -> None:
         PROGRESS.note()
+        if self._rests:
+            self._wake()
         if self._pending:
             self._hold(data)
             return
@@ -326,8 +330,16 @@ class ServerProtocol:
             self.transport.close()
             return
         self._rests = True
-        self.reader.rest()
-        self.handler.on_idle()
+        self._forget_handler()
+        self.reader = _NO_READER
+
+    def _wake(self) -> None:
+        """Get what reads and answers requests, if it is not there."""
+        if self.reader is not _NO_READER:
+            return
+        settings = self.owner.settings
+        self.reader = RequestReader(settings.header_bytes, settings.header_fields, settings.uri_bytes)
+        self.handler = self._make_handler(self)
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -473,6 +485,10 @@ class ServerProtocol:
 
 def _nothing() -> None:
     """Nobody counts this connection."""
+
+
+_NO_READER: Final = RequestReader(0, 0, 0)
+"""Stands in while a connection rests: nothing is read with it."""
 
 
 class _NoTransport(asyncio.Transport):

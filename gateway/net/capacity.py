@@ -54,11 +54,22 @@ class Capacity:
         host: the client's address; empty: it has none. Returns None if it has as many as it may.
         """
         client = client_of(host)
+        return Share(self, client) if self._has_room(client) else None
+
+    def _has_room(self, client: str) -> bool:
+        """Count one more of a client's, if it may have one."""
         n = self._by_client.get(client, 0)
         if 0 < self.per_client <= n and client:
-            return None
+            return False
         self._by_client[client] = n + 1
-        return Share(self._by_client, client)
+        return True
+
+    def _leave_client(self, client: str) -> None:
+        n = self._by_client[client] - 1
+        if n:
+            self._by_client[client] = n
+        else:
+            del self._by_client[client]
 
     def _leave(self) -> None:
         self.open -= 1
@@ -69,29 +80,26 @@ class Capacity:
 class Share:
     """One thing of a client that counts against its limit. `leave` ends that, once."""
 
-    __slots__ = ("_by_client", "_client")
+    __slots__ = ("_capacity", "_client")
 
-    def __init__(self, by_client: dict[str, int], client: str) -> None:
-        self._by_client = by_client
+    def __init__(self, capacity: Capacity, client: str) -> None:
+        self._capacity = capacity
         self._client = client
 
     def leave(self) -> None:
         """Count it no more."""
-        n = self._by_client[self._client] - 1
-        if n:
-            self._by_client[self._client] = n
-        else:
-            del self._by_client[self._client]
+        self._capacity._leave_client(self._client)
 
 
 class Place:
     """One connection's place in a Capacity. `leave` gives it back, once."""
 
-    __slots__ = ("_capacity", "_share")
+    __slots__ = ("_capacity", "_client")
 
     def __init__(self, capacity: Capacity) -> None:
         self._capacity: Capacity | None = capacity
-        self._share: Share | None = None
+        self._client: str | None = None
+        """Whose it is, once that is known and counts."""
 
     def claim(self, host: str, *, is_proxy: bool = False) -> bool:
         """Enter the client's address; False if it has its share of connections already.
@@ -100,9 +108,10 @@ class Place:
         """
         assert self._capacity is not None
         if not is_proxy:
-            self._share = self._capacity.share(host)
-            if self._share is None:
+            client = client_of(host)
+            if not self._capacity._has_room(client):
                 return False
+            self._client = client
         self._capacity.accepted += 1
         return True
 
@@ -110,8 +119,8 @@ class Place:
         """Give the place back; nothing the second time."""
         capacity, self._capacity = self._capacity, None
         if capacity is not None:
-            if self._share is not None:
-                self._share.leave()
+            if self._client is not None:
+                capacity._leave_client(self._client)
             capacity._leave()
 
 

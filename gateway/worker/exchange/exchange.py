@@ -395,10 +395,6 @@ class Exchange(AttemptOwner):
         self._forget()
         self.client.abort()
 
-    def on_idle(self) -> None:
-        """Give back what is only kept for speed."""
-        self.forwarder.rest()
-
     def on_closed(self) -> None:
         """There will be no other request."""
         self.attempt.close()

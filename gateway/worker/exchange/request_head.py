@@ -125,13 +125,6 @@ class Forwarder:
         self.is_sampled = False
         """Whether the trace is to be recorded."""
 
-    def rest(self) -> None:
-        """Give back what is only kept for speed."""
-        self._client = None
-        self._client_said = None
-        self._loop_service, self._loop = "", b""
-        self.request_id = self.trace_id = self.span_id = self.parent_id = b""
-
     def client_of(self, request: RequestReader) -> ClientInfo:
         """Return who a request comes from."""
         special, client = request.special, self._client

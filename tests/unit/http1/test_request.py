@@ -228,14 +228,3 @@ def test_field_is_dropped_with_all_that_a_service_might_take_for_it(name: bytes)
     assert reader.passes_on(b"x-real-ip")
     reader.drop(b"x-real-ip")
     assert reader.block == b"X: y\r\n"
-
-
-def test_reader_that_rests_keeps_nothing_of_its_last_head() -> None:
-    """Guards the memory of idle clients: a long target stayed until the next request."""
-    reader = RequestReader(4096, 40, 512)
-    reader.feed(b"GET /a/long/target?q HTTP/1.1\r\nHost: h\r\nAccept: x\r\n\r\n")
-    reader.rest()
-    kept = (reader.target, reader.path, reader.raw_path, reader.query, reader.block, reader.special)
-    assert not any(kept)
-    assert reader.feed(b"GET /b HTTP/1.1\r\nHost: h\r\n\r\n") > 0
-    assert reader.special == {b"host": b"h"}

@@ -1,7 +1,9 @@
 """A client connection under any bytes at all, without sockets."""
 
 import asyncio
-from typing import Any
+import gc
+import weakref
+from typing import Any, Final, NamedTuple
 
 import h11
 from hypothesis import given
@@ -11,7 +13,9 @@ from gateway.errors import DownstreamError
 from gateway.http1.connections import Connections, ServerSettings
 from gateway.http1.handler import NEVER
 from gateway.http1.message import response_head
-from gateway.http1.server import ServerProtocol
+from gateway.http1.server import REST_S, ServerProtocol
+
+HEAD: Final = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 
 
 class Wire(asyncio.Transport):
@@ -78,9 +82,6 @@ class Echo:
 
     def on_closed(self) -> None:
         self.calls.append("closed")
-
-    def on_idle(self) -> None:
-        """Nothing is kept."""
 
     def on_writable(self, *, writable: bool) -> None:
         """The wire takes everything."""
@@ -172,6 +173,80 @@ def test_client_held_back_for_an_upstream_is_read_from_again_after_its_answer() 
         assert wire.is_read_from
 
     asyncio.run(scenario())
+
+
+class Rested(NamedTuple):
+    protocol: ServerProtocol
+    wire: Wire
+    handlers: list[weakref.ref[Echo]]
+    """All that were made, whether or not they are there still."""
+
+
+def rested() -> Rested:
+    """Return a connection that has had one request, and idled on until it rests."""
+    handlers: list[weakref.ref[Echo]] = []
+
+    def make_handler(connection: ServerProtocol) -> Echo:
+        handler = Echo(connection)
+        handlers.append(weakref.ref(handler))
+        return handler
+
+    wire = Wire()
+    protocol = ServerProtocol(Connections(ServerSettings()), make_handler)
+    protocol.connection_made(wire)
+    protocol.data_received(HEAD)
+    protocol.on_deadline()
+    return Rested(protocol, wire, handlers)
+
+
+def test_connection_that_rests_keeps_nothing_of_its_requests() -> None:
+    """Guards the memory of idle clients, who are most of them; no collection has to come by."""
+    gc.disable()
+    try:
+        protocol, wire, handlers = rested()
+        assert [each() for each in handlers] == [None]
+    finally:
+        gc.enable()
+    assert not wire.is_closing_now
+    assert protocol.is_idle
+    assert protocol.timeout_s() == ServerSettings().client_idle_s - REST_S
+
+
+def test_request_after_a_rest_is_answered_whole_or_byte_by_byte() -> None:
+    for step in (1, 7, len(HEAD)):
+        protocol, wire, handlers = rested()
+        before = len(wire.written)
+        for at in range(0, len(HEAD), step):
+            protocol.data_received(HEAD[at : at + step])
+        assert statuses(wire.written[before:]) == [200]
+        assert len(handlers) == 2
+
+
+def test_head_begun_after_a_rest_has_the_time_of_a_head() -> None:
+    protocol, wire, _ = rested()
+    protocol.data_received(HEAD[:-1])
+    assert protocol.timeout_s() == ServerSettings().client_header_s
+    before = len(wire.written)
+    protocol.on_deadline()
+    assert statuses(wire.written[before:]) == [408]
+
+
+def test_empty_lines_buy_no_more_idle_time() -> None:
+    """Guards against clients who keep a connection with two bytes a minute."""
+    protocol, wire, _ = rested()
+    protocol.data_received(b"\r\n")
+    assert protocol.timeout_s() == ServerSettings().client_idle_s - REST_S
+    protocol.on_deadline()
+    assert wire.is_closing_now
+
+
+def test_connection_that_rests_may_be_closed_from_either_side() -> None:
+    for close in (ServerProtocol.close_if_idle, ServerProtocol.abort, lambda it: it.eof_received()):
+        protocol, _, handlers = rested()
+        assert not close(protocol)
+        protocol.connection_lost(None)
+        assert not protocol.owner.open
+        assert len(handlers) == 1
 
 
 def statuses(written: bytes) -> list[int]:
