@@ -79,6 +79,8 @@ class Actions:
         self._intensity = self.chance.choice(INTENSITIES)
         self.taken: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
+        self.links_late_until = 0.0
+        """What workers report may be late, or be gone with its link, till then."""
         self.grammar: list[tuple[float, str, Callable[[], None]]] = [
             (60.0, "time", self.time),
             (2.5, "release", self.release),
@@ -323,6 +325,7 @@ class Actions:
             error = ConnectionResetError(104, "Connection reset by peer")
             end.hit(error)
             end.peer.hit(error)
+            self._trouble_links(1.0)
 
     def late_link(self) -> None:
         links = self._links()
@@ -331,7 +334,12 @@ class Actions:
             end = self.chance.choice(links)
             end = end if self.chance.random() < 0.5 else end.peer
             end.extra_s = 0.05 + 1.5 * self.chance.random()
-            self.lasting(0.5 + 2.0 * self.chance.random(), lambda: setattr(end, "extra_s", 0.0))
+            late_s = 0.5 + 2.0 * self.chance.random()
+            self.lasting(late_s, lambda: setattr(end, "extra_s", 0.0))
+            self._trouble_links(late_s + end.extra_s)
+
+    def _trouble_links(self, seconds: float) -> None:
+        self.links_late_until = max(self.links_late_until, self.owner.machine.now + seconds)
 
     # -- the disk
 

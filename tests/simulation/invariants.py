@@ -5,7 +5,7 @@ is the truth that control's sums and the judge's evidence are held against.
 """
 
 import sqlite3
-from collections import Counter
+from collections import Counter, deque
 from types import SimpleNamespace
 from typing import Any, Final, Protocol
 
@@ -28,6 +28,12 @@ WORKER_HARM_S: Final = 2.5
 """How long after a worker's death clients may still find out that it held their connection."""
 UNSTORED_S: Final = 15.0
 """What a worker that ended had counted is stored by then, if the disk is not full for longer than that."""
+REPORTED_S: Final = 0.1
+"""What a worker has counted is with control by then."""
+ON_ITS_WAY_S: Final = 0.05
+"""How long an answer may be on its way to a client."""
+CALM_S: Final = 1.0
+"""How long links and processes are as they should be before that is asked of them."""
 
 
 class Owner(Protocol):
@@ -35,6 +41,7 @@ class Owner(Protocol):
 
     machine: Any
     system: Any
+    actions: Any
     clients: Any
     upstreams: dict[str, Any]
 
@@ -61,6 +68,10 @@ class Invariants:
         """Epoch and number of the newest commit."""
         self._before: dict[str, int] = {}
         """By deployment: answers of its new version that were counted before it began."""
+        self._settled_at: deque[float] = deque(maxlen=10_000)
+        """When clients' requests ended, the newest last."""
+        self._unreported: dict[int, int] = {}
+        """By pid of a worker that was killed while all else was well: how much it may have taken along."""
 
     # -- the store, from outside
 
@@ -203,13 +214,34 @@ class Invariants:
 
     def settled(self, request: Any) -> None:
         """A request of a client has ended."""
+        self._settled_at.append(self.owner.machine.now)
         lost = request.outcome in ("reset", "closed", "torn", "refused")
         if lost and self.owner.machine.now > self.harm_until and not request.may_fail:
             self.broken.append(f"request {request.number} ended as {request.outcome}, and no worker had died")
 
     def died(self, process: Any) -> None:
-        """A process has ended."""
-        self.harm_until = max(self.harm_until, self.owner.machine.now + WORKER_HARM_S)
+        """A worker has been killed."""
+        now = self.owner.machine.now
+        self.harm_until = max(self.harm_until, now + WORKER_HARM_S)
+        if self._is_calm(process):
+            since = now - REPORTED_S - ON_ITS_WAY_S
+            recent = sum(at >= since for at in self._settled_at)
+            self._unreported[process.pid] = recent + len(self.owner.clients.busy)
+
+    def _is_calm(self, worker: Any) -> bool:
+        """Tell whether nothing has kept a worker from reporting to control for a while."""
+        since, system = self.owner.machine.now - CALM_S, self.owner.system
+        controls = [self.owner.machine.processes[pid] for pid in system.controls]
+        plane = system.planes.get(worker.pid)
+        return (
+            plane is not None
+            and plane.uplink.is_connected
+            and system.control is not None
+            and system.control._unready is None
+            and self.owner.actions.links_late_until < since
+            and all(each.stopped_until < since for each in (worker, *controls))
+            and not any(each.is_dead and each.died_at >= since for each in controls)
+        )
 
     # -- all of it
 
@@ -292,23 +324,30 @@ class Invariants:
                 counts.fold()
                 served = sum(counts.requests.values())
                 real += served
-                if self._may_be_lost(self.owner.machine.processes[pid]):
-                    lost += served
+                lost += self._may_be_lost(self.owner.machine.processes[pid], served)
             if not real - lost <= counted <= real:
                 self.broken.append(
                     f"version {total.version}: {counted} requests are counted, workers served {real}"
                 )
 
-    def _may_be_lost(self, worker: Any) -> bool:
-        """Whether a worker was killed; or ended, and control was before it had stored what it had counted."""
+    def _may_be_lost(self, worker: Any, served: int) -> int:
+        """Return how much of what a worker served may be uncounted.
+
+        It was killed: what it had not reported. It ended, and control was killed before it had stored what it
+        had counted: all.
+        """
         if not worker.is_dead:
-            return False
+            return 0
         killed = [
             self.owner.machine.processes[pid].died_at
             for pid in self.owner.system.controls
             if self.owner.machine.processes[pid].is_dead
         ]
-        return worker.exit_code is None or any(0 <= at - worker.died_at < UNSTORED_S for at in killed)
+        if any(0 <= at - worker.died_at < UNSTORED_S for at in killed):
+            return served
+        if worker.exit_code is not None:
+            return 0
+        return min(served, self._unreported.get(worker.pid, served))
 
     def _audit(self) -> None:
         walk = Walk()

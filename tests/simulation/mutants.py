@@ -18,6 +18,7 @@ from gateway.control.upstreams.drains import Drains
 from gateway.core.resilience.retry import RetryPolicy
 from gateway.link.counts import VersionCounts
 from gateway.store.transaction import SqliteTransaction
+from gateway.worker import main
 from gateway.worker.admission import Admission
 from gateway.worker.pool import Pool
 
@@ -158,6 +159,11 @@ def lost_ack() -> None:
     Hub._acknowledged = lossy  # type: ignore[method-assign]
 
 
+def reported_each_second() -> None:
+    """Workers say what they counted once a second: a killed one takes that much along."""
+    main.TICK_S = 1.0  # type: ignore[misc]
+
+
 HARD: Final[dict[str, Callable[[], None]]] = {
     each.__name__: each
     for each in (
@@ -179,6 +185,7 @@ MUTANTS: Final[dict[str, Callable[[], None]]] = {
         audit_forks,
         orphans_never_drain,
         lost_ack,
+        reported_each_second,
     )
 }
 """Those that they do."""
