@@ -57,6 +57,10 @@ class StaleEpoch(StoreError):
     """A control process that has been replaced tried to write."""
 
 
+class StoreSetBack(StaleEpoch):
+    """The database does not have what it had committed: what this process knows is ahead of it."""
+
+
 class LinkError(GatewayError):
     """The other end of the control link sent something that is not the protocol."""
 

@@ -161,6 +161,18 @@ class Server:
         (self.data / "postmaster.pid").unlink(missing_ok=True)
         self._process = None
 
+    def keep(self) -> None:
+        """Put its files aside as they are. It must not run."""
+        shutil.rmtree(self.folder / "kept", ignore_errors=True)
+        subprocess.run(["cp", "-a", str(self.data), str(self.folder / "kept")], check=True)
+
+    def go_back(self) -> None:
+        """Have what was put aside again, and lose what came after, as a member that lagged behind."""
+        self.stop()
+        shutil.rmtree(self.data)
+        subprocess.run(["cp", "-a", str(self.folder / "kept"), str(self.data)], check=True)
+        self.start()
+
     def freeze(self) -> None:
         """Stop every process of it where it is."""
         self._signal_all(signal.SIGSTOP)

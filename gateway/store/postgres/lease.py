@@ -4,6 +4,7 @@ The lease only says whether another one lives. What keeps a gateway that lost it
 """
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -73,9 +74,13 @@ class Lease:
         holder = await connection.fetchval(f"SELECT holder FROM {LEASE} FOR UPDATE")
         return holder == self.holder or not self.holder
 
-    async def hold(self) -> None:
-        """Renew the lease for as long as this runs. Raises StaleEpoch when another has it."""
+    async def hold(self, check: Callable[[], None]) -> None:
+        """Renew the lease for as long as this runs. Raises StaleEpoch when another has it.
+
+        check: called each time; may raise what else ends us.
+        """
         while True:
+            check()
             with suppress(StoreUnreachable):
                 await self.renew()
             await asyncio.sleep(RENEW_S)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
-from gateway.errors import StaleEpoch, StoreError, StoreUnreachable
+from gateway.errors import StaleEpoch, StoreError, StoreSetBack, StoreUnreachable
 from gateway.store import copying
 from gateway.store import prune as pruning
 from gateway.store.api import Place
@@ -66,6 +66,10 @@ class PostgresStore(Reads):
         self._run = secrets.token_hex(4)
         """Tells our commits from those of another process in the same epoch."""
         self._commits = 0
+        self._newest: bytes | None = None
+        """The mark of our last commit; None: we have made none."""
+        self._set_back = ""
+        """How we know that the database has lost some of them; empty: it has not, as far as we know."""
         self._in_doubt: tuple[bytes, PostgresTransaction] | None = None
         """Mark and transaction of a commit whose answer never came, and nothing could be asked since."""
 
@@ -105,7 +109,7 @@ class PostgresStore(Reads):
 
     async def hold(self) -> None:
         """See `api.Store.hold`."""
-        await self._lease.hold()
+        await self._lease.hold(self._refuse_set_back)
 
     async def release(self) -> None:
         """See `api.Store.release`."""
@@ -117,6 +121,7 @@ class PostgresStore(Reads):
             async with self._ending():
                 self.epoch = await to_the_end(self._raise_epoch())
             self._known_tokens.forget()
+            self._newest = None  # another process may have committed since
         await self.token_by_hash("")  # now: who may order a rollback must be known when the database is away
         return self.epoch
 
@@ -163,8 +168,11 @@ class PostgresStore(Reads):
         assert row is not None, "a SELECT without FROM has a row"
         epoch, event, decision, audit_id, audit_hash, mark = row
         self._settle_doubt(mark)
-        if int(epoch) != self.epoch:
+        if int(epoch) > self.epoch:
             raise StaleEpoch(f"epoch {int(epoch)} has begun, this process writes in {self.epoch}")
+        if int(epoch) < self.epoch or self._newest not in (None, mark):
+            self._set_back = f"epoch {int(epoch)}, commit {bytes(mark or b'').decode()}"
+        self._refuse_set_back()
         tail = Tail(audit_id or 0, audit_hash or GENESIS)
         return PostgresTransaction(
             self.label, connection, Counters(event or 0, decision or 0, tail), self.on_event
@@ -183,7 +191,7 @@ class PostgresStore(Reads):
                 self._in_doubt = None
                 raise
         self._in_doubt = None
-        self._follow(transaction)
+        self._follow(transaction, mark)
 
     async def _settled_mark(self) -> bytes | None:
         """Return the mark of the last commit, once no transaction of ours can still be ending.
@@ -201,14 +209,25 @@ class PostgresStore(Reads):
             await connection.execute("ROLLBACK")
         return mark
 
+    def _refuse_set_back(self) -> None:
+        """Raise StoreSetBack if the database has lost commits: a failover to a member that lagged behind.
+
+        What memory has followed is not there any more: only a new start goes by what is stored.
+        """
+        if self._set_back:
+            raise StoreSetBack(
+                f"{self.label}: it has gone back to {self._set_back}: what was committed later is lost"
+            )
+
     def _settle_doubt(self, found: bytes | None) -> None:
         """Learn what became of a commit after which nothing could be asked. found: the store's mark."""
         if self._in_doubt is not None:
             (mark, transaction), self._in_doubt = self._in_doubt, None
             if found == mark:
-                self._follow(transaction)
+                self._follow(transaction, mark)
 
-    def _follow(self, transaction: PostgresTransaction) -> None:
+    def _follow(self, transaction: PostgresTransaction, mark: bytes) -> None:
+        self._newest = mark
         self._known_tokens.follow(transaction.tokens)
         transaction.follow()
 

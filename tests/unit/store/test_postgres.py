@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from gateway.control.store_watch import StoreWatch
 from gateway.core.settings.store_url import label_of, secrets_of
-from gateway.errors import StaleEpoch, StoreBusy, StoreError, StoreTaken, StoreUnreachable
+from gateway.errors import StaleEpoch, StoreBusy, StoreError, StoreSetBack, StoreTaken, StoreUnreachable
 from gateway.store.opening import open_store, reach
 from gateway.store.postgres.dialect import STEPS, defined, placed
 from gateway.store.records import EventRecord, TokenRecord
@@ -277,6 +278,41 @@ async def test_a_server_that_crashes_loses_nothing_it_answered(mortal: postgres.
     assert committed[-1] == left or int(left or b"0") == int(committed[-1])
     assert await both(url) == (b"after", b"after")
     await store.close()
+
+
+async def test_a_database_that_lost_commits_ends_whoever_knows_better(
+    tmp_path: Path, mortal: postgres.Server
+) -> None:
+    """Memory ran ahead of it: the trail was cut back under a gateway that went on, and nobody was told."""
+    url = mortal.migrated()
+    store = await Kept(url).opened()
+    await store.claim("one", "host-1")
+    await audited(store, 3)
+    await asyncio.to_thread(mortal.stop)
+    await asyncio.to_thread(mortal.keep)
+    await asyncio.to_thread(mortal.start)
+    await audited(store, 1)  # reconnected, and all is there
+    await audited(store, 1)
+    seen = StoreWatch(store, tmp_path, lambda: NOW)
+    await seen.write_head()
+    await asyncio.to_thread(mortal.go_back)
+    for _ in range(2):
+        with pytest.raises(StoreSetBack, match=r"gone back to epoch 1, commit 1\.\w+\.3:"):
+            await audited(store, 1)
+    with pytest.raises(StoreSetBack):
+        await store.hold()
+    await store.close()
+    again = await Kept(url).opened()
+    seen = StoreWatch(again, tmp_path, lambda: NOW)
+    await seen.begin()
+    assert (seen.audit.ok, seen.audit.row) == (False, 5)
+    await again.close()
+
+
+async def audited(store: Any, rows: int) -> None:
+    for n in range(rows):
+        async with store.transaction() as tx:
+            tx.add_audit(an_entry(n))
 
 
 async def test_a_frozen_server_holds_nobody_up_for_long(mortal: postgres.Server) -> None:

@@ -266,6 +266,23 @@ async def test_an_older_epoch_cannot_write(kept: Kept) -> None:
     await new.close()
 
 
+async def test_an_epoch_that_was_taken_back_goes_on_from_what_the_other_has_left(kept: Kept) -> None:
+    """The successor of an upgrade may die after it has written."""
+    old, new = await kept.with_service(), await kept.opened()
+    await old.raise_epoch()
+    async with old.transaction() as tx:
+        tx.set_meta("x", b"old")
+    await new.raise_epoch()
+    async with new.transaction() as tx:
+        tx.set_meta("x", b"new")
+    await old.raise_epoch()
+    async with old.transaction() as tx:
+        tx.set_meta("y", b"old")
+    assert (await old.meta("x"), await old.meta("y")) == (b"new", b"old")
+    await old.close()
+    await new.close()
+
+
 async def test_pages_are_stable_while_rows_are_added(kept: Kept) -> None:
     store = await kept.with_service()
     async with store.transaction() as tx:
