@@ -125,8 +125,35 @@ CODES: Final = (
 )
 
 
+ELSEWHERE: Final = {
+    "ls": "get",
+    "list": "get",
+    "ps": "get",
+    "details": "get",
+    "remove": "rm",
+    "delete": "rm",
+    "abort": "rollback",
+    "release": "deploy",
+    "run": "serve",
+    "start": "serve",
+    "reload": "upgrade",
+    "validate": "check",
+}
+"""What other tools call it: close spellings would lead to something else."""
+
+
 class Root(click.Group):
     """The root: lists its commands by what one wants to do."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that is meant. Raises UsageError that names the one that may be."""
+        known = ELSEWHERE.get(args[0])
+        if known is not None and args[0] not in self.commands:
+            short = self.commands[known].get_short_help_str(70).rstrip(".")
+            ctx.fail(f"No such command {args[0]!r}. Did you mean `gateway {known}`: {short}?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands, by section, and what all clients of the admin API take."""

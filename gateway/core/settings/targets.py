@@ -19,6 +19,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _WRITABLE: Final = re.compile(r"[!-\[\]-~]+")
 """Visible ASCII but the backslash, which some parsers take for a slash."""
+_BARE: Final = re.compile(r"([\w.-]+|\[[\da-fA-F:]+\])(:\d+)?", re.ASCII)
+"""A host, and perhaps a port, as other tools take it."""
 _NUMERIC: Final = re.compile(r"(^|\.)([0-9]+|0[xX][0-9A-Fa-f]*)\.?$")
 """The end of a host that resolvers take for an address, however it is spelled (`127.1`, `0x7f000001`)."""
 _AFTER_AUTHORITY: Final = re.compile(r"[/?#\\]")
@@ -144,7 +146,8 @@ def parse_url(url: str) -> Target:
     except ValueError as exc:
         raise ConfigError("", f"{url!r} is not a url: {exc}") from exc
     if parts.scheme not in ("http", "https") or not host:
-        raise ConfigError("", f"{url!r} is not an http:, https: or unix: url")
+        meant = f"; http://{url}?" if _BARE.fullmatch(url) else ""
+        raise ConfigError("", f"{url!r} is not an http:, https: or unix: url{meant}")
     if parts.fragment or port == 0:
         raise ConfigError("", f"{url!r}: neither a fragment nor port 0 leads anywhere")
     path = parts.path + (f"?{parts.query}" if parts.query else "")

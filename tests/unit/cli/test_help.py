@@ -60,6 +60,17 @@ def _words(text: str) -> list[str]:
     return words[: words.index(">")] if ">" in words else words
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"), [*helping.ELSEWHERE.items(), ("rolback", "rollback"), ("statsu", "status")]
+)
+def test_another_tools_word_leads_to_ours(cli: Any, typed: str, meant: str, capsys: Capture) -> None:
+    """`ls` was answered with a question about `logs`."""
+    assert typed not in root.commands
+    assert cli(typed) == 2
+    said = capsys.readouterr().err
+    assert meant in said.partition("Did you mean")[2]
+
+
 # -- completion
 
 

@@ -1,5 +1,7 @@
 """Urls are taken apart strictly, and lead nowhere they must not."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -200,3 +202,13 @@ def test_a_listening_address_is_numeric_with_v6_in_brackets(text: str, expected:
 def test_another_listening_address_is_refused(text: str, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         Listener.of(text)
+
+
+@pytest.mark.parametrize("bare", ["127.0.0.1:3000", "app:3000", "app", "[::1]:3000"])
+def test_an_address_without_a_scheme_is_refused_with_what_was_meant(bare: str) -> None:
+    """Other tools take it, so that is what people type first."""
+    with pytest.raises(ConfigError, match="unix: url; http://" + re.escape(bare)):
+        parse_url(bare)
+    with pytest.raises(ConfigError) as refused:
+        parse_url(f"ftp://{bare}")
+    assert "unix: url;" not in str(refused.value)
