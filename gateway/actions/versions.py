@@ -223,13 +223,14 @@ class Versions:
             require_scope(actor, entry.record.service_name)
             require_match(if_match, entry.record)
             await self._check_patch(actor, entry, body)
-            record = self._changed(entry, changes)
+            before, record = entry.record, self._changed(entry, changes)
             if record.weight != entry.record.weight:
                 self._change_weights(tx, actor, entry.service, record)
             else:
                 tx.put_version(record)
                 tx.on_commit(partial(self._access.catalog.put_version, record))
-        await self._look_up(record)
+        if (before.url, before.replicas) != (record.url, record.replicas):
+            await self._look_up(record)
         self._access.catalog.publish([record.service_name])
         return self._shown(self._access.version(version_id))
 

@@ -39,7 +39,7 @@ def view(kind: type[V], record: object, **more: object) -> V:
     more: fields the record lacks.
     """
     if more:
-        names = [field.name for field in msgspec.structs.fields(kind) if field.name not in more]
+        names = [name for name in kind.__struct_fields__ if name not in more]
         record = SimpleNamespace(**{name: getattr(record, name) for name in names}, **more)
     return msgspec.convert(record, kind, from_attributes=True)
 
