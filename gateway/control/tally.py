@@ -6,7 +6,8 @@ report that comes twice, or that a restarted control gets again, changes nothing
 made good by the next.
 """
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Self, TypeVar
 
 import msgspec
@@ -18,7 +19,11 @@ from gateway.link.messages import Counts
 from gateway.link.totals import JudgedTotals, VersionTotals
 
 MAX_ABSENT: Final = 16
-"""Incarnations that have not reported since control started, kept apart in case they come back."""
+"""Incarnations that a whole control has heard nothing of, kept apart in case they come back."""
+MAX_KEPT: Final = 1024
+"""Incarnations kept apart in all: a control that dies again and again hears of none for long."""
+LONG_S: Final = 60.0
+"""A worker that lives finds a new control within this."""
 MAX_JUDGED: Final = 512
 """(generation, share) pairs kept in a version's base: some dozen rollouts."""
 MAX_COHORT_ERRORS: Final = 10_000
@@ -130,6 +135,8 @@ class _Newest(msgspec.Struct):
     counts: Counts
     """Of the worker itself; its versions are below."""
     versions: dict[str, VersionTotals] = {}
+    is_gone: bool = False
+    """The control that stored this had heard nothing of it for long."""
 
 
 class Part(msgspec.Struct, omit_defaults=True):
@@ -169,7 +176,14 @@ class _State(msgspec.Struct):
 class Tally:
     """The counts of all workers, dead ones included."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """clock: monotonic seconds."""
+        self._clock = clock
+        self._loaded_at = clock()
+        self._unheard: set[str] = set()
+        """Incarnations that were loaded, and have not reported since."""
+        self._is_known: Callable[[str], bool] = lambda version_id: True
+        self._forgotten: set[str] = set()
         self.loop_lag_us: dict[int, int] = {}
         """By slot: how late its last heartbeat was, microseconds."""
         self._ended = 0
@@ -206,9 +220,12 @@ class Tally:
         newest = self._newest.get(incarnation)
         if newest is None:
             newest = self._newest[incarnation] = _Newest(counts)
-        self.history.report(incarnation, counts.versions)
+        self._unheard.discard(incarnation)
+        newest.is_gone = False
+        versions = tuple(each for each in counts.versions if self._is_there(each.version_id))
+        self.history.report(incarnation, versions)
         newest.counts = msgspec.structs.replace(counts, versions=())
-        for totals in counts.versions:
+        for totals in versions:
             self._keep_evicted(newest.versions.get(totals.version_id), totals)
             self._note_cohorts(totals)
             self.recent.note(incarnation, totals)
@@ -223,6 +240,7 @@ class Tally:
     def on_ended(self, incarnation: str) -> None:
         """Its process is gone for good."""
         self._present.pop(incarnation, None)
+        self._unheard.discard(incarnation)
         self.recent.forget_worker(incarnation)
         self.history.forget_worker(incarnation)
         newest = self._newest.pop(incarnation, None)
@@ -237,6 +255,7 @@ class Tally:
     def forget(self, version_ids: Iterable[str]) -> None:
         """The versions were deleted: nobody asks for their counts again."""
         for version_id in version_ids:
+            self._forgotten.add(version_id)
             self._base.pop(version_id, None)
             self.recent.forget_version(version_id)
             self.history.forget_version(version_id)
@@ -244,6 +263,18 @@ class Tally:
                 newest.versions.pop(version_id, None)
             for ids in self._services.values():
                 ids.discard(version_id)
+
+    def keep(self, is_known: Callable[[str], bool]) -> None:
+        """Forget versions that are not known, and take no more reports of such.
+
+        Workers go on counting what they no longer serve, and say so to each new control.
+        """
+        self._is_known = is_known
+        counted = set(self._base).union(*(newest.versions for newest in self._newest.values()))
+        self.forget([each for each in sorted(counted) if not is_known(each)])
+
+    def _is_there(self, version_id: str) -> bool:
+        return version_id not in self._forgotten and self._is_known(version_id)
 
     # -- sums
 
@@ -316,6 +347,9 @@ class Tally:
         """Return everything, to be stored now and then, and soon if `has_ended`; then say `dump_stored`."""
         self._dumped_ended = self._ended
         self._serial += 1
+        if self._clock() - self._loaded_at >= LONG_S:
+            for incarnation in self._unheard:
+                self._newest[incarnation].is_gone = True
         return _encode(_State(self._base, self._base_workers, self._newest, self._serial))
 
     def dump_stored(self) -> None:
@@ -356,7 +390,8 @@ class Tally:
             self._services.setdefault(total.service, set()).add(version_id)
         self._base_workers = state.workers
         for incarnation, newest in state.newest.items():
-            self._newest.setdefault(incarnation, newest)
+            if self._newest.setdefault(incarnation, newest) is newest:
+                self._unheard.add(incarnation)
             for totals in newest.versions.values():
                 self._services.setdefault(totals.service, set()).add(totals.version_id)
         self._end_the_longest_absent()
@@ -394,8 +429,12 @@ class Tally:
             del cells[cell]
 
     def _end_the_longest_absent(self) -> None:
-        absent = [incarnation for incarnation in self._newest if incarnation not in self._present]
-        for incarnation in absent[: max(0, len(absent) - MAX_ABSENT)]:
+        """Add up for good what is not coming back: one that does, after that, is counted twice."""
+        gone = [each for each in self._newest if each in self._unheard and self._newest[each].is_gone]
+        for incarnation in gone[: max(0, len(gone) - MAX_ABSENT)]:
+            self.on_ended(incarnation)
+        absent = [each for each in self._newest if each in self._unheard]
+        for incarnation in absent[: max(0, len(absent) - MAX_KEPT)]:
             self.on_ended(incarnation)
 
 

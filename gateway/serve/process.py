@@ -244,6 +244,8 @@ class Control:
         """The store is ours: go on with everything it says is under way, and let the workers accept."""
         components = self.components
         await load_counts(components.store, self.tally)
+        stored = {record.id for record in await components.store.load_versions()}
+        self.tally.keep(lambda each: each in stored or components.catalog.has_version(each))
         await self.tally.history.load(components.store)
         await ensure_bootstrap_token(components.store, self.folder / TOKEN_NAME, datetime.now(UTC))
         await components.resume()

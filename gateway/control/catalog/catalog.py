@@ -263,6 +263,10 @@ class Catalog:
             entry.record = replace(entry.record, health_status="unknown")
         return entry.record
 
+    def has_version(self, version_id: str) -> bool:
+        """Return whether there is such a version, and it is served."""
+        return version_id in self._by_version
+
     def version(self, version_id: str) -> VersionEntry:
         """Return a version with its endpoints. Raises KeyError."""
         return self._by_version[version_id]

@@ -178,6 +178,37 @@ def test_errors_of_sticky_keys_nobody_takes_are_bounded(monkeypatch: pytest.Monk
 
 def test_incarnations_nobody_heard_of_are_folded_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_ABSENT", 2)
+    dump, now = b"", [0.0]
+    for number in range(6):
+        tally = Tally(clock=lambda: now[0])
+        if dump:
+            tally.load(dump)
+        tally.on_counts(0, f"i{number}", counts(totals(requests=[("GET", 200, 1)])))
+        now[0] += module.LONG_S
+        dump = tally.dump()
+    assert tally.version(V1).requests == {("GET", 200): 6}
+    assert len(msgspec.msgpack.decode(dump)["live"]) == 4, "under the name that older releases read"
+
+
+def test_workers_that_live_through_a_restart_are_counted_once_however_many() -> None:
+    """Of more than sixteen, some were taken for gone and added up for good, and then they reported again."""
+    before = Tally()
+    for number in range(40):
+        before.on_counts(number, f"i{number}", counts(totals(requests=[("GET", 200, 1)], judged=[cell(1)])))
+    part = msgspec.msgpack.decode(msgspec.msgpack.encode(before.part("auth")), type=Part)
+    dump = before.dump()
+    for _ in range(3):  # controls that die before they have heard of everybody
+        after = Tally()
+        after.load(dump, [part])
+        dump = after.dump()
+    for number in range(40):
+        after.on_counts(number, f"i{number}", counts(totals(requests=[("GET", 200, 2)], judged=[cell(2)])))
+    assert after.version(V1).requests == {("GET", 200): 80}
+    assert after.judged("auth")[V1, 1, 1000].answers == 80
+
+
+def test_a_control_that_dies_again_and_again_keeps_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_KEPT", 3)
     dump = b""
     for number in range(6):
         tally = Tally()
@@ -186,7 +217,7 @@ def test_incarnations_nobody_heard_of_are_folded_in(monkeypatch: pytest.MonkeyPa
         tally.on_counts(0, f"i{number}", counts(totals(requests=[("GET", 200, 1)])))
         dump = tally.dump()
     assert tally.version(V1).requests == {("GET", 200): 6}
-    assert len(msgspec.msgpack.decode(dump)["live"]) == 3, "under the name that older releases read"
+    assert len(msgspec.msgpack.decode(dump)["live"]) == 4
 
 
 def test_a_deleted_versions_counts_go() -> None:
@@ -195,6 +226,24 @@ def test_a_deleted_versions_counts_go() -> None:
     tally.forget([V1])
     assert set(tally.versions()) == {V2}
     assert tally.judged("auth") == {}
+
+
+def test_a_deleted_versions_counts_do_not_come_back() -> None:
+    """Workers count on what they no longer serve, and say all of it to each control they connect to."""
+    tally = Tally()
+    report = counts(totals(requests=[("GET", 200, 3)], judged=[cell(3)]), totals(V2))
+    tally.on_counts(0, "a", report)
+    tally.forget([V1])
+    tally.on_counts(0, "a", report)
+    assert set(tally.versions()) == {V2}
+    assert tally.judged("auth") == {}
+    after = Tally()
+    after.on_counts(0, "a", report)  # before anybody has read the store
+    after.load(tally.dump())
+    after.keep(lambda version_id: version_id == V2)
+    assert set(after.versions()) == {V2}
+    after.on_counts(0, "a", report)
+    assert set(after.versions()) == {V2}
 
 
 def test_a_part_stored_later_replaces_what_a_dump_says_of_its_service() -> None:
