@@ -215,9 +215,15 @@ class Invariants:
     def settled(self, request: Any) -> None:
         """A request of a client has ended."""
         self._settled_at.append(self.owner.machine.now)
+        self._look_for_workers()
         lost = request.outcome in ("reset", "closed", "torn", "refused")
         if lost and self.owner.machine.now > self.harm_until and not request.may_fail:
             self.broken.append(f"request {request.number} ended as {request.outcome}, and no worker had died")
+
+    def _look_for_workers(self) -> None:
+        """With no worker left, and a control that cannot start, nobody is served."""
+        if not self.owner.system.alive_workers():
+            self.harm_until = self.owner.machine.now + WORKER_HARM_S
 
     def died(self, process: Any) -> None:
         """A worker has been killed."""
@@ -248,6 +254,7 @@ class Invariants:
     def always(self) -> None:
         """Look at everything that is true at any time."""
         self._read()
+        self._look_for_workers()
         self._look_into_workers()
 
     def at_rest(self) -> None:
@@ -314,7 +321,7 @@ class Invariants:
         kept = {key for (key,) in self._rows("SELECT id FROM gateway_service_version")}
         for version_id, total in control.tally.versions().items():
             if version_id not in kept:
-                continue  # its counts were forgotten with it
+                self.broken.append(f"version {total.version} was deleted, and its counts are back")
             counted = sum(total.requests.values())
             real, lost = 0, 0
             for pid, worker in self.owner.system.planes.items():
