@@ -105,6 +105,7 @@ async def steady(world: World) -> float:
 
 
 async def test_killed_amid_load_a_worker_loses_no_more_than_its_last_report(world: World) -> None:
+    """A second is allowed for a busy machine; the simulation holds it to 100 ms of a clock of its own."""
     before, rate = await steady(world), 200.0
     running = asyncio.ensure_future(loaded(world, 600, rate))
     await asyncio.sleep(1.0)
@@ -259,6 +260,28 @@ def test_each_decision_and_rollback_that_the_code_knows_is_counted_under_its_nam
 
     assert set(get_args(Action)) == set(ACTIONS)
     assert len(set(REASONS)) == len(REASONS)
+
+
+def test_compose_takes_the_stack(tmp_path: Path) -> None:
+    """Whatever Compose is installed reads it; the old one knows no name of a project."""
+    composes = (["docker", "compose"], ["docker-compose"])
+    found = [each for each in composes if shutil.which(each[0]) and succeeds([*each, "version"])]
+    if not found:
+        pytest.skip("no Compose is installed: apt-get install docker-compose")
+    stack = yaml.safe_load((CONFIG / "compose.yml").read_text())
+    if found[0] == ["docker-compose"]:
+        del stack["name"]
+    path = tmp_path / "compose.yml"
+    path.write_text(yaml.safe_dump(stack))
+    words = [*found[0], "--project-directory", str(CONFIG), "--file", str(path), "config", "--quiet"]
+    assert succeeds(words)
+    stack["services"]["load"]["depends_on"]["nobody"] = {"condition": "service_started"}
+    path.write_text(yaml.safe_dump(stack))
+    assert not succeeds(words), "a service that is not there"
+
+
+def succeeds(words: list[str]) -> bool:
+    return subprocess.run(words, capture_output=True, timeout=60, check=False).returncode == 0
 
 
 def test_the_stack_is_made_of_what_lies_here() -> None:

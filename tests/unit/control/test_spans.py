@@ -1,13 +1,18 @@
 """Spans on their way to a collector: they arrive, and a collector in trouble costs spans and nothing else."""
 
 import asyncio
+import contextlib
+import gzip
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace as Fake
 from typing import Any, Final
 
 import pytest
 
+from bench.procs import free_port
 from gateway.control import spans as module
 from gateway.control.spans import BATCH, SpanExporter
 from gateway.core.settings.observing import OtelSettings
@@ -138,6 +143,76 @@ async def test_collector_gets_a_request_and_its_attempts() -> None:
     assert said["gateway.deployment"].string_value == "d1"
     assert said["gateway.retries"].int_value == 1
     assert [each.string_value for each in said["gateway.flags"].array_value.values] == ["reset", "retried"]
+
+
+def relay_program() -> Path | None:
+    """Return where the collector `rotel` lies, if it is installed (`pip install --pre rotel`)."""
+    spec = find_spec("rotel")
+    return Path(spec.origin).with_name("rotel-agent") if spec is not None and spec.origin else None
+
+
+@asynccontextmanager
+async def relay(program: Path, folder: Path, to: int) -> AsyncIterator[int]:
+    """A collector that is not ours, which sends on what it has understood. Yields its port."""
+    port = free_port()
+    options = {
+        "otlp-http-endpoint": f"127.0.0.1:{port}",
+        "otlp-grpc-endpoint": f"127.0.0.1:{free_port()}",
+        "exporter": "otlp",
+        "otlp-exporter-endpoint": f"http://127.0.0.1:{to}",
+        "otlp-exporter-protocol": "http",
+        "batch-timeout": "10ms",
+        "pid-file": str(folder / "pid"),
+        "log-file": str(folder / "log"),
+    }
+    words = [f"--{name}={value}" for name, value in options.items()]
+    process = await asyncio.create_subprocess_exec(
+        program, "start", *words, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        await until_listening(port)
+        yield port
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def until_listening(port: int) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+                return
+            await asyncio.sleep(0.02)
+
+
+async def test_collector_that_is_not_ours_understands_every_span(tmp_path: Path) -> None:
+    """A recorder takes any bytes; this one reads them, and writes what it has read."""
+    program = relay_program()
+    if program is None:
+        pytest.skip("rotel is not installed: pip install --pre rotel")
+    sent = [sampled(), sampled(2, parent_id="", status=499, service="", tries=[], flags=[]), sampled(3)]
+    async with (
+        Collector().running() as recorder,
+        relay(program, tmp_path, recorder.port) as port,
+        exporter(settings(port)) as spans,
+    ):
+        spans.take(Spans(sent))
+        await until(lambda: spans.counts["sent"] == len(sent))
+        await until(lambda: len(spans_in(recorder.bodies)) == 7)
+    async with Collector().running() as direct, exporter(settings(direct.port)) as spans:
+        spans.take(Spans(sent))
+        await until(lambda: spans.counts["sent"] == len(sent))
+    assert spans_in(recorder.bodies) == spans_in(direct.bodies)
+
+
+def spans_in(bodies: list[bytes]) -> list[Any]:
+    plain = [gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body for body in bodies]
+    requests = [messages.ExportTraceServiceRequest.FromString(body) for body in plain]
+    scopes = [scope for one in requests for resource in one.resource_spans for scope in resource.scope_spans]
+    return [span for scope in scopes for span in scope.spans]
 
 
 async def test_request_without_answer_service_or_parent_is_a_span_too() -> None:
