@@ -242,7 +242,7 @@ def _fields(route: Route) -> list[dict[str, Any]]:
             "in": "header",
             "description": PARAMETERS[name],
             "required": False,
-            "schema": {"type": "string"},
+            "schema": {"type": "string", "minLength": 1},
         }
         for name in names
     ]
