@@ -8,7 +8,11 @@ from gateway.actions.access import Access, Actor, require_scope
 from gateway.actions.bodies import Acknowledge
 from gateway.actions.problems import not_found
 from gateway.actions.reports import Report
+from gateway.errors import StoreError
+from gateway.log import get_logger
 from gateway.store.records import AcknowledgementRecord, DeploymentRecord, EventRecord
+
+log = get_logger(component="actions")
 
 KINDS: Final = {
     "deployment.rolled_back": "rolled_back",
@@ -70,12 +74,26 @@ class Acknowledgements:
         return record
 
     async def of(self, deployment_ids: Iterable[str]) -> dict[str, AcknowledgementRecord]:
-        """Return what was acknowledged of these deployments, by id."""
+        """Return what was acknowledged of these deployments, by id; without the store, nothing.
+
+        What is shown beside it is known without, and is wanted most when something fails.
+        """
         ids = list(deployment_ids)
-        return await self._access.store.acknowledgements(ids) if ids else {}
+        try:
+            return await self._access.store.acknowledgements(ids) if ids else {}
+        except StoreError as exc:
+            log.error("acknowledgements_not_read", error=str(exc))
+            return {}
 
     async def alerts(self, service: str | None = None) -> list[Alert]:
-        """Return what nobody has acknowledged, newest first; of all services, or of one."""
+        """Return what nobody has acknowledged, newest first; of all services, or of one. As `of`."""
+        try:
+            return await self._alerts(service)
+        except StoreError as exc:
+            log.error("alerts_not_read", error=str(exc))
+            return []
+
+    async def _alerts(self, service: str | None) -> list[Alert]:
         store = self._access.store
         events = await store.newest_events(limit=LOOKED_AT, service=service, kinds=tuple(KINDS))
         newest = {str(event.deployment_id): event for event in events}

@@ -26,7 +26,7 @@ from gateway.core.rollout.events import (
 from gateway.core.rollout.events import Promote as PromoteOrder
 from gateway.core.rollout.plan import RolloutSettings
 from gateway.core.rollout.rollout import refusal_once_ended
-from gateway.errors import IllegalTransition
+from gateway.errors import IllegalTransition, StoreError
 from gateway.store.api import Page
 from gateway.store.records import DecisionRecord, DeploymentRecord, EventRecord, SmokeRecord, Strategy
 
@@ -47,10 +47,15 @@ class Deployments:
     # -- looking
 
     async def get(self, deployment_id: str) -> DeploymentRecord:
-        """Return a deployment, as it is in force."""
+        """Return a deployment, as it is in force. One that is under way is known without the store."""
         if (in_force := self._access.rollouts.unstored(deployment_id)) is not None:
             return in_force
-        record = await self._access.store.deployment(deployment_id)
+        try:
+            record = await self._access.store.deployment(deployment_id)
+        except StoreError:
+            record = self._access.rollouts.record_of(deployment_id)
+            if record is None:
+                raise
         if record is None:
             raise not_found("deployment", deployment_id)
         return record
@@ -63,10 +68,18 @@ class Deployments:
         cursor: str | None = None,
         limit: int = 50,
     ) -> Page[DeploymentRecord]:
-        """Return deployments, newest first."""
-        page = await self._access.store.deployments(
-            service=service_name, status=status, cursor=cursor, limit=limit
-        )
+        """Return deployments, newest first. A service's newest one is known without the store, if it is under
+        way: whoever wants to roll it back asks for it first.
+        """
+        try:
+            page = await self._access.store.deployments(
+                service=service_name, status=status, cursor=cursor, limit=limit
+            )
+        except StoreError:
+            newest = self._access.rollouts.newest_of(service_name) if service_name else None
+            if newest is None or (status, cursor, limit) != (None, None, 1):
+                raise
+            return Page([newest], self._access.store.cursor_after(newest))
         in_force = [self._access.rollouts.unstored(record.id) or record for record in page.items]
         return Page(in_force, page.next)
 

@@ -10,7 +10,11 @@ from gateway.actions.access import Access
 from gateway.control.catalog.entries import ServiceEntry, VersionEntry
 from gateway.control.recent import Lately
 from gateway.control.rollouts.rows import FreezeState
+from gateway.errors import StoreError
+from gateway.log import get_logger
 from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord
+
+log = get_logger(component="actions")
 
 NEWEST: Final = 200
 """Of so many rollouts the newest of each service is shown: one question to the store for all services."""
@@ -51,13 +55,25 @@ class Overview:
 
     async def services(self, name: str | None = None) -> list[ServiceGlance]:
         """Return all services, by name, or the one named; none if there is none of that name."""
-        found = await self._access.store.deployments(service=name, limit=1 if name else NEWEST)
-        newest: dict[str, DeploymentRecord] = {}
-        for record in found.items:
-            newest.setdefault(record.service_name, record)
+        newest = await self._newest(name)
         entries = self._access.catalog.services
         names = sorted(entries) if name is None else [name] if name in entries else []
         return [self._service(entries[each], newest.get(each)) for each in names]
+
+    async def _newest(self, name: str | None) -> dict[str, DeploymentRecord]:
+        """Return the newest deployment of each service, or the one named; without the store, none.
+
+        What is open, and all else at a glance, is in memory: it is wanted most when something fails.
+        """
+        try:
+            found = await self._access.store.deployments(service=name, limit=1 if name else NEWEST)
+        except StoreError as exc:
+            log.error("overview_without_history", error=str(exc))
+            return {}
+        newest: dict[str, DeploymentRecord] = {}
+        for record in found.items:
+            newest.setdefault(record.service_name, record)
+        return newest
 
     async def with_hours(self, glances: list[ServiceGlance]) -> list[ServiceGlance]:
         """Return services with their last hours, without holding up others."""

@@ -152,6 +152,9 @@ class Store(Protocol):
     ) -> Page[DeploymentRecord]:
         """Return deployments, newest first."""
 
+    def cursor_after(self, record: DeploymentRecord) -> str:
+        """Return the cursor of the deployments that are older than this one."""
+
     async def events(
         self,
         *,

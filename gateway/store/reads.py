@@ -111,6 +111,9 @@ class Reads(ABC):
         where.equals("status", status)
         return await self._newest_first(DEPLOYMENTS, ("created_at", "id"), where, cursor, limit)
 
+    def cursor_after(self, record: DeploymentRecord) -> str:
+        return _encode_cursor([time_text(record.created_at), record.id])
+
     async def events(
         self,
         *,

@@ -154,6 +154,13 @@ class Rollouts:
         running = self._in_force.open.get(service)
         return running.record if running is not None else None
 
+    def newest_of(self, service: str) -> DeploymentRecord | None:
+        """Return the service's newest deployment as it is in force, while this process works on it."""
+        found = [
+            each.record for each in self._in_force.running.values() if each.record.service_name == service
+        ]
+        return max(found, key=lambda record: record.created_at, default=None)
+
     async def closed(self, service: str, timeout_s: float) -> bool:
         """Wait until the service's open deployment is open no more. Returns whether it came to that."""
         running = self._in_force.open.get(service)

@@ -15,6 +15,8 @@ MOST: Final = 4
 """Sessions: reads are lists for people, a few at a time."""
 WAIT_S: Final = 2.5
 """How long a read waits for one."""
+SILENCE_S: Final = 1.0
+"""How long a server that did not answer in time is not asked again."""
 PAGE: Final = 500
 """Rows a long walk reads at once: each page well within the time a session may pause in a transaction."""
 
@@ -27,14 +29,23 @@ class Readers:
         self._places = asyncio.Semaphore(MOST)
         self._idle: list[Connection] = []
         self._is_closed = False
+        self._silent_until = 0.0
+        """Until then nobody asks a server that has not answered: each would wait as long."""
 
     async def rows(self, query: str, *parameters: object) -> list[Any]:
         """Return the rows of a query. Raises StoreError."""
         if any(isinstance(each, str) and "\0" in each for each in parameters):
             return []  # no text here holds a NUL
-        with named(self._server.label):
+        now = asyncio.get_running_loop().time
+        if now() < self._silent_until:
+            raise StoreUnreachable(f"{self._server.label}: no answer in time, a moment ago")
+        try:
             async with self.session() as connection:
                 return list(await connection.fetch(placed(query), *parameters))
+        except StoreUnreachable as exc:
+            if isinstance(exc.__cause__, TimeoutError):
+                self._silent_until = now() + SILENCE_S
+            raise
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Connection]:
@@ -43,7 +54,7 @@ class Readers:
             async with asyncio.timeout(WAIT_S):
                 await self._places.acquire()
         except TimeoutError:
-            raise StoreBusy("too many reads wait") from None
+            raise StoreBusy(f"{self._server.label}: too many reads wait") from None
         try:
             connection = await self._next()
             try:

@@ -21,7 +21,7 @@ from gateway.actions.bodies import (
 )
 from gateway.actions.problems import Problem
 from gateway.core.rollout.plan import RolloutSettings
-from gateway.errors import IllegalTransition
+from gateway.errors import IllegalTransition, StoreUnreachable
 from gateway.store.records import WindowRecord
 from tests.unit.control.console import ANN, ROOT, START, console
 
@@ -393,3 +393,38 @@ async def test_whatif_judges_earlier_rollouts_again(tmp_path: Path) -> None:
         assert (problem.status, problem.errors[0].pointer) == (422, "/config/steps/1")
         missing = msgspec.convert({"serviceName": "auth", "deploymentId": "none"}, WhatIf)
         assert (await refusal(made.actions.whatif.replay(missing))).status == 404
+
+
+async def test_what_is_under_way_is_found_without_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rollback acted without a database, but whoever wanted one could not learn of what."""
+    async with console(tmp_path) as made:
+        await made.two_versions()
+        older = await made.start(strategy="immediate")
+        await made.actions.deployments.rollback(ANN, older.id, Explain())
+        record = await made.start(steps=[10, 100], stepInterval=60_000)
+        read = made.store.rows
+
+        async def away(*_: Any) -> Any:
+            raise StoreUnreachable("away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(made.store, "rows", away)
+            page = await made.actions.deployments.list_all("auth", limit=1)
+            assert [each.id for each in page.items] == [record.id]
+            assert (await made.actions.deployments.get(record.id)).id == record.id
+            [glance] = await made.actions.overview.services("auth")
+            assert glance.deployment is not None
+            assert (glance.deployment.id, glance.last) == (record.id, glance.deployment)
+            for unknown in (
+                made.actions.deployments.list_all("auth"),
+                made.actions.deployments.list_all("nobody", limit=1),
+                made.actions.deployments.list_all("auth", limit=1, cursor=page.next),
+                made.actions.deployments.get("nothing"),
+            ):
+                with pytest.raises(StoreUnreachable):
+                    await unknown
+        assert made.store.rows == read
+        older_page = await made.actions.deployments.list_all("auth", limit=1, cursor=page.next)
+        assert [each.id for each in older_page.items] == [older.id]
