@@ -44,6 +44,7 @@ COMPILED: Final = (
     "http1/client.py",
     "http1/connections.py",
     "http1/half_closed.py",
+    "http1/handler.py",
     "http1/heads.py",
     "http1/incoming_body.py",
     "http1/message.py",

@@ -102,13 +102,13 @@ class _Call:
 
     # --- from the connection ----------------------------------------------------------------------
 
-    def on_head(self) -> None:
-        self._body = []
+    def on_head(self, body: bytes, *, complete: bool) -> None:
+        self._body = [body]
         self._connection.deadline = 0.0  # what was waited for before has come
-        if self._connection.reader.length:
-            self._connection.continue_body()
-        else:
+        if complete:
             self._run()
+        else:
+            self._connection.continue_body()
 
     def on_body(self, data: bytes) -> None:
         self._body.append(data)

@@ -24,7 +24,12 @@ OUR_FAULT: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.E
 
 
 class ResponseHandler(Protocol):
-    """Whoever sent the request. It hears nothing after a complete response or a loss."""
+    """Whoever sent the request. It hears nothing after a complete response or a loss.
+
+    Compiled, its calls are bound where the handler's class names it as a base.
+    """
+
+    __slots__ = ()
 
     def on_interim(self) -> None:
         """A 1xx came; `upstream.reader` describes it."""
@@ -60,6 +65,8 @@ NO_TRANSPORT: Final = _NoTransport()
 
 class Keeper(Protocol):
     """What keeps connections while they are idle."""
+
+    __slots__ = ()
 
     def forget(self, connection: "UpstreamConnection") -> None:
         """Drop an idle connection: it has ended, or cannot be used again.

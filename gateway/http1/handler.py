@@ -9,16 +9,24 @@ NEVER: Final = float("inf")
 
 
 class RequestHandler(Protocol):
-    """What answers a connection's requests. One request at a time; nothing is called after `on_gone`."""
+    """What answers a connection's requests. One request at a time; nothing is called after `on_gone`.
 
-    def on_head(self) -> None:
-        """A request has begun; `connection.reader` describes it. If its `length` is 0 it is complete."""
+    Compiled, its calls are bound where the handler's class names it as a base.
+    """
+
+    __slots__ = ()
+
+    def on_head(self, body: bytes, *, complete: bool) -> None:
+        """A request has begun; `connection.reader` describes it.
+
+        body: the content that came with its head. complete: that is all of it; `on_end` is not called then.
+        """
 
     def on_body(self, data: bytes) -> None:
-        """A piece of the request's content."""
+        """Another piece of the request's content."""
 
     def on_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
-        """The request's body is complete. Not called for a request without one."""
+        """The request's body is complete."""
 
     def on_gone(self, error: DownstreamError) -> None:
         """The request can no longer be answered by the handler: the client left, or broke its request."""
@@ -36,10 +44,12 @@ class RequestHandler(Protocol):
         """That time is over."""
 
 
-class NoHandler:
+class NoHandler(RequestHandler):
     """Stands in where nobody answers any more."""
 
-    def on_head(self) -> None: ...
+    __slots__ = ()
+
+    def on_head(self, body: bytes, *, complete: bool) -> None: ...
     def on_body(self, data: bytes) -> None: ...
     def on_end(self, trailers: list[tuple[bytes, bytes]]) -> None: ...
     def on_gone(self, error: DownstreamError) -> None: ...

@@ -1,6 +1,6 @@
 """A request's body as it comes in: where it ends, and when it is longer than allowed."""
 
-from gateway.errors import BadRequest, BodyTooLarge
+from gateway.errors import BadRequest, BodyTooLarge, DownstreamError
 from gateway.http1.chunked import ChunkedDecoder, ChunkError
 from gateway.http1.request import CHUNKED_BODY
 
@@ -49,6 +49,20 @@ class IncomingBody:
             self.is_complete = True
             self.trailers = decoder.trailers
         return piece, end
+
+
+def begun(length: int, limit: int, data: bytes) -> tuple[IncomingBody, bytes, int]:
+    """Return a body, what of it `data` holds, which came with its head, and where in that it has ended.
+
+    One that `data` spoils is returned as if nothing had come, to be fed it again: its handler shall hear of
+    the head first. Raises BodyTooLarge for a length beyond the limit.
+    """
+    body = IncomingBody(length, limit)
+    try:
+        piece, end = body.feed(data)
+    except DownstreamError:
+        return IncomingBody(length, limit), b"", 0
+    return body, piece, end
 
 
 def _too_large(limit: int) -> BodyTooLarge:

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from gateway.errors import BadRequest, BodyTooLarge, ClientGone, DownstreamError, GatewayError, TooSlow
+from gateway.http1.client import NO_TRANSPORT
 from gateway.http1.connections import Connections, ServerSettings, reason_label, reset_on_close
 from gateway.http1.half_closed import HalfClosed
 from gateway.http1.handler import NEVER, NO_HANDLER, RequestHandler
-from gateway.http1.incoming_body import IncomingBody
+from gateway.http1.incoming_body import IncomingBody, begun
 from gateway.http1.message import (
     CONNECTION_CLOSE,
     CONNECTION_KEEP_ALIVE,
@@ -80,7 +81,7 @@ class ServerProtocol:
         self.owner = owner
         self.scheme = scheme
         self.reader = _NO_READER
-        self.transport: asyncio.Transport = _NO_TRANSPORT
+        self.transport: asyncio.Transport = NO_TRANSPORT
         self.peer = ""
         """The client's address, without its port; empty on a Unix socket."""
         self.deadline = 0.0
@@ -360,18 +361,25 @@ class ServerProtocol:
         if reader.length:
             return self._begin_body(data[end:])
         self._phase = _ANSWERING
-        self.handler.on_head()
+        self.handler.on_head(b"", complete=True)
         return data[end:] if end < len(data) else b""
 
     def _begin_body(self, rest: bytes) -> bytes:
+        """Pass on a head with what has come of its body, most often all. Returns what is behind that."""
         try:
-            self._body = IncomingBody(self.reader.length, self.owner.settings.body_bytes)
+            body, piece, end = begun(self.reader.length, self.owner.settings.body_bytes, rest)
         except BodyTooLarge as error:
             self._refuse_head(error)
             return b""
-        self._phase = _BODY
-        self.handler.on_head()
-        return rest
+        is_whole = body.is_complete and not body.trailers
+        self._phase = _ANSWERING if is_whole else _BODY
+        self._body = None if is_whole else body
+        self.handler.on_head(piece, complete=is_whole)
+        if end and self._phase == _BODY:
+            self.reader.expects_continue = False  # it does not wait
+            if body.is_complete:
+                self._end_body(body.trailers)
+        return rest[end:]
 
     def _read_body(self, data: bytes) -> bytes:
         """Pass on what `data` holds of the body, and return what is behind it."""
@@ -489,10 +497,3 @@ def _nothing() -> None:
 
 _NO_READER: Final = RequestReader(0, 0, 0)
 """Stands in while a connection rests: nothing is read with it."""
-
-
-class _NoTransport(asyncio.Transport):
-    """Stands in until the connection is made."""
-
-
-_NO_TRANSPORT: Final = _NoTransport()

@@ -13,7 +13,7 @@ from gateway.core.routing.service import ServiceSettings, UpstreamTlsSettings
 from gateway.core.settings.limits import Timeouts, UpstreamTimeouts
 from gateway.core.settings.targets import Listener, TargetRules
 from gateway.errors import ConfigError, ConnectFailed, Exhausted, GatewayError
-from gateway.http1.client import OUR_FAULT, UpstreamConnection
+from gateway.http1.client import OUR_FAULT, Keeper, UpstreamConnection
 from gateway.link.snapshot import ProxySettings, TargetLimits
 from gateway.log import get_logger
 from gateway.net.machine import Sockets, is_local_address
@@ -32,6 +32,8 @@ DOUBT_S: Final = 5.0
 class Lessee(Protocol):
     """Who waits for a connection."""
 
+    __slots__ = ()
+
     def on_connected(self, connection: UpstreamConnection) -> None:
         """It is yours: send."""
 
@@ -42,7 +44,7 @@ class Lessee(Protocol):
         """None could even be tried."""
 
 
-class Pool:
+class Pool(Keeper):
     """`lease` an idle connection, or `connect`; `give_back` when the response is complete."""
 
     def __init__(

@@ -12,7 +12,7 @@ from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.version import Version
 from gateway.errors import BadResponse, ConnectFailed, Exhausted, GatewayError, UpstreamError
 from gateway.http1.chunked import chunk, last_chunk
-from gateway.http1.client import UpstreamConnection
+from gateway.http1.client import ResponseHandler, UpstreamConnection
 from gateway.http1.handler import NEVER
 from gateway.http1.request import CHUNKED_BODY
 from gateway.http1.response import ResponseReader
@@ -22,7 +22,7 @@ from gateway.worker.exchange import response_head as heads
 from gateway.worker.exchange.failures import CLIENT_GONE, KINDS, NO_EPOCH, REFUSED, UNJUDGED
 from gateway.worker.exchange.record import Record
 from gateway.worker.policy import Policy
-from gateway.worker.pool import Pool
+from gateway.worker.pool import Lessee, Pool
 
 CONNECTING: Final = 0
 SENT: Final = 1  # the head is with the upstream, no final response yet
@@ -38,8 +38,9 @@ class AttemptOwner:
 
     __slots__ = ()
 
-    def on_sent(self, upstream: UpstreamConnection) -> None:
-        """The head has been sent, of a request with a body."""
+    def with_body(self, head: bytes) -> bytes:
+        """Return what to send to a new upstream: the head, and what has come of the body."""
+        return head
 
     def is_tried_again(self, kind: str, now: float) -> bool:
         """The upstream failed by its answer; return whether another attempt is under way instead."""
@@ -69,7 +70,7 @@ class AttemptOwner:
 _NOBODY: Final = AttemptOwner()
 
 
-class Attempt:
+class Attempt(ResponseHandler, Lessee):
     """Hears what becomes of its connection, and passes the response on; `settle` accounts for it.
 
     Used for one attempt after the other of an exchange, which makes one at a time. Which version and endpoint
@@ -163,9 +164,12 @@ class Attempt:
         client = self._client
         client.deadline = 0.0
         request = client.reader
-        connection.send(self, request.method, self._head)
-        if request.length:
-            self._owner.on_sent(connection)
+        if not request.length:
+            connection.send(self, request.method, self._head)
+            return
+        connection.send(self, request.method, self._owner.with_body(self._head))
+        if connection.writable:
+            client.resume()
 
     def on_upstream_writable(self, *, writable: bool) -> None:
         self._client.deadline = 0.0

@@ -30,7 +30,7 @@ from gateway.errors import (
 from gateway.http1.chunked import chunk, last_chunk
 from gateway.http1.client import UpstreamConnection
 from gateway.http1.connections import reason_label
-from gateway.http1.handler import NEVER
+from gateway.http1.handler import NEVER, RequestHandler
 from gateway.http1.message import response_head
 from gateway.http1.request import CHUNKED_BODY
 from gateway.http1.server import ServerProtocol
@@ -49,7 +49,7 @@ from gateway.worker.exchange.upload import Upload, passing_trailers
 from gateway.worker.policy import Policy
 
 
-class Exchange(AttemptOwner):
+class Exchange(AttemptOwner, RequestHandler):
     """What answers a client connection's requests, and what its attempts are made for."""
 
     __slots__ = (
@@ -94,7 +94,7 @@ class Exchange(AttemptOwner):
 
     # --- 1. the request's head: which version of which service ------------------------------------
 
-    def on_head(self) -> None:
+    def on_head(self, body: bytes, *, complete: bool) -> None:
         """Route a request, and attempt it."""
         record, context = self.record, self.context
         self.is_idle = False
@@ -102,6 +102,11 @@ class Exchange(AttemptOwner):
         record.attempts = 0
         record.exposes = context.exposes
         context.requests += 1
+        if self.request.length:
+            record.received_bytes = len(body)
+            self.upload.begin(body, complete=complete, is_chunked=self.request.length == CHUNKED_BODY)
+            if self.upload.is_long:
+                self.client.pause()
         if not self._find_route(context.live_table.current):
             return
         policy = self.policy
@@ -292,12 +297,9 @@ class Exchange(AttemptOwner):
 
     # --- 3. the request's body, on its way up -----------------------------------------------------
 
-    def on_sent(self, upstream: UpstreamConnection) -> None:
-        """The head is with an upstream: send what has come of the body."""
+    def with_body(self, head: bytes) -> bytes:
         assert self.policy is not None
-        self.upload.send_held(upstream, self.policy.replay_bytes)
-        if upstream.writable:
-            self.client.resume()
+        return self.upload.take_held(head, self.policy.replay_bytes)
 
     def on_body(self, data: bytes) -> None:
         self.record.received_bytes += len(data)

@@ -2,8 +2,10 @@
 
 from typing import Final
 
+from gateway.http1.chunked import chunk
 from gateway.http1.client import UpstreamConnection
 from gateway.http1.heads import Pair, plain_name
+from gateway.http1.message import CHUNK_END
 
 MAX_HELD_BYTES: Final = 65_536
 """How much of a body is held while there is no upstream to write it to; then the client is not read from."""
@@ -28,6 +30,13 @@ class Upload:
         """Whether no more should be held."""
         return self._bytes > MAX_HELD_BYTES
 
+    def begin(self, content: bytes, *, complete: bool, is_chunked: bool) -> None:
+        """Take what came with the head. complete: it is all there is."""
+        if is_chunked:
+            content = (chunk(content) if content else b"") + (CHUNK_END if complete else b"")
+        if content:
+            self.hold(content)
+
     def hold(self, framed: bytes) -> None:
         """Take a piece for the upstream to come."""
         if self._pieces:
@@ -43,11 +52,11 @@ class Upload:
             self.hold(framed)
             self._bound(keep_bytes)
 
-    def send_held(self, upstream: UpstreamConnection, keep_bytes: int) -> None:
-        """Write what has come so far, to a new upstream."""
-        for piece in self._pieces:
-            upstream.transport.write(piece)
+    def take_held(self, head: bytes, keep_bytes: int) -> bytes:
+        """Return `head` and all that has come so far, for a new upstream: one write, so one packet less."""
+        whole = b"".join((head, *self._pieces)) if self._pieces else head
         self._bound(keep_bytes)
+        return whole
 
     def forget(self) -> None:
         """The request is over."""

@@ -9,7 +9,7 @@ import h11
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import DownstreamError
+from gateway.errors import DownstreamError, NoRoute
 from gateway.http1.connections import Connections, ServerSettings
 from gateway.http1.handler import NEVER
 from gateway.http1.message import response_head
@@ -62,10 +62,11 @@ class Echo:
         self.calls: list[str] = []
         self.bytes = 0
 
-    def on_head(self) -> None:
+    def on_head(self, body: bytes, *, complete: bool) -> None:
         self.calls.append("head")
-        self.bytes = 0
-        if not self.connection.reader.length:
+        self.bytes = len(body)
+        if complete:
+            self.calls += ["end"] if self.connection.reader.length else []
             self._answer()
 
     def on_body(self, data: bytes) -> None:
@@ -168,7 +169,8 @@ def test_client_held_back_for_an_upstream_is_read_from_again_after_its_answer() 
         wire = Wire()
         protocol = ServerProtocol(Connections(ServerSettings()), Holding)
         protocol.connection_made(wire)
-        protocol.data_received(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc")
+        protocol.data_received(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n")
+        protocol.data_received(b"abc")
         assert wire.written.startswith(b"HTTP/1.1 200 ")
         assert wire.is_read_from
 
@@ -247,6 +249,35 @@ def test_connection_that_rests_may_be_closed_from_either_side() -> None:
         protocol.connection_lost(None)
         assert not protocol.owner.open
         assert len(handlers) == 1
+
+
+def test_handler_hears_of_a_head_before_what_spoils_its_body() -> None:
+    """It counts and logs the request: a body cut elsewhere must make no other story of it."""
+    head = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for pieces in ([head + b"x\r\n"], [head, b"x\r\n"], [head + b"1\r\nax"], [head + b"1\r\n", b"ax"]):
+        written, heard = converse(pieces)
+        assert written.startswith(b"HTTP/1.1 400 ")
+        assert [call for call in heard if call != "body"] == ["head", "gone", "closed"]
+
+
+def test_refusal_of_a_whole_request_leaves_the_connection_open() -> None:
+    """Nothing of it is still to come that could be taken for another request (RFC 9112 §9.6)."""
+
+    class Refusing(Echo):
+        def on_head(self, body: bytes, *, complete: bool) -> None:
+            self.connection.refuse(NoRoute("nobody is here"))
+
+    def answers(data: bytes) -> bytes:
+        wire = Wire()
+        protocol = ServerProtocol(Connections(ServerSettings()), Refusing)
+        protocol.connection_made(wire)
+        protocol.data_received(data)
+        return wire.written
+
+    whole = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc"
+    assert answers(whole * 2).count(b"HTTP/1.1 404 ") == 2
+    assert b"Connection: close" not in answers(whole)
+    assert b"Connection: close" in answers(whole[:-1])
 
 
 def statuses(written: bytes) -> list[int]:
