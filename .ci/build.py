@@ -80,6 +80,7 @@ COMPILED: Final = (
     "worker/policies.py",
     "worker/policy.py",
     "worker/pool.py",
+    "worker/span_buffer.py",
 )
 """Modules on a request's way. They call each other directly: a class and its base are both here, or none."""
 FAILURES: Final = (OSError, subprocess.CalledProcessError)

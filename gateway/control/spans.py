@@ -18,7 +18,7 @@ from gateway.core.settings.observing import OtelSettings
 from gateway.errors import GatewayError
 from gateway.http1.fetch import FetchResult, fetch
 from gateway.link.counts import place_of
-from gateway.link.spans import RequestSpan, Spans
+from gateway.link.spans import RequestSpan, SampledAnswer, Spans
 from gateway.log import get_logger
 
 log = get_logger(component="spans")
@@ -82,6 +82,8 @@ class SpanExporter:
 
     def take(self, spans: Spans) -> None:
         """Take what a worker has sampled."""
+        for answer in spans.answers:
+            self._exemplify(answer)
         for span in spans.requests:
             self._exemplify(span)
             if self._otel is None:
@@ -95,7 +97,7 @@ class SpanExporter:
             )
             self._news.set()
 
-    def _exemplify(self, span: RequestSpan) -> None:
+    def _exemplify(self, span: RequestSpan | SampledAnswer) -> None:
         if not span.version_id or not span.answered_us:
             return
         if span.version_id not in self._exemplars:

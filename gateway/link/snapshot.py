@@ -146,6 +146,8 @@ class ProxySettings(msgspec.Struct, frozen=True):
     access_log_only: LogFilter | None = None
     trace_sample: float = 0.0
     """Percent."""
+    trace_export: bool = False
+    """Whether a collector takes spans."""
     trace_expose: tuple[str, ...] = ()
     orphan_timeout_s: float = 3600.0
     drain_s: float = 30.0

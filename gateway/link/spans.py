@@ -43,7 +43,18 @@ class RequestSpan(msgspec.Struct, frozen=True, array_like=True):
     tries: list[TrySpan]
 
 
+class SampledAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """What an exemplar is made of: a sampled request where no collector takes spans."""
+
+    version_id: str
+    trace_id: str
+    answered_us: int
+    ended: float
+
+
 class Spans(msgspec.Struct, frozen=True, tag="spans", tag_field="t"):
     """What was sampled since the last report."""
 
     requests: list[RequestSpan]
+    answers: list[SampledAnswer] = []
+    """Of those that are no spans, at least one for each place of a version's histogram."""

@@ -220,6 +220,7 @@ class Components:
             access_log_query=settings.access_log.query,
             access_log_only=settings.access_log.only,
             trace_sample=settings.trace.sample,
+            trace_export=settings.trace.otel is not None,
             trace_expose=settings.trace.expose,
             orphan_timeout_s=settings.shutdown.orphan_timeout / 1000,
             drain_s=settings.shutdown.drain / 1000,

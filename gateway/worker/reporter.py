@@ -36,9 +36,9 @@ class Reporter:
         if not self._uplink.is_connected or self._uplink.backlog:
             return
         self._uplink.send(self._counts(lag_us))
-        spans = self._plane.context.spans.take()
-        if spans:
-            self._uplink.send(Spans(spans))
+        spans, answers = self._plane.context.spans.take(), self._plane.context.spans.take_answers()
+        if spans or answers:
+            self._uplink.send(Spans(spans, answers))
         if self._watched:
             self._report_loads()
 

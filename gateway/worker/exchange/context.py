@@ -60,6 +60,7 @@ class Context:
         self.forwarding = ForwardSettings(proxy.gateway_id.encode(), proxy.via, proxy.trace_sample)
         self.exposes = proxy.trace_expose
         self.log_file.follow(proxy)
+        self.spans.is_exported = proxy.trace_export
 
     def forwarder_of(self, peer: str, scheme: bytes, listen: int) -> Forwarder:
         """Return what writes heads for a client at `peer`, who came through that listener."""

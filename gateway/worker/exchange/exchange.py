@@ -231,8 +231,8 @@ class Exchange(AttemptOwner, RequestHandler):
             self.head = self.forwarder.head(self.request, self.route, endpoint.authority)
         elif self.forwarder.is_sampled:
             self.head = self.forwarder.renewed(self.head)
-        if self.forwarder.is_sampled:
-            self.record.sample(self.forwarder.span_id)
+        if self.forwarder.is_sampled and self.context.spans.is_exported:
+            self.record.begin_try(self.forwarder.span_id)
         self.attempt.start(version, endpoint, self.failures.epoch, self.head, now)
 
     def may_be_repeated(self) -> bool:
@@ -410,7 +410,7 @@ class Exchange(AttemptOwner, RequestHandler):
     def _forget(self) -> None:
         """The request is over: log it, and leave its place to another."""
         log, context = self.context.log_file.current, self.context
-        if log is not None or self.record.tries is not None:
+        if log is not None or (self.forwarder.is_sampled and self.head):
             self.identify()
             self.record.note(log, context.spans, self.client.peer, self.request, self.forwarder)
         self.is_idle = True

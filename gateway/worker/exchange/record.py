@@ -87,9 +87,9 @@ class Record:
         self.received_bytes = 0
         """Of the request's content, so far."""
         self.tries: list[TrySpan] | None = None
-        """Attempts that have ended; None: the request is not sampled."""
+        """Attempts that have ended; None: the request is no span."""
         self.span_id = ""
-        """Of a sampled request's last attempt."""
+        """Of the last attempt of a request that is a span."""
 
     def clear(self) -> None:
         """The request is over."""
@@ -104,14 +104,14 @@ class Record:
         self.key = None
         self.is_tester = False
 
-    def sample(self, span_id: bytes) -> None:
+    def begin_try(self, span_id: bytes) -> None:
         """Record the attempt that begins."""
         self.span_id = span_id.decode("ascii")
         if self.tries is None:
             self.tries = []
 
     def end_try(self, now: float, outcome: str) -> None:
-        """Note an attempt of a sampled request that has ended."""
+        """Note that this attempt has ended."""
         assert self.tries is not None
         assert self.endpoint is not None
         passed = time() - now
@@ -149,6 +149,8 @@ class Record:
         if self.tries is not None:
             spans.add(self._span(self.tries, request, forwarder))
             self.tries = None
+        elif forwarder.is_sampled and self.version is not None and self.answered_us:
+            spans.exemplify(self.version.id, forwarder.trace_id, self.answered_us)
 
     def _span(self, tries: list[TrySpan], request: RequestReader, forwarder: Forwarder) -> RequestSpan:
         service, version, now = self.service, self.version, time()

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import pytest
 
+from gateway.core.routing.service import RouteSettings
 from gateway.core.settings.observing import LogFilter
 from gateway.link.snapshot import ProxySettings
 from gateway.link.spans import RequestSpan
@@ -17,7 +18,7 @@ SPAN: Final = b"b7ad6b7169203331"
 FIELD: Final = b"traceparent: 00-%b-%b-01\r\n" % (TRACE, SPAN)
 OURS: Final = re.compile(rb"\r\ntraceparent: 00-([0-9a-f]{32})-([0-9a-f]{16})-(0[01])\r\n")
 BUSY: Final = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
-ALL: Final = ProxySettings(trace_sample=100.0)
+ALL: Final = ProxySettings(trace_sample=100.0, trace_export=True)
 
 
 def asked(fields: bytes = b"", path: bytes = b"/a") -> bytes:
@@ -73,13 +74,31 @@ async def test_each_attempt_is_a_span_of_its_own_and_the_upstreams_parent() -> N
 
 
 async def test_request_after_a_sampled_one_is_recorded_only_if_it_is_sampled_too() -> None:
-    trusting = ProxySettings(trusted_proxies=(("127.0.0.0/8",),))
+    trusting = ProxySettings(trusted_proxies=(("127.0.0.0/8",),), trace_export=True)
     async with proxying(Upstream(), proxy=trusting) as proxy:
         peer = await proxy.client()
         for flags in (b"01", b"00", b"01"):
             peer.send(asked(b"traceparent: 00-%b-%b-%b\r\n" % (TRACE, SPAN, flags)))
             await peer.answer()
         assert len(proxy.plane.context.spans.take()) == 2
+
+
+async def test_sampled_requests_without_a_collector_are_exemplars_and_no_spans() -> None:
+    """A span costs as much as a third of a request, and a trusted proxy may sample all."""
+    upstream = Upstream()
+    async with proxying(upstream, proxy=ProxySettings(trace_sample=100.0)) as proxy:
+        spans, client = proxy.plane.context.spans, await proxy.client()
+        client.send(asked(FIELD))
+        await client.answer()
+        assert spans.take() == []
+        (answer,) = spans.take_answers()
+        proxy.apply(service(version("v1", upstream), routes=(RouteSettings(path="/b"),)))
+        client.send(asked())
+        assert (await client.answer()).startswith(b"HTTP/1.1 404 ")
+        assert spans.take_answers() == []
+    assert (answer.version_id, answer.trace_id) == ("v1", TRACE.decode())
+    assert answer.answered_us > 0
+    assert OURS.findall(upstream.seen[0])[0][2] == b"01"
 
 
 async def test_spans_that_nobody_takes_are_bounded_and_counted() -> None:

@@ -16,7 +16,7 @@ from bench.procs import free_port
 from gateway.control import spans as module
 from gateway.control.spans import BATCH, SpanExporter
 from gateway.core.settings.observing import OtelSettings
-from gateway.link.spans import RequestSpan, Spans, TrySpan
+from gateway.link.spans import RequestSpan, SampledAnswer, Spans, TrySpan
 
 messages = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
 
@@ -309,6 +309,8 @@ def test_newest_sampled_request_of_each_bucket_is_its_exemplar() -> None:
         0: "1" * 32,
         10: "2" * 32,
     }
-    made.take(Spans([sampled(version_id="made-up")]))
+    made.take(Spans([], [SampledAnswer("id-1", "3" * 32, 3_000, 1000.5)]))
+    assert made.exemplars("id-1")[2].trace_id == "3" * 32
+    made.take(Spans([sampled(version_id="made-up")], [SampledAnswer("made-up", "4" * 32, 9, 1000.5)]))
     assert made.exemplars("made-up") == {}
     assert made.counts == {"sent": 0, "failed": 0, "dropped": 0}

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import msgspec
+
 from gateway import config
 from gateway.control.processes.hub import Hub
 from gateway.control.tally import Tally
+from gateway.core.settings.observing import OtelSettings, TraceSettings
 from gateway.serve.wiring import Components
 
 
@@ -40,5 +43,10 @@ async def test_the_first_table_has_endpoints_for_named_hosts(tmp_path: Path) -> 
         (version,) = hub.whole().services["auth"].versions
         assert [endpoint.port for endpoint in version.endpoints] == [7200] * len(version.endpoints)
         assert version.endpoints
+        assert hub.whole().proxy == components.proxy_settings(settings, ())
+        assert not components.proxy_settings(settings, ()).trace_export
+        collected = TraceSettings(otel=OtelSettings(endpoint="http://collector:4318/v1/traces"))
+        traced = msgspec.structs.replace(settings, trace=collected)
+        assert components.proxy_settings(traced, ()).trace_export
     finally:
         await components.store.close()
