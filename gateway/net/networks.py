@@ -40,15 +40,32 @@ class Networks:
         return any(parsed in network for network in self._networks)
 
 
+class _Last:
+    """The address looked at last and its number: who reads one asks next whether it is trusted."""
+
+    __slots__ = ("known",)
+
+    def __init__(self) -> None:
+        self.known = ("", -1)
+
+
+_LAST: Final = _Last()
+
+
 def ipv4_number(text: str) -> int:
     """Return the number of an IPv4 address in its one spelling; -1 for anything else."""
-    if ":" in text:
-        return -1
-    try:
-        packed = _inet_pton(_INET, text)
-    except (OSError, ValueError):
-        return -1
-    return packed[0] << 24 | packed[1] << 16 | packed[2] << 8 | packed[3]
+    known = _LAST.known
+    if text is known[0]:
+        return known[1]
+    number = -1
+    if ":" not in text:
+        try:
+            packed = _inet_pton(_INET, text)
+            number = packed[0] << 24 | packed[1] << 16 | packed[2] << 8 | packed[3]
+        except (OSError, ValueError):
+            pass
+    _LAST.known = (text, number)
+    return number
 
 
 @lru_cache(maxsize=4096)

@@ -58,11 +58,29 @@ def client_info(
     special: the fields of its head. peer: who is connected to us, empty on a Unix socket. scheme: of that
     connection. is_trusted: whether an address is that of a proxy of ours.
     """
-    x_for, nodes, protos, hosts, ports = _said(special) if is_trusted(peer) else _nothing()
+    if is_trusted(peer):
+        return proxied_client(special, peer, scheme, is_trusted)
+    return direct_client(special, peer, scheme)
+
+
+def direct_client(special: dict[bytes, bytes], peer: str, scheme: bytes) -> ClientInfo:
+    """Return who a request comes from that is the peer's own."""
+    host = special.get(b"host", b"")
+    port = _port_of(host) or _DEFAULT_PORT[scheme]
+    return ClientInfo(peer, scheme, host, port, _fields(b"", [], peer, scheme, host, port))
+
+
+def proxied_client(
+    special: dict[bytes, bytes], peer: str, scheme: bytes, is_trusted: Callable[[str], bool]
+) -> ClientInfo:
+    """Return who a request comes from that a proxy of ours has brought."""
+    x_for, nodes, protos, hosts, ports = _said(special)
     hops = [address_of(node) for node in nodes]
     distance = _client_distance(hops, is_trusted)
     proto = _nearest(protos, distance, _is_proto).lower() or scheme
-    host = _nearest(hosts, distance, _is_host) or special.get(b"host", b"")
+    host = special.get(b"host", b"")
+    if len(hosts) != 1 or hosts[0] != host:  # most often it is the same, and known to be sound
+        host = _nearest(hosts, distance, _is_host) or host
     port = _nearest(ports, distance, _is_port) or _port_of(host) or _DEFAULT_PORT[proto]
     address = hops[-distance] if distance else peer
     return ClientInfo(address, proto, host, port, _fields(x_for, hops, peer, proto, host, port))
@@ -206,7 +224,8 @@ def _fields(x_for: bytes, hops: list[str], peer: str, proto: bytes, host: bytes,
     if hops:
         for address in hops[1:]:
             lines += (b", for=", _node(address))
-        lines += (b", for=", _node(peer))
+        lines.append(b", for=")
+        lines.append(_node(peer))
     lines.append(CRLF)
     return b"".join(lines)
 

@@ -14,7 +14,7 @@ from gateway.http1.target import sent_path
 from gateway.http1.trailers import announced
 from gateway.structs import Value
 from gateway.worker.exchange.cdn_loop import entry
-from gateway.worker.exchange.client_info import ClientInfo, client_info
+from gateway.worker.exchange.client_info import ClientInfo, direct_client, proxied_client
 from gateway.worker.exchange.cookies import take_session
 from gateway.worker.exchange.trace_context import parsed_parent, sound_state
 
@@ -131,11 +131,11 @@ class Forwarder:
         if self.is_of_proxy:
             if client is None or self._client_said is not special:
                 self._client_said = special
-                client = self._client = client_info(special, self._peer, self._scheme, self._is_trusted)
+                client = self._client = proxied_client(special, self._peer, self._scheme, self._is_trusted)
             return client
         host = special.get(b"host")
         if client is None or client.host != (b"" if host is None else host):
-            client = self._client = client_info(special, self._peer, self._scheme, trusts_nobody)
+            client = self._client = direct_client(special, self._peer, self._scheme)
         return client
 
     def identify(self, request: RequestReader) -> None:
