@@ -101,9 +101,11 @@ class RequestReader(Head):
         "held",
         "host",
         "http10",
+        "is_traced",
         "is_usual",
         "keep_alive",
         "length",
+        "marks",
         "method",
         "nominated",
         "path",
@@ -135,6 +137,10 @@ class RequestReader(Head):
         """Whether a field that is passed on says of the client what only a trusted proxy may say."""
         self.is_usual = False
         """Known to hold no fields but those passed on, Host, a length, and what proxies say of the client."""
+        self.is_traced = False
+        """Known to hold a `traceparent` of version 00, all digits in their places."""
+        self.marks = 0
+        """Of the names passed on (`codec.mark_of`): one without its mark is not among them."""
         self.http10 = False
         self.keep_alive = True
         self.length = 0
@@ -179,6 +185,8 @@ class RequestReader(Head):
             self.block,
             self.has_claims,
             self.is_usual,
+            self.marks,
+            self.is_traced,
         ) = read
         self.http10 = False
         if host is None:
@@ -234,7 +242,7 @@ class RequestReader(Head):
 
     def _begin(self) -> None:
         self.method = self.target = b""
-        self.is_usual = False
+        self.is_usual = self.is_traced = False
         self._parser = None
         self._read = []
         self._heads = 0
@@ -301,7 +309,11 @@ class RequestReader(Head):
         if sum(name.lower() == b"host" for name, _ in pairs) > 1:
             raise BadRequest("more than one Host field")
         self.sort(pairs, SPECIAL, _is_kept)
-        self.has_claims = any(is_claim(plain_name(name)) for name, _ in pairs if _is_kept(name.lower()))
+        kept = [name for name, _ in pairs if _is_kept(name.lower())]
+        self.has_claims = any(is_claim(plain_name(name)) for name in kept)
+        self.marks = 0
+        for name in kept:
+            self.marks |= codec.mark_of(name)
         self._locate()
         self._obey(self.special)
 

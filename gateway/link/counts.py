@@ -24,6 +24,7 @@ EDGES_US: Final = (
 )
 """Upper bounds, inclusive, of the histograms that are shown; what is slower has a place behind the last."""
 PLACES: Final = len(EDGES_US) + 1
+_FIRST_EDGE_US: Final = EDGES_US[0]
 _NEVER: Final = 1 << 62
 _BOUNDS: Final = [*EDGES_US, _NEVER]
 _FIRST: Final = [
@@ -138,13 +139,14 @@ class VersionCounts(AttemptCounts):
     def _time(self, latency_us: int, upstream_us: int, bucket: int) -> None:
         """Count how long an answer took. bucket: of `latency_us`."""
         place = place_of(latency_us, bucket)
-        self.seconds[place] += 1
+        self.seconds[place] = self.seconds[place] + 1  # compiled, a list's `+= 1` costs three times as much
         if place and upstream_us <= EDGES_US[place - 1]:
             place = place_of(upstream_us, bucket_of(upstream_us))
-        self.upstream[place] += 1
+        self.upstream[place] = self.upstream[place] + 1
         self.upstream_us += upstream_us
         own_us = latency_us - upstream_us
-        self.own[0 if own_us <= EDGES_US[0] else place_of(own_us, bucket_of(own_us))] += 1
+        place = 0 if own_us <= _FIRST_EDGE_US else place_of(own_us, bucket_of(own_us))
+        self.own[place] = self.own[place] + 1
         self.own_us += own_us
 
     def retry(self, outcome: str) -> None:

@@ -9,6 +9,7 @@ from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.service import FallbackSettings, VersionHeaderSettings
 from gateway.core.routing.table import Service
 from gateway.core.settings.limits import Timeouts
+from gateway.http1.codec import mark_of
 from gateway.http1.heads import plain_name
 from gateway.http1.request import RequestReader
 from gateway.net.networks import Networks
@@ -24,6 +25,7 @@ class Policy:
     __slots__ = (
         "admission",
         "asking",
+        "asking_marks",
         "body_idle_s",
         "connect_s",
         "fallback",
@@ -72,6 +74,10 @@ class Policy:
             if each
         )
         """Plain names of the fields in which a request may ask for a version."""
+        self.asking_marks = 0
+        """A request without these marks holds none of them (see `RequestReader.marks`)."""
+        for each in self.asking:
+            self.asking_marks |= mark_of(each)
         self.sticky = service.sticky is not None
         self.issues_cookie = service.sticky.issue_cookie if service.sticky else False
 

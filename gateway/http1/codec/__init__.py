@@ -11,12 +11,12 @@ from typing import Final
 
 from gateway.plain import native_beside
 
-Request = tuple[
-    int, bytes, bytes, bytes, bytes, bytes, str | None, int, dict[bytes, bytes], bytes, bool, bool
-]
+_Said = dict[bytes, bytes]
+Request = tuple[int, bytes, bytes, bytes, bytes, bytes, str | None, int, _Said, bytes, bool, bool, int, bool]
 """Bytes it takes, method, target, normal path, raw path, query with its mark, host (None: to be judged),
 length of the body (-1: chunked), the fields acted on by lower-case name, the lines passed on, whether one of
-these is a claim, whether the head is a usual one (see `request`)."""
+these is a claim, whether the head is a usual one, the marks of the names passed on, whether there is a usual
+traceparent (see `request`)."""
 Response = tuple[int, int, int, bytes | None, bool, dict[bytes, bytes], bytes]
 """Bytes it takes, status, length of the body (-1: chunked, -2: until the end), connection options unless
 there are none but `keep-alive`, whether a Date is passed on, the other fields acted on, the lines passed
@@ -26,6 +26,12 @@ PLAIN: Final = bytes(
     (byte | 32 if 65 <= byte <= 90 else 45 if byte in b"!#$%&'*+.^_`|~" else byte) for byte in range(256)
 )
 """For `translate`: lower case, and the marks a name may hold as `-` (see `heads.plain_name`)."""
+
+
+def mark_of(name: bytes) -> int:
+    """Return the bit that stands for a name (see PLAIN), and for a few others; not empty."""
+    plain = name.translate(PLAIN)
+    return 1 << (len(plain) * 3 + plain[0] + plain[-1]) % 61
 
 
 def read_request(data: bytes, header_bytes: int, header_fields: int, uri_bytes: int) -> Request | None:

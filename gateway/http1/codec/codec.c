@@ -14,7 +14,7 @@
 
 typedef const unsigned char *At; /* a place in the input */
 
-enum { TOKEN = 1, VALUE = 2, TARGET = 4, UNRESERVED = 8, BLANK = 16 };
+enum { TOKEN = 1, VALUE = 2, TARGET = 4, UNRESERVED = 8, BLANK = 16, TRACE = 32 };
 static unsigned char CLASS[256]; /* what a byte may be part of */
 static unsigned char LOWER[256]; /* it in lower case */
 static unsigned char PLAIN[256]; /* the same, marks as `-`: what services in the manner of CGI take a name for */
@@ -37,7 +37,9 @@ typedef struct {
     Field fields[MAX_FIELDS];
     int count;
     int has_claims; /* a kept field says what only a trusted proxy may say */
+    uint64_t marks; /* of the names kept: see mark_of */
     int is_usual;   /* none is acted on but USUAL ones */
+    int is_traced;  /* there is a traceparent of the usual form */
     Py_ssize_t length;       /* of the body, or */
     const Field *connection; /* unless it says what holds without it */
     const Field *host;
@@ -48,34 +50,38 @@ enum { CHUNKED = -1, UNSAID = -2 };
 
 /* A field acted on may be PASSED_ON all the same; USUAL: nothing follows from it but what it says itself; APART:
  * what it says is told apart. */
-enum { PASSED_ON = 1, USUAL = 2, APART = 4, LENGTH = 8, CODING = 16, CONNECTION = 32, HOST = 64 };
+enum { PASSED_ON = 1, USUAL = 2, APART = 4, LENGTH = 8, CODING = 16, CONNECTION = 32, HOST = 64, PARENT = 128 };
 
-/* Names of fields acted on, in order of size. */
+/* Names of fields acted on, in order of size, and the first place of each size. */
+#define LONGEST 25
 typedef struct {
     const char *text;
     int kind;
     Py_ssize_t size;
     PyObject *key;
 } Name;
+typedef struct {
+    Name names[24]; /* the last is none */
+    unsigned char first[LONGEST + 1];
+} Table;
 
 #define NAME(text, kind) {text, kind, sizeof text - 1, NULL}
-#define LAST {NULL, 0, PY_SSIZE_T_MAX, NULL}
 
-static Name REQUEST_NAMES[] = {
+static Table REQUEST = {.names = {
     NAME("te", 0), NAME("via", USUAL), NAME("host", HOST | USUAL), NAME("expect", 0), NAME("trailer", 0),
     NAME("upgrade", 0), NAME("cdn-loop", 0), NAME("forwarded", USUAL), NAME("connection", CONNECTION),
-    NAME("keep-alive", 0), NAME("tracestate", USUAL), NAME("traceparent", USUAL), NAME("max-forwards", 0), NAME("x-request-id", USUAL),
-    NAME("content-length", LENGTH | USUAL), NAME("http2-settings", 0), NAME("x-forwarded-for", USUAL),
-    NAME("proxy-connection", 0), NAME("x-forwarded-host", USUAL), NAME("x-forwarded-port", USUAL),
-    NAME("transfer-encoding", CODING), NAME("x-forwarded-proto", USUAL), NAME("proxy-authorization", 0), LAST,
-};
-static Name RESPONSE_NAMES[] = {
+    NAME("keep-alive", 0), NAME("tracestate", USUAL), NAME("traceparent", PARENT | USUAL),
+    NAME("max-forwards", 0), NAME("x-request-id", USUAL), NAME("content-length", LENGTH | USUAL),
+    NAME("http2-settings", 0), NAME("x-forwarded-for", USUAL), NAME("proxy-connection", 0),
+    NAME("x-forwarded-host", USUAL), NAME("x-forwarded-port", USUAL), NAME("transfer-encoding", CODING),
+    NAME("x-forwarded-proto", USUAL), NAME("proxy-authorization", 0),
+}};
+static Table RESPONSE = {.names = {
     NAME("te", 0), NAME("trailer", 0), NAME("upgrade", 0), NAME("x-outcome", 0),
     NAME("connection", CONNECTION | APART), NAME("keep-alive", 0),
     NAME("content-length", LENGTH | APART | PASSED_ON), NAME("proxy-connection", 0),
     NAME("transfer-encoding", CODING | APART), NAME("proxy-authenticate", 0), NAME("proxy-authentication-info", 0),
-    LAST,
-};
+}};
 
 /* --- words ---------------------------------------------------------------------------------------------- */
 
@@ -122,13 +128,21 @@ static int is_word(At word, Py_ssize_t size, const unsigned char *map, const cha
 
 /* What becomes of a field of this name. Other marks make it another name, but one that poses as the first:
  * X_Forwarded_For is not acted on, nor passed on. */
-static int place_of(const Field *field, const Name *names)
+static int place_of(const Field *field, const Table *table)
 {
-    for (int place = 0; names[place].size <= field->name_size; place++) /* in order of size */
-        if (names[place].size == field->name_size &&
-            is_word(field->name, field->name_size, PLAIN, names[place].text))
-            return is_word(field->name, field->name_size, LOWER, names[place].text) ? place : DROPPED;
+    const Py_ssize_t size = field->name_size;
+    const Name *names = table->names;
+    for (int place = size <= LONGEST ? table->first[size] : 0; names[place].size == size; place++)
+        if (is_word(field->name, size, PLAIN, names[place].text))
+            return is_word(field->name, size, LOWER, names[place].text) ? place : DROPPED;
     return KEPT;
+}
+
+/* The bit that stands for a name, and for a few others: a head without it holds no such field. */
+static uint64_t mark_of(const Field *field)
+{
+    const Py_ssize_t size = field->name_size;
+    return (uint64_t)1 << (size * 3 + PLAIN[field->name[0]] + PLAIN[field->name[size - 1]]) % 61;
 }
 
 /* Whether a request's field is for proxies alone, or a setting of a CGI service's own (CVE-2016-5385). */
@@ -169,16 +183,17 @@ static At read_field(At at, At data_end, Field *field)
 
 /* Read fields up to the empty line and say what becomes of each. Returns 0 for a head that is not whole, not
  * in this form, or holds a field twice that is acted on: several of a name are another's to join. */
-static int read_fields(At at, At data_end, Fields *head, const Name *names, int is_request)
+static int read_fields(At at, At data_end, Fields *head, const Table *table, int is_request)
 {
     unsigned int seen = 0;
     head->count = head->has_claims = 0;
+    head->marks = 0;
     while (*at != '\r') {
         Field *field = &head->fields[head->count];
         if (head->count == MAX_FIELDS || !(at = read_field(at, data_end, field)))
             return 0;
         head->count++;
-        field->place = place_of(field, names);
+        field->place = place_of(field, table);
         if (field->place >= 0) {
             if (seen & 1u << field->place)
                 return 0;
@@ -188,8 +203,10 @@ static int read_fields(At at, At data_end, Fields *head, const Name *names, int 
         } else if (field->place == KEPT) {
             if (is_for_proxies(field))
                 field->place = DROPPED;
-            else
+            else {
                 head->has_claims |= is_claim(field);
+                head->marks |= mark_of(field);
+            }
         }
     }
     head->end = at + 2;
@@ -216,6 +233,15 @@ static Py_ssize_t length_of(const Field *field)
     return length;
 }
 
+/* Whether a value is a traceparent of version 00 (https://www.w3.org/TR/trace-context/ §3.2). */
+static int is_traceparent(const Field *field)
+{
+    At at = field->value;
+    if (field->value_size != 55 || memcmp(at, "00-", 3) || at[35] != '-' || at[52] != '-')
+        return 0;
+    return skip(at + 3, TRACE) == at + 35 && skip(at + 36, TRACE) == at + 52 && skip(at + 53, TRACE) == at + 55;
+}
+
 /* Read what frames the message (RFC 9112 §6) and governs the connection. Returns 0 unless the former is as simple
  * as it can be: one length in digits, or `chunked` alone, or neither. */
 static int read_framing(Fields *head, const Name *names)
@@ -223,6 +249,7 @@ static int read_framing(Fields *head, const Name *names)
     head->length = UNSAID;
     head->connection = head->host = NULL;
     head->is_usual = 1;
+    head->is_traced = 0;
     for (const Field *field = head->fields; field < head->fields + head->count; field++) {
         int kind = field->place < 0 ? 0 : names[field->place].kind;
         if (kind & (LENGTH | CODING)) {
@@ -240,6 +267,8 @@ static int read_framing(Fields *head, const Name *names)
             head->connection = field;
         } else if (kind & HOST) {
             head->host = field;
+        } else if (kind & PARENT) {
+            head->is_traced = is_traceparent(field);
         }
         head->is_usual &= field->place < 0 || kind & USUAL;
     }
@@ -255,20 +284,24 @@ static int has_field(const Fields *head, const char *name)
     return 0;
 }
 
+static PyObject *NOTHING; /* a dict that stays empty */
+
 static PyObject *slice(At from, At to)
 {
     return PyBytes_FromStringAndSize((const char *)from, to - from);
 }
 
-/* Lower-case name -> value of the fields acted on but those told APART. */
+/* Lower-case name -> value of the fields acted on but those told APART. Nobody adds to it. */
 static PyObject *special_of(const Fields *head, const Name *names)
 {
-    PyObject *special = PyDict_New();
+    PyObject *special = Py_NewRef(NOTHING);
     for (const Field *field = head->fields; special && field < head->fields + head->count; field++) {
         if (field->place < 0 || names[field->place].kind & APART)
             continue;
+        if (special == NOTHING)
+            Py_SETREF(special, PyDict_New());
         PyObject *value = slice(field->value, field->value + field->value_size);
-        if (!value || PyDict_SetItem(special, names[field->place].key, value) < 0)
+        if (!special || !value || PyDict_SetItem(special, names[field->place].key, value) < 0)
             Py_CLEAR(special);
         Py_XDECREF(value);
     }
@@ -300,6 +333,11 @@ static PyObject *block_of(const Fields *head, const Name *names)
     char *out = PyBytes_AS_STRING(block);
     for (const Field *field = head->fields; field < end; field++)
         if (is_passed_on(field, names)) {
+            At end_of_value = field->value + field->value_size;
+            if (is_bare(field) && field->value[-1] == ' ' && field->value[-2] == ':') { /* a line like ours */
+                out = put(out, field->name, end_of_value + 2 - field->name);
+                continue;
+            }
             out = put(out, field->name, field->name_size);
             out = put(out, ": ", 2);
             out = put(out, field->value, field->value_size);
@@ -309,7 +347,7 @@ static PyObject *block_of(const Fields *head, const Name *names)
     return block;
 }
 
-/* A tuple of `count` objects, which it takes. NULL if one of them is. */
+/* A tuple of `count` objects, which it takes; NULL if one of them is. Py_BuildValue costs four times as much. */
 static PyObject *tuple_of(PyObject **items, Py_ssize_t count)
 {
     PyObject *tuple = PyTuple_New(count);
@@ -330,11 +368,6 @@ static PyObject *tuple_of(PyObject **items, Py_ssize_t count)
 static PyObject *value_of(const Field *field)
 {
     return field ? slice(field->value, field->value + field->value_size) : Py_NewRef(Py_None);
-}
-
-static PyObject *truth(int is_so)
-{
-    return Py_NewRef(is_so ? Py_True : Py_False);
 }
 
 /* --- the request line (RFC 9112 §3) --------------------------------------------------------------------- */
@@ -415,7 +448,7 @@ other:
 }
 
 /* read_request(data, header_bytes, header_fields, uri_bytes) -> (end, method, target, path, raw_path, query, host,
- * length, special, block, has_claims, is_usual), or None. */
+ * length, special, block, has_claims, is_usual, marks, is_traced), or None. */
 static PyObject *read_request(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     (void)module;
@@ -439,8 +472,8 @@ static PyObject *read_request(PyObject *module, PyObject *const *args, Py_ssize_
     Fields head;
     if (!line_end || memcmp(end + 1, "HTTP", 4) || end - target > uri_bytes ||
         (space - data == 7 && !memcmp(data, "CONNECT", 7)) ||
-        !read_fields(line_end, data_end, &head, REQUEST_NAMES, 1) || head.count > header_fields ||
-        head.end - data > header_bytes || !read_framing(&head, REQUEST_NAMES))
+        !read_fields(line_end, data_end, &head, &REQUEST, 1) || head.count > header_fields ||
+        head.end - data > header_bytes || !read_framing(&head, REQUEST.names))
         Py_RETURN_NONE;
 
     PyObject *whole = slice(target, end);
@@ -453,8 +486,10 @@ static PyObject *read_request(PyObject *module, PyObject *const *args, Py_ssize_
     }
     return TUPLE_OF(PyLong_FromSsize_t(head.end - data), method_of(data, space), whole, path, raw,
                     slice(path_end, end), host_of(head.host),
-                    PyLong_FromSsize_t(head.length == UNSAID ? 0 : head.length), special_of(&head, REQUEST_NAMES),
-                    block_of(&head, REQUEST_NAMES), truth(head.has_claims), truth(head.is_usual));
+                    PyLong_FromSsize_t(head.length == UNSAID ? 0 : head.length), special_of(&head, REQUEST.names),
+                    block_of(&head, REQUEST.names), PyBool_FromLong(head.has_claims),
+                    PyBool_FromLong(head.is_usual), PyLong_FromUnsignedLongLong(head.marks),
+                    PyBool_FromLong(head.is_traced));
 }
 
 /* --- the status line (RFC 9112 §4) ---------------------------------------------------------------------- */
@@ -485,13 +520,13 @@ static PyObject *read_response(PyObject *module, PyObject *const *args, Py_ssize
         at = skip(at, VALUE); /* the reason phrase means nothing */
     At line_end = behind(at, "\r\n");
     Fields head;
-    if (status < 200 || !line_end || !read_fields(line_end, data_end, &head, RESPONSE_NAMES, 0) ||
+    if (status < 200 || !line_end || !read_fields(line_end, data_end, &head, &RESPONSE, 0) ||
         head.count > header_fields || head.end - data > header_bytes ||
-        !read_framing(&head, RESPONSE_NAMES))
+        !read_framing(&head, RESPONSE.names))
         Py_RETURN_NONE;
     return TUPLE_OF(PyLong_FromSsize_t(head.end - data), PyLong_FromLong(status), PyLong_FromSsize_t(head.length),
-                    value_of(head.connection), truth(has_field(&head, "date")),
-                    special_of(&head, RESPONSE_NAMES), block_of(&head, RESPONSE_NAMES));
+                    value_of(head.connection), PyBool_FromLong(has_field(&head, "date")),
+                    special_of(&head, RESPONSE.names), block_of(&head, RESPONSE.names));
 }
 
 /* --- what is asked of a block --------------------------------------------------------------------------- */
@@ -532,6 +567,8 @@ static void fill_tables(void)
         PLAIN[byte] = CLASS[byte] & TOKEN && !is_letter_or_digit ? '-' : LOWER[byte];
         if (is_letter_or_digit || (byte && strchr("-._~", byte)))
             CLASS[byte] |= UNRESERVED; /* RFC 3986 §2.3 */
+        if (byte && strchr("0123456789abcdef", byte))
+            CLASS[byte] |= TRACE;
         if (byte == ' ' || byte == '\t')
             CLASS[byte] |= BLANK | VALUE;
         if (byte > ' ' && byte != 127)
@@ -543,12 +580,14 @@ static void fill_tables(void)
         DIGIT[(int)"0123456789abcdef"[k]] = DIGIT[(int)"0123456789ABCDEF"[k]] = (signed char)k;
 }
 
-static int make_keys(Name *names)
+static int fill_table(Table *table)
 {
-    for (; names->text; names++)
-        if (!(names->key = PyBytes_FromString(names->text)))
-            return 0;
-    return 1;
+    unsigned char place = 0;
+    for (Py_ssize_t size = 0; size <= LONGEST; size++)
+        for (table->first[size] = place; table->names[place].size == size; place++)
+            if (!(table->names[place].key = PyBytes_FromString(table->names[place].text)))
+                return 0;
+    return !table->names[place].text;
 }
 
 static PyMethodDef FUNCTIONS[] = {
@@ -562,7 +601,7 @@ static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "native", NULL, -1, F
 PyMODINIT_FUNC PyInit_native(void)
 {
     fill_tables();
-    if (!make_keys(REQUEST_NAMES) || !make_keys(RESPONSE_NAMES))
+    if (!fill_table(&REQUEST) || !fill_table(&RESPONSE) || !(NOTHING = PyDict_New()))
         return NULL;
     for (int k = 0; k < METHOD_COUNT; k++)
         if (!(METHOD_OBJECTS[k] = PyBytes_FromString(METHODS[k])))

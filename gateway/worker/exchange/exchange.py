@@ -6,7 +6,6 @@ or timer is made.
 """
 
 from collections.abc import Callable
-from time import monotonic
 
 from gateway.core.routing.endpoint import Endpoint
 from gateway.core.routing.table import Route, RoutingTable, Service
@@ -38,7 +37,7 @@ from gateway.link.counts import ANSWERED
 from gateway.net.capacity import Share
 from gateway.worker.admission import Admission
 from gateway.worker.exchange import failures, max_forwards
-from gateway.worker.exchange.attempt import CONNECTING, RELAYING, Attempt, AttemptOwner
+from gateway.worker.exchange.attempt import CONNECTING, RELAYING, Attempt, AttemptOwner, monotonic
 from gateway.worker.exchange.cdn_loop import is_loop
 from gateway.worker.exchange.choice import find_key, wish_of
 from gateway.worker.exchange.context import Context
@@ -187,8 +186,8 @@ class Exchange(AttemptOwner, RequestHandler):
         if service.budget is not None:
             service.budget.on_request(now)
         record.is_tester = False
-        is_asked = policy.asking and self.request.passes_on_any(policy.asking)
-        if is_asked and self._serve_tester(service, policy, now):
+        may_ask = self.request.marks & policy.asking_marks and self.request.passes_on_any(policy.asking)
+        if may_ask and self._serve_tester(service, policy, now):
             return
         record.is_chosen_by_split = True
         if policy.sticky:

@@ -16,7 +16,7 @@ from gateway.structs import Value
 from gateway.worker.exchange.cdn_loop import entry
 from gateway.worker.exchange.client_info import ClientInfo, direct_client, proxied_client
 from gateway.worker.exchange.cookies import take_session
-from gateway.worker.exchange.trace_context import parsed_parent, sound_state
+from gateway.worker.exchange.trace_context import parsed_parent, sound_state, usual_parent
 
 VIA: Final = b"1.1 gateway"
 VIA_10: Final = b"1.0 gateway"
@@ -27,6 +27,7 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:+/=@-]{1,128}")
 ID_DIGITS: Final = 48
 """Of what `RequestIds` gives: a trace id, which is a request's own id too, and behind it a span id."""
 TRACE_DIGITS: Final = 32
+_ZERO: Final = ord("0")
 
 
 class RequestIds:
@@ -153,11 +154,10 @@ class Forwarder:
         self.is_sampled = sample > 0.0 and random() * 100.0 < sample
         parent = special.get(b"traceparent")
         if parent is not None:
-            self._join(parent)
+            self._join(usual_parent(parent) if request.is_traced else parsed_parent(parent))
 
-    def _join(self, traceparent: bytes) -> None:
+    def _join(self, parent: tuple[bytes, bytes, bool] | None) -> None:
         """Take the request for a part of the trace its client names."""
-        parent = parsed_parent(traceparent)
         if parent is None:
             return
         self.trace_id, self.parent_id, is_sampled = parent
@@ -209,7 +209,7 @@ class Forwarder:
             if state:
                 pieces += (b"tracestate: ", state, CRLF)
         if b"content-length" in special:
-            pieces += (b"Content-Length: ", special[b"content-length"].lstrip(b"0") or b"0", CRLF)
+            pieces += (b"Content-Length: ", _in_digits(special[b"content-length"]), CRLF)
         if not request.is_usual:
             self._add_unusual(pieces, request)
         pieces.append(CRLF)
@@ -255,6 +255,11 @@ def _target(request: RequestReader, route: Route | None) -> bytes:
     if not prefix and raw is request.path:  # its own normal form
         return raw + request.query
     return sent_path(raw, prefix) + request.query
+
+
+def _in_digits(length: bytes) -> bytes:
+    """Return a length without zeros in front."""
+    return length if length[0] != _ZERO else length.lstrip(b"0") or b"0"
 
 
 def _appended(name: bytes, before: bytes, own: bytes) -> bytes:

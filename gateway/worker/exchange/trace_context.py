@@ -16,8 +16,6 @@ LONG_MEMBER_BYTES: Final = 128
 """Members longer than this go first when there is too much."""
 
 _PARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
-_HEX: Final = b"0123456789abcdef"
-_HYPHEN: Final = ord("-")
 _ODD: Final = frozenset(b"13579bdf")
 _NO_TRACE: Final = b"0" * 32
 _NO_SPAN: Final = b"0" * 16
@@ -33,10 +31,6 @@ def parsed_parent(value: bytes) -> tuple[bytes, bytes, bool] | None:
 
     A version that is not known yet is read as far as it is like version 00 (§4.3).
     """
-    if len(value) == 55 and value.startswith(b"00-") and value.translate(None, _HEX) == b"---":
-        trace_id, span_id = value[3:35], value[36:52]
-        if value[35] == value[52] == _HYPHEN and trace_id != _NO_TRACE and span_id != _NO_SPAN:
-            return trace_id, span_id, value[54] in _ODD  # as nearly all are
     match = _PARENT.fullmatch(value)
     if match is None:
         return None
@@ -46,6 +40,14 @@ def parsed_parent(value: bytes) -> tuple[bytes, bytes, bool] | None:
     if trace_id == _NO_TRACE or span_id == _NO_SPAN:
         return None
     return trace_id, span_id, bool(int(flags, 16) & 1)
+
+
+def usual_parent(value: bytes) -> tuple[bytes, bytes, bool] | None:
+    """Return the same of a traceparent that is known to have the form of version 00."""
+    trace_id, span_id = value[3:35], value[36:52]
+    if trace_id == _NO_TRACE or span_id == _NO_SPAN:
+        return None
+    return trace_id, span_id, value[54] in _ODD
 
 
 def sound_state(value: bytes) -> bytes:

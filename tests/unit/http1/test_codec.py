@@ -18,6 +18,7 @@ from gateway.core.routing.service import RouteSettings, ServiceSettings
 from gateway.core.routing.table import Route, Service
 from gateway.errors import GatewayError
 from gateway.http1 import codec
+from gateway.http1.heads import plain_name
 from gateway.http1.request import RequestReader
 from gateway.http1.response import ResponseReader
 from gateway.worker.exchange.request_head import Forwarder, ForwardSettings, RequestIds
@@ -40,7 +41,7 @@ pytestmark = pytest.mark.skipif(
 Reader = RequestReader | ResponseReader
 BY_REQUEST: Final = (
     *("method", "target", "path", "raw_path", "query", "host", "http10", "keep_alive", "length", "held"),
-    *("expects_continue", "upgrade", "nominated", "has_claims", "special", "block"),
+    *("expects_continue", "upgrade", "nominated", "has_claims", "special", "block", "marks"),
 )
 BY_RESPONSE: Final = ("status", "length", "keep_alive", "held", "has_date", "special", "block")
 
@@ -213,6 +214,34 @@ def test_limits_are_left_to_the_careful_reader() -> None:
     assert codec.read_response(b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n", 25, 1) is not None
     assert codec.read_response(b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n", 24, 1) is None
     assert codec.read_response(b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n", 25, 0) is None
+
+
+@given(st.integers(0, 54), st.sampled_from(b"0123456789abcdefABF-_ g"), st.booleans(), st.booleans())
+def test_a_traceparent_is_understood_alike_by_both(at: int, byte: int, zeros: bool, more: bool) -> None:
+    """The codec looks at its form, and what looks usual is taken apart without another look."""
+    trace, span = (
+        (b"0" * 32, b"0" * 16) if zeros else (b"0af7651916cd43dd8448eb211c80319c", b"b7ad6b7169203331")
+    )
+    value = bytearray(b"00-%b-%b-01" % (trace, span))
+    value[at] = byte
+    head = b"GET / HTTP/1.1\r\nHost: h\r\ntraceparent: %b%b\r\n\r\n" % (value, b"-" if more else b"")
+    native, careful = request_readers()
+    assert outcome(native, head) == outcome(careful, head, careful=True)
+    assert isinstance(native, RequestReader)
+    assert native.is_traced == bool(
+        re.fullmatch(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", native.special[b"traceparent"])
+    )
+
+
+@given(st.lists(st.from_regex(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,30}", fullmatch=True), max_size=8))
+def test_no_field_is_without_its_mark(names: list[bytes]) -> None:
+    """Nobody looks for a field whose mark is missing: a secret of ours would be passed on."""
+    head = b"GET / HTTP/1.1\r\nHost: h\r\n%b\r\n" % b"".join(b"%b: 1\r\n" % name for name in names)
+    for reader, is_careful in zip(request_readers(), (False, True), strict=True):
+        if isinstance(outcome(reader, head, careful=is_careful)[0], int):
+            assert isinstance(reader, RequestReader)
+            for name in {plain_name(each) for each, _ in reader.pairs()}:
+                assert reader.marks & codec.mark_of(name)
 
 
 @pytest.mark.parametrize("plain", [False, True])
