@@ -209,6 +209,8 @@ def next_step(status: int, line: str) -> str:
         return "`gateway get` lists those there are"
     if status == 409 and "is open" in line:
         return "`gateway get -w` shows where it is; promote, complete or rollback ends it"
+    if status == 409 and "is not possible while" in line:
+        return "`gateway why SERVICE` says how it came to that, and what can be done next"
     if status == 409 and "frozen" in line:
         return "`gateway freeze off` allows changes again"
     return ""

@@ -7,8 +7,8 @@ from gateway.cli import overview
 from gateway.cli.lookup import OPEN
 from gateway.cli.params import format_duration
 
-SCALE: Final = 40
-"""Characters of the judge's scale."""
+SCALE: Final = 16
+"""Characters of the judge's scale: its line fits into 80 columns, with the longest odds at its end."""
 QUIET_S: Final = 10
 """Without a request for so long, there is nothing to judge."""
 

@@ -130,6 +130,7 @@ def test_names_of_services_are_completed(api: Any, made: Any) -> None:
         (404, "no service 'x'", "`gateway get` lists"),
         (409, "deployment 1 is open and owns the weights", "`gateway get -w`"),
         (409, "changes are frozen: launch day", "`gateway freeze off`"),
+        (409, "Pause is not possible while the deployment is paused", "`gateway why SERVICE`"),
     ],
 )
 def test_a_refusal_names_the_next_command(status: int, detail: str, says: str) -> None:

@@ -143,12 +143,20 @@ def test_the_block_says_where_it_is_and_how_both_do(rolling: Any) -> None:
     assert why.strip() == "hold: 3 of 20 requests seen"
 
 
-@pytest.mark.parametrize(("statistic", "filled"), [(0.0, 0), (1.0, 0), (11.18, 20), (125.0, 40), (1e9, 40)])
+@pytest.mark.parametrize(("statistic", "filled"), [(0.0, 0), (1.0, 0), (11.18, 8), (125.0, 16), (1e9, 16)])
 def test_the_scale_is_logarithmic_from_no_difference_to_the_limit(statistic: float, filled: int) -> None:
     line = progress.scale_line({"verdict": {"statistic": statistic, "limit": 125.0}})
     assert line is not None
     assert line.count("━") == filled
-    assert line.count("─") == 40 - filled
+    assert line.count("─") == 16 - filled
+
+
+@pytest.mark.parametrize("statistic", [0.0, 1.0, 174.0, 513_988_109.0, 1e300])
+def test_the_scale_fits_an_ordinary_terminal(statistic: float) -> None:
+    """It was wrapped at 80 columns, in the middle of the odds."""
+    line = progress.scale_line({"verdict": {"statistic": statistic, "limit": 200.0}})
+    assert line is not None
+    assert len(f"  {line}") <= 80
 
 
 def test_there_is_no_scale_without_a_statistic() -> None:
