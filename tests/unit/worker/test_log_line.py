@@ -6,11 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.worker import json_line, log_line
 from gateway.worker.log_line import CombinedFormat, JsonFormat, Line, LineFormat
+from tests.effort import effort
 
 START: Final = datetime(1970, 1, 1, tzinfo=UTC)
 OFFSET: Final = 1_700_000_000.25
@@ -121,6 +122,7 @@ def escaped(data: bytes) -> str:
     return "".join(chr(byte) if byte < 0x80 else f"\\x{byte:02x}" for byte in data)
 
 
+@settings(max_examples=effort(50, 100, 5_000))
 @given(lines())
 @example([line_of({"ended": 10.000001}), line_of({"ended": 9.999999})])
 def test_json_line_is_the_record_of_its_request(some: list[Line]) -> None:
@@ -133,6 +135,7 @@ def test_json_line_is_the_record_of_its_request(some: list[Line]) -> None:
         assert list(json.loads(written)) == list(meant(line))
 
 
+@settings(max_examples=effort(50, 100, 5_000))
 @given(lines())
 def test_combined_line_has_nine_parts(some: list[Line]) -> None:
     format = CombinedFormat()
@@ -217,6 +220,7 @@ def test_native_line_wants_the_values_there_are() -> None:
     assert natively(10, "200") is None
 
 
+@settings(max_examples=effort(50, 100, 5_000))
 @given(lines())
 def test_line_written_with_care_is_the_record_too(some: list[Line]) -> None:
     format = JsonFormat()
