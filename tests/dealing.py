@@ -24,12 +24,14 @@ LONG_S: Final = {
     "tests/integration/choosing/test_policies.py": 50,
     "tests/integration/rollouts/test_judge_worlds.py": 50,
     "tests/fault/test_failing_store.py": 50,
+    "tests/fault/test_postgres.py": 50,
     "tests/integration/admin/test_dashboard.py": 40,
     "tests/integration/rollouts/test_hooks.py": 40,
     "tests/fault/test_rollout_kills.py": 40,
     "tests/integration/test_demo.py": 60,
     "tests/integration/admin/test_tour.py": 40,
     "tests/unit/control/rollouts/test_killed.py": 30,
+    "tests/unit/store/test_postgres.py": 30,
 }
 """Roughly, beside others. Only the time a run takes depends on it."""
 WAITING: Final = ("tests/fault/", "tests/integration/", "tests/stateful/")
