@@ -20,11 +20,13 @@ from gateway.store.audit import GENESIS, Tail
 from gateway.store.copying import Rows
 from gateway.store.faults import ErrorCounts, named
 from gateway.store.known_tokens import KnownTokens
+from gateway.store.log_sync import LogSync
 from gateway.store.migrations import BOOKKEEPING, COMPATIBLE_FROM, MIGRATIONS, SCHEMA, Migration
 from gateway.store.reads import Reads
 from gateway.store.records import DEFAULT_RETENTION, AuditReport, Retention, TokenRecord
 from gateway.store.safety import copy, damage, existing, identity, refuse_damaged, remove_log, verified
 from gateway.store.tables import time_text
+from gateway.store.thread import at_once, begin
 from gateway.store.transaction import COMMIT, PUT_META, Counters, SqliteTransaction
 from gateway.store.turns import Turns, to_the_end
 
@@ -52,7 +54,12 @@ class SqliteStore(Reads):
     SEQUENCES = "sqlite_sequence"
 
     def __init__(
-        self, path: Path, writer: aiosqlite.Connection, reader: aiosqlite.Connection, epoch: int
+        self,
+        path: Path,
+        writer: aiosqlite.Connection,
+        reader: aiosqlite.Connection,
+        log: LogSync,
+        epoch: int,
     ) -> None:
         """Called by `open`."""
         self.path = path
@@ -60,11 +67,12 @@ class SqliteStore(Reads):
         self.epoch = epoch
         self.on_event: Callable[[], object] = lambda: None
         """See `api.Store.on_event`."""
-        self.errors = ErrorCounts()
+        self.errors = log.errors
         """What has failed since the start."""
         self._writer = writer
         self._reader = reader
         """A connection of its own, so that no read waits for the writer."""
+        self._log = log
         self._identity = identity(path)
         """Which file it is: another one may come to stand at its path."""
         self._is_standing = asyncio.Event()
@@ -93,25 +101,34 @@ class SqliteStore(Reads):
                 await _migrate(writer, now)
             finally:
                 await writer.close()
-            writer, reader = await _connections(path)
+            writer, reader, log = await _connections(path, ErrorCounts())
             rows = await reader.execute_fetchall("SELECT value FROM gateway_meta WHERE key = 'epoch'")
-        return cls(path, writer, reader, _number(next(iter(rows))[0]))
+        return cls(path, writer, reader, log, _number(next(iter(rows))[0]))
 
     async def close(self) -> None:
         """Wait for the writer's turn to end and close the file."""
         async with self._turns.lock:
-            await self._reader.close()
-            await self._writer.close()
+            await self._close()
+
+    async def _close(self) -> None:
+        await self._log.close()
+        await self._reader.close()
+        await self._writer.close()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqliteTransaction]:
-        """See `api.Store.transaction`. Once the block has ended, a cancellation waits for the commit."""
+        """See `api.Store.transaction`. Once the block has ended, a cancellation waits for the commit.
+
+        The turn ends with the commit, and memory has followed it by then: the next writer does not wait for
+        this one's fsync.
+        """
         with self.errors.counting():
-            async with self._transaction() as transaction:
+            async with self._in_turn() as transaction:
                 yield transaction
+            await to_the_end(transaction.covered)
 
     @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[SqliteTransaction]:
+    async def _in_turn(self) -> AsyncIterator[SqliteTransaction]:
         async with self._turns.next():
             try:
                 transaction = await to_the_end(self._begin())
@@ -146,6 +163,7 @@ class SqliteStore(Reads):
 
     def _follow(self, transaction: SqliteTransaction) -> None:
         """Let memory follow a commit."""
+        transaction.covered = self._log.covered()
         self._known_tokens.follow(transaction.tokens)
         transaction.follow()
 
@@ -158,6 +176,8 @@ class SqliteStore(Reads):
             except BaseException:
                 await to_the_end(self._roll_back())
                 raise
+            covered = self._log.covered()
+        await to_the_end(covered)
         return self.epoch
 
     async def claim(self, holder: str, name: str) -> None:
@@ -210,11 +230,10 @@ class SqliteStore(Reads):
             self._is_standing.clear()
             try:
                 # Closed before the new one stands: the last to close a file removes the log at its path.
-                await self._reader.close()
-                await self._writer.close()
+                await self._close()
                 remove_log(self.path)
                 draft.replace(self.path)
-                self._writer, self._reader = await _connections(self.path)
+                self._writer, self._reader, self._log = await _connections(self.path, self.errors)
                 self._identity = identity(self.path)
             finally:
                 self._is_standing.set()
@@ -250,10 +269,8 @@ class SqliteStore(Reads):
         return await pruning.prune(self, now, keep)
 
     async def _begin(self) -> SqliteTransaction:
-        await self._roll_back()  # of one that could not even be rolled back
         with named(self.path):
-            await self._writer.execute("BEGIN IMMEDIATE")
-            (row,) = await self._writer.execute_fetchall(_BEGINNING)
+            row = await at_once(self._writer, partial(begin, query=_BEGINNING))
         epoch, event, decision, audit_id, audit_hash, mark = row
         self._settle_doubt(mark)
         if _number(epoch) != self.epoch:
@@ -316,19 +333,24 @@ async def _connect(path: Path) -> aiosqlite.Connection:
     return connection
 
 
-async def _connections(path: Path) -> tuple[aiosqlite.Connection, aiosqlite.Connection]:
-    """Return a writer and a reader."""
-    writer = await _connect(path)
+async def _connections(
+    path: Path, errors: ErrorCounts
+) -> tuple[aiosqlite.Connection, aiosqlite.Connection, LogSync]:
+    """Return a writer, a reader, and what brings to the disk what the writer has committed."""
+    made: list[aiosqlite.Connection] = []
     try:
-        reader = await _connect(path)
-        await reader.execute("PRAGMA query_only = ON")
-        for connection in (writer, reader):
+        for _ in range(3):
+            made.append(await _connect(path))
             # It answers: a row left unread is a statement in progress, and no copy can be made beside one.
-            await connection.execute_fetchall(f"PRAGMA busy_timeout = {round(BUSY_S * 1000)}")
+            await made[-1].execute_fetchall(f"PRAGMA busy_timeout = {round(BUSY_S * 1000)}")
+        writer, reader, syncer = made
+        await writer.execute("PRAGMA synchronous = NORMAL")  # `LogSync` does the rest
+        await reader.execute("PRAGMA query_only = ON")
+        return writer, reader, LogSync.open(path, syncer, errors)
     except BaseException:
-        await writer.close()
+        for connection in made:
+            await connection.close()
         raise
-    return writer, reader
 
 
 async def _migrate(connection: aiosqlite.Connection, now: datetime) -> None:

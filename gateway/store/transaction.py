@@ -1,8 +1,10 @@
 """One write transaction: rows collected by statement, so that a tick of many rollouts is few calls."""
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,6 +47,7 @@ from gateway.store.tables import (
     Table,
     time_text,
 )
+from gateway.store.thread import Batch, at_once, commit, write
 
 COMMIT: Final = "commit"
 """Under this name each commit leaves its own mark: an error of COMMIT does not say whether it was done."""
@@ -83,7 +86,7 @@ class Collected(ABC):
         self._counters = counters
         self._first_event = counters.event
         self._on_event = on_event
-        self._batches: list[dict[str, list[tuple[Any, ...]]]] = [{}]
+        self._batches: list[Batch] = [{}]
         """Statement -> rows. References are checked at commit, so only rows of one statement need to keep
         their order; a deletion stands in a batch of its own.
         """
@@ -218,6 +221,8 @@ class SqliteTransaction(Collected):
         super().__init__(counters, on_event)
         self._path = path
         self._connection = connection
+        self.covered: asyncio.Future[None]
+        """Set once it is committed: ends when that is on disk."""
 
     async def go_on_from(self, counters: Counters) -> None:
         """See `Collected.go_on_from`."""
@@ -229,16 +234,15 @@ class SqliteTransaction(Collected):
     async def flush(self) -> None:
         """Write what was collected so far, uncommitted."""
         batches, self._batches = self._batches, [{}]
-        with named(self._path):
-            for batch in batches:
-                for statement, rows in batch.items():
-                    await self._connection.executemany(statement, rows)
+        if any(batches):
+            with named(self._path):
+                await at_once(self._connection, partial(write, batches=batches))
 
     async def commit(self) -> None:
         """Write and commit; `follow` comes next."""
-        await self.flush()
+        batches, self._batches = self._batches, [{}]
         with named(self._path):
-            await self._connection.execute("COMMIT")
+            await at_once(self._connection, partial(commit, batches=batches))
 
     async def execute(self, statement: str, *parameters: object) -> int:
         """Run one statement now, after what was collected. Returns how many rows it changed."""

@@ -1,9 +1,9 @@
 """Whose turn it is to write: one at a time, so many wait, and none for ever."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from gateway.errors import StoreBusy
 
@@ -43,7 +43,7 @@ class Turns:
             self.lock.release()
 
 
-async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
+async def to_the_end(work: Awaitable[T]) -> T:
     """Await `work`; if cancelled meanwhile, finish it first, so that its effect is whole and known."""
     task = asyncio.ensure_future(work)
     try:

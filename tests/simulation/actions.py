@@ -23,6 +23,7 @@ ACTIONS: Final = (
     "full disk",
     "commits fail",
     "commits seem to fail",
+    "fsyncs fail",
     "bad upstream",
     "dead upstream",
     "silent upstream",
@@ -38,6 +39,7 @@ FAULTS: Final = (
         "full disk",
         "commits fail",
         "commits seem to fail",
+        "fsyncs fail",
         "dead upstream",
         "silent upstream",
         "clients leave",
@@ -100,6 +102,7 @@ class Actions:
             (0.3, "full disk", self.full_disk),
             (0.3, "commits fail", self.commits_fail),
             (0.3, "commits seem to fail", self.commits_seem_to_fail),
+            (0.2, "fsyncs fail", self.fsyncs_fail),
             (0.5, "bad upstream", self.bad_upstream),
             (0.3, "dead upstream", self.dead_upstream),
             (0.2, "silent upstream", self.silent_upstream),
@@ -374,6 +377,10 @@ class Actions:
         self._fail(
             "commits seem to fail", lambda text: "done" if text == "COMMIT" and chance.random() < 0.7 else ""
         )
+
+    def fsyncs_fail(self) -> None:
+        chance = self.chance
+        self._fail("fsyncs fail", lambda text: "fails" if text == "FSYNC" and chance.random() < 0.7 else "")
 
     # -- upstreams and clients
 

@@ -6,6 +6,9 @@ in memory (`/dev/shm`), so the log, the locks and what a killed process leaves b
 """
 
 import asyncio
+import contextlib
+import errno
+import os
 import re
 import sqlite3
 from collections import deque
@@ -16,6 +19,11 @@ from tests.simulation import machine as machines
 from tests.simulation.machine import running
 
 BUSY_AGAIN_S: Final = 0.02
+VISITS: Final = ("begin", "write", "commit", "sync", "settle")
+"""What `store.thread.at_once` is asked for: several statements each."""
+COMMITS: Final = ("COMMIT", "commit")
+WAITS_FOR_DISK: Final = (*COMMITS, "sync", "settle")
+FSYNC: Final = "FSYNC"
 _BUSY_TIMEOUT: Final = re.compile(r"PRAGMA busy_timeout = (\d+)")
 
 
@@ -83,8 +91,8 @@ class Connection:
         self._machine = machines.current
         self._queue: deque[tuple[str, Callable[[], Any], asyncio.Future[Any]]] = deque()
         self._is_busy = False
-        self._current = ""
-        """The statement that is being run."""
+        self._current: tuple[str, Callable[[], Any]] | None = None
+        """The statement, or visit, that is being run; None: none, or it is done."""
         self._is_closed = False
         self._process.on_death.append(self._drop)
 
@@ -95,7 +103,7 @@ class Connection:
         return not self._is_closed and self._raw.in_transaction
 
     def execute(self, statement: str, parameters: Any = ()) -> Pending:
-        return Pending(self._run(statement, lambda: self._execute(statement, parameters)))
+        return Pending(self._run(statement, lambda: self._statement(statement, parameters)))
 
     def executemany(self, statement: str, rows: Any) -> Pending:
         def run() -> Cursor:
@@ -105,7 +113,7 @@ class Connection:
         return Pending(self._run(statement, run))
 
     async def execute_fetchall(self, statement: str, parameters: Any = ()) -> list[Any]:
-        cursor = await self._run(statement, lambda: self._execute(statement, parameters))
+        cursor = await self._run(statement, lambda: self._statement(statement, parameters))
         rows: list[Any] = await cursor.fetchall()
         return rows
 
@@ -118,9 +126,18 @@ class Connection:
     async def close(self) -> None:
         await self._run("close", self._close)
 
+    # -- what `store.thread` uses of it
+
+    @property
+    def _conn(self) -> "Raw":
+        return Raw(self)
+
+    async def _execute(self, work: Any, raw: "Raw") -> Any:
+        return await self._run(work.func.__name__, lambda: work(raw))
+
     # -- the queue
 
-    def _execute(self, statement: str, parameters: Any) -> Cursor:
+    def _statement(self, statement: str, parameters: Any) -> Cursor:
         if (found := _BUSY_TIMEOUT.match(statement)) is not None:
             self._timeout_s = int(found[1]) / 1000
             return Cursor([(int(found[1]),)], -1)
@@ -144,10 +161,10 @@ class Connection:
             return
         self._is_busy = True
         statement, work, future = self._queue.popleft()
-        self._current = statement
+        self._current = statement, work
         disk: Disk = self._machine.disk  # type: ignore[attr-defined]
         delay_s = 0.00005 + 0.0003 * self._machine.chance.random()
-        if statement == "COMMIT":
+        if statement in WAITS_FOR_DISK:
             delay_s += 0.002 * self._machine.chance.random() + disk.slow_s
         self._machine.loop.after(delay_s, lambda: self._do(statement, work, future, self._machine.now))
 
@@ -162,7 +179,8 @@ class Connection:
         try:
             result = self._faulty(statement, work)
         except sqlite3.OperationalError as exc:
-            if "locked" in str(exc) and self._machine.now < began + self._timeout_s:
+            may_wait = not self.in_transaction and self._machine.now < began + self._timeout_s
+            if "locked" in str(exc) and may_wait:
                 self._machine.loop.after(BUSY_AGAIN_S, lambda: self._do(statement, work, future, began))
                 return
             self._answer(future, exc)
@@ -172,6 +190,14 @@ class Connection:
             self._answer(future, result)
 
     def _faulty(self, statement: str, work: Callable[[], Any]) -> Any:
+        if statement in VISITS:
+            return work()  # each of its statements is passed to `faulty` by itself
+        return self.faulty(statement, work)
+
+    def faulty(self, statement: str, work: Callable[[], Any]) -> Any:
+        """Return what `work` does, unless the disk is in no mood for `statement`."""
+        if self._is_closed:  # its process is dead, and the disk has it already
+            return work()
         disk: Disk = self._machine.disk  # type: ignore[attr-defined]
         wrong = disk.failing(statement) if disk.failing is not None else ""
         if wrong:
@@ -186,6 +212,8 @@ class Connection:
         return work()
 
     def _answer(self, future: asyncio.Future[Any], result: Any) -> None:
+        self._current = None
+
         def answer() -> None:
             self._is_busy = False
             if not future.done():
@@ -203,9 +231,35 @@ class Connection:
         if self._is_closed:
             return
         self._is_closed = True
-        if self._is_busy and self._current == "COMMIT" and self._machine.chance.random() < 0.5:
-            self._raw.commit()
+        if self._current is not None:
+            name, work = self._current
+            if name in COMMITS and self._machine.chance.random() < 0.5:
+                with contextlib.suppress(sqlite3.Error):
+                    work()
         self._raw.close()
+
+
+class Raw:
+    """What a visit to the thread is given: SQLite's own connection, its statements on the simulated disk."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._connection.in_transaction
+
+    def execute(self, statement: str, parameters: Any = ()) -> sqlite3.Cursor:
+        return self._faulty(statement, lambda: self._connection._raw.execute(statement, parameters))
+
+    def executemany(self, statement: str, rows: Any) -> sqlite3.Cursor:
+        return self._faulty(statement, lambda: self._connection._raw.executemany(statement, rows))
+
+    def rollback(self) -> None:
+        self._connection._raw.rollback()
+
+    def _faulty(self, statement: str, work: Callable[[], Any]) -> Any:
+        return self._connection.faulty(statement, work)
 
 
 async def connect(path: Any, **kwargs: Any) -> Connection:
@@ -214,3 +268,11 @@ async def connect(path: Any, **kwargs: Any) -> Connection:
     await asyncio.sleep(0)
     raw = sqlite3.connect(path, timeout=0, **kwargs)
     return Connection(raw, timeout_s)
+
+
+def fsync(descriptor: int) -> None:
+    """Do what `log_sync.fsync` does: files in memory need none, but its failure shows."""
+    disk: Disk = machines.current.disk  # type: ignore[attr-defined]
+    if disk.failing is not None and disk.failing(FSYNC):
+        disk.faults += 1
+        raise OSError(errno.EIO, os.strerror(errno.EIO))

@@ -21,6 +21,7 @@ from gateway.control.processes.conversation import ENVIRONMENT
 from gateway.control.processes.succession import Succession
 from gateway.link.spawn import Spawn
 from gateway.serve import process as processes
+from gateway.store import log_sync
 from gateway.worker import main as workers
 from tests.simulation import disk, machine, network
 from tests.simulation.machine import Machine, Process
@@ -255,6 +256,7 @@ class System:
 def install(system: "System") -> None:
     """Put the machine's disk, fork and exec in the real ones' place, and its trace in the log's."""
     aiosqlite.connect = disk.connect  # type: ignore[assignment]
+    log_sync.fsync = disk.fsync  # type: ignore[misc]
     templates.Template = Template  # type: ignore[assignment,misc]
     upgrades.Upgrade._start = lambda self, theirs: _start(system, theirs)  # type: ignore[method-assign]
     upgrades._is_containers_own = lambda: False

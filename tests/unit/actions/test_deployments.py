@@ -243,7 +243,7 @@ async def test_an_order_for_a_deployment_that_has_changed_is_refused(tmp_path: P
     async with console(tmp_path) as made:
         await made.two_versions()
         record = await made.start()
-        seen = etag(await made.actions.deployments.get(record.id))
+        seen = etag(record)
         await made.settle()
         problem = await refusal(made.actions.deployments.promote(ANN, record.id, Promote(), if_match=seen))
         assert problem.status == 412

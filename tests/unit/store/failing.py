@@ -1,8 +1,7 @@
 """The real store on a disk that fails when it is told to."""
 
-import asyncio
 import sqlite3
-from collections.abc import Iterable
+import threading
 from typing import Any, Final, Literal
 
 from gateway.store.sqlite import SqliteStore
@@ -22,7 +21,7 @@ class Disk:
         self.failed = 0
         """How often it has."""
         self._seen = 0
-        self.commits_may_end = asyncio.Event()
+        self.commits_may_end = threading.Event()
         """A commit takes until then."""
         self.commits_may_end.set()
         self.is_committing = False
@@ -49,6 +48,31 @@ class Disk:
         raise sqlite3.OperationalError(FULL)
 
 
+class _Raw:
+    """SQLite's own connection, on such a disk: used on its thread only."""
+
+    def __init__(self, connection: Any, disk: Disk) -> None:
+        self._connection = connection
+        self._disk = disk
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, statement: str, parameters: Any = ()) -> Any:
+        self._disk.before(statement)
+        cursor = self._connection.execute(statement, parameters)
+        if statement == "COMMIT":
+            self._disk.is_committing = True
+            self._disk.commits_may_end.wait(20)
+            self._disk.is_committing = False
+        self._disk.after(statement)
+        return cursor
+
+    def executemany(self, statement: str, rows: Any) -> Any:
+        self._disk.before(statement)
+        return self._connection.executemany(statement, rows)
+
+
 class _Writer:
     """The store's writing connection, on such a disk."""
 
@@ -59,19 +83,9 @@ class _Writer:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
 
-    async def execute(self, statement: str, parameters: Iterable[Any] = ()) -> Any:
-        self._disk.before(statement)
-        cursor = await self._connection.execute(statement, parameters)
-        if statement == "COMMIT":
-            self._disk.is_committing = True
-            await self._disk.commits_may_end.wait()
-            self._disk.is_committing = False
-        self._disk.after(statement)
-        return cursor
-
-    async def executemany(self, statement: str, rows: Iterable[Iterable[Any]]) -> Any:
-        self._disk.before(statement)
-        return await self._connection.executemany(statement, rows)
+    @property
+    def _conn(self) -> _Raw:
+        return _Raw(self._connection._conn, self._disk)
 
 
 def on(disk: Disk, store: SqliteStore) -> SqliteStore:

@@ -199,4 +199,4 @@ async def test_tokens_are_known_without_the_disk(tmp_path: Path) -> None:
         tx.put_token(record)
     await store._reader.close()
     assert await store.token_by_hash("00") == record
-    await store._writer.close()
+    await store.close()

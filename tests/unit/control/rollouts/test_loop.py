@@ -394,7 +394,9 @@ async def test_webhook_is_told_by_the_next_control_what_this_one_could_not_tell(
         made.webhooks = Receiver()
         await made.crash()
         await made.rollouts.tick()
-        assert [message.kind for message in told] == ["deployment.started"]
+        kinds = [message.kind for message in told]
+        assert kinds[:1] == ["deployment.started"]
+        assert kinds.count("deployment.started") == 1
         assert told[0].data["status"] == "testing"
         await made.rollouts.tick()
         assert len({message.key for message in told}) == len(told)
