@@ -26,6 +26,8 @@ STATUSES: Final = {
 }
 WORKER_HARM_S: Final = 2.5
 """How long after a worker's death clients may still find out that it held their connection."""
+LONGEST_ANSWER_S: Final = 25.0
+"""Longer than any pause of a service and all attempts of a request together; one held in vain takes 30 s."""
 UNSTORED_S: Final = 15.0
 """What a worker that ended had counted is stored by then, if the disk is not full for longer than that."""
 REPORTED_S: Final = 0.1
@@ -215,6 +217,9 @@ class Invariants:
     def settled(self, request: Any) -> None:
         """A request of a client has ended."""
         self._settled_at.append(self.owner.machine.now)
+        took_s = self.owner.machine.now - request.at
+        if took_s > LONGEST_ANSWER_S:
+            self.broken.append(f"request {request.number} took {took_s:.1f} s, and was {request.outcome}")
         self._look_for_harm()
         lost = request.outcome in ("reset", "closed", "torn", "refused")
         if lost and self.owner.machine.now > self.harm_until and not request.may_fail:

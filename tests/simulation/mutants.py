@@ -8,15 +8,19 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.control import tally
 from gateway.control.catalog.catalog import Catalog
 from gateway.control.processes.hub import Hub
 from gateway.control.processes.orphans import Orphans
+from gateway.control.rollouts import in_force
 from gateway.control.rollouts.in_force import InForce
 from gateway.control.rollouts.windows import Windows
 from gateway.control.tally import Tally
 from gateway.control.upstreams.drains import Drains
 from gateway.core.resilience.retry import RetryPolicy
+from gateway.errors import StaleEpoch
 from gateway.link.counts import VersionCounts
+from gateway.store.sqlite import SqliteStore
 from gateway.store.transaction import SqliteTransaction
 from gateway.worker import main
 from gateway.worker.admission import Admission
@@ -164,13 +168,58 @@ def reported_each_second() -> None:
     main.TICK_S = 1.0  # type: ignore[misc]
 
 
+def weights_of_the_store_at_a_reload() -> None:
+    """A reload takes the weights that are stored, whatever has gone ahead of the store."""
+    build: Any = Catalog._build
+
+    def as_stored(self: Any, *rows: Any) -> None:
+        ahead, self._ahead = self._ahead, {}
+        build(self, *rows)
+        self._ahead = ahead
+
+    Catalog._build = as_stored  # type: ignore[method-assign]
+
+
+def overtaken_rows_stay() -> None:
+    """What a tick has stored that something else went ahead of stays stored, and is stored again."""
+    in_force.take_back = lambda tx, moved, catalog: None
+
+
+def windows_lost_by_who_dies() -> None:
+    """A control that starts counts from what workers have reported by then, and not from what was judged."""
+    start: Any = Windows.start_from
+    Windows.start_from = lambda self, judged, row=None: start(self, judged)  # type: ignore[method-assign]
+
+
+def living_workers_ended() -> None:
+    """A control that starts takes every worker for gone that it has not heard of yet."""
+    tally.MAX_KEPT = 0  # type: ignore[misc]
+
+
+def fence_not_looked_at() -> None:
+    """A control writes on although another one has raised the epoch."""
+    begin: Any = SqliteStore._begin
+
+    async def blind(self: Any) -> Any:
+        try:
+            return await begin(self)
+        except StaleEpoch:
+            self.epoch = int(await self.meta("epoch") or 0)
+            return await begin(self)
+
+    SqliteStore._begin = blind  # type: ignore[method-assign]
+
+
 HARD: Final[dict[str, Callable[[], None]]] = {
     each.__name__: each
     for each in (
-        held_lost_on_resume,
         rollback_undone_by_a_late_row,
         drain_not_called_back,
         no_table_for_who_comes_back,
+        weights_of_the_store_at_a_reload,
+        overtaken_rows_stay,
+        windows_lost_by_who_dies,
+        fence_not_looked_at,
     )
 }
 """Those that the first seeds do not find: they need a rare moment, or heal by the next table."""
@@ -185,6 +234,8 @@ MUTANTS: Final[dict[str, Callable[[], None]]] = {
         audit_forks,
         orphans_never_drain,
         lost_ack,
+        held_lost_on_resume,
+        living_workers_ended,
         reported_each_second,
     )
 }
