@@ -215,6 +215,7 @@ HARD: Final[dict[str, Callable[[], None]]] = {
     for each in (
         rollback_undone_by_a_late_row,
         drain_not_called_back,
+        reported_each_second,
         no_table_for_who_comes_back,
         weights_of_the_store_at_a_reload,
         overtaken_rows_stay,
@@ -236,7 +237,6 @@ MUTANTS: Final[dict[str, Callable[[], None]]] = {
         lost_ack,
         held_lost_on_resume,
         living_workers_ended,
-        reported_each_second,
     )
 }
 """Those that they do."""
