@@ -1,7 +1,7 @@
 """The control process: builds every component, starts them in order, stops them in reverse.
 
 Order of a start: configuration → template (forked before any loop) → lock → link → orphans' sockets →
-the store's database is there → listeners → store → catalog → workers with a table → epoch → rollouts,
+the store's database is there → store → epoch → listeners → catalog → workers with a table → rollouts,
 drains → admin listener → workers accept → ready. A successor in an upgrade takes lock, link and sockets from
 its predecessor instead, and reads the store again once the epoch is its own.
 """
@@ -37,10 +37,11 @@ from gateway.net.listener import raise_descriptor_limit
 from gateway.net.tls import Certificate, ServerTls, expiry_of
 from gateway.serve import loading, signals
 from gateway.serve.background import Background
-from gateway.serve.charge import SAY_S, until_there
+from gateway.serve.charge import SAY_S, in_charge, until_there
 from gateway.serve.handles import LINK_NAME, Handles
 from gateway.serve.runtime_file import RUNTIME_NAME, remove_runtime, write_runtime
 from gateway.serve.wiring import Components
+from gateway.store.api import Store
 from gateway.worker.main import run_worker
 
 logger = log.get_logger(component="serve")
@@ -182,13 +183,26 @@ class Control:
         await self.supervisor.gather_orphans(expected=was_abandoned)
         marks = await self.hub.marks(MARKS_S)
         await self._until_there()
-        self.listeners.adopt_activated(os.environ)
-        self.listeners.bind()
-        self.handles.bind_admin()
-        await self._open_components(marks)
+        await self._open_components(await self._bound(), marks)
         self.supervisor.start()
         await self.supervisor.ready()
-        await self.components.store.raise_epoch()
+
+    async def _bound(self) -> Store:
+        """Return the store once it is ours and everything is bound.
+
+        In this order: with a store that takes no writes this process ends, and with it whatever has come to a
+        socket of its own, while workers of a former control serve on.
+        """
+        store = await in_charge(self.settings.store)
+        try:
+            await store.raise_epoch()
+            self.listeners.adopt_activated(os.environ)
+            self.listeners.bind()
+            self.handles.bind_admin()
+        except BaseException:
+            await store.close()
+            raise
+        return store
 
     async def _until_there(self) -> None:
         """Wait for the store's database, before anything is bound: nobody is to connect here meanwhile.
@@ -211,7 +225,7 @@ class Control:
         for name, fd in await succession.listeners():
             self.listeners.adopt(name, fd)
         self.listeners.bind()
-        await self._open_components()
+        await self._open_components(await in_charge(self.settings.store))
         self.supervisor.start()
         await self.supervisor.ready()
         handed = await succession.commit(__version__)
@@ -226,10 +240,11 @@ class Control:
         await self.components.catalog.load(self.components.store, self.settings.service)
         self.components.catalog.publish_all()
 
-    async def _open_components(self, marks: Mapping[str, Mark] | None = None) -> None:
+    async def _open_components(self, store: Store, marks: Mapping[str, Mark] | None = None) -> None:
         """marks: what a former control did before it could store it, by deployment."""
         self.opened = await Components.open(
             self.settings,
+            store,
             self.hub,
             self.tally,
             self,

@@ -41,7 +41,6 @@ from gateway.link.messages import BreakerReport
 from gateway.link.snapshot import CertificatePem, Mark, ProxySettings, TargetLimits
 from gateway.log import get_logger
 from gateway.net.machine import Sockets, is_local_address
-from gateway.serve.charge import in_charge
 from gateway.serve.handles import LINK_NAME
 from gateway.store.api import Store
 from gateway.store.records import TokenRecord
@@ -107,6 +106,7 @@ class Components:
     async def open(
         cls,
         settings: Config,
+        store: Store,
         hub: Hub,
         tally: Tally,
         state: ProcessState,
@@ -116,11 +116,11 @@ class Components:
         upgrade: Callable[[], Awaitable[int]],
         listeners: Callable[[], Sequence[Listener]],
     ) -> "Components":
-        """Open the store and build what serves from it: the first table is ready when this returns.
+        """Build what serves from the store: the first table is ready when this returns.
 
+        store: closed with the components, and if they cannot be built.
         marks: what a former control did before it could store it, by deployment: it stays in force.
         """
-        store = await in_charge(settings.store)
         try:
             own_id = (await store.meta("gateway_id") or b"").decode()
             components = cls(

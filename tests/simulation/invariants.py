@@ -220,29 +220,15 @@ class Invariants:
         took_s = self.owner.machine.now - request.at
         if took_s > LONGEST_ANSWER_S:
             self.broken.append(f"request {request.number} took {took_s:.1f} s, and was {request.outcome}")
-        self._look_for_harm()
+        self._look_for_workers()
         lost = request.outcome in ("reset", "closed", "torn", "refused")
         if lost and self.owner.machine.now > self.harm_until and not request.may_fail:
             self.broken.append(f"request {request.number} ended as {request.outcome}, and no worker had died")
 
-    def _look_for_harm(self) -> None:
-        """Nobody is left to serve; or the only control ended in its start, with what waited in its sockets.
-
-        It has opened one for each slot whose worker did not come to it, one that was stopped for instance.
-        """
-        now, system = self.owner.machine.now, self.owner.system
-        ended = [
-            self.owner.machine.processes[pid].died_at for pid in system.controls if self._failed_to_start(pid)
-        ]
-        if not system.alive_workers():
-            self.harm_until = now + WORKER_HARM_S
-        elif system.control is None and ended:
-            self.harm_until = max(self.harm_until, max(ended) + WORKER_HARM_S)
-
-    def _failed_to_start(self, pid: int) -> bool:
-        return (
-            self.owner.machine.processes[pid].is_dead and self.owner.system.controls[pid]._unready is not None
-        )
+    def _look_for_workers(self) -> None:
+        """With no worker left, and a control that cannot start, nobody is served."""
+        if not self.owner.system.alive_workers():
+            self.harm_until = self.owner.machine.now + WORKER_HARM_S
 
     def died(self, process: Any) -> None:
         """A worker has been killed."""
@@ -273,7 +259,7 @@ class Invariants:
     def always(self) -> None:
         """Look at everything that is true at any time."""
         self._read()
-        self._look_for_harm()
+        self._look_for_workers()
         self._look_into_workers()
 
     def at_rest(self) -> None:

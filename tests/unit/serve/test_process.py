@@ -13,6 +13,7 @@ from gateway import config
 from gateway.control.processes.upgrade import UpgradeFailed
 from gateway.errors import StoreError
 from gateway.serve import process as serve
+from gateway.serve.charge import in_charge
 from gateway.serve.wiring import Components
 from gateway.store.sqlite import SqliteStore
 
@@ -60,7 +61,14 @@ async def test_a_stop_during_the_handover_is_passed_on(
     control.handles.acquire()
     control.handles.bind_admin()
     control.opened = await Components.open(
-        settings, control.hub, control.tally, control, marks={}, upgrade=control.upgrade, listeners=lambda: ()
+        settings,
+        await in_charge(settings.store),
+        control.hub,
+        control.tally,
+        control,
+        marks={},
+        upgrade=control.upgrade,
+        listeners=lambda: (),
     )
     control.listen_to_signals()
     async with asyncio.TaskGroup() as group:
@@ -92,6 +100,7 @@ async def test_a_store_is_closed_when_what_stands_on_it_cannot_be_built(
     with pytest.raises(RuntimeError):
         await Components.open(
             settings,
+            await in_charge(settings.store),
             control.hub,
             control.tally,
             control,
@@ -109,7 +118,14 @@ async def opened(tmp_path: Path) -> serve.Control:
     control.handles.acquire()
     control.handles.bind_admin()
     control.opened = await Components.open(
-        settings, control.hub, control.tally, control, marks={}, upgrade=control.upgrade, listeners=lambda: ()
+        settings,
+        await in_charge(settings.store),
+        control.hub,
+        control.tally,
+        control,
+        marks={},
+        upgrade=control.upgrade,
+        listeners=lambda: (),
     )
     await control.components.store.raise_epoch()
     return control

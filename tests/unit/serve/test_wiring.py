@@ -8,6 +8,7 @@ from gateway import config
 from gateway.control.processes.hub import Hub
 from gateway.control.tally import Tally
 from gateway.core.settings.observing import OtelSettings, TraceSettings
+from gateway.serve.charge import in_charge
 from gateway.serve.wiring import Components
 
 
@@ -36,7 +37,14 @@ async def test_the_first_table_has_endpoints_for_named_hosts(tmp_path: Path) -> 
     settings = config.check({"store": {"url": f"sqlite:///{tmp_path / 'gateway.db'}"}, "service": [service]})
     hub = Hub()
     components = await Components.open(
-        settings, hub, Tally(), _State(), marks={}, upgrade=_upgrade, listeners=lambda: ()
+        settings,
+        await in_charge(settings.store),
+        hub,
+        Tally(),
+        _State(),
+        marks={},
+        upgrade=_upgrade,
+        listeners=lambda: (),
     )
     try:
         assert hub.whole is not None
