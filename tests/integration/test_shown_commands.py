@@ -45,6 +45,7 @@ NOT_RUN: Final = {
 }
 HERE: Final = {
     "gateway --help": 0,
+    "gateway --version": 0,
     "gateway check --config FILE": 0,
     "gateway get": 0,
     "gateway get SERVICE": 0,

@@ -21,6 +21,8 @@ SEED_ANSWERS: Final = 200
 AMPLE_ANSWERS: Final = 1000
 """What is known from before the rollout weighs no more than so many answers: weeks' average is no measure
 for one evening."""
+FIRST_S: Final = 2.0
+"""A first answer came within so many seconds of its window's beginning: a tick of the loop, or a late one."""
 RENEWED_S: Final = 1_800.0
 """Sticky services: so often the set of users who had their first error is renewed."""
 LATELY_ANSWERS: Final = 20
@@ -307,11 +309,12 @@ def _warmed(
     evidence: Evidence, window: Window, new: Side, old: Side, rules: Rules
 ) -> tuple[float | None, Comparison]:
     """Return the new version's age after the window, and the comparison since it was warm."""
-    if (
-        evidence.warm_s is None
-    ):  # when in the window it answered first is not known: at its end, at the latest
-        return (0.0 if new.answers else None), evidence.warmed
-    warm_s = evidence.warm_s + window.seconds
+    if evidence.warm_s is not None:
+        warm_s = evidence.warm_s + window.seconds
+    elif new.answers:  # a window is longer than a tick where nothing could be committed: all in it is joined
+        warm_s = max(0.0, window.seconds - FIRST_S)
+    else:
+        return None, evidence.warmed
     if warm_s <= rules.warm_up_s:
         return warm_s, evidence.warmed
     # Also where a person let all counts begin anew, or the evidence was stored by a release without this one.

@@ -385,6 +385,18 @@ def test_the_warm_up_lasts_from_the_end_of_the_first_answers_window() -> None:
     assert trial.feed(new=(1, 1), old=(9, 0)).evidence.warmed.value > 1
 
 
+def test_a_warm_up_ends_also_while_nothing_can_be_committed() -> None:
+    """Guards: the age counted from the end of all that waited for the store, and nothing was ever warm."""
+    windows = [
+        Window(seconds, (Cell(1, 9_000, 90, {}),), (Cell(1, 1_000, 10, {"500": 3}),), percent=10)
+        for seconds in (20.0, *[1.0] * 9)
+    ]
+    trial = Trial(10, warm_up_s=10.0)
+    for window in windows:
+        trial.see(window)
+    assert trial.verdict == ("abort", "comparison")
+
+
 def test_evidence_stored_by_the_form_before_goes_on() -> None:
     """A rollout that was open while its gateway was replaced: what its field `after` held is shown anew."""
     trial = Trial(10, warm_up_s=10.0).feed(new=(1, 0), old=(9, 0), seconds=60)
