@@ -305,5 +305,6 @@ async def test_whatif_comes_to_the_question_the_switch_had(stage: Stage, strateg
     row = said.out.splitlines()[1].split()
     assert row[:2] == [release.id[:8], "rolled_back"]
     assert row[2] in ("ask", "abort", "hold"), "never: go on"
-    assert re.search(r"the old one 0\.0 % \(0 of [1-9]", ended["errorMessage"])
+    # A coin draws who serves: if it is the new version at once, its failures may be enough at such a rate.
+    assert re.search(r"the old one 0\.0 % \(0 of [0-9]", ended["errorMessage"])
     assert row[2] != "ask" or "asking the old version" in said.out
