@@ -315,7 +315,7 @@ def _warmed(
         warm_s = max(0.0, window.seconds - FIRST_S)
     else:
         return None, evidence.warmed
-    if warm_s <= rules.warm_up_s:
+    if rules.warm_up_s and warm_s <= rules.warm_up_s:
         return warm_s, evidence.warmed
     # Also where a person let all counts begin anew, or the evidence was stored by a release without this one.
     warmed = evidence.warmed if evidence.warmed.elapsed_s else evidence.comparison.again()

@@ -39,18 +39,14 @@ def comparison(evidence: Evidence, rules: Rules) -> Test:
 
 
 def is_warm(evidence: Evidence, rules: Rules) -> bool:
-    """Whether errors after the warm-up alone bear the comparison out, or there is no warm-up."""
-    if not rules.warm_up_s:
-        return True
+    """Whether errors after the warm-up alone bear the comparison out."""
     part = BORNE_OUT if is_warming(evidence, rules) else LATE_BORNE_OUT
     return evidence.warmed.value >= part / rules.false_alarm_rate
 
 
 def is_warming(evidence: Evidence, rules: Rules) -> bool:
     """Whether the new version's first seconds are so lately over that errors after them may still come."""
-    if evidence.warm_s is None or not rules.warm_up_s:
-        return False
-    return evidence.warm_s <= rules.warm_up_s + WARMED_S
+    return evidence.warm_s is not None and evidence.warm_s <= rules.warm_up_s + WARMED_S
 
 
 def _still_counts(evidence: Evidence, rules: Rules) -> bool:

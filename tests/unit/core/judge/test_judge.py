@@ -385,6 +385,13 @@ def test_the_warm_up_lasts_from_the_end_of_the_first_answers_window() -> None:
     assert trial.feed(new=(1, 1), old=(9, 0)).evidence.warmed.value > 1
 
 
+def test_without_a_warm_up_the_first_window_counts_as_any() -> None:
+    """Guards: errors of the first second held up no advance where there is no warm-up to forgive them."""
+    trial = Trial(10).feed(new=(10, 2), old=(90, 0))
+    assert trial.evidence.warmed.value == pytest.approx(trial.evidence.comparison.value)
+    assert trial.verdict[0] == "hold"
+
+
 def test_a_warm_up_ends_also_while_nothing_can_be_committed() -> None:
     """Guards: the age counted from the end of all that waited for the store, and nothing was ever warm."""
     windows = [
