@@ -6,9 +6,13 @@ then N-1 refuses the file.
 """
 
 import hashlib
+import secrets
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
+
+from gateway.errors import StoreError
 
 
 class Migration(msgspec.Struct, frozen=True):
@@ -302,3 +306,36 @@ BOOKKEEPING: Final = (
     """,
 )
 """What must be there before anything can be asked of a file."""
+
+ADD_META: Final = "INSERT INTO gateway_meta VALUES (?, ?) ON CONFLICT DO NOTHING"
+ADD_MIGRATION: Final = "INSERT INTO gateway_migration VALUES (?, ?, ?, ?)"
+
+SIGNATURE: Final = (("schema", str(SCHEMA).encode()), ("compatible_from", str(COMPATIBLE_FROM).encode()))
+"""What a store says of itself once this release has brought it up to its own schema."""
+
+
+def birth() -> tuple[tuple[str, bytes], ...]:
+    """Return what a store has from its beginning, and keeps."""
+    return ("epoch", b"0"), ("gateway_id", secrets.token_hex(8).encode())
+
+
+def refuse_newer(compatible_from: bytes | str | None) -> None:
+    """Raise StoreError if a store can only be opened by a later schema's release. None: it is new."""
+    needed = int(compatible_from or 0)
+    if needed > SCHEMA:
+        raise StoreError(f"it needs a gateway with schema {needed} or newer, this one has schema {SCHEMA}")
+
+
+def missing(steps: Iterable[Migration], applied: Mapping[int, str]) -> list[Migration]:
+    """Return which steps a store has yet to be given. applied: number -> checksum.
+
+    Raises StoreError if one was applied in another form.
+    """
+    left = []
+    for step in steps:
+        if step.number not in applied:
+            left.append(step)
+        elif applied[step.number] != step.checksum:
+            label = f"migration {step.number} ({step.name})"
+            raise StoreError(f"{label} was applied in another form than this release knows")
+    return left

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import secrets
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -21,7 +20,18 @@ from gateway.store.copying import Rows
 from gateway.store.faults import ErrorCounts, named
 from gateway.store.known_tokens import KnownTokens
 from gateway.store.log_sync import LogSync
-from gateway.store.migrations import BOOKKEEPING, COMPATIBLE_FROM, MIGRATIONS, SCHEMA, Migration
+from gateway.store.migrations import (
+    ADD_META,
+    ADD_MIGRATION,
+    BOOKKEEPING,
+    MIGRATIONS,
+    SCHEMA,
+    SIGNATURE,
+    Migration,
+    birth,
+    missing,
+    refuse_newer,
+)
 from gateway.store.reads import Reads
 from gateway.store.records import DEFAULT_RETENTION, AuditReport, Retention, TokenRecord
 from gateway.store.safety import copy, damage, existing, identity, refuse_damaged, remove_log, verified
@@ -358,37 +368,25 @@ async def _migrate(connection: aiosqlite.Connection, now: datetime) -> None:
     await connection.execute("BEGIN IMMEDIATE")
     for statement in BOOKKEEPING:
         await connection.execute(statement)
-    await _check_compatible(connection)
-    rows = await connection.execute_fetchall("SELECT number, checksum FROM gateway_migration")
-    applied: dict[int, str] = {row[0]: row[1] for row in rows}
-    for migration in MIGRATIONS:
-        if migration.number not in applied:
-            await _apply(connection, migration, now)
-        elif applied[migration.number] != migration.checksum:
-            label = f"migration {migration.number} ({migration.name})"
-            raise StoreError(f"{label} was applied in another form than this release knows")
-    for key, value in (("epoch", b"0"), ("gateway_id", secrets.token_hex(8).encode())):
-        await connection.execute(
-            "INSERT INTO gateway_meta VALUES (?, ?) ON CONFLICT DO NOTHING", (key, value)
-        )
-    if not applied or max(applied) < SCHEMA:
-        for key, number in (("schema", SCHEMA), ("compatible_from", COMPATIBLE_FROM)):
-            await connection.execute(PUT_META, (key, str(number).encode()))
+    rows = list(
+        await connection.execute_fetchall("SELECT value FROM gateway_meta WHERE key = 'compatible_from'")
+    )
+    refuse_newer(rows[0][0] if rows else None)
+    found = await connection.execute_fetchall("SELECT number, checksum FROM gateway_migration")
+    applied: dict[int, str] = {row[0]: row[1] for row in found}
+    for migration in missing(MIGRATIONS, applied):
+        await _apply(connection, migration, now)
+    await connection.executemany(ADD_META, birth())
+    if max(applied, default=0) < SCHEMA:
+        await connection.executemany(PUT_META, SIGNATURE)
     await connection.execute("COMMIT")
-
-
-async def _check_compatible(connection: aiosqlite.Connection) -> None:
-    rows = await connection.execute_fetchall("SELECT value FROM gateway_meta WHERE key = 'compatible_from'")
-    needed = max((_number(row[0]) for row in rows), default=0)
-    if needed > SCHEMA:
-        raise StoreError(f"it needs a gateway with schema {needed} or newer, this one has schema {SCHEMA}")
 
 
 async def _apply(connection: aiosqlite.Connection, migration: Migration, now: datetime) -> None:
     for statement in migration.statements:
         await connection.execute(statement)
     await connection.execute(
-        "INSERT INTO gateway_migration VALUES (?, ?, ?, ?)",
+        ADD_MIGRATION,
         (migration.number, migration.name, migration.checksum, time_text(now)),
     )
 
