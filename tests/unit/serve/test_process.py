@@ -49,6 +49,20 @@ class _Upgrade:
         return SUCCESSOR
 
 
+async def components_of(control: serve.Control) -> Components:
+    """Return what a control opens, on the store of its settings."""
+    return await Components.open(
+        control.settings,
+        await in_charge(control.settings.store),
+        control.hub,
+        control.tally,
+        control,
+        marks={},
+        upgrade=control.upgrade,
+        listeners=lambda: (),
+    )
+
+
 async def test_a_stop_during_the_handover_is_passed_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,16 +74,7 @@ async def test_a_stop_during_the_handover_is_passed_on(
     control = serve.Control(settings, lambda: settings, _Template())  # type: ignore[arg-type]
     control.handles.acquire()
     control.handles.bind_admin()
-    control.opened = await Components.open(
-        settings,
-        await in_charge(settings.store),
-        control.hub,
-        control.tally,
-        control,
-        marks={},
-        upgrade=control.upgrade,
-        listeners=lambda: (),
-    )
+    control.opened = await components_of(control)
     control.listen_to_signals()
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(control.serve())
@@ -98,16 +103,7 @@ async def test_a_store_is_closed_when_what_stands_on_it_cannot_be_built(
     settings = config.check(settings_in(tmp_path))
     control = serve.Control(settings, lambda: settings, _Template())  # type: ignore[arg-type]
     with pytest.raises(RuntimeError):
-        await Components.open(
-            settings,
-            await in_charge(settings.store),
-            control.hub,
-            control.tally,
-            control,
-            marks={},
-            upgrade=control.upgrade,
-            listeners=lambda: (),
-        )
+        await components_of(control)
     assert closed == [True]
 
 
@@ -117,16 +113,7 @@ async def opened(tmp_path: Path) -> serve.Control:
     control = serve.Control(settings, lambda: settings, _Template())  # type: ignore[arg-type]
     control.handles.acquire()
     control.handles.bind_admin()
-    control.opened = await Components.open(
-        settings,
-        await in_charge(settings.store),
-        control.hub,
-        control.tally,
-        control,
-        marks={},
-        upgrade=control.upgrade,
-        listeners=lambda: (),
-    )
+    control.opened = await components_of(control)
     await control.components.store.raise_epoch()
     return control
 
