@@ -271,7 +271,8 @@ class Rollouts(RuleBasedStateMachine):
     def it_always_waits_for_something(self) -> None:
         state = self.state
         assert not state.is_open or state.phase in RESTING or due(state)
-        assert (state.phase is Phase.PAUSED) == (state.paused is not None)
+        assert state.phase is not Phase.PAUSED or state.paused is not None
+        assert state.paused is None or state.phase in (Phase.PAUSED, Phase.ASKING)
         assert state.phase is not Phase.READY or state.frozen
 
     @invariant()

@@ -255,6 +255,18 @@ def _resume(change: Change, event: Resume) -> None:
         change.set(phase=phase_at(change.state.percent), paused=None)
 
 
+def _resume_asking(change: Change, event: Resume) -> None:
+    """End the pause that an ask came upon: cleared, it goes on by itself. The ask goes on."""
+    state = change.state
+    if state.paused is None:
+        raise IllegalTransition("Resume is not possible while the old version is asked: nothing is paused")
+    if state.paused.kind == "held":
+        change.set(evidence=accept_shift(state.evidence))
+    change.set(paused=None)
+    change.decide("resume", event.actor, f"{_by('Resumed', event)}; the old version is still being asked.")
+    change.notify("resumed", event.actor, _by("Resumed", event))
+
+
 def _promote(change: Change, event: Promote) -> None:
     refuse_if_frozen(change, "advance")
     overrule(change)
@@ -405,7 +417,7 @@ MOVES: Final[dict[type[Event], dict[Phase, Handler]]] = {
     PromoteFull: _in(_promote_full, *_SHIFTED),
     SetPercent: _in(_set_percent, *_SHIFTED),
     Pause: _in(_pause_ordered, *_RUNNING, Phase.ASKING, Phase.CONFIRM_PROMOTE),
-    Resume: _in(_resume, Phase.PAUSED),
+    Resume: {Phase.PAUSED: _resume, Phase.ASKING: _resume_asking},
     Complete: _in(_complete, *_GUARDED),
     Rollback: _GIVE_UP,
     Undo: _GIVE_UP,

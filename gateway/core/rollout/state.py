@@ -162,8 +162,8 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def status(self) -> Status:
-        """The phase, as the API shows it."""
-        return STATUS[self.phase]
+        """The phase, as the API shows it; a pause that an ask came upon is one still."""
+        return Status.PAUSED if self.paused is not None else STATUS[self.phase]
 
     @property
     def is_open(self) -> bool:

@@ -152,7 +152,20 @@ def test_a_dry_run_asks_nothing() -> None:
 def test_a_persons_pause_outlasts_an_ask() -> None:
     hand = Hand()(Pause("ann")).asking()
     assert hand.where == (Phase.ASKING, 25)
+    assert hand.state.status is Status.PAUSED
     assert hand.says("cleared", "cleared").live().where == (Phase.PAUSED, 100)
+
+
+def test_a_person_may_end_their_pause_during_an_ask() -> None:
+    hand = Hand()(Pause("ann")).asking()(Resume("ann"))
+    assert hand.where == (Phase.ASKING, 25)
+    assert hand.state.status is Status.ROLLING
+    assert hand.says("cleared", "cleared").live().where == (Phase.BAKING, 100)
+
+
+def test_there_is_nothing_to_resume_in_an_ask_that_nobody_paused() -> None:
+    with pytest.raises(IllegalTransition, match="nothing is paused"):
+        Hand().asking()(Resume("ann"))
 
 
 def test_rollback_acts_during_an_ask() -> None:
