@@ -67,23 +67,18 @@ class Draining:
     def report(self) -> tuple[EndpointLoad, ...]:
         """Return what still runs at each endpoint that drains."""
         now = time.monotonic()
-        oldest: dict[str, float] = {}
-        for exchange in self.exchanges():
-            if exchange.endpoint is not None:
-                key = exchange.endpoint.key
-                oldest[key] = min(oldest.get(key, now), exchange.began)
-        for tunnel, began in self._tunnels.open.items():
-            oldest[tunnel.key] = min(oldest.get(tunnel.key, now), began)
+        draining = [each for each in self._live_table.endpoints() if each.draining]
+        is_busy = any(each.in_flight or each.streams for each in draining)
+        began = self._oldest() if is_busy else {}  # all connections are looked at: not each 0.1 s for nothing
         return tuple(
             EndpointLoad(
                 each.key,
                 each.in_flight,
                 each.streams,
-                int((now - oldest.get(each.key, now)) * 1000),
+                int((now - began.get(each.key, now)) * 1000),
                 each.forced,
             )
-            for each in self._live_table.endpoints()
-            if each.draining
+            for each in draining
         )
 
     def exchanges(self) -> Iterator[Exchange]:
@@ -109,6 +104,14 @@ class Draining:
             client.abort()
         self._tunnels.abort()
         self.drained.set()
+
+    def _oldest(self) -> dict[str, float]:
+        """Return when the oldest of what runs at each endpoint began, by its key."""
+        found: dict[str, float] = {}
+        running = [(each.endpoint.key, each.began) for each in self.exchanges() if each.endpoint is not None]
+        for key, began in (*running, *((each.key, began) for each, began in self._tunnels.open.items())):
+            found[key] = min(found.get(key, began), began)
+        return found
 
     def _busy_endpoints(self) -> Iterator[Endpoint]:
         """Yield where exchanges run: also at endpoints that no table holds any more."""

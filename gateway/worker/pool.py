@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from time import monotonic
 from typing import Final, Protocol, cast
@@ -265,6 +266,7 @@ class Pool(Keeper):
         return self._context
 
 
+@lru_cache(maxsize=4)  # every pool asks at every table, and the answer seldom changes
 def target_rules(limits: TargetLimits) -> TargetRules:
     """Return what control judges targets by, for what is only known once a worker has connected."""
     own = [Listener(address, port) for address, port in limits.own]

@@ -4,6 +4,7 @@ import asyncio
 import time
 
 import msgspec
+import pytest
 
 from gateway.core.settings.limits import Timeouts
 from gateway.link.snapshot import ProxySettings, VersionSnap
@@ -101,6 +102,19 @@ async def test_draining_endpoint_finishes_what_runs_and_takes_no_more() -> None:
         await eventually(lambda: proxy.plane.draining.report()[0].in_flight == 0)
         assert proxy.plane.draining.report()[0].forced == 0
     assert len(new.seen) == 1
+
+
+async def test_a_report_of_what_drains_looks_at_connections_only_while_something_runs_there() -> None:
+    """It is made ten times a second, for as long as the worker lives, and may have 20,000 connections."""
+    old = Upstream()
+    async with proxying(old) as proxy:
+        proxy.apply(service(version("v1", old)))
+        assert (await proxy.ask(GET)).endswith(b"ok")
+        proxy.apply(service(draining(version("v1", old))))
+        proxy.plane.draining.exchanges = lambda: pytest.fail("connections were looked at")  # type: ignore[method-assign]
+        (load,) = proxy.plane.draining.report()
+        del proxy.plane.draining.exchanges  # type: ignore[attr-defined]
+    assert (load.in_flight, load.oldest_ms) == (0, 0)
 
 
 async def test_what_still_runs_at_the_deadline_is_cut_and_counted() -> None:
