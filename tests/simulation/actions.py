@@ -117,7 +117,6 @@ class Actions:
         """What ends each fault that is under way."""
         self._count = 0
 
-        owner.loop.on_turn = self._on_turn
         self._doomed: dict[Any, int] = {}
         """Processes that die, and after how many more callbacks of theirs."""
 
@@ -272,6 +271,7 @@ class Actions:
     def _doom(self, process: Any) -> None:
         """Kill it at one of its next callbacks: at any await."""
         self._doomed[process] = 1 + int(self.chance.expovariate(1 / 30))
+        self.owner.loop.on_turn = self._on_turn
         self.owner.loop.after(1.0, process.die)
 
     def _on_turn(self, process: Any) -> None:
@@ -280,6 +280,8 @@ class Actions:
             return
         if left <= 1:
             del self._doomed[process]
+            if not self._doomed:
+                self.owner.loop.on_turn = None
             process.die()
         else:
             self._doomed[process] = left - 1

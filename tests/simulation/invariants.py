@@ -262,9 +262,10 @@ class Invariants:
         self._look_for_workers()
         self._look_into_workers()
 
-    def at_rest(self) -> None:
-        """Look at everything that is true once faults have ended, and no client is connected."""
+    def at_rest(self) -> list[str]:
+        """Return what is not as it is once faults have ended, and no client is connected."""
         self._read()
+        before, self.broken = self.broken, []
         for key, status in self._statuses.items():
             if status not in (*ENDED, "paused"):
                 self.broken.append(f"deployment {key} is {status} after all faults ended")
@@ -274,6 +275,8 @@ class Invariants:
         self._rest_of_control()
         self._asked_once()
         self._audit()
+        found, self.broken = self.broken, before
+        return found
 
     def _asked_once(self) -> None:
         """What is not idempotent reached an upstream once, whatever became of it (RFC 9110 §9.2.2)."""

@@ -10,13 +10,16 @@ import heapq
 from asyncio import events
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from tests.simulation import network, transport
 from tests.simulation.machine import PROCESS, Machine, Process, running
 
 MAX_AT_ONCE = 200_000
 """Callbacks at one instant: more is a loop that never ends."""
+
+NOBODY: Final = object()
+"""Whose turn it is when the kernel or the world does something."""
 
 
 class Stuck(Exception):
@@ -38,12 +41,29 @@ class Handle(events.Handle):
 
     def __init__(self, callback: Any, args: Any, loop: Any, context: Any) -> None:
         self._context = contextvars.copy_context() if context is None else context
-        self._loop = loop
         self._callback = callback
         self._args = args
         self._cancelled = False
-        self._repr = None
-        self._source_traceback = None
+
+    def cancel(self) -> None:
+        self._cancelled = True
+
+    __slots__ = ()
+
+
+class Timer(events.TimerHandle):
+    """A callback that waits for its time, as light."""
+
+    def __init__(self, when: float, callback: Any, args: Any, context: Any) -> None:
+        self._when = when
+        self._context = contextvars.copy_context() if context is None else context
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._callback = self._args = None
 
     __slots__ = ()
 
@@ -54,6 +74,7 @@ class Loop(asyncio.AbstractEventLoop):
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         machine.loop = self
+        self._random = machine.chance.random
         self._queues: dict[Process | None, deque[events.Handle]] = {}
         self._ready: list[Process | None] = []
         """Whose queue is not empty."""
@@ -62,7 +83,6 @@ class Loop(asyncio.AbstractEventLoop):
         self._tasks: dict[int, Task] = {}
         """Those that have not ended: nothing of a dead process is ever cleaned up."""
         self._watched: dict[tuple[Process | None, int, str], events.Handle] = {}
-        self.handled = 0
         self.failures: list[str] = []
         self.on_turn: Callable[[Process | None], None] | None = None
         """Called before each callback: the moment to kill somebody."""
@@ -75,19 +95,26 @@ class Loop(asyncio.AbstractEventLoop):
     def run_until(self, when: float) -> None:
         """Let everything happen up to `when`."""
         events._set_running_loop(self)
+        ready, heap, machine, turn = self._ready, self._heap, self.machine, self._turn
         at_once = 0
         try:
             while True:
-                if self._ready:
+                if ready:
                     at_once += 1
                     if at_once > MAX_AT_ONCE:
-                        raise Stuck(f"at {self.machine.now}")
-                    self._turn()
-                elif self._heap and self._heap[0][0] <= when:
+                        raise Stuck(f"at {machine.now}")
+                    turn()
+                elif heap and heap[0][0] <= when:
                     at_once = 0
-                    self._advance()
+                    due, _, process, what = heapq.heappop(heap)
+                    if due > machine.now:
+                        machine.now = due
+                    if process is NOBODY:
+                        what()
+                    elif not what._cancelled:
+                        self._append(process, what)
                 else:
-                    self.machine.now = max(self.machine.now, when)
+                    machine.now = max(machine.now, when)
                     return
         finally:
             events._set_running_loop(None)
@@ -95,13 +122,12 @@ class Loop(asyncio.AbstractEventLoop):
     def _turn(self) -> None:
         """Run one callback of one process."""
         ready = self._ready
-        index = int(self.machine.chance.random() * len(ready)) if len(ready) > 1 else 0
-        process = ready[index]
+        process = ready[int(self._random() * len(ready))] if len(ready) > 1 else ready[0]
         if self.on_turn is not None:
             self.on_turn(process)
         queue = self._queues.get(process)
-        if queue is None or process not in ready:
-            return
+        if not queue:
+            return  # it has just been killed
         if process is not None and process.stopped_until > self.machine.now:
             ready.remove(process)
             self.at(process.stopped_until, lambda: self._wake(process))
@@ -109,28 +135,26 @@ class Loop(asyncio.AbstractEventLoop):
         handle = queue.popleft()
         if not queue:
             ready.remove(process)
-        if not handle._cancelled:
-            self.handled += 1
-            handle._run()
+        if handle._cancelled:
+            return
+        try:
+            handle._context.run(handle._callback, *handle._args)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:  # as asyncio's own handles do
+            handle._context.run(self._broke, handle._callback, exc)
+
+    def _broke(self, callback: Any, exc: BaseException) -> None:
+        self.call_exception_handler({"message": f"Exception in callback {callback}", "exception": exc})
 
     def _wake(self, process: Process) -> None:
         if self._queues.get(process) and process not in self._ready:
             self._ready.append(process)
 
-    def _advance(self) -> None:
-        when, _, process, what = heapq.heappop(self._heap)
-        self.machine.now = max(self.machine.now, when)
-        if isinstance(what, events.Handle):
-            what._scheduled = False  # type: ignore[attr-defined]
-            if not what._cancelled:
-                self._append(process, what)
-        else:
-            what()
-
     def at(self, when: float, what: Callable[[], object]) -> None:
         """Have the kernel, or the world, do something at a time."""
         self._count += 1
-        heapq.heappush(self._heap, (when, self._count, None, what))
+        heapq.heappush(self._heap, (when, self._count, NOBODY, what))
 
     def after(self, delay_s: float, what: Callable[[], object]) -> None:
         self.at(self.machine.now + delay_s, what)
@@ -176,16 +200,12 @@ class Loop(asyncio.AbstractEventLoop):
         return self.call_at(self.machine.now + delay, callback, *args, context=context)
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> events.TimerHandle:
-        timer = events.TimerHandle(when, callback, args, self, context)
+        timer = Timer(when, callback, args, context)
         process = timer._context.get(PROCESS)
-        timer._scheduled = True  # type: ignore[attr-defined]
         if process is None or not process.is_dead:
             self._count += 1
             heapq.heappush(self._heap, (when, self._count, process, timer))
         return timer
-
-    def _timer_handle_cancelled(self, handle: events.TimerHandle) -> None:
-        """It stays in the heap, and does nothing."""
 
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self)

@@ -13,7 +13,6 @@ name carries it, which is how the loop knows whose turn it is, and whose turn ne
 import contextvars
 import datetime
 import errno
-import itertools
 import os
 import random
 import secrets
@@ -321,21 +320,20 @@ def interpose() -> None:
     socket.getaddrinfo = network.getaddrinfo
 
 
-_numbers: Final = itertools.count(1)
-_number_of: Final[dict[int, int]] = {}
-"""Address of an object -> its number. An address is used again, by an object with a number of its own."""
+_number_of: Final[dict[int, tuple[int, object]]] = {}
+"""Address of an object -> its number, and the object: nobody else is to have that address while it counts."""
+
+
+def _number(self: object) -> int:
+    found = _number_of.get(id(self))
+    if found is None:
+        found = _number_of[id(self)] = len(_number_of), self
+    return found[0]
 
 
 def _number_instances(kind: Any) -> None:
-    """Let objects in sets be in the order in which they were made, and not in that of their addresses."""
-    begin = kind.__init__
-
-    def __init__(self: Any, *args: Any, **more: Any) -> None:
-        _number_of[id(self)] = next(_numbers)
-        begin(self, *args, **more)
-
-    kind.__init__ = __init__
-    kind.__hash__ = lambda self: _number_of[id(self)]
+    """Let objects in sets be in the order in which they came into one, and not in that of their addresses."""
+    kind.__hash__ = _number
 
 
 def _has_no_order(kind: Any, module: Any) -> bool:

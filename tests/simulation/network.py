@@ -44,8 +44,9 @@ class Thing:
 
     def changed(self) -> None:
         """Wake whoever watches."""
-        for look in list(self._watchers.values()):
-            look()
+        if self._watchers:
+            for look in list(self._watchers.values()):
+                look()
 
     def end(self) -> None:
         """Nobody has a descriptor of it any more."""
@@ -96,7 +97,8 @@ class End(Thing):
         return self.error is not None or self.peer.unread < WINDOW
 
     def changed(self) -> None:
-        super().changed()
+        if self._watchers:
+            super().changed()
         if self.on_change is not None:
             self.on_change()
 
