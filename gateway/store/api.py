@@ -19,10 +19,13 @@ from gateway.store.records import (
     AuditRecord,
     AuditReport,
     BreakerRecord,
+    Changes,
     DecisionRecord,
     DeploymentRecord,
     EventRecord,
     HealthCheckRecord,
+    NodeRecord,
+    NodeState,
     Retention,
     ServiceRecord,
     SmokeRecord,
@@ -90,6 +93,9 @@ class Transaction(Protocol):
     def delete_breakers(self, keys: Iterable[str]) -> None: ...
     def put_token(self, record: TokenRecord) -> None: ...
     def set_meta(self, key: str, value: bytes) -> None: ...
+    def delete_node(self, node_id: str) -> None:
+        """Forget a gateway that will not come back: if it does, it says so itself."""
+
     def on_commit(self, callback: Callable[[], object]) -> None:
         """Call `callback` right after the commit, before any other writer's turn. It must not raise."""
 
@@ -108,6 +114,10 @@ class Store(Protocol):
     """Called right after each commit that added events, still in the writer's turn; must not raise."""
     errors: ErrorCounts
     """What has failed since the start."""
+
+    @property
+    def revision(self) -> int:
+        """How far this process has followed: what its last commit made of the store; 0: it has made none."""
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Open a write transaction: commits when the block ends, rolls back on any exception.
@@ -131,6 +141,24 @@ class Store(Protocol):
 
     async def release(self) -> None:
         """Let another gateway take over at once. Raises StoreError."""
+
+    async def beat(self, node: NodeRecord) -> None:
+        """Say that this gateway lives: once a second, where others look. Raises StoreError."""
+
+    async def leave(self, node_id: str) -> None:
+        """Say that it has ended, and will not be missed. Raises StoreError."""
+
+    async def nodes(self) -> list[NodeState]:
+        """Return every gateway that has said it lives, and has not left or been forgotten; by name."""
+
+    def on_change(self, callback: Callable[[], object]) -> None:
+        """Call `callback` when another process may have committed. It must not raise."""
+
+    async def changes(self, since: int) -> Changes:
+        """Return where the store is, and its log from the revision `since` on, as far as it goes back.
+
+        If the store is not so far, the log's newest row alone.
+        """
 
     async def is_current(self) -> bool:
         """Return whether this process's epoch still is the store's."""

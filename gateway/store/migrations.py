@@ -286,6 +286,7 @@ MIGRATIONS: Final = (
     Migration(3, "tokens", _TOKENS),
     Migration(4, "charts", _CHARTS),
     Migration(5, "approvals", _APPROVALS),
+    Migration(6, "nodes", ()),  # nothing in a file: only a database has several gateways
 )
 
 SCHEMA: Final = MIGRATIONS[-1].number

@@ -328,3 +328,68 @@ class Retention(Record, frozen=True, kw_only=True):
 
 
 DEFAULT_RETENTION: Final = Retention()
+
+
+class Position(msgspec.Struct, frozen=True):
+    """How far a store has come. After a failover a number can come again, on another timeline."""
+
+    timeline: int
+    """Of the database server: rises when another member becomes the primary."""
+    revision: int
+    """Rises by one with each transaction."""
+    commit: str
+    """The mark of the last one: no other transaction ever has it."""
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What one transaction has changed of that which gateways keep in memory."""
+
+    revision: int
+    follows: str
+    """The mark of the commit before: an older release writes no row here, and leaves a gap."""
+    commit: str
+    topics: tuple[str, ...]
+    """`service:NAME`, SETTINGS, EVENTS, or EVERYTHING; none: only what is read when it is asked for."""
+
+
+SETTINGS: Final = "settings"
+"""Tokens, and what has a name of its own: the freeze."""
+EVENTS: Final = "events"
+EVERYTHING: Final = "everything"
+OF_SERVICE: Final = "service:"
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """Where a store is, and what its log says of the way there, as of one moment."""
+
+    at: Position
+    log: tuple[Change, ...]
+    """Oldest first. Not whole where it was pruned, or an older release has written."""
+
+
+class NodeRecord(Record, frozen=True, kw_only=True):
+    """One gateway, as it says of itself."""
+
+    id: str
+    """Of its place: the same for all processes that succeed each other there."""
+    name: str
+    release: str
+    listen: tuple[str, ...]
+    """Where clients connect, `host:port`."""
+    admin: str
+    """Where operators connect, `host:port`."""
+    applied_revision: int | None = None
+    """What it goes by; None: it is a stand-by and goes by nothing."""
+
+
+class NodeState(NodeRecord, frozen=True, kw_only=True):
+    """The same, and what the others know of it."""
+
+    wanted_revision: int
+    """What the store has."""
+    last_seen: datetime
+    """By the database's clock."""
+    is_leader: bool
+    """Whether it has the lease."""
+    is_isolated: bool
+    """Whether nothing was heard of it for longer than three seconds."""

@@ -5,7 +5,7 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
@@ -33,7 +33,16 @@ from gateway.store.migrations import (
     refuse_newer,
 )
 from gateway.store.reads import Reads
-from gateway.store.records import DEFAULT_RETENTION, AuditReport, Retention, TokenRecord
+from gateway.store.records import (
+    DEFAULT_RETENTION,
+    AuditReport,
+    Changes,
+    NodeRecord,
+    NodeState,
+    Position,
+    Retention,
+    TokenRecord,
+)
 from gateway.store.safety import copy, damage, existing, identity, refuse_damaged, remove_log, verified
 from gateway.store.tables import time_text
 from gateway.store.thread import at_once, begin
@@ -91,6 +100,8 @@ class SqliteStore(Reads):
         self._turns = Turns(str(path))
         self._known_tokens = KnownTokens(self.tokens)
         self._commits = 0
+        self._node: NodeRecord | None = None
+        """This gateway, once it has said so."""
         self._in_doubt: tuple[bytes, SqliteTransaction] | None = None
         """Mark and transaction of a commit that failed, or was done all the same: nothing could be read."""
 
@@ -199,6 +210,39 @@ class SqliteStore(Reads):
 
     async def release(self) -> None:
         """See `api.Store.release`. The lock goes with the process."""
+
+    @property
+    def revision(self) -> int:
+        """See `api.Store.revision`. Of this process alone: nobody else writes."""
+        return self._commits
+
+    async def changes(self, since: int) -> Changes:
+        """See `api.Store.changes`. Nobody else's: what this process has changed it has in memory."""
+        return Changes(Position(0, self._commits, ""), ())
+
+    def on_change(self, callback: Callable[[], object]) -> None:
+        """See `api.Store.on_change`. Nobody else writes."""
+
+    async def beat(self, node: NodeRecord) -> None:
+        """See `api.Store.beat`. Once is enough: nobody else looks."""
+        self._node = node
+
+    async def leave(self, node_id: str) -> None:
+        """See `api.Store.leave`."""
+        self._node = None
+
+    async def nodes(self) -> list[NodeState]:
+        """See `api.Store.nodes`. This one alone."""
+        if self._node is None:
+            return []
+        fields = {name: getattr(self._node, name) for name in NodeRecord.__struct_fields__}
+        fields["applied_revision"] = self.revision
+        seen = datetime.now(UTC)
+        return [
+            NodeState(
+                **fields, wanted_revision=self.revision, last_seen=seen, is_leader=True, is_isolated=False
+            )
+        ]
 
     async def token_by_hash(self, digest: str) -> TokenRecord | None:
         """See `api.Store.token_by_hash`. From memory: this process alone writes tokens."""

@@ -181,6 +181,10 @@ class Collected(ABC):
         self._counters = counters
 
     @abstractmethod
+    def delete_node(self, node_id: str) -> None:
+        """See `api.Transaction`."""
+
+    @abstractmethod
     async def flush(self) -> None:
         """Write what was collected so far, uncommitted."""
 
@@ -223,6 +227,9 @@ class SqliteTransaction(Collected):
         self._connection = connection
         self.covered: asyncio.Future[None]
         """Set once it is committed: ends when that is on disk."""
+
+    def delete_node(self, node_id: str) -> None:
+        """See `api.Transaction`. A file has no other gateway to be forgotten."""
 
     async def go_on_from(self, counters: Counters) -> None:
         """See `Collected.go_on_from`."""

@@ -1,6 +1,6 @@
 """The part of an asyncpg connection that is used here: asyncpg itself says no types."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -15,6 +15,9 @@ class Connection(Protocol):
     async def fetch(self, query: str, *parameters: object) -> Sequence[Any]: ...
     async def fetchrow(self, query: str, *parameters: object) -> Any: ...
     async def fetchval(self, query: str, *parameters: object) -> Any: ...
+    async def add_listener(self, channel: str, callback: Callable[..., object]) -> None:
+        """LISTEN; callback: called with connection, pid, channel and payload of each notification."""
+
     def transaction(
         self, *, isolation: str | None = None, readonly: bool = False
     ) -> AbstractAsyncContextManager[None]: ...

@@ -14,6 +14,10 @@ from gateway.store.tables import APPROVALS, DECISIONS, EVENTS, SMOKE_RESULTS, ST
 SEQUENCES: Final = "gateway_sequence"
 """Keeps the last id given out of each table that counts; rolled back with the transaction that counted."""
 LEASE: Final = "gateway_lease"
+CHANGES: Final = "gateway_change"
+NODES: Final = "gateway_node"
+CHANNEL: Final = "gateway"
+"""Where each commit says its revision."""
 
 _WORDS: Final = (
     ("INTEGER PRIMARY KEY AUTOINCREMENT", "BIGINT PRIMARY KEY"),
@@ -55,6 +59,29 @@ _ALSO: Final = {
     ),
     4: _order_of_arrival(STATISTICS.name),
     5: _order_of_arrival(APPROVALS.name),
+    6: (
+        f"""
+        CREATE TABLE {CHANGES} (
+            revision BIGINT PRIMARY KEY,
+            follows TEXT COLLATE "C" NOT NULL,
+            mark TEXT COLLATE "C" NOT NULL,
+            topics TEXT NOT NULL,
+            at TIMESTAMPTZ NOT NULL
+        )
+        """,
+        f"INSERT INTO {CHANGES} VALUES (0, '', '', '[\"everything\"]', now())",
+        f"""
+        CREATE TABLE {NODES} (
+            id TEXT COLLATE "C" PRIMARY KEY,
+            name TEXT COLLATE "C" NOT NULL,
+            release TEXT NOT NULL,
+            listen TEXT NOT NULL,
+            admin TEXT NOT NULL,
+            applied_revision BIGINT,
+            seen_at TIMESTAMPTZ NOT NULL
+        )
+        """,
+    ),
 }
 """What a step does here besides, by its number."""
 

@@ -13,6 +13,7 @@ from gateway.store.postgres.connection import Connection
 from gateway.store.postgres.dialect import LEASE
 from gateway.store.postgres.faults import named
 from gateway.store.postgres.server import Server
+from gateway.store.postgres.session import KeptSession, hurry_commits
 
 LEASE_S: Final = 4.0
 """After so long without a word of the holder, another may take over: with LOOK_S, within five seconds."""
@@ -46,8 +47,9 @@ class Lease:
     """The row, as one gateway deals with it. It has a session of its own: no write may hold it up."""
 
     def __init__(self, server: Server) -> None:
-        self._server = server
-        self._connection: Connection | None = None
+        self._label = server.label
+        # Renewals that a crash of the database loses only make the lease lapse sooner.
+        self._session = KeptSession(server, hurry_commits)
         self.holder = ""
         """Who we are, once we have claimed it; empty: we never did."""
 
@@ -58,9 +60,9 @@ class Lease:
         Raises StoreTaken if that one lives.
         """
         seen = None
-        with named(self._server.label):
-            while not (found := await self._fetch(_CLAIM, holder, name)):
-                held = await self._fetch(_HELD)
+        with named(self._label):
+            while not (found := await self._session.fetch(_CLAIM, holder, name)):
+                held = await self._session.fetch(_HELD)
                 if held and seen not in (None, held[0]["renewed_at"]):
                     raise StoreTaken(_taken(held[0]))
                 seen = held[0]["renewed_at"] if held else None
@@ -87,35 +89,19 @@ class Lease:
 
     async def renew(self) -> None:
         """Renew it once. Raises StaleEpoch: another has it; StoreError."""
-        with named(self._server.label):
-            if not await self._fetch(_RENEW, self.holder):
+        with named(self._label):
+            if not await self._session.fetch(_RENEW, self.holder):
                 raise StaleEpoch("another gateway has taken over")
 
     async def release(self) -> None:
         """Let another one take over at once. Raises StoreError."""
         if self.holder:
-            with named(self._server.label):
-                await self._fetch(_RELEASE, self.holder)
+            with named(self._label):
+                await self._session.fetch(_RELEASE, self.holder)
 
     async def close(self) -> None:
         """End the session; the lease lapses."""
-        if self._connection is not None:
-            self._connection.terminate()
-
-    async def _fetch(self, statement: str, *parameters: str) -> list[Any]:
-        connection = await self._session()
-        try:
-            return list(await connection.fetch(statement, *parameters))
-        except BaseException:
-            connection.terminate()
-            raise
-
-    async def _session(self) -> Connection:
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await self._server.connect()
-            # Renewals that a crash of the database loses only make the lease lapse sooner.
-            await self._connection.execute("SET synchronous_commit = off")
-        return self._connection
+        self._session.close()
 
 
 def _taken(held: Any) -> str:

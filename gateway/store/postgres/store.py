@@ -14,16 +14,26 @@ from gateway.store.api import Place
 from gateway.store.audit import GENESIS, Tail, Walk
 from gateway.store.faults import ErrorCounts
 from gateway.store.known_tokens import KnownTokens
+from gateway.store.postgres.changes import SINCE, forget_old, found_in
 from gateway.store.postgres.connection import Connection
-from gateway.store.postgres.dialect import SEQUENCES, placed
+from gateway.store.postgres.dialect import CHANGES, SEQUENCES, placed
 from gateway.store.postgres.faults import named
 from gateway.store.postgres.lease import Lease
+from gateway.store.postgres.members import SEEN, Members, node_of
 from gateway.store.postgres.migrating import migrate
 from gateway.store.postgres.readers import PAGE, Readers
 from gateway.store.postgres.server import Server
 from gateway.store.postgres.transaction import PostgresTransaction
 from gateway.store.reads import Reads
-from gateway.store.records import DEFAULT_RETENTION, AuditReport, Retention, TokenRecord
+from gateway.store.records import (
+    DEFAULT_RETENTION,
+    AuditReport,
+    Changes,
+    NodeRecord,
+    NodeState,
+    Retention,
+    TokenRecord,
+)
 from gateway.store.sqlite import SqliteStore
 from gateway.store.tables import AUDIT
 from gateway.store.transaction import PUT_META, Counters
@@ -38,7 +48,8 @@ _BEGINNING: Final = f"""
         (SELECT seq FROM {SEQUENCES} WHERE name = 'gateway_decision'),
         (SELECT seq FROM {SEQUENCES} WHERE name = 'gateway_audit'),
         (SELECT hash FROM gateway_audit ORDER BY id DESC LIMIT 1),
-        (SELECT value FROM gateway_meta WHERE key = 'commit')
+        (SELECT value FROM gateway_meta WHERE key = 'commit'),
+        (SELECT max(revision) FROM {CHANGES})
 """
 """Asked after the row is held: a statement sees what was committed when it began, not when its lock came."""
 
@@ -52,6 +63,8 @@ class PostgresStore(Reads):
         """Called by `open`."""
         self.label = server.label
         self.epoch = epoch
+        self.revision = 0
+        """See `api.Store.revision`."""
         self.on_event: Callable[[], object] = lambda: None
         """See `api.Store.on_event`."""
         self.errors = ErrorCounts()
@@ -61,6 +74,7 @@ class PostgresStore(Reads):
         self._writer: Connection | None = writer
         self._readers = Readers(server)
         self._lease = Lease(server)
+        self._members = Members(server)
         self._turns = Turns(server.label)
         self._known_tokens = KnownTokens(self.tokens)
         self._run = secrets.token_hex(4)
@@ -99,6 +113,7 @@ class PostgresStore(Reads):
             self._drop_writer()
             await self._readers.close()
             await self._lease.close()
+            await self._members.close()
 
     # -- being in charge
 
@@ -114,6 +129,28 @@ class PostgresStore(Reads):
     async def release(self) -> None:
         """See `api.Store.release`."""
         await self._lease.release()
+
+    # -- other gateways
+
+    async def beat(self, node: NodeRecord) -> None:
+        """See `api.Store.beat`."""
+        await self._members.beat(node)
+
+    async def leave(self, node_id: str) -> None:
+        """See `api.Store.leave`."""
+        await self._members.leave(node_id)
+
+    async def nodes(self) -> list[NodeState]:
+        """See `api.Store.nodes`."""
+        return [node_of(row) for row in await self.rows(SEEN)]
+
+    def on_change(self, callback: Callable[[], object]) -> None:
+        """See `api.Store.on_change`."""
+        self._members.on_notify = callback
+
+    async def changes(self, since: int) -> Changes:
+        """See `api.Store.changes`."""
+        return found_in(await self.rows(SINCE, since))
 
     async def raise_epoch(self) -> int:
         """See `api.Store.raise_epoch`."""
@@ -166,7 +203,7 @@ class PostgresStore(Reads):
             await connection.execute(_BEGIN)
             row = await connection.fetchrow(_BEGINNING)
         assert row is not None, "a SELECT without FROM has a row"
-        epoch, event, decision, audit_id, audit_hash, mark = row
+        epoch, event, decision, audit_id, audit_hash, mark, revision = row
         self._settle_doubt(mark)
         if int(epoch) > self.epoch:
             raise StaleEpoch(f"epoch {int(epoch)} has begun, this process writes in {self.epoch}")
@@ -174,8 +211,9 @@ class PostgresStore(Reads):
             self._set_back = f"epoch {int(epoch)}, commit {bytes(mark or b'').decode()}"
         self._refuse_set_back()
         tail = Tail(audit_id or 0, audit_hash or GENESIS)
+        counters = Counters(event or 0, decision or 0, tail)
         return PostgresTransaction(
-            self.label, connection, Counters(event or 0, decision or 0, tail), self.on_event
+            self.label, connection, counters, revision or 0, bytes(mark or b""), self.on_event
         )
 
     async def _commit(self, transaction: PostgresTransaction) -> None:
@@ -227,7 +265,7 @@ class PostgresStore(Reads):
                 self._follow(transaction, mark)
 
     def _follow(self, transaction: PostgresTransaction, mark: bytes) -> None:
-        self._newest = mark
+        self._newest, self.revision = mark, transaction.revision
         self._known_tokens.follow(transaction.tokens)
         transaction.follow()
 
@@ -321,4 +359,7 @@ class PostgresStore(Reads):
 
     async def prune(self, now: datetime, keep: Retention = DEFAULT_RETENTION) -> dict[str, int]:
         """See `api.Store.prune`."""
-        return await pruning.prune(self, now, keep)
+        deleted = await pruning.prune(self, now, keep)
+        if old := await forget_old(self):
+            deleted[CHANGES] = old
+        return deleted

@@ -1,15 +1,27 @@
 """One write transaction on PostgreSQL."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
 
 from gateway.errors import StoreError
 from gateway.store.postgres.connection import Connection
-from gateway.store.postgres.dialect import SEQUENCES, placed
+from gateway.store.postgres.dialect import CHANGES, CHANNEL, NODES, SEQUENCES, placed
 from gateway.store.postgres.faults import named
-from gateway.store.records import AuditEntry
+from gateway.store.records import (
+    EVENTS,
+    EVERYTHING,
+    OF_SERVICE,
+    SETTINGS,
+    AuditEntry,
+    DeploymentRecord,
+    EventRecord,
+    ServiceRecord,
+    TokenRecord,
+    VersionRecord,
+)
+from gateway.store.tables import Table
 from gateway.store.transaction import COMMIT, Collected, Counters, numbers_of
 
 _MARK: Final = f"""
@@ -22,18 +34,34 @@ _COUNT: Final = f"""
 """
 """Filled in with names of tables, numbers and hexadecimal digits of our own: several statements in one
 message take no parameters."""
+_LOG: Final = f"""
+    INSERT INTO {CHANGES} (revision, follows, mark, topics, at)
+    VALUES ({{0}}, '{{1}}', '{{2}}', convert_from('\\x{{3}}', 'UTF8'), clock_timestamp());
+    SELECT pg_notify('{CHANNEL}', '{{0}}')
+"""
 
 
 class PostgresTransaction(Collected):
     """See `api.Transaction`. The store makes it once it holds the epoch's row, and ends it."""
 
     def __init__(
-        self, label: str, connection: Connection, counters: Counters, on_event: Callable[[], object]
+        self,
+        label: str,
+        connection: Connection,
+        counters: Counters,
+        revision: int,
+        follows: bytes,
+        on_event: Callable[[], object],
     ) -> None:
-        """label: what messages call the database. on_event: called once after the commit if events were
-        added.
+        """label: what messages call the database. revision, follows: the store's before this, and the mark of
+        the commit that made it. on_event: called once after the commit if events were added.
         """
         super().__init__(counters, on_event)
+        self.revision = revision + 1
+        """The store's once this is committed."""
+        self._follows = follows
+        self._topics: set[str] = set()
+        """What of it other gateways have in memory too."""
         self._label = label
         self._connection = connection
         self._counted = numbers_of(counters)
@@ -42,6 +70,46 @@ class PostgresTransaction(Collected):
         """Link an entry to the audit chain: by what will be stored, not by what was said."""
         fields = {name: storable(getattr(entry, name)) for name in entry.__struct_fields__}
         return super().add_audit(msgspec.structs.replace(entry, **fields))
+
+    def put_service(self, record: ServiceRecord) -> None:
+        self._topics.add(OF_SERVICE + record.name)
+        super().put_service(record)
+
+    def put_version(self, record: VersionRecord) -> None:
+        self._topics.add(OF_SERVICE + record.service_name)
+        super().put_version(record)
+
+    def put_deployment(self, record: DeploymentRecord) -> None:
+        self._topics.add(OF_SERVICE + record.service_name)
+        super().put_deployment(record)
+
+    def delete_service(self, service_id: str) -> None:
+        self._topics.add(EVERYTHING)
+        super().delete_service(service_id)
+
+    def delete_version(self, version_id: str) -> None:
+        self._topics.add(EVERYTHING)
+        super().delete_version(version_id)
+
+    def add_event(self, record: EventRecord) -> int:
+        self._topics.add(EVENTS)
+        return super().add_event(record)
+
+    def put_token(self, record: TokenRecord) -> None:
+        self._topics.add(SETTINGS)
+        super().put_token(record)
+
+    def set_meta(self, key: str, value: bytes) -> None:
+        self._topics.add(SETTINGS)
+        super().set_meta(key, value)
+
+    def delete_node(self, node_id: str) -> None:
+        self._queue_alone(f"DELETE FROM {NODES} WHERE id = ?", (node_id,))
+
+    def put_rows(self, table: Table[Any], rows: Iterable[tuple[Any, ...]]) -> None:
+        """Add rows of another store, as they are stored there."""
+        self._topics.add(EVERYTHING)
+        super().put_rows(table, rows)
 
     async def flush(self) -> None:
         """Write what was collected so far, uncommitted."""
@@ -54,13 +122,22 @@ class PostgresTransaction(Collected):
                     )
 
     async def commit(self, mark: bytes) -> None:
-        """Leave the commit's mark and how far the counters have come, and commit: in one message.
+        """Leave the commit's mark, how far the counters have come and a row of the log, and commit: in one
+        message, which tells all gateways of the revision.
 
         Raises StoreUnreachable if nobody can say whether it was done.
         """
         numbers = numbers_of(self._counters)
         changed = [(name, number) for name, number in numbers.items() if number != self._counted[name]]
-        last = "; ".join([_MARK.format(mark.hex()), *(_COUNT.format(*each) for each in changed), "COMMIT"])
+        topics = storable(msgspec.json.encode(sorted(self._topics)).decode()).encode()
+        last = "; ".join(
+            [
+                _MARK.format(mark.hex()),
+                *(_COUNT.format(*each) for each in changed),
+                _LOG.format(self.revision, self._follows.decode(), mark.decode(), topics.hex()),
+                "COMMIT",
+            ]
+        )
         with named(self._label):
             if (done := await self._connection.execute(last)) != "COMMIT":
                 raise StoreError(f"the transaction ended with {done}")

@@ -1,0 +1,47 @@
+"""Says that this gateway lives, once a second, to whoever shares its database."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, Protocol
+
+from msgspec.structs import replace
+
+from gateway.errors import StoreError
+from gateway.store.records import NodeRecord
+
+BEAT_S: Final = 1.0
+
+
+class Members(Protocol):
+    """Where it is said."""
+
+    async def beat(self, node: NodeRecord) -> None: ...
+    async def leave(self, node_id: str) -> None: ...
+
+
+class Presence:
+    """This gateway among those that share its store."""
+
+    def __init__(self, store: Members, node: NodeRecord) -> None:
+        """node: what stays the same for as long as this process lives."""
+        self._store = store
+        self.node = node
+        self.applied: Callable[[], int | None] = lambda: None
+        """Which revision it goes by now; None: it is a stand-by."""
+
+    async def say(self) -> None:
+        """Say it once; a store that cannot hear it now hears it later."""
+        with suppress(StoreError):
+            await self._store.beat(replace(self.node, applied_revision=self.applied()))
+
+    async def run(self) -> None:
+        """Say it for as long as this runs."""
+        while True:
+            await self.say()
+            await asyncio.sleep(BEAT_S)
+
+    async def leave(self) -> None:
+        """Say that it has ended, and is not to be waited for."""
+        with suppress(StoreError):
+            await self._store.leave(self.node.id)

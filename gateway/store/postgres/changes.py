@@ -1,0 +1,55 @@
+"""The log of what each transaction has changed: other gateways read by it what they have in memory."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from gateway.store.postgres.dialect import CHANGES
+from gateway.store.prune import STRIDE, Prunable
+from gateway.store.records import Change, Changes, Position
+
+KEPT: Final = "1 hour"
+"""Whoever has not looked for longer reads everything, and that is no more than a start does."""
+MOST: Final = 1000
+"""Rows that are read at once; with more to catch up on, reading everything is cheaper."""
+
+SINCE: Final = f"""
+    SELECT
+        ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint,
+        newest.revision,
+        convert_from(coalesce((SELECT value FROM gateway_meta WHERE key = 'commit'), ''), 'UTF8'),
+        log.revision,
+        log.follows,
+        log.mark,
+        log.topics
+    FROM (SELECT max(revision) AS revision FROM {CHANGES}) AS newest
+    JOIN {CHANGES} AS log ON log.revision >= least(?, newest.revision)
+    ORDER BY log.revision LIMIT {MOST}
+"""
+"""Timeline, newest revision, and mark of the last commit: in each row, as of one moment. Then the log."""
+_PRUNE: Final = f"""
+    DELETE FROM {CHANGES} WHERE at < clock_timestamp() - interval '{KEPT}'
+    AND revision IN (SELECT revision FROM {CHANGES} ORDER BY revision LIMIT {STRIDE})
+"""
+
+
+def found_in(rows: Sequence[Any]) -> Changes:
+    """Return what the rows of SINCE say: at least one, as the newest is never pruned."""
+    log = tuple(
+        Change(revision, follows, mark, msgspec.json.decode(topics, type=tuple[str, ...]))
+        for *_, revision, follows, mark, topics in rows
+    )
+    timeline, revision, commit, *_ = rows[0]
+    return Changes(Position(timeline, revision, commit), log)
+
+
+async def forget_old(store: Prunable) -> int:
+    """Prune the log. Returns how many rows. The transaction that does it leaves a newer one."""
+    total = 0
+    while True:
+        async with store.transaction() as tx:
+            deleted = await tx.execute(_PRUNE)
+        total += deleted
+        if deleted < STRIDE:
+            return total

@@ -1,0 +1,89 @@
+"""Which gateways share a database: a row each, with the database's clock, renewed while it lives.
+
+The session that renews it also listens: it hears of each commit at once, and a session that broke, or a
+server that has gone silent, is found out by the next beat.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from gateway.store.postgres.connection import Connection
+from gateway.store.postgres.dialect import CHANGES, CHANNEL, LEASE, NODES, placed
+from gateway.store.postgres.faults import named
+from gateway.store.postgres.server import Server
+from gateway.store.postgres.session import KeptSession, hurry_commits
+from gateway.store.records import NodeRecord, NodeState
+
+SILENT_S: Final = 3.0
+"""After so long without a word a gateway counts as isolated."""
+
+_BEAT: Final = placed(f"""
+    INSERT INTO {NODES} (id, name, release, listen, admin, applied_revision, seen_at)
+    VALUES (?, ?, ?, ?, ?, ?, clock_timestamp())
+    ON CONFLICT (id) DO UPDATE SET
+        name = excluded.name,
+        release = excluded.release,
+        listen = excluded.listen,
+        admin = excluded.admin,
+        applied_revision = excluded.applied_revision,
+        seen_at = excluded.seen_at
+""")
+_LEAVE: Final = placed(f"DELETE FROM {NODES} WHERE id = ?")
+SEEN: Final = f"""
+    SELECT
+        node.id, node.name, node.release, node.listen, node.admin, node.applied_revision, node.seen_at,
+        node.seen_at < clock_timestamp() - interval '{SILENT_S} seconds',
+        EXISTS (SELECT 1 FROM {LEASE} WHERE holder = node.id AND lapses_at > clock_timestamp()),
+        (SELECT max(revision) FROM {CHANGES})
+    FROM {NODES} AS node ORDER BY node.name, node.id
+"""
+
+
+class Members:
+    """The rows, as one gateway deals with them."""
+
+    def __init__(self, server: Server) -> None:
+        self._label = server.label
+        self._session = KeptSession(server, self._listen)
+        self.on_notify: Callable[[], object] = lambda: None
+        """Called when somebody has committed, or may have: after the session was made anew."""
+
+    async def beat(self, node: NodeRecord) -> None:
+        """Say that this gateway lives. Raises StoreError."""
+        listen = msgspec.json.encode(node.listen).decode()
+        fields = (node.id, node.name, node.release, listen, node.admin, node.applied_revision)
+        with named(self._label):
+            await self._session.fetch(_BEAT, *fields)
+
+    async def leave(self, node_id: str) -> None:
+        """Say that it has ended, in order. Raises StoreError."""
+        with named(self._label):
+            await self._session.fetch(_LEAVE, node_id)
+
+    async def close(self) -> None:
+        """End the session; the row stays."""
+        self._session.close()
+
+    async def _listen(self, connection: Connection) -> None:
+        await hurry_commits(connection)
+        await connection.add_listener(CHANNEL, lambda *_: self.on_notify())
+        self.on_notify()
+
+
+def node_of(row: Any) -> NodeState:
+    """Return what a row of SEEN says."""
+    node_id, name, release, listen, admin, applied, seen_at, is_isolated, is_leader, newest = row
+    return NodeState(
+        id=node_id,
+        name=name,
+        release=release,
+        listen=msgspec.json.decode(listen, type=tuple[str, ...]),
+        admin=admin,
+        applied_revision=applied,
+        wanted_revision=newest,
+        last_seen=seen_at,
+        is_leader=is_leader,
+        is_isolated=is_isolated,
+    )

@@ -1,0 +1,109 @@
+"""A feed catches up, and is never further than what was read."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from gateway.cluster.feed import Feed
+from gateway.cluster.presence import Presence
+from gateway.cluster.unread import ALL, Unread
+from gateway.errors import StoreUnreachable
+from gateway.store.records import OF_SERVICE, Change, Changes, NodeRecord, Position
+
+
+class Source:
+    """A store that has what a test says."""
+
+    def __init__(self) -> None:
+        self.log = [Change(0, "", "", ())]
+        self.is_away = False
+        self.tell: Callable[[], object] = lambda: None
+        self.asked = 0
+        self.beats: list[NodeRecord] = []
+
+    def on_change(self, callback: Callable[[], object]) -> None:
+        self.tell = callback
+
+    def commit(self, *topics: str) -> None:
+        last = self.log[-1]
+        self.log.append(Change(last.revision + 1, last.commit, f"c{last.revision + 1}", topics))
+
+    async def changes(self, since: int) -> Changes:
+        self.asked += 1
+        if self.is_away:
+            raise StoreUnreachable("away")
+        newest = self.log[-1]
+        log = tuple(each for each in self.log if each.revision >= since)
+        return Changes(Position(1, newest.revision, newest.commit), log)
+
+    async def beat(self, node: NodeRecord) -> None:
+        if self.is_away:
+            raise StoreUnreachable("away")
+        self.beats.append(node)
+
+    async def leave(self, node_id: str) -> None:
+        if self.is_away:
+            raise StoreUnreachable("away")
+        self.beats = [each for each in self.beats if each.id != node_id]
+
+
+async def test_what_could_not_be_read_is_read_again() -> None:
+    source, read = Source(), list[Unread]()
+    is_broken = True
+
+    async def reading(what: Unread) -> None:
+        read.append(what)
+        if is_broken:
+            raise StoreUnreachable("away")
+
+    feed = Feed(source, reading)
+    with pytest.raises(StoreUnreachable):
+        await feed.look()
+    assert feed.applied is None
+    is_broken = False
+    await feed.look()
+    source.commit(OF_SERVICE + "auth")
+    source.commit()
+    await feed.look()
+    await feed.look()
+    assert read == [ALL, ALL, Unread(services=frozenset({"auth"}))]
+    assert feed.applied == Position(1, 2, "c2")
+
+
+async def test_a_feed_hears_of_a_commit_and_lives_through_a_store_that_is_away() -> None:
+    source, read = Source(), asyncio.Queue[Unread]()
+    feed = Feed(source, read.put)
+    running = asyncio.ensure_future(feed.run())
+    async with asyncio.timeout(30):
+        assert await read.get() == ALL
+        source.is_away = True
+        source.commit(OF_SERVICE + "auth")
+        asked = source.asked
+        while source.asked == asked:
+            source.tell()
+            await asyncio.sleep(0)
+        source.is_away = False
+        source.tell()
+        assert await read.get() == Unread(services=frozenset({"auth"}))
+        source.commit(OF_SERVICE + "blog")
+        assert await read.get() == Unread(services=frozenset({"blog"})), "unasked, when nothing is heard"
+    running.cancel()
+
+
+async def test_a_gateway_says_what_it_goes_by_whenever_it_is_heard() -> None:
+    source = Source()
+    node = NodeRecord(id="1", name="a", release="1", listen=(), admin="127.0.0.1:1")
+    presence = Presence(source, node)
+    await presence.say()
+    presence.applied = lambda: 7
+    source.is_away = True
+    await presence.say()
+    source.is_away = False
+    await presence.say()
+    assert [each.applied_revision for each in source.beats] == [None, 7]
+    source.is_away = True
+    await presence.leave()
+    source.is_away = False
+    await presence.leave()
+    assert source.beats == []

@@ -1,0 +1,249 @@
+"""What several gateways on one database know of its changes, and of each other."""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from gateway.cluster.unread import ALL, NOTHING, Unread, unread
+from gateway.store.records import (
+    EVENTS,
+    EVERYTHING,
+    SETTINGS,
+    Changes,
+    EventRecord,
+    NodeRecord,
+    Position,
+    TokenRecord,
+)
+from tests import postgres
+from tests.unit.store.rows import NOW, Kept, a_deployment, a_service, a_version, an_entry, put_service
+
+NODE = NodeRecord(id="1", name="a", release="0.1", listen=("0.0.0.0:80", "[::]:80"), admin="127.0.0.1:4201")
+TOKEN = TokenRecord(id="t", name="ci", role="viewer", prefix="p", hash="h4sh", created_by="a", created_at=NOW)
+
+
+@pytest.fixture
+def database() -> str:
+    return postgres.shared().migrated()
+
+
+async def write(store: Any, value: bytes = b"1") -> None:
+    async with store.transaction() as tx:
+        tx.set_meta("left", value)
+
+
+# -- in any store
+
+
+async def test_a_revision_is_a_commit_of_this_process(kept: Kept) -> None:
+    store = await kept.opened()
+    before = store.revision
+    await put_service(store)
+    await write(store)
+    with pytest.raises(RuntimeError):
+        async with store.transaction() as tx:
+            tx.put_service(a_service("b"))
+            raise RuntimeError
+    assert store.revision == before + 2
+    assert (await store.changes(store.revision)).at.revision == store.revision
+    await store.close()
+
+
+async def test_a_gateway_alone_is_the_leader_and_goes_by_what_is_stored(kept: Kept) -> None:
+    store = await kept.opened()
+    assert await store.nodes() == []
+    await store.claim(NODE.id, NODE.name)
+    await write(store)
+    await store.beat(replace(NODE, applied_revision=store.revision))
+    (seen,) = await store.nodes()
+    assert (seen.id, seen.name, seen.listen, seen.admin) == (NODE.id, "a", NODE.listen, NODE.admin)
+    assert seen.applied_revision == seen.wanted_revision == store.revision > 0
+    assert (seen.is_leader, seen.is_isolated) == (True, False)
+    assert abs(seen.last_seen - datetime.now(UTC)) < timedelta(minutes=1)
+    await store.leave(NODE.id)
+    assert await store.nodes() == []
+    await store.close()
+
+
+# -- in a database
+
+
+@postgres.needs_postgres
+async def test_each_commit_says_what_of_it_others_have_in_memory(database: str) -> None:
+    store = await Kept(database).opened()
+    async with store.transaction() as tx:
+        tx.put_service(a_service("it's"))
+        tx.put_version(a_version(service="it's"))
+    async with store.transaction() as tx:
+        tx.put_service(a_service())
+        tx.put_version(a_version())
+        tx.put_deployment(a_deployment("d"))
+        tx.add_event(EventRecord(at=NOW, kind="k"))
+    async with store.transaction() as tx:
+        tx.put_token(TOKEN)
+        tx.add_audit(an_entry())
+    async with store.transaction() as tx:
+        tx.add_audit(an_entry())
+    async with store.transaction() as tx:
+        tx.delete_version("auth-v1")
+    async with store.transaction() as tx:
+        tx.delete_service("id-auth")
+    log = (await store.changes(0)).log
+    assert [each.topics for each in log] == [
+        (EVERYTHING,),
+        ("service:it's",),
+        (EVENTS, "service:auth"),
+        (SETTINGS,),
+        (),
+        (EVERYTHING,),
+        (EVERYTHING,),
+    ]
+    assert [each.revision for each in log] == list(range(7))
+    await store.close()
+
+
+@postgres.needs_postgres
+async def test_who_follows_reads_what_changed_and_only_that(database: str) -> None:
+    store, other = await Kept(database).opened(), await Kept(database).opened()
+    await put_service(store)
+    at = await position(other)
+    await put_service(store)
+    assert (await unread_of(other, at)) == Unread(services=frozenset({"auth"}))
+    at = await position(other)
+    assert (await unread_of(other, at)) == NOTHING
+    await store.close()
+    await other.close()
+
+
+@postgres.needs_postgres
+async def test_a_commit_of_an_older_release_has_everything_read(database: str) -> None:
+    store = await Kept(database).opened()
+    await write(store)
+    at = await position(store)
+    await asyncio.to_thread(
+        postgres.shared().sql,
+        "UPDATE gateway_meta SET value = '\\x31' WHERE key = 'commit'",
+        database,
+    )
+    assert (await unread_of(store, at)) == ALL
+    at = await position(store)
+    assert (await unread_of(store, at)) == NOTHING
+    store._newest = None  # as a process that begins
+    await write(store)
+    assert (await unread_of(store, at)) == ALL
+    await store.close()
+
+
+@postgres.needs_postgres
+async def test_the_log_is_pruned_by_age_and_its_newest_row_stays(database: str) -> None:
+    store = await Kept(database).opened()
+    for _ in range(3):
+        await write(store)
+    at = await position(store)
+    aged = "UPDATE gateway_change SET at = at - interval '2 hours'"
+    await asyncio.to_thread(postgres.shared().sql, aged, database)
+    assert (await store.prune(NOW))["gateway_change"] >= 4
+    changes = await store.changes(0)
+    assert changes.log[-1].revision == changes.at.revision > at.revision
+    assert unread(at, changes) == ALL
+    await store.close()
+
+
+@pytest.fixture
+def mortal() -> Iterator[postgres.Server]:
+    server = postgres.Server()
+    server.start()
+    server.migrated_template()
+    yield server
+    server.remove()
+
+
+@postgres.needs_postgres
+async def test_revisions_taken_back_have_everything_read(mortal: postgres.Server) -> None:
+    """Files put back are on the same timeline, and the numbers that are lost come again."""
+    url = mortal.migrated()
+    store = await Kept(url).opened()
+    await write(store)
+    await asyncio.to_thread(mortal.stop)
+    await asyncio.to_thread(mortal.keep)
+    await asyncio.to_thread(mortal.start)
+    early = await position(store)
+    await write(store)
+    at = await position(store)
+    await store.close()
+    await asyncio.to_thread(mortal.go_back)
+    again = await Kept(url).opened()
+    assert (await unread_of(again, early)) == NOTHING
+    assert (await unread_of(again, at)) == ALL
+    await write(again)
+    assert (await position(again)).revision == at.revision
+    assert (await unread_of(again, at)) == ALL
+    assert (await unread_of(again, early)) == Unread(settings=True)
+    await again.close()
+
+
+@postgres.needs_postgres
+async def test_a_commit_is_heard_of_also_after_the_session_was_cut(database: str) -> None:
+    store, other = await Kept(database).opened(), await Kept(database).opened()
+    heard = asyncio.Event()
+    other.on_change(heard.set)
+    await other.beat(NODE)
+    for is_cut in (False, True):
+        if is_cut:
+            ends = (
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE query LIKE '%gateway_node%' AND pid <> pg_backend_pid()"
+            )
+            await asyncio.to_thread(postgres.shared().sql, ends, database)
+            async with asyncio.timeout(30):
+                while True:
+                    try:
+                        await other.beat(NODE)
+                        break
+                    except Exception:
+                        await asyncio.sleep(0.01)
+        async with asyncio.timeout(30):
+            await heard.wait()
+            heard.clear()
+            await write(store)
+            await heard.wait()
+        heard.clear()
+    await store.close()
+    await other.close()
+
+
+@postgres.needs_postgres
+async def test_nodes_see_each_other_by_the_clock_of_the_database(database: str) -> None:
+    store, other = await Kept(database).opened(), await Kept(database).opened()
+    await store.claim("1", "a")
+    await write(store)
+    await store.beat(replace(NODE, applied_revision=store.revision))
+    await other.beat(replace(NODE, id="2", name="b"))
+    seen = {each.name: each for each in await other.nodes()}
+    assert {name: each.is_leader for name, each in seen.items()} == {"a": True, "b": False}
+    assert {name: each.is_isolated for name, each in seen.items()} == {"a": False, "b": False}
+    assert {name: each.applied_revision for name, each in seen.items()} == {"a": store.revision, "b": None}
+    assert {each.wanted_revision for each in seen.values()} == {store.revision}
+    ages = "UPDATE gateway_node SET seen_at = seen_at - interval '4 seconds' WHERE id = '2'"
+    await asyncio.to_thread(postgres.shared().sql, ages, database)
+    assert [each.is_isolated for each in await store.nodes()] == [False, True]
+    async with store.transaction() as tx:
+        tx.delete_node("2")
+    assert [each.id for each in await store.nodes()] == ["1"]
+    await store.release()
+    assert [each.is_leader for each in await store.nodes()] == [False]
+    await store.close()
+    await other.close()
+
+
+async def position(store: Any) -> Position:
+    changes: Changes = await store.changes(0)
+    return changes.at
+
+
+async def unread_of(store: Any, at: Position) -> Unread:
+    return unread(at, await store.changes(at.revision))
