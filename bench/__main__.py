@@ -1,6 +1,7 @@
 """`python -m bench NAME [options]`: run one of the measurements."""
 
 import importlib
+import signal
 import sys
 from collections.abc import Callable
 from typing import Final
@@ -20,7 +21,7 @@ MEASUREMENTS: Final = {
     "picture": "no measurement: records the picture of the README, a release rolled back",
     "dashboard": "long tasks of the dashboard in Chromium with 200 services",
     "screenshots": "no measurement: pictures of the dashboard's pages, in the folder named",
-    "admin": "p99 of proxied requests beside 500 writes a second to the admin API",
+    "admin": "proxied requests beside 500 writes a second to the admin API, and what a write costs",
     "probes": "CPU of the control process while it probes 1,000 endpoints",
     "rollouts": "CPU of the control process with 200 rollouts, and how soon new weights are live",
     "breakers": "how soon a breaker that opens in one worker is known to the others",
@@ -29,13 +30,17 @@ MEASUREMENTS: Final = {
 
 
 def main() -> int:
-    """Run the measurement the first argument names. Returns its exit code, 2 for an unknown name."""
+    """Run the measurement the first argument names. Returns its exit code, 2 for an unknown name.
+
+    A TERM ends it as an error would: whatever it has started ends too.
+    """
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in MEASUREMENTS:
         print("usage: python -m bench NAME [options]\n")
         for known, does in MEASUREMENTS.items():
             print(f"  {known:12} {does}")
         return 0 if name in ("-h", "--help") else 2
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     run: Callable[[list[str]], int | None] = importlib.import_module(f"bench.{name}").main
     return run(sys.argv[2:]) or 0
 
