@@ -409,7 +409,12 @@ def require_unscoped(actor: Actor, what: str) -> None:
         )
 
 
+def allows(role: Role, needed: Role) -> bool:
+    """Return whether `role` may do what `needed` may."""
+    return ROLES.index(role) >= ROLES.index(needed)
+
+
 def require_role(actor: Actor, needed: Role, what: str) -> None:
     """Refuse what a call's role allows in general but not in this case. Raises Problem 403."""
-    if ROLES.index(actor.role) < ROLES.index(needed):
+    if not allows(actor.role, needed):
         raise forbidden(f"{what} needs the role {needed}; {actor.name} has {actor.role}")

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from gateway.actions.access import Access, Actor, require_match, require_role, require_scope
+from gateway.actions.access import Access, Actor, allows, require_match, require_role, require_scope
 from gateway.actions.bodies import CreateVersion, DrainVersion, PatchVersion, TestVersion
 from gateway.actions.problems import conflict, invalid, not_found
 from gateway.actions.reports import Report
@@ -229,9 +229,10 @@ class Versions:
             else:
                 tx.put_version(record)
                 tx.on_commit(partial(self._access.catalog.put_version, record))
-        if (before.url, before.replicas) != (record.url, record.replicas):
+        if _where(before) != _where(record):
             await self._look_up(record)
-        self._access.catalog.publish([record.service_name])
+        if (_where(before), before.weight) != (_where(record), record.weight):
+            self._access.catalog.publish([record.service_name])  # workers are told nothing else of it
         return self._shown(self._access.version(version_id))
 
     async def _check_patch(self, actor: Actor, entry: VersionEntry, body: PatchVersion) -> None:
@@ -266,6 +267,8 @@ class Versions:
 
     async def _require_unused(self, actor: Actor, entry: VersionEntry, what: str) -> None:
         """Refuse an operator what changes where live requests go, or may go any moment. Problem 403."""
+        if allows(actor.role, "deployer"):
+            return
         deployment = self._open_of(entry.record)
         undo_to = await self._access.version_before(entry.service)
         if use := version_use(entry.record, entry.service.record.settings, deployment, undo_to):
@@ -418,6 +421,11 @@ class Versions:
             tx.on_commit(partial(self._access.catalog.drop_version, version_id))
         self._access.tally.forget([version_id])
         self._access.catalog.publish([record.service_name])
+
+
+def _where(record: VersionRecord) -> tuple[str, ...]:
+    """Return the urls of a version."""
+    return (record.url, *record.replicas)
 
 
 def _failed_probe(entry: VersionEntry, probe: ProbeResult) -> list[SmokeTest]:

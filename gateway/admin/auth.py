@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.actions.access import ROLES, Actor
+from gateway.actions.access import Actor
 from gateway.actions.problems import Problem, forbidden
 from gateway.actions.tokens import digest, is_live, new_token, record_of
 from gateway.admin.ratelimit import SlidingWindow
@@ -23,7 +23,7 @@ from gateway.admin.sessions import Sessions, is_own_origin
 from gateway.errors import StoreError
 from gateway.log import get_logger
 from gateway.store.api import Store
-from gateway.store.records import AuditEntry, Role, TokenRecord
+from gateway.store.records import AuditEntry, TokenRecord
 
 log = get_logger(component="admin")
 
@@ -33,11 +33,6 @@ NOTE_S: Final = 0.25
 CLOSE_S: Final = 1.0
 USE_NOTED_EVERY: Final = timedelta(minutes=10)
 """How exact `lastUsedAt` is: a write for each request would be too much to know it better."""
-
-
-def allows(role: Role, needed: Role) -> bool:
-    """Return whether `role` may do what `needed` may."""
-    return ROLES.index(role) >= ROLES.index(needed)
 
 
 def bearer_token(fields: Mapping[str, str]) -> str | None:

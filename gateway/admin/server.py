@@ -11,13 +11,13 @@ from typing import Any, Final, Protocol
 from msgspec.structs import replace
 
 from gateway import __version__
-from gateway.actions.access import Actor, ApprovalNeeded
+from gateway.actions.access import Actor, ApprovalNeeded, allows
 from gateway.actions.actions import Actions
 from gateway.actions.problems import Problem
 from gateway.actions.second_person import Asked
 from gateway.admin import docs, openapi
 from gateway.admin.answers import JSON, MethodRefused, answer, compressed, refusal
-from gateway.admin.auth import Authenticator, allows
+from gateway.admin.auth import Authenticator
 from gateway.admin.call import BASE, Call, Reply, Route
 from gateway.admin.calls.approvals import kept
 from gateway.admin.eviction import Eviction

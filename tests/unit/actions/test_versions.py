@@ -194,6 +194,20 @@ async def test_a_change_of_what_has_changed_is_refused(tmp_path: Path) -> None:
         await made.actions.versions.patch(ANN, new, patch(weight=7), if_match=f'"x", {latest}')
 
 
+async def test_workers_are_told_of_a_change_only_where_it_concerns_them(tmp_path: Path) -> None:
+    async with console(tmp_path) as made:
+        old, new = await made.two_versions()
+        before = made.links.newest.number
+        await made.actions.versions.patch(ANN, new, patch(shutdownUrl="http://127.0.0.1:7201/stop", weight=0))
+        assert (await made.stored(new)).shutdown_url == "http://127.0.0.1:7201/stop"
+        assert made.links.newest.number == before
+        for change in (patch(weight=10), patch(replicas=["http://127.0.0.1:7301"])):
+            await made.actions.versions.patch(ANN, new, change)
+            assert made.links.newest.number > before
+            before = made.links.newest.number
+        assert made.weights() == {"v1": 100, "v2": 10}
+
+
 async def test_an_operator_may_not_change_a_weight(tmp_path: Path) -> None:
     async with console(tmp_path) as made:
         _, new = await made.two_versions()
