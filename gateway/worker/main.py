@@ -100,6 +100,8 @@ class Worker:
         self.capacity = self.plane.capacity
         self.plane.draining.arriving = lambda: self.capacity.open > self.plane.connections
         self._sockets = sockets
+        self._workers = 0
+        """How many share the connections there may be, as last heard."""
         self._listeners: dict[ListenerName, Listener] = {}
         self._tls: dict[int, ServerTls] = {}
         """By index of the listen table."""
@@ -199,7 +201,8 @@ class Worker:
             self.uplink.send(Ack(snapshot.number, error=str(exc)))
             return
         self.uplink.send(Ack(snapshot.number, apply_us=(time.perf_counter_ns() - began) // 1000))
-        self._limit(self.live_table.proxy, snapshot.workers)
+        if snapshot.proxy is not None or snapshot.workers != self._workers:
+            self._limit(self.live_table.proxy, snapshot.workers)
         if snapshot.proxy is not None:
             self._use_certificates(snapshot.proxy)
         if is_first:
@@ -208,6 +211,7 @@ class Worker:
             self.plane.pools.reload_tls()
 
     def _limit(self, proxy: ProxySettings, workers: int) -> None:
+        self._workers = workers
         limits = proxy.limits
         share = math.ceil(limits.connections / max(workers, 1))
         possible = connections_within(raise_descriptor_limit())

@@ -95,6 +95,45 @@ async def test_a_worker_gets_the_whole_table_and_then_what_changes() -> None:
     end(hub, worker)
 
 
+async def test_tables_that_come_close_together_leave_as_one() -> None:
+    hub = Hub()
+    hub.whole = lambda: snapshot(1, whole=True)
+    worker = await greeted(hub, 0)
+    for number in range(2, 100):
+        hub.publish(snapshot(number))
+    assert await hub.applied(99, 20) == []
+    assert worker.numbers() in ([1, 99], [1, 2, 99])
+    end(hub, worker)
+
+
+async def test_no_word_overtakes_the_table_before_it() -> None:
+    hub = Hub()
+    hub.whole = lambda: snapshot(1, whole=True)
+    worker = await greeted(hub, 0)
+    for number in (2, 3):
+        hub.publish(snapshot(number))
+        worker.peer.drain_endpoints([f"e{number}"], 1.0)
+    await until(lambda: len(worker.received) == 5)
+    words = [each.number if isinstance(each, Snapshot) else each.keys for each in worker.received]
+    assert words == [1, 2, ("e2",), 3, ("e3",)]
+    end(hub, worker)
+
+
+async def test_a_table_that_waits_goes_with_the_link() -> None:
+    hub = Hub()
+    hub.whole = lambda: snapshot(1, whole=True)
+    worker = await greeted(hub, 0)
+    for number in (2, 3):
+        hub.publish(snapshot(number))
+    worker.channel.close()
+    await until(lambda: not worker.peer.is_open)
+    hub.whole = lambda: snapshot(3, whole=True)
+    successor = await greeted(hub, 0)
+    assert await hub.applied(3, 20) == []
+    assert successor.numbers() == [3]
+    end(hub, successor)
+
+
 async def test_what_was_applied_under_another_control_does_not_count() -> None:
     hub = Hub()
     worker = await greeted(hub, 0)
