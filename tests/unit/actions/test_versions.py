@@ -196,7 +196,7 @@ async def test_a_change_of_what_has_changed_is_refused(tmp_path: Path) -> None:
 
 async def test_workers_are_told_of_a_change_only_where_it_concerns_them(tmp_path: Path) -> None:
     async with console(tmp_path) as made:
-        old, new = await made.two_versions()
+        _, new = await made.two_versions()
         before = made.links.newest.number
         await made.actions.versions.patch(ANN, new, patch(shutdownUrl="http://127.0.0.1:7201/stop", weight=0))
         assert (await made.stored(new)).shutdown_url == "http://127.0.0.1:7201/stop"
