@@ -399,15 +399,15 @@ async def test_no_line_is_torn_or_lost_by_rotations_under_load(
     for number in range(total):
         for log in logs:
             add(log, path=b"/%d" % number)
-        if number % (MANY * 4) == 0 and path.exists():
+        if number % (MANY * 4) == 0:
+            await until(path.exists)
             path.rename(tmp_path / f"log.{rotations}")
             rotations += 1
             for log in logs:
                 log.reopen()
-            await asyncio.sleep(0)
     for log in logs:
         log.close(20)
     lines = [line for each in tmp_path.iterdir() for line in each.read_text().splitlines()]
-    assert rotations > 5
+    assert rotations == 10
     assert sorted(int(json.loads(line)["path"][1:]) for line in lines) == sorted([*range(total)] * 2)
     assert [log.dropped for log in logs] == [0, 0]
