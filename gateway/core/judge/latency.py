@@ -13,7 +13,7 @@ from gateway.core.judge.window import WHOLE, Cell, Window
 
 OLD_ANSWERS: Final = 100
 """Old latencies needed before "slow" means anything."""
-LATENCY_MEMORY: Final = 4000
+LATENCY_MEMORY: Final = 20_000
 """Old latencies in memory before they fade to half of it."""
 SHIFT_ODDS: Final = 1000.0
 """Odds at which a shift, of slowness or of 4xx answers, is one."""
@@ -28,7 +28,8 @@ class Slow(msgspec.Struct, frozen=True):
     rate: Mixture = Mixture()
     """Is the new one slow more often than one in twenty?"""
     comparison: Mixture = Mixture()
-    """Does slowness fall on the new one more often than its share explains?"""
+    """Does slowness fall on the new one more often than its share explains? The old one's begins at its p95:
+    what makes both slow, at whatever time, makes a new one within the ratio slow no more often."""
     bound_us: int = 0
     held_s: float = 0.0
     """Seconds for which slowness that was shown still holds up an advance; 0: it does not."""
@@ -54,15 +55,15 @@ def slower(slow: Slow, window: Window, ratio: float, held_s: float) -> Slow:
 
 
 def _judged(slow: Slow, window: Window, ratio: float, known: float) -> Slow:
-    bound_us = round((quantile_us(slow.old_buckets, 0.95) or 0) * ratio)
-    bound = bucket_of(bound_us)
-    new = _timed(window.new, bound)
+    p95_us = quantile_us(slow.old_buckets, 0.95) or 0
+    bound_us = round(p95_us * ratio)
+    new = _timed(window.new, bucket_of(bound_us))
     factors = rate_factors(_slow_rate(known), new.errors, new.answers) if new.answers else None
     return replace(
         slow,
         new=slow.new.plus(new.answers, new.errors),
         rate=slow.rate.times(factors, window.seconds),
-        comparison=slow.comparison.times(_fallen(window, bound), window.seconds),
+        comparison=slow.comparison.times(_fallen(window, p95_us, bound_us), window.seconds),
         bound_us=bound_us,
     )
 
@@ -90,10 +91,16 @@ def _late(cell: Cell, bound: int) -> int:
     return sum([count for index, count in cell.latency.items() if index > bound])
 
 
-def _fallen(window: Window, bound: int) -> tuple[float, ...] | None:
-    """Return, per odds, how much likelier slow answers fell so if the new version is slower."""
+def _fallen(window: Window, p95_us: int, bound_us: int) -> tuple[float, ...] | None:
+    """Return, per odds, how much likelier slow answers fell so if the new version is slower than allowed.
+
+    The old version's are slow from `p95_us` on, the new one's from `bound_us`.
+    """
     shares: dict[float, list[int]] = {}
-    for cells, side in ((window.new, 0), (window.old, 1)):
+    for cells, side, bound in (
+        (window.new, 0, bucket_of(bound_us)),
+        (window.old, 1, bucket_of(p95_us - 1)),  # a bucket's upper end belongs to the next one
+    ):
         for cell in cells:
             share = (cell.share if side == 0 else WHOLE - cell.share) / WHOLE
             shares.setdefault(share, [0, 0])[side] += _late(cell, bound)

@@ -1,6 +1,8 @@
 """The judge: what it acts on, and what it leaves alone."""
 
+import math
 import random
+from collections import Counter
 
 import msgspec
 import pytest
@@ -192,6 +194,14 @@ def _timed(share: int, answers: int, us: int) -> Cell:
     return Cell(1, share, answers, latency={bucket_of(us): answers})
 
 
+def _drawn(share: int, times_us: list[int]) -> tuple[Cell, ...]:
+    return (Cell(1, share, len(times_us), latency=Counter(map(bucket_of, times_us))),)
+
+
+def _times(rng: random.Random, median_us: float, count: int) -> list[int]:
+    return [int(rng.lognormvariate(math.log(median_us), 0.5)) for _ in range(count)]
+
+
 def _run_timed(new_us: int, old_us: int, seconds: int, **rules: object) -> Trial:
     trial = Trial(50, **rules)
     for _ in range(60):
@@ -216,6 +226,20 @@ def test_slowness_may_abort() -> None:
 @pytest.mark.parametrize(("new_us", "old_us"), [(40_000, 40_000), (12_000, 10_000), (5_000, 10_000)])
 def test_slowness_both_share_or_within_the_ratio_does_not(new_us: int, old_us: int) -> None:
     assert _run_timed(new_us, old_us, seconds=60).decision.verdict == "advance"
+
+
+def test_a_version_within_the_ratio_is_not_slow_where_both_slow_down() -> None:
+    """What the old one did before is no measure then: with one bound for both, 1.3 times slower was slow."""
+    rng = random.Random(5)
+    trial = Trial(50)
+    trial.see(Window(seconds=1.0, old=_drawn(5000, _times(rng, 50_000, 9_000))))
+    for second in range(400):
+        us = 50_000 * 2 ** (second / 400)
+        old, new = _times(rng, us, 5), _times(rng, 1.3 * us, 5)
+        trial.see(Window(seconds=1.0, old=_drawn(5000, old), new=_drawn(5000, new)))
+        assert trial.decision.verdict != "pause"
+    assert trial.evidence.slow is not None
+    assert trial.evidence.slow.rate.value > 1000
 
 
 def test_slowness_that_a_whole_interval_no_longer_shows_holds_nothing_up() -> None:
