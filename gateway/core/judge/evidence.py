@@ -58,6 +58,8 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
     step_new: Tally = Tally()
     """In this step, asks included."""
     step_old: Tally = Tally()
+    step_again: int = 0
+    """Of the new version's errors in this step: those of sticky users who had failed within a minute."""
     step_tolerated: float = 0.0
     """How many of the new version's errors in this step the old one's record would excuse."""
     new: Tally = Tally()
@@ -95,10 +97,15 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
     kept: float = 0.0
     """What the finished asks by blocks came to, weighted."""
 
+    @property
+    def step_failed(self) -> Tally:
+        """The new version's answers and errors in this step, of a sticky user one error a minute."""
+        return Tally(self.step_new.answers, self.step_new.errors - self.step_again)
+
 
 def begin_step(evidence: Evidence, percent: int) -> Evidence:
     """Return the evidence as a new step is begun: the step's counts start over, the statistics do not."""
-    evidence = replace(evidence, step_new=Tally(), step_old=Tally(), step_tolerated=0.0)
+    evidence = replace(evidence, step_new=Tally(), step_old=Tally(), step_again=0, step_tolerated=0.0)
     return set_share(evidence, percent)
 
 
@@ -167,6 +174,7 @@ def forgive(evidence: Evidence) -> Evidence:
         accept_shift(evidence),
         step_new=Tally(),
         step_old=Tally(),
+        step_again=0,
         step_tolerated=0.0,
         new=Tally(),
         old=Tally(),
@@ -292,6 +300,7 @@ def _tested(evidence: Evidence, window: Window, new: Side, old: Side, rules: Rul
         evidence,
         step_new=evidence.step_new.plus(new.step_answers, new.step_errors),
         step_old=evidence.step_old.plus(old.step_answers, old.step_errors),
+        step_again=evidence.step_again + new.step_errors - _counting(new, rules),
         step_tolerated=evidence.step_tolerated + new.step_answers * evidence.record.tolerated,
         new=evidence.new.plus(new.answers, new.errors),
         old=evidence.old.plus(old.answers, old.errors),
@@ -347,13 +356,12 @@ def _suspected(evidence: Evidence, window: Window, new: Side, old: Side, rules: 
         usual = max(usual, lately[1] / (lately[0] + FEW), old.errors / (old.answers + FEW))
     if usual >= FAILING:  # no new version can fail noticeably more than this
         return replace(evidence, suspicion=Suspicion(), record=record.passed(window.seconds))
-    counting = new.step_errors if not rules.sticky else new.step_keyed + _keyless(new)
     return replace(
         evidence,
         suspicion=evidence.suspicion.times(
             usual,
             record.dispersion(evidence.percent / 100),
-            min(counting, new.step_answers),
+            min(_counting(new, rules), new.step_answers),
             new.step_answers,
             window.seconds,
         ),
@@ -362,8 +370,11 @@ def _suspected(evidence: Evidence, window: Window, new: Side, old: Side, rules: 
     )
 
 
-def _keyless(side: Side) -> int:
-    return sum([fall.errors for fall in side.fresh])
+def _counting(new: Side, rules: Rules) -> int:
+    """Return the new version's errors in the step, without those of sticky users who fail again and again."""
+    if not rules.sticky:
+        return new.step_errors
+    return min(new.step_keyed + sum([fall.errors for fall in new.fresh]), new.step_errors)
 
 
 def _last(last: tuple[Tally, ...], tally: Tally) -> tuple[Tally, ...]:

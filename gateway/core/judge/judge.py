@@ -182,7 +182,7 @@ def _lacking(evidence: Evidence, rules: Rules) -> Gate | None:
 
 def _is_over_threshold(evidence: Evidence, rules: Rules) -> bool:
     """Whether the step's rate, as far as it is certain, is above what is allowed or the old version's own."""
-    step = evidence.step_new
+    step = evidence.step_failed
     low, _ = wilson_interval(step.errors, step.answers)
     return low > max(rules.error_threshold, tolerated(evidence))
 

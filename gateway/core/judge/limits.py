@@ -102,7 +102,7 @@ def affordable(evidence: Evidence, rules: Rules) -> int | None:
 
     By the upper 95 % bound of what the new version fails beyond the old one.
     """
-    step, seconds = evidence.step_new, evidence.seconds
+    step, seconds = evidence.step_failed, evidence.seconds
     if rules.max_failed is None or not step.answers or seconds <= 0:
         return None
     usual = evidence.step_old.rate if evidence.step_old.answers else min(evidence.record.usual, 0.99)

@@ -82,6 +82,15 @@ def test_one_user_who_tries_again_and_again_raises_no_suspicion_at_full_traffic(
         assert trial.decision.verdict not in ("ask", "abort")
 
 
+def test_one_user_who_tries_again_and_again_holds_up_no_advance() -> None:
+    """Three requests a second of one client paused three in four good rollouts of a sticky service."""
+    trial = Trial(sticky=True).feed(new=(1, 0), old=(9, 0), seconds=30)
+    for _ in range(50):
+        trial.met([7], on_new=True)
+    assert trial.decision.new_errors == 50
+    assert trial.verdict == ("advance", "clear")
+
+
 def test_many_users_failing_at_full_traffic_do() -> None:
     trial = Trial(0, sticky=True).known().at(100)
     for user in range(20):
