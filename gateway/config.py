@@ -106,6 +106,13 @@ class StoreSettings(Settings, frozen=True, kw_only=True):
         return Path("var") if is_postgres(self.url) else self.path.parent
 
 
+class ClusterSettings(Settings, frozen=True, kw_only=True):
+    """This gateway among those that share its database."""
+
+    name: Name | None = None
+    """What the others call it; None: the machine's name."""
+
+
 class ForwardingSettings(Settings, frozen=True, kw_only=True):
     """What the gateway says of itself to the services behind it."""
 
@@ -164,6 +171,7 @@ class Config(Settings, frozen=True, kw_only=True):
     listen: ListenSettings | tuple[ListenSettings, ...] = ListenSettings()
     admin: AdminSettings = AdminSettings()
     store: StoreSettings = StoreSettings()
+    cluster: ClusterSettings = ClusterSettings()
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
     proxy: ForwardingSettings = ForwardingSettings()

@@ -157,6 +157,7 @@ class Access:
         second_person: bool = False,
         release: str = "",
         native: str = "",
+        node: str = "",
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """resolve: looks up the host of (version id, url). upgrade: hands over to a new control, returns its
@@ -183,6 +184,8 @@ class Access:
         self.release = release
         self.native = native
         """What of the data plane is compiled: see http1.form."""
+        self.node = node
+        """What this gateway is called among those that share its store."""
         self.now = now
 
     # -- changes

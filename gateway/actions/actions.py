@@ -9,6 +9,7 @@ from gateway.actions.acknowledgements import Acknowledgements
 from gateway.actions.charts import Charts
 from gateway.actions.deployments import Deployments
 from gateway.actions.gateway import Gateway
+from gateway.actions.nodes import Nodes
 from gateway.actions.overview import Overview
 from gateway.actions.reports import Reports
 from gateway.actions.second_person import Approvals
@@ -32,6 +33,7 @@ class Actions:
         self.overview = Overview(access)
         self.whatif = WhatIfs(access)
         self.gateway = Gateway(access)
+        self.nodes = Nodes(access)
         self.approvals = Approvals(access)
         self.upkeep = Upkeep(access, watch)
         self.tokens = Tokens(access)

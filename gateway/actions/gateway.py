@@ -25,6 +25,8 @@ class WorkerSeen(msgspec.Struct, frozen=True, rename="camel"):
 class GatewayInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The control process in charge."""
 
+    node: str
+    """What it is called among those that share its store."""
     pid: int
     epoch: int
     release: str
@@ -44,6 +46,7 @@ class Gateway:
         """Return the process in charge and its workers."""
         workers = self._access.hub.workers()
         return GatewayInfo(
+            node=self._access.node,
             pid=os.getpid(),
             epoch=self._access.store.epoch,
             release=self._access.release,

@@ -6,7 +6,8 @@ few and known.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter as Counting
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -38,7 +39,7 @@ from gateway.core.rollout.state import Rollout
 from gateway.errors import StoreError
 from gateway.http1.form import native_form
 from gateway.store.api import Store
-from gateway.store.records import DeploymentRecord
+from gateway.store.records import DeploymentRecord, NodeState
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 REFUSALS: Final = ("login", "role", "rate_limit")
@@ -48,6 +49,7 @@ REFUSED: Final = (
 )
 """Reasons of answers of our own that are counted from zero; others begin with their first."""
 CONNECTION_STATES: Final = ("active", "idle", "connecting")
+NODE_STATES: Final = ("live", "standby", "isolated")
 SENT: Final = ("sent", "failed", "dropped")
 NEWEST: Final = 200
 """Deployments looked at for each service's newest."""
@@ -133,9 +135,8 @@ class Metrics:
         watched: Watched | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """restarts: worker replacements by cause, kept up to date by the supervisor. unready: why the
-        gateway should get no traffic, or None. expiries: of certificates, by listen address and name.
-        is_reloaded: whether the configuration that was read last is in force.
+        """restarts: worker replacements by cause, kept up to date. unready: why there should be no traffic;
+        None: there should. expiries: by listen address and name. is_reloaded: see `ProcessState`.
         """
         self._catalog = catalog
         self._tally = tally
@@ -150,6 +151,7 @@ class Metrics:
         self._watched = watched or Watched()
         self._retired = Retired(clock)
         self._deployments: list[DeploymentRecord] = []
+        self._nodes: list[NodeState] = []
         self._registry = CollectorRegistry()
         ProcessCollector(namespace="gateway_control", registry=self._registry)
         self._admin_seconds = Histogram(
@@ -178,12 +180,13 @@ class Metrics:
         self._admin_refused.labels(reason).inc()
 
     async def exposition(self, *, is_open: bool = False) -> bytes:
-        """Return everything, in Prometheus' text format or as OpenMetrics; of deployments, what could be
-        read last.
+        """Return everything, in Prometheus' text format or as OpenMetrics; of deployments and nodes, what
+        could be read last.
         """
         with suppress(StoreError):
             newest = await self._store.deployments(limit=NEWEST)
             self._deployments = newest_by_service(newest.items)
+            self._nodes = await self._store.nodes()
         text = text_of(self._families(is_open=is_open), is_open=is_open).encode()
         render = openmetrics.generate_latest if is_open else generate_latest
         return text + render(self._registry)
@@ -204,6 +207,7 @@ class Metrics:
         yield from self._workers()
         yield from self._slots()
         yield from self._process()
+        yield from node_families(self._nodes)
 
     def _workers(self) -> Iterator[Family]:
         """What workers count of themselves."""
@@ -269,6 +273,27 @@ class Metrics:
         yield by_label(errors, "kind", dict(self._watched.store_errors))
         yield gauge("gateway_audit_ok", "0 from a break of the audit trail to its ack.", int(watch.audit.ok))
         yield gauge("gateway_epoch_number", "Rises when another control takes over.", self._store.epoch)
+
+
+def node_families(nodes: Sequence[NodeState]) -> Iterator[Family]:
+    """Yield what is known of the gateways that share the store."""
+    count = Counting(state_of(each) for each in nodes)
+    seen = Family("gateway_nodes", "gauge", "Gateways that share the store, by state.")
+    yield by_label(seen, "state", {state: count[state] for state in NODE_STATES})
+    behind: dict[str, int] = {}
+    for each in nodes:
+        if each.applied_revision is not None:
+            far = each.wanted_revision - each.applied_revision
+            behind[each.name] = max(far, behind.get(each.name, 0))
+    far_behind = Family("gateway_node_revisions_behind", "gauge", "What it has yet to apply of the store.")
+    yield by_label(far_behind, "node", behind)
+
+
+def state_of(node: NodeState) -> str:
+    """Return which of NODE_STATES a node is in."""
+    if node.is_isolated:
+        return "isolated"
+    return "standby" if node.applied_revision is None else "live"
 
 
 def newest_by_service(deployments: Iterable[DeploymentRecord]) -> list[DeploymentRecord]:

@@ -18,6 +18,7 @@ from gateway.admin.calls import (
     approvals,
     deployments,
     gateway,
+    nodes,
     overview,
     services,
     sessions,
@@ -46,6 +47,7 @@ from gateway.admin.schemas import (
     EventView,
     GatewayView,
     Listing,
+    NodeView,
     OverviewView,
     ServiceView,
     SignInLinkView,
@@ -208,6 +210,14 @@ ROUTES: Final = (
     Route(
         "POST", "gateway/upgrade", "admin", "gateway.upgrade", gateway.upgrade,
         "Start the release now on disk and hand over to it", GatewayView,
+    ),
+    Route(
+        "GET", "nodes", "viewer", "node.list", nodes.list_all,
+        "List the gateways that share the store", Listing[NodeView], query=PageQuery,
+    ),
+    Route(
+        "DELETE", "nodes/{name}", "admin", "node.remove", nodes.remove,
+        "Forget a gateway that will not come back, by name or id", None, status=204,
     ),
     Route(
         "GET", "audit/verify", "admin", "audit.verify", upkeep.verify,

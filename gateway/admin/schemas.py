@@ -369,12 +369,37 @@ class SignInLinkView(View, frozen=True, kw_only=True):
     expires_in: int
 
 
+class NodeView(View, frozen=True, kw_only=True):
+    """One of the gateways that share a store; alone on a file, this one."""
+
+    id: str
+    """Of its place: the same for all processes that succeed each other there."""
+    name: str
+    is_leader: bool
+    """Whether it is in charge of the store, and serves."""
+    release: str
+    listen: tuple[str, ...]
+    """Where clients connect, as configured."""
+    admin: str
+    """Where operators connect, as configured."""
+    applied_revision: int | None
+    """What it goes by; null: it stands by, and goes by nothing."""
+    wanted_revision: int
+    """What the store has."""
+    last_seen: datetime
+    """When it said last that it lives, by the store's clock, UTC."""
+    is_isolated: bool
+    """Whether it has said nothing for three seconds: it is dead, frozen, or cut off from the store."""
+
+
 class GatewayView(View, frozen=True, kw_only=True):
     """The control process in charge. `epoch` rises when another takes over.
 
     native: what of the data plane is compiled: `all`, the head `codec` alone, or `none`.
     """
 
+    node: str
+    """What it is called among the gateways that share its store."""
     pid: int
     epoch: int
     release: str

@@ -13,6 +13,7 @@ from gateway.cli import (
     deploy,
     edit,
     logs,
+    nodes,
     operate,
     rehearse,
     reports,
@@ -50,6 +51,7 @@ for room in (
     approvals,
     logs,
     upkeep,
+    nodes,
     operate,
     completion,
 ):

@@ -56,6 +56,7 @@ SHORT: Final = {
     "backup": "Copy the running gateway's store to a file.",
     "restore": "Put a backup in the store's place, or only look it through.",
     "store": "Copy the whole store into another database.",
+    "nodes": "The gateways that share the store; who is in charge.",
     "serve": "Run the gateway until SIGTERM.",
     "check": "Check a configuration file.",
     "upgrade": "Replace the running gateway by the release on disk.",
@@ -100,6 +101,7 @@ EXAMPLES: Final = {
     "backup": ("gateway backup /var/backups/gateway.db",),
     "restore": ("gateway restore --check /var/backups/gateway.db", "gateway restore /var/backups/gateway.db"),
     "store": ("gateway store copy sqlite:///var/gateway.db postgresql://gateway@db/gateway",),
+    "nodes": ("gateway nodes", "gateway nodes rm gw-2"),
     "serve": ("gateway serve --config gateway.toml", "gateway serve --listen 127.0.0.1:8080 --workers 2"),
     "upgrade": ("pip install -U gateway && gateway upgrade",),
 }

@@ -23,10 +23,11 @@ class Members(Protocol):
 class Presence:
     """This gateway among those that share its store."""
 
-    def __init__(self, store: Members, node: NodeRecord) -> None:
-        """node: what stays the same for as long as this process lives."""
+    def __init__(self, store: Members, node: NodeRecord, *, is_alone: bool = False) -> None:
+        """node: what stays the same for as long as this process lives. is_alone: nobody else can look."""
         self._store = store
         self.node = node
+        self.is_alone = is_alone
         self.applied: Callable[[], int | None] = lambda: None
         """Which revision it goes by now; None: it is a stand-by."""
 
@@ -36,10 +37,11 @@ class Presence:
             await self._store.beat(replace(self.node, applied_revision=self.applied()))
 
     async def run(self) -> None:
-        """Say it for as long as this runs."""
-        while True:
-            await self.say()
+        """Say it for as long as this runs; once, if nobody else can look."""
+        await self.say()
+        while not self.is_alone:
             await asyncio.sleep(BEAT_S)
+            await self.say()
 
     async def leave(self) -> None:
         """Say that it has ended, and is not to be waited for."""

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from gateway import log
+from gateway.cluster.presence import Presence
 from gateway.control.processes.reaper import keep_reaping
 from gateway.control.processes.sdnotify import Notifier
 from gateway.control.store_watch import StoreWatch
@@ -30,6 +31,7 @@ class Background:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
         self._holding: asyncio.Task[None] | None = None
+        self._present: asyncio.Task[None] | None = None
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run `work`; its failure is logged."""
@@ -38,15 +40,17 @@ class Background:
         task.add_done_callback(self._on_end)
         return task
 
-    def hold(self, store: Store) -> None:
+    def hold(self, store: Store, presence: Presence) -> None:
         """Stay the store's one gateway: also while all is handed over to a successor, in the same place."""
         self._holding = self.spawn(store.hold(), "lease")
+        self._present = self.spawn(presence.run(), "presence")
 
     async def release(self) -> None:
         """Hold it no longer; the store is closed next."""
-        if self._holding is not None:
-            self._holding.cancel()
-            await asyncio.gather(self._holding, return_exceptions=True)
+        for task in (self._holding, self._present):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
 
     def start_loops(self, components: Components) -> None:
         """Run what goes on as long as this control is in charge."""

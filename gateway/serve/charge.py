@@ -1,4 +1,4 @@
-"""The store, and being its one gateway: wait until the database is there, open it, claim it."""
+"""The store, and being its one gateway: wait until the database is there, open it, claim it, stand by."""
 
 import asyncio
 import socket
@@ -8,11 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from gateway.config import StoreSettings
+from gateway import __version__
+from gateway.cluster.presence import Presence
+from gateway.config import Config, StoreSettings
 from gateway.core.settings.store_url import is_postgres
-from gateway.errors import StoreError, StoreUnreachable
+from gateway.errors import StoreError, StoreTaken, StoreUnreachable
 from gateway.store.api import Store
 from gateway.store.opening import open_store, reach
+from gateway.store.records import NodeRecord
 
 NODE_NAME: Final = "node.id"
 """The file that says which place this is, for a database that many places can reach."""
@@ -27,34 +30,99 @@ async def until_there(settings: StoreSettings, on_away: Callable[[StoreError], N
 
     Raises StoreError if it never can: a wrong password, no such database, a pooler between.
     """
-    now = asyncio.get_running_loop().time
-    say_at = now()
+    say = _now_and_then(on_away)
     while True:
         try:
             await reach(settings.url, password=settings.password, password_file=settings.password_file)
             return
         except StoreUnreachable as exc:
-            if now() >= say_at:
-                say_at = now() + SAY_S
-                on_away(exc)
+            say(exc)
         await asyncio.sleep(AGAIN_S)
 
 
-async def in_charge(settings: StoreSettings) -> Store:
-    """Open the store, and be its one gateway. Raises StoreError; StoreTaken: another gateway is."""
+async def in_charge(
+    settings: Config, on_standby: Callable[[StoreError], None] | None = None
+) -> tuple[Store, Presence]:
+    """Open the store, and be its one gateway. Returns it, and what is to say that we live.
+
+    on_standby: wait until no other gateway is; called now and then with who is, or that the database is away.
+    None: raises StoreTaken. Raises StoreError.
+    """
     store = await open_store(
-        settings.url,
+        settings.store.url,
         now=datetime.now(UTC),
-        password=settings.password,
-        password_file=settings.password_file,
+        password=settings.store.password,
+        password_file=settings.store.password_file,
     )
     try:
-        if is_postgres(settings.url):
-            await store.claim(holder_of(settings.folder), socket.gethostname())
+        presence = await _presence_of(settings, store)
+        if on_standby is not None:
+            await _stand_by(store, presence, on_standby)
+        else:
+            await _claim(store, presence)
     except BaseException:
         await store.close()
         raise
-    return store
+    return store, presence
+
+
+async def _stand_by(store: Store, presence: Presence, on_standby: Callable[[StoreError], None]) -> None:
+    """Claim the store as soon as nobody has it, and be seen to wait until then."""
+    say = _now_and_then(on_standby)
+    waiting = asyncio.get_running_loop().create_task(presence.run(), name="presence")
+    try:
+        while True:
+            try:
+                return await _claim(store, presence)
+            except StoreTaken as exc:  # found out by seeing its lease renewed: that took a second
+                say(exc)
+            except StoreUnreachable as exc:
+                say(exc)
+                await asyncio.sleep(AGAIN_S)
+    except BaseException:
+        await presence.leave()
+        raise
+    finally:
+        waiting.cancel()
+
+
+async def _claim(store: Store, presence: Presence) -> None:
+    if not presence.is_alone:
+        await store.claim(presence.node.id, presence.node.name)
+    presence.applied = lambda: store.revision
+
+
+async def _presence_of(settings: Config, store: Store) -> Presence:
+    """Return what says of this gateway that it lives, to whoever shares its store."""
+    is_alone = not is_postgres(settings.store.url)
+    own_id = (await store.meta("gateway_id") or b"").decode()
+    node = NodeRecord(
+        id=own_id if is_alone else holder_of(settings.store.folder),
+        name=name_of(settings),
+        release=__version__,
+        listen=tuple(listen.address for listen in settings.listeners),
+        admin=settings.admin.address,
+    )
+    return Presence(store, node, is_alone=is_alone)
+
+
+def name_of(settings: Config) -> str:
+    """Return what this gateway is called."""
+    return settings.cluster.name or socket.gethostname()
+
+
+def _now_and_then(say: Callable[[StoreError], None]) -> Callable[[StoreError], None]:
+    """Return what passes an error on unless one was passed on just before."""
+    now = asyncio.get_running_loop().time
+    say_at = now()
+
+    def maybe(error: StoreError) -> None:
+        nonlocal say_at
+        if now() >= say_at:
+            say_at = now() + SAY_S
+            say(error)
+
+    return maybe
 
 
 def holder_of(folder: Path) -> str:

@@ -90,7 +90,7 @@ def listen_spec(listen: ListenSettings) -> ListenSpec:
 
 def refuse_unreloadable(old: Config, new: Config) -> None:
     """Raise ConfigError naming a key that only an upgrade can change."""
-    for key in ("workers", "store", "admin", "shutdown", "rate_limit"):
+    for key in ("workers", "store", "cluster", "admin", "shutdown", "rate_limit"):
         if getattr(old, key) != getattr(new, key):
             raise ConfigError(key, "cannot change by a reload; `gateway upgrade` applies it")
     if list(map(listen_spec, old.listeners)) != list(map(listen_spec, new.listeners)):

@@ -30,7 +30,7 @@ from gateway.control.processes.upgrade import Upgrade, UpgradeFailed
 from gateway.control.rollouts.loop import load_counts
 from gateway.control.tally import Tally
 from gateway.core.settings.targets import Listener
-from gateway.errors import GatewayError, StoreError
+from gateway.errors import GatewayError, StoreError, StoreTaken
 from gateway.http1.form import native_form
 from gateway.link.snapshot import Mark
 from gateway.net.listener import raise_descriptor_limit
@@ -182,18 +182,16 @@ class Control:
             self._starting = None  # a stop must find us there, to end the orphans
         await self.supervisor.gather_orphans(expected=was_abandoned)
         marks = await self.hub.marks(MARKS_S)
-        await self._until_there()
-        await self._open_components(await self._bound(), marks)
+        await self._open_components(await self._bound(await self._until_ours()), marks)
         self.supervisor.start()
         await self.supervisor.ready()
 
-    async def _bound(self) -> Store:
-        """Return the store once it is ours and everything is bound.
+    async def _bound(self, store: Store) -> Store:
+        """Return the store, which is ours, once everything is bound.
 
         In this order: with a store that takes no writes this process ends, and with it whatever has come to a
         socket of its own, while workers of a former control serve on.
         """
-        store = await in_charge(self.settings.store)
         try:
             await store.raise_epoch()
             self.listeners.adopt_activated(os.environ)
@@ -204,28 +202,36 @@ class Control:
             raise
         return store
 
-    async def _until_there(self) -> None:
-        """Wait for the store's database, before anything is bound: nobody is to connect here meanwhile.
-
-        Workers of a former control serve on; a stop ends them, too.
-        """
+    async def _until_ours(self) -> Store:
+        """Wait for the store's database and our turn, before anything is bound. A stop ends orphans, too."""
         starting, self._starting = self._starting, asyncio.current_task()
         try:
-            await until_there(self.settings.store, self._on_away)
+            await until_there(self.settings.store, self._on_waiting)
+            store = await self._in_charge(self._on_waiting)
         except asyncio.CancelledError:
             await self.supervisor.stop(self.settings.shutdown.drain / 1000)
             raise
         self._starting = starting
+        return store
 
-    def _on_away(self, error: StoreError) -> None:
-        self.notifier.waiting(f"waiting for the store's database: {error}", SAY_S)
-        logger.error("store_away", error=str(error), consequence="the start waits until it is back")
+    async def _in_charge(self, on_standby: Callable[[StoreError], None] | None = None) -> Store:
+        """Return the store, ours from now on: a start may take longer than a lease lasts."""
+        store, presence = await in_charge(self.settings, on_standby)
+        self.background.hold(store, presence)
+        return store
+
+    def _on_waiting(self, error: StoreError) -> None:
+        self.notifier.waiting(f"waiting for the store: {error}", SAY_S)
+        if isinstance(error, StoreTaken):
+            logger.warning("standing_by", reason=str(error), consequence="the start waits for its turn")
+        else:
+            logger.error("store_away", error=str(error), consequence="the start waits until it is back")
 
     async def _succeed(self, succession: Succession) -> None:
         for name, fd in await succession.listeners():
             self.listeners.adopt(name, fd)
         self.listeners.bind()
-        await self._open_components(await in_charge(self.settings.store))
+        await self._open_components(await self._in_charge())
         self.supervisor.start()
         await self.supervisor.ready()
         handed = await succession.commit(__version__)
@@ -253,7 +259,6 @@ class Control:
             upgrade=self.upgrade,
             listeners=self._own_listeners,
         )
-        self.background.hold(self.opened.store)
 
     async def _take_charge(self) -> None:
         """The store is ours: go on with everything it says is under way, and let the workers accept."""

@@ -41,6 +41,7 @@ from gateway.link.messages import BreakerReport
 from gateway.link.snapshot import CertificatePem, Mark, ProxySettings, TargetLimits
 from gateway.log import get_logger
 from gateway.net.machine import Sockets, is_local_address
+from gateway.serve.charge import name_of
 from gateway.serve.handles import LINK_NAME
 from gateway.store.api import Store
 from gateway.store.records import TokenRecord
@@ -171,6 +172,7 @@ class Components:
             second_person=settings.admin.second_person,
             release=__version__,
             native=native_form(),
+            node=name_of(settings),
         )
 
     def _admin_server(

@@ -140,7 +140,7 @@ class Store(Protocol):
         """Stay the one for as long as this runs. Raises StaleEpoch when another has taken over."""
 
     async def release(self) -> None:
-        """Let another gateway take over at once. Raises StoreError."""
+        """Let another gateway take over at once, and be missed by nobody. Raises StoreError."""
 
     async def beat(self, node: NodeRecord) -> None:
         """Say that this gateway lives: once a second, where others look. Raises StoreError."""

@@ -16,6 +16,7 @@ from bench.client import Lost, call
 from bench.harness import World
 from bench.load import KEPT, LoadSettings
 from bench.store_faults import until_returned
+from gateway.cli.nodes import state_of
 from tests import postgres
 from tests.fault.under_load import answers, kill_and_start, under_load, upgrade
 
@@ -95,33 +96,54 @@ async def test_a_rollout_goes_on_through_kills_upgrades_and_a_database_that_is_a
             await call(world.port, "GET", "/")
 
 
-async def test_a_second_gateway_is_refused_and_follows_the_first_when_that_dies(tmp_path: Path) -> None:
+async def test_a_second_gateway_stands_by_and_follows_the_first_when_that_dies(tmp_path: Path) -> None:
     database = postgres.shared().database()
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    async with World(tmp_path / "a", database=database, workers=1) as first:
-        second = World(tmp_path / "b", database=database, workers=1)
+    async with World(
+        tmp_path / "a", database=database, workers=1, extra='[cluster]\nname = "gw-a"\n'
+    ) as first:
+        second = World(tmp_path / "b", database=database, workers=1, extra='[cluster]\nname = "gw-b"\n')
         second.first = first.first
         second.write_config()
-        code, said = await _command(second, "serve")
-        assert code == 1
-        assert "in charge since" in said
-        assert (await first.info())["pid"] > 0
-        await first.kill_control()
-        began = time.monotonic()
-        second.start_gateway()
-        took = time.monotonic() - began
         try:
-            assert await second.serves()
-            assert took < 60, "four seconds for the lease, and what a start takes"
-            code, said = await _command(first, "serve")
-            assert code == 1
+            waiting = second.launch()
+            await first.until(lambda: waiting.has_said("standing_by"), "a stand-by")
+            assert waiting.has_said("gateway 'gw-a' has been in charge since")
+            await first.until(lambda: _states(first, gw_a="in charge", gw_b="stands by"), "both to be seen")
+            assert not await is_ready(second)
+            assert (await first.ask("DELETE", "nodes/gw-b")).status == 409
+            waiting.process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(waiting.process.wait, 45) == 0
+            assert await _states(first, gw_a="in charge"), "whoever leaves in order is not waited for"
+
+            waiting = second.launch()
+            await first.until(lambda: waiting.has_said("standing_by"), "a stand-by")
+            assert (await first.info())["node"] == "gw-a"
             token = first.token  # the node that started first has it; it is valid on all
-            answer = await call(second.admin_port, "GET", "/api/v1/admin/services", token=token)
-            assert [each["name"] for each in answer.json()["items"]] == ["auth"]
+            await first.kill_control()
+            began = time.monotonic()
+            await first.until(second.serves, "the stand-by to serve")
+            assert time.monotonic() - began < 60, "four seconds for the lease, and what a start takes"
+            assert waiting.process.poll() is None
             assert not (second.var / "admin.token").exists()
+            (second.var / "admin.token").write_text(token)
+            assert [each["name"] for each in (await second.api("GET", "services"))["items"]] == ["auth"]
+            await first.until(lambda: _states(second, gw_a="silent", gw_b="in charge"), "the new one")
+            assert (await _command(second, "nodes", "rm", "gw-a"))[0] == 0
+            assert await _states(second, gw_b="in charge")
+
+            waiting = first.launch()
+            await first.until(lambda: waiting.has_said("standing_by"), "the first, in second place")
+            await first.until(lambda: _states(second, gw_a="stands by", gw_b="in charge"), "both")
         finally:
             second.close()
+
+
+async def _states(world: World, **expected: str) -> bool:
+    """Whether the gateway of a world sees these nodes, each doing what is said of it."""
+    nodes = (await world.api("GET", "nodes"))["items"]
+    return {each["name"].replace("-", "_"): state_of(each) for each in nodes} == expected
 
 
 async def _command(world: World, *arguments: str) -> tuple[int, str]:

@@ -78,4 +78,7 @@ def _store() -> Any:
     async def deployments(limit: int) -> Any:
         return Fake(items=[rollout])
 
-    return Fake(epoch=1, deployments=deployments)
+    async def nodes() -> Any:
+        return [Fake(name="a", applied_revision=1, wanted_revision=1, is_isolated=False)]
+
+    return Fake(epoch=1, deployments=deployments, nodes=nodes)

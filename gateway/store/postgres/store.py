@@ -128,7 +128,11 @@ class PostgresStore(Reads):
 
     async def release(self) -> None:
         """See `api.Store.release`."""
-        await self._lease.release()
+        try:
+            if self._lease.holder:
+                await self.leave(self._lease.holder)
+        finally:
+            await self._lease.release()
 
     # -- other gateways
 

@@ -18,6 +18,7 @@ from gateway.store.records import (
     AuditEntry,
     DeploymentRecord,
     EventRecord,
+    NodeState,
     Role,
     TokenRecord,
 )
@@ -35,6 +36,7 @@ class FakeStore:
         self.audit_rows: list[AuditEntry] = []
         self.event_records: list[EventRecord] = []
         self.deployment_records: list[DeploymentRecord] = []
+        self.node_states: list[NodeState] = []
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["FakeStore"]:
@@ -51,6 +53,9 @@ class FakeStore:
 
     async def token_by_hash(self, hashed: str) -> TokenRecord | None:
         return self.token_records.get(hashed)
+
+    async def nodes(self) -> list[NodeState]:
+        return self.node_states
 
     async def deployments(self, **_: object) -> Page[DeploymentRecord]:
         return Page(self.deployment_records)

@@ -19,8 +19,8 @@ from gateway.control.spans import Exemplar
 from gateway.control.tally import VersionSum
 from gateway.link.counts import EDGES_US, PLACES, VersionCounts, totals_of
 from gateway.link.messages import Counts
-from gateway.store.records import DeploymentRecord
-from tests.unit.admin.bench import Bench
+from gateway.store.records import DeploymentRecord, NodeState
+from tests.unit.admin.bench import AT, Bench
 
 
 async def test_counts_of_workers_are_exposed_by_version(bench: Bench, deployment: DeploymentRecord) -> None:
@@ -178,3 +178,32 @@ def test_service_without_a_deployment_is_shown_with_zeros() -> None:
     assert all(line.endswith((" 0", " 0.0")) for line in samples)
     assert 'gateway_rollbacks_total{service="auth",reason="comparison"} 0' in samples
     assert 'gateway_deployment_status{service="auth",strategy="none",status="rolling"} 0' in samples
+
+
+async def test_nodes_are_counted_by_state_and_those_of_one_name_are_one_series(bench: Bench) -> None:
+    node = NodeState(
+        id="1",
+        name="a",
+        release="1",
+        listen=(),
+        admin="",
+        applied_revision=7,
+        wanted_revision=9,
+        last_seen=AT,
+        is_leader=True,
+        is_isolated=False,
+    )
+    bench.store.node_states = [
+        node,
+        replace(node, id="2", applied_revision=4),
+        replace(node, id="3", name="b", applied_revision=None),
+        replace(node, id="4", name="c", is_isolated=True),
+    ]
+    lines = (await bench.ask("GET", "/metrics", role="viewer")).body.decode().splitlines()
+    assert {line for line in lines if line.startswith("gateway_node")} == {
+        'gateway_nodes{state="live"} 2',
+        'gateway_nodes{state="standby"} 1',
+        'gateway_nodes{state="isolated"} 1',
+        'gateway_node_revisions_behind{node="a"} 5',
+        'gateway_node_revisions_behind{node="c"} 2',
+    }

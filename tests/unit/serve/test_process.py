@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ async def components_of(control: serve.Control) -> Components:
     """Return what a control opens, on the store of its settings."""
     return await Components.open(
         control.settings,
-        await in_charge(control.settings.store),
+        (await in_charge(control.settings))[0],
         control.hub,
         control.tally,
         control,
@@ -165,3 +166,21 @@ async def test_control_that_cannot_take_the_epoch_back_ends_and_says_so(
     with pytest.raises(StoreError):
         await control.upgrade()
     assert await control.serve() == 1
+
+
+async def test_the_store_is_held_before_anything_is_built_on_it(tmp_path: Path) -> None:
+    """A start that looks names up takes longer than a lease lasts: a stand-by would take over amid it."""
+    settings = config.check(settings_in(tmp_path))
+    control = serve.Control(settings, lambda: settings, _Template())  # type: ignore[arg-type]
+    store = await control._in_charge()
+    assert {"lease", "presence"} <= {task.get_name() for task in asyncio.all_tasks()}
+    await asyncio.sleep(0)
+    (node,) = await store.nodes()
+    assert (node.name, node.is_leader, node.id) == (
+        socket.gethostname(),
+        True,
+        (await store.meta("gateway_id") or b"").decode(),
+    )
+    assert not (tmp_path / "node.id").exists(), "a file needs no name for its place"
+    await control.background.release()
+    await store.close()

@@ -38,7 +38,7 @@ async def test_the_first_table_has_endpoints_for_named_hosts(tmp_path: Path) -> 
     hub = Hub()
     components = await Components.open(
         settings,
-        await in_charge(settings.store),
+        (await in_charge(settings))[0],
         hub,
         Tally(),
         _State(),
