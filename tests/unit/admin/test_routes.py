@@ -2,9 +2,8 @@
 
 import pytest
 
-from gateway.actions.access import ROLES
+from gateway.actions.access import ROLES, allows
 from gateway.actions.problems import Problem
-from gateway.admin.auth import allows
 from gateway.admin.routes import ROUTES, Table
 
 TABLE = Table(ROUTES)
