@@ -1,5 +1,6 @@
 """A request's body and query as checked structs; what is wrong with them as a Problem."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import TypeVar
 from urllib.parse import parse_qsl
@@ -45,17 +46,20 @@ def require_json(fields: Mapping[str, str], body: bytes) -> None:
 
 
 def decode_query(query: str, kind: type[T]) -> T:
-    """Return the query as `kind`;
-
-    the last of several equal names wins. Raises Problem 422 naming the parameter.
+    """Return the query as `kind`. Raises Problem 422 naming every bad parameter, and one that is given twice:
+    whoever read the query before us may have gone by the other.
     """
     try:
-        pairs = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=50, errors="strict"))
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=50, errors="strict")
     except ValueError as exc:
         raise malformed(f"the query cannot be read: {exc}") from exc
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        repeated = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
+        raise invalid_all([FieldError(f"?{name}", "is given more than once") for name in repeated])
     try:
-        return msgspec.convert(pairs, kind, strict=False)
+        return msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as exc:
-        faults = faults_of(pairs, kind, strict=False) or [fault_of(exc)]
+        faults = faults_of(values, kind, strict=False) or [fault_of(exc)]
         errors = [FieldError("?" + "".join(fault.steps[:1]), fault.reason) for fault in faults]
         raise invalid_all(errors) from exc

@@ -8,10 +8,12 @@ judged by every address it resolves to, each time it is resolved.
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Final, Literal, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from gateway.core.settings.faults import wrong
+from gateway.core.settings.text import is_host_name
 from gateway.errors import ConfigError
 
 Scheme = Literal["http", "https", "unix"]
@@ -43,14 +45,8 @@ class Target(NamedTuple):
     """Lower case, without brackets."""
     port: int
     path: str
-
-    @property
-    def address(self) -> str:
-        """The host, if it is a numeric address; else empty."""
-        try:
-            return str(ipaddress.ip_address(self.host))
-        except ValueError:
-            return ""
+    address: str = ""
+    """The host, if it is a numeric address; else empty."""
 
     @property
     def is_named(self) -> bool:
@@ -65,6 +61,7 @@ class Listener(NamedTuple):
     port: int
 
     @classmethod
+    @lru_cache(maxsize=64)
     def of(cls, text: str) -> "Listener":
         """Take `host:port` or `[v6]:port` apart; host: numeric, or `localhost`. Raises ConfigError."""
         host, colon, port = text.rpartition(":")
@@ -132,6 +129,7 @@ def parse_target(url: str) -> Target:
     return target
 
 
+@lru_cache(maxsize=1024)  # a version's urls are asked about time and again
 def parse_url(url: str) -> Target:
     """Take any url the gateway is to call apart. Raises ConfigError, as `parse_target` does."""
     if not url.startswith("unix:") and "@" in _AFTER_AUTHORITY.split(url.partition("//")[2], maxsplit=1)[0]:
@@ -151,7 +149,15 @@ def parse_url(url: str) -> Target:
     if parts.fragment or port == 0:
         raise ConfigError("", f"{url!r}: neither a fragment nor port 0 leads anywhere")
     path = parts.path + (f"?{parts.query}" if parts.query else "")
-    return Target(cast(Scheme, parts.scheme), host, port or (443 if parts.scheme == "https" else 80), path)
+    port = port or (443 if parts.scheme == "https" else 80)
+    return Target(cast(Scheme, parts.scheme), host, port, path, _address_of(host))
+
+
+def _address_of(host: str) -> str:
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return ""
 
 
 def _unix(url: str) -> Target:
@@ -182,6 +188,8 @@ def check_target(
         raise ConfigError("", f"{url!r} leads to a metadata service")
     if _NUMERIC.search(target.host) and not target.address:
         raise ConfigError("", f"{url!r}: write an address as four numbers with dots between")
+    if not target.address and target.scheme != "unix" and not is_host_name(target.host.removesuffix(".")):
+        raise ConfigError("", f"{url!r}: no host has this name (labels of 1 to 63 letters, digits, - and _)")
     is_here = target.scheme == "unix" or target.host.rstrip(".") == "localhost"  # RFC 6761 §6.3
     literal = address or target.address or ("127.0.0.1" if is_here else "")
     if not literal:

@@ -92,9 +92,17 @@ def normal_route_host(host: str) -> str:
             name = name.encode("idna").decode("ascii").lower()
         except UnicodeError as exc:
             raise ValueError("the host is no name that IDNA could write") from exc
-    if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in name.split(".")):
+    if not is_host_name(name):
         raise ValueError("the host is neither a name, nor *.name, nor *")
     return wild + name
+
+
+def is_host_name(name: str) -> bool:
+    """Return whether a host may be called so (RFC 1123 §2.1, and underscores).
+
+    name: lower case, without the root's dot.
+    """
+    return len(name) <= 253 and all(_LABEL.fullmatch(label) for label in name.split("."))
 
 
 def normal_method(method: str) -> str:

@@ -58,7 +58,21 @@ def test_json_nested_deeper_than_anything_we_take_is_400() -> None:
     assert parse(dict[str, Any], usual)
 
 
-@pytest.mark.parametrize("body", [b"{", b"\xff", b"nonsense", b'{"full": tru}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"\xff",
+        b"nonsense",
+        b'{"full": tru}',
+        b"\xef\xbb\xbf{}",
+        b'{"full": NaN}',
+        b'{"full": -Infinity}',
+        b'{"full": 1e999}',
+        b'{"reason": "\\ud83d"}',
+        b'{"full": ' + b"9" * 5000 + b"}",
+    ],
+)
 def test_what_is_not_json_is_400(body: bytes) -> None:
     with pytest.raises(Problem) as refused:
         parse(Promote, body)
@@ -74,6 +88,10 @@ def test_what_is_named_twice_is_400(body: bytes) -> None:
     with pytest.raises(Problem, match="twice") as refused:
         parse(Promote, body)
     assert refused.value.status == 400
+
+
+def test_a_character_may_be_spelled_by_two_escapes() -> None:
+    assert parse(Promote, b'{"reason": "\\ud83d\\ude00"}').reason == "\U0001f600"
 
 
 @pytest.mark.parametrize("body", [b"", b"  ", b"{}"])

@@ -87,6 +87,13 @@ def test_a_query_is_checked_like_a_body() -> None:
         assert (caught.value.status, caught.value.errors[0].pointer) == (422, parameter)
 
 
+def test_a_parameter_given_twice_is_refused_by_name() -> None:
+    with pytest.raises(Problem) as caught:
+        decode_query("limit=1&serviceName=a&limit=1&x=1&x=2", Query)
+    assert caught.value.status == 422
+    assert [error.pointer for error in caught.value.errors] == ["?limit", "?x"]
+
+
 def test_a_query_that_cannot_be_read_is_400() -> None:
     for query in ("limit=%ff", "&".join("a=1" for _ in range(60))):
         with pytest.raises(Problem) as caught:

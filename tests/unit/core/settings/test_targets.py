@@ -15,10 +15,10 @@ OWN = (Listener("0.0.0.0", 4200), Listener("127.0.0.1", 4201), Listener("::1", 4
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("http://127.0.0.1:7200", Target("http", "127.0.0.1", 7200, "")),
+        ("http://127.0.0.1:7200", Target("http", "127.0.0.1", 7200, "", "127.0.0.1")),
         ("http://Auth.Example/", Target("http", "auth.example", 80, "/")),
         ("https://auth.example", Target("https", "auth.example", 443, "")),
-        ("http://[::1]:8080", Target("http", "::1", 8080, "")),
+        ("http://[::1]:8080", Target("http", "::1", 8080, "", "::1")),
         ("unix:/run/auth.sock", Target("unix", "", 0, "/run/auth.sock")),
         ("unix:///run/auth.sock", Target("unix", "", 0, "/run/auth.sock")),
     ],
@@ -67,6 +67,23 @@ def test_address_that_only_a_resolver_would_know_is_refused(host: str) -> None:
     assert parse_target(f"http://{host}:1").is_named
     with pytest.raises(ConfigError, match="four numbers"):
         check_target(f"http://{host}:1")
+
+
+@pytest.mark.parametrize(
+    "host", ["a..b", "-x.example", "x-.example", "x.example..", f"{'x' * 64}.example", "a!b"]
+)
+def test_what_no_host_is_called_is_refused(host: str) -> None:
+    """A store that holds such a url can still be read."""
+    assert parse_target(f"http://{host}:1").is_named
+    with pytest.raises(ConfigError, match="no host has this name"):
+        check_target(f"http://{host}:1")
+
+
+@pytest.mark.parametrize(
+    "host", ["app", "my_app", "a-b.example.", "xn--caf-dma.example", f"{'x' * 63}.example"]
+)
+def test_what_hosts_are_called_is_let_through(host: str) -> None:
+    check_target(f"http://{host}:1")
 
 
 @pytest.mark.parametrize("rest", ["x", "x:bad", "", "[::1", "x/path"])
