@@ -123,6 +123,8 @@ class Breakers:
         self._clock = clock
         self._wall = wall
         self._merged: dict[str, MergedBreaker] = {}
+        self._has_some = asyncio.Event()
+        """Whether there is one, or something of one that is to be stored."""
         self._published: dict[str, BreakerState] = {}
         """State of each as last published: what is not, is an event."""
         self._names: dict[str, str] = {}
@@ -147,7 +149,7 @@ class Breakers:
             if place is None:
                 continue
             merged = merged_of(record, place.settings, now=self._clock(), wall=self._wall())
-            self._merged[record.key] = merged
+            self._add(record.key, merged)
             self._published[record.key] = merged.state
             self._catalog.set_breaker(record.key, self._view(merged))
             self._unpublished.add(place.service)
@@ -175,7 +177,7 @@ class Breakers:
             return
         merged = self._merged.get(report.key)
         if merged is None:
-            merged = self._merged[report.key] = MergedBreaker(place.settings)
+            merged = self._add(report.key, MergedBreaker(place.settings))
         merged.reconfigure(place.settings)
         worker_id = self._worker_id(peer.incarnation)
         before = merged.failures, merged.last_failure_at
@@ -183,6 +185,11 @@ class Breakers:
             self._moved(report.key, merged, place)
         elif before != (merged.failures, merged.last_failure_at):
             self._counted.add(report.key)
+
+    def _add(self, key: str, merged: MergedBreaker) -> MergedBreaker:
+        self._merged[key] = merged
+        self._has_some.set()
+        return merged
 
     def _worker_id(self, incarnation: str) -> int:
         worker_id = self._worker_ids.get(incarnation)
@@ -193,9 +200,9 @@ class Breakers:
 
     def personal(self, snapshot: Snapshot, incarnation: str) -> Snapshot:
         """Return `snapshot` as one worker gets it: with its own trial calls, and times as of now."""
-        now, worker_id = self._clock(), self._worker_id(incarnation)
+        now = self._clock()
         words = {
-            key: merged.word(now, worker_id)
+            key: merged.word(now, self._worker_id(incarnation))
             for key, merged in self._merged.items()
             if merged.state is not BreakerState.CLOSED
         }
@@ -222,11 +229,14 @@ class Breakers:
     # -- the store
 
     async def run(self) -> None:
-        """Tick, and store what moved, until cancelled."""
+        """Tick while there is a breaker to tick for, and store what moved, until cancelled."""
         while True:
+            await self._has_some.wait()
             await asyncio.sleep(TICK_S)
             self.tick()
             await self._store_what_moved()
+            if not self._merged and not self._unstored and not self._events:
+                self._has_some.clear()
 
     async def _store_what_moved(self) -> None:
         """Store; a store that cannot now gets it later. Raises StaleEpoch: another control is in charge."""

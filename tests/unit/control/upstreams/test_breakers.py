@@ -337,6 +337,34 @@ async def test_what_moves_during_a_commit_is_stored_by_the_next() -> None:
     assert msgspec.json.decode(room.store.rows[KEY].state, type=Stored).state is BreakerState.HALF_OPEN
 
 
+async def test_time_passes_only_while_some_breaker_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A control with nothing to do for them takes no core from a worker ten times a second."""
+    monkeypatch.setattr("gateway.control.upstreams.breakers.TICK_S", 0.001)
+    room = Room()
+    ticks = 0
+
+    def workers() -> list[WorkerInfo]:
+        nonlocal ticks
+        ticks += 1
+        return []
+
+    room.breakers._hub.workers = workers  # type: ignore[method-assign]
+    running = asyncio.ensure_future(room.breakers.run())
+    await asyncio.sleep(0.05)
+    assert ticks == 0
+    await room.say(0, "failures", 1)
+    while ticks < 3:
+        await asyncio.sleep(0.001)
+    room.catalog.services.clear()
+    while KEY in room.breakers._merged or room.breakers._unstored:
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.01)
+    before = ticks
+    await asyncio.sleep(0.05)
+    assert ticks == before
+    running.cancel()
+
+
 async def test_a_control_that_was_replaced_stops() -> None:
     room = Room()
     room.store.failure = StaleEpoch("gateway.db: epoch 2 has begun")
