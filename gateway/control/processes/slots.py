@@ -6,7 +6,8 @@ from typing import Final
 from gateway.control.processes.peer import Peer
 from gateway.link.messages import ListenerName
 
-TICK_S: Final = 0.25
+TICK_S: Final = 0.5
+"""How finely the two spans below are measured. Each look takes a core from somebody."""
 BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_MAX_S: Final = 10.0
 HEALTHY_S: Final = 30.0
