@@ -32,9 +32,15 @@ class _Mark(NamedTuple):
     """One worker's totals of a version at a time (monotonic seconds)."""
 
     at: float
-    answers: int
-    errors: int
-    latency: dict[int, int]
+    totals: VersionTotals
+
+    @property
+    def answers(self) -> int:
+        return sum(n for _, _, n in self.totals.requests)
+
+    @property
+    def errors(self) -> int:
+        return sum(n for _, status, n in self.totals.requests if status >= 500)
 
 
 class Recent:
@@ -47,12 +53,7 @@ class Recent:
 
     def note(self, incarnation: str, totals: VersionTotals) -> None:
         """Take a worker's newest totals of a version. The first ones say nothing of when they came."""
-        mark = _Mark(
-            self._clock(),
-            sum(n for _, _, n in totals.requests),
-            sum(n for _, status, n in totals.requests if status >= 500),
-            totals.latency,
-        )
+        mark = _Mark(self._clock(), totals)
         marks = self._marks.setdefault(totals.version_id, {}).setdefault(incarnation, deque())
         if len(marks) > 1 and marks[-1].at - marks[-2].at < MARK_EVERY_S:
             marks.pop()
@@ -76,11 +77,12 @@ class Recent:
         latency: dict[int, int] = {}
         for marks in self._marks.get(version_id, {}).values():
             begun, newest = _since(marks, now), marks[-1]
-            answers += newest.answers - begun.answers
+            came = newest.answers - begun.answers
+            answers += came
             errors += newest.errors - begun.errors
             seconds = min(now - begun.at, LOOK_BACK_S + MARK_EVERY_S)
-            rate += (newest.answers - begun.answers) / max(seconds, 1.0)
-            _add_difference(latency, newest.latency, begun.latency)
+            rate += came / max(seconds, 1.0)
+            _add_difference(latency, newest.totals.latency, begun.totals.latency)
         return Lately(rate, answers, errors, latency)
 
 

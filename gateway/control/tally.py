@@ -227,9 +227,10 @@ class Tally:
         newest.counts = msgspec.structs.replace(counts, versions=())
         for totals in versions:
             self._keep_evicted(newest.versions.get(totals.version_id), totals)
-            self._note_cohorts(totals)
+            if totals.cohort_errors:
+                totals = self._without_cohorts(totals)
             self.recent.note(incarnation, totals)
-            newest.versions[totals.version_id] = msgspec.structs.replace(totals, cohort_errors=[])
+            newest.versions[totals.version_id] = totals
             self._services.setdefault(totals.service, set()).add(totals.version_id)
 
     def on_absent(self, incarnation: str) -> None:
@@ -334,12 +335,12 @@ class Tally:
         """
         return self._cohort_errors.pop(service, [])
 
-    def _note_cohorts(self, totals: VersionTotals) -> None:
-        if not totals.cohort_errors:
-            return
+    def _without_cohorts(self, totals: VersionTotals) -> VersionTotals:
+        """Keep the keys for whoever takes them: they are news, not totals."""
         kept = self._cohort_errors.setdefault(totals.service, [])
         room = max(0, MAX_COHORT_ERRORS - len(kept))
         kept.extend((totals.version_id, *error) for error in totals.cohort_errors[:room])
+        return msgspec.structs.replace(totals, cohort_errors=[])
 
     # -- over a restart of control
 
