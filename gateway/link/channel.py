@@ -29,7 +29,8 @@ MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
 """A whole snapshot of some ten thousand services fits; more than this is not the protocol."""
 MAX_WAITING: Final = 4096
 """Messages a reader may leave untaken before the link is given up."""
-READ_BYTES: Final = 256 * 1024
+READ_BYTES: Final = 64 * 1024
+"""From 128 KB on malloc maps each buffer anew: three system calls and a page fault for every frame."""
 
 Received = TypeVar("Received")
 Received_contra = TypeVar("Received_contra", contravariant=True)
@@ -89,13 +90,15 @@ class Channel(Generic[Received]):
             return
         if len(fds) > MAX_FDS:
             raise LinkError(f"{len(fds)} descriptors in one message, more than {MAX_FDS}")
+        if not self._is_blocked:
+            self._begin(message, tuple([os.dup(fd) for fd in fds]) if fds else ())
+            self._on_writable()
+            return
         if isinstance(message, Snapshot) and self._merge(message):
             return
-        self._waiting.append((message, tuple(os.dup(fd) for fd in fds)))
+        self._waiting.append((message, tuple([os.dup(fd) for fd in fds])))
         if len(self._waiting) > MAX_WAITING:
             self._lose(f"{MAX_WAITING} messages wait: the other end does not read")
-        elif not self._is_blocked:
-            self._on_writable()
 
     def close(self) -> None:
         """End the link now; what still waits is dropped."""
@@ -159,10 +162,14 @@ class Channel(Generic[Received]):
         """Take the first waiting message up for sending. False: none waits."""
         if not self._waiting:
             return False
-        message, self._sending_fds = self._waiting.popleft()
-        payload = _encode(message)
-        self._sending = memoryview(HEADER.pack(len(payload), len(self._sending_fds)) + payload)
+        self._begin(*self._waiting.popleft())
         return True
+
+    def _begin(self, message: msgspec.Struct, fds: tuple[int, ...]) -> None:
+        """Take a message up for sending, with descriptors that are ours to close."""
+        payload = _encode(message)
+        self._sending = memoryview(HEADER.pack(len(payload), len(fds)) + payload)
+        self._sending_fds = fds
 
     # -- receiving
 
