@@ -53,6 +53,7 @@ COMPILED: Final = (
     "http1/server.py",
     "http1/target.py",
     "http1/trailers.py",
+    "link/channel.py",
     "link/counts.py",
     "net/networks.py",
     "net/progress.py",
@@ -77,10 +78,13 @@ COMPILED: Final = (
     "worker/live_table.py",
     "worker/log_file.py",
     "worker/log_line.py",
+    "worker/plane.py",
     "worker/policies.py",
     "worker/policy.py",
     "worker/pool.py",
+    "worker/reporter.py",
     "worker/span_buffer.py",
+    "worker/uplink.py",
 )
 """Modules on a request's way. They call each other directly: a class and its base are both here, or none."""
 FAILURES: Final = (OSError, subprocess.CalledProcessError)

@@ -121,6 +121,12 @@ class Quit(msgspec.Struct, frozen=True, tag="quit", tag_field="t"):
     """Exit now."""
 
 
+class SnapshotNumber(msgspec.Struct, frozen=True, tag="snapshot", tag_field="t"):
+    """What can be read of a snapshot that is otherwise not understood."""
+
+    number: int
+
+
 class Accept(msgspec.Struct, frozen=True, tag="accept", tag_field="t"):
     """Start accepting on the sockets held. A worker is born idle."""
 

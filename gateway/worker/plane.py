@@ -70,13 +70,13 @@ class Plane:
 
     def upstream_connections(self) -> dict[str, int]:
         """Return how many connections to upstreams there are now, by what they do."""
-        connecting = sum(pool.connecting for pool in self.pools.open)
-        running = sum(endpoint.in_flight for endpoint in self.live_table.endpoints())
-        return {
-            "active": max(running - connecting, 0),
-            "idle": sum(pool.idle for pool in self.pools.open),
-            "connecting": connecting,
-        }
+        connecting = idle = running = 0
+        for pool in self.pools.open:
+            connecting += pool.connecting
+            idle += pool.idle
+        for endpoint in self.live_table.endpoints():
+            running += endpoint.in_flight
+        return {"active": max(running - connecting, 0), "idle": idle, "connecting": connecting}
 
     def leaks(self) -> list[str]:
         """Return what is still held, in words; nothing when no client is connected and none was forgotten."""

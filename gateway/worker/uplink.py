@@ -9,7 +9,7 @@ from typing import Final, Protocol
 import msgspec
 
 from gateway.link.channel import Channel, connect, decode_down
-from gateway.link.messages import Ack, Down, Hello, Up
+from gateway.link.messages import Ack, Down, Hello, SnapshotNumber, Up
 
 RETRY_S: Final = 0.1
 
@@ -28,12 +28,6 @@ class UplinkOwner(Protocol):
 
     def on_link_found(self) -> None:
         """A control is there again, and has been greeted."""
-
-
-class _Number(msgspec.Struct, frozen=True, tag="snapshot", tag_field="t"):
-    """What can be read of a snapshot that is otherwise not understood."""
-
-    number: int
 
 
 class Uplink:
@@ -119,7 +113,7 @@ class Uplink:
     def on_undecodable(self, payload: bytes, reason: str) -> None:
         """Another release's control speaks. A table we cannot read is refused by its number; we keep ours."""
         try:
-            number = msgspec.msgpack.decode(payload, type=_Number).number
+            number = msgspec.msgpack.decode(payload, type=SnapshotNumber).number
         except msgspec.MsgspecError:
             return
         self.send(Ack(number, error=reason))
