@@ -86,11 +86,15 @@ def _put_to_a_person(change: Change, decision: Decision) -> None:
 
 
 def _is_news(state: Rollout, decision: Decision) -> bool:
-    """Whether the judge's word is worth a row: it changed, and not to and fro within seconds."""
+    """Whether the judge's word is worth a row: it changed, and not to and fro within seconds.
+
+    A wait for the end of the warm-up is seldom longer than that, and says why a version that fails is not
+    stopped yet.
+    """
     if (decision.verdict, decision.gate) == state.noted:
         return False
     is_settled = state.elapsed_ms - state.noted_ms >= NOTE_MS
-    return state.noted is None or decision.verdict == "abort" or is_settled
+    return state.noted is None or decision.verdict == "abort" or decision.gate == "warming" or is_settled
 
 
 def _ask(change: Change, decision: Decision, draw: float) -> None:

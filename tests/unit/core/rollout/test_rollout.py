@@ -67,6 +67,10 @@ GATES: dict[Verdict, Gate] = {
 }
 
 
+def warming() -> Decision:
+    return decisions.decision("hold", "warming", "Its process is young.")
+
+
 def decision(verdict: Verdict, reason: str = "because") -> Decision:
     return decisions.decision(verdict, GATES[verdict], reason)
 
@@ -599,3 +603,14 @@ def test_a_verdict_that_goes_to_and_fro_is_recorded_no_more_than_every_ten_secon
     for second in range(60):
         hand.judged("hold" if second % 2 else "advance").pass_time(1)
     assert 2 <= len([row for row in hand.of(Decide) if row.action == "judge"]) <= 7
+
+
+def test_the_wait_for_a_young_process_is_recorded_at_once_and_rarely() -> None:
+    """Guards: a bad version's story went from too little traffic to its rollback, ten seconds later."""
+    hand = Hand(step_interval=100_000).rolling().judged("hold").pass_time(1)
+    hand(Judged(hand.state.evidence, warming(), 0.9))
+    assert hand.of(Decide)[-1].reason == "Its process is young."
+    for _ in range(30):
+        hand.judged("hold").pass_time(1)
+        hand(Judged(hand.state.evidence, warming(), 0.9))
+    assert len([row for row in hand.of(Decide) if row.action == "judge"]) <= 9
