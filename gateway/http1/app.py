@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Final
 
 import msgspec
 
-from gateway.errors import DownstreamError, GatewayError
+from gateway.errors import DownstreamError, GatewayError, TooSlow
 from gateway.http1.chunked import chunk
 from gateway.http1.connections import Connections, ServerSettings
 from gateway.http1.handler import NEVER
@@ -45,6 +46,8 @@ class Response:
 Handler = Callable[[Request], Awaitable[Response]]
 
 DEFAULT_BODY_BYTES: Final = 1_048_576
+DEFAULT_BODY_S: Final = 30.0
+"""No body of a few kilobytes takes that on a line that works; at a byte a second the longest takes days."""
 
 
 class App:
@@ -57,10 +60,15 @@ class App:
         name: str,
         settings: ServerSettings | None = None,
         body_bytes: int = DEFAULT_BODY_BYTES,
+        body_s: float = DEFAULT_BODY_S,
     ) -> None:
-        """name: prefixes the tasks' names. body_bytes: the longest body taken; a longer one is a 413."""
+        """name: prefixes the tasks' names. body_bytes: the longest body taken; a longer one is a 413.
+
+        body_s: how long one may take to come, however steadily it does; then 408.
+        """
         self.handler = handler
         self.name = name
+        self.body_s = body_s
         settings = settings or ServerSettings()
         self.connections = Connections(msgspec.structs.replace(settings, body_bytes=body_bytes))
         self.tasks: set[asyncio.Task[None]] = set()
@@ -90,12 +98,14 @@ class App:
 class _Call:
     """Collects a connection's requests and runs the handler on them."""
 
-    __slots__ = ("_app", "_body", "_connection", "_task", "_writable")
+    __slots__ = ("_app", "_body", "_body_until", "_connection", "_task", "_writable")
 
     def __init__(self, app: App, connection: ServerProtocol) -> None:
         self._app = app
         self._connection = connection
         self._body: list[bytes] = []
+        self._body_until = 0.0
+        """Monotonic seconds: by then it has to be there."""
         self._task: asyncio.Task[None] | None = None
         self._writable = asyncio.Event()
         self._writable.set()
@@ -108,10 +118,13 @@ class _Call:
         if complete:
             self._run()
         else:
+            self._body_until = monotonic() + self._app.body_s
             self._connection.continue_body()
 
     def on_body(self, data: bytes) -> None:
         self._body.append(data)
+        if monotonic() > self._body_until:
+            self._connection.refuse(TooSlow(f"the body did not come within {self._app.body_s:g} s"))
 
     def on_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
         self._run()

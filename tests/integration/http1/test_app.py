@@ -61,6 +61,25 @@ def test_body_over_the_limit_is_413_chunked_or_not() -> None:
     assert chunks.startswith(b"HTTP/1.1 413 ")
 
 
+def test_a_body_that_comes_byte_by_byte_for_too_long_is_408() -> None:
+    async def trickle(app: App) -> bytes:
+        server = await asyncio.get_running_loop().create_server(app.protocol_factory, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"POST / HTTP/1.1\r\nHost: h\r\nX-A: 1\r\nContent-Length: 1000000\r\n\r\n")
+        answer = asyncio.ensure_future(reader.read())
+        while not answer.done():
+            writer.write(b"x")
+            await asyncio.wait([answer], timeout=0.01)
+        writer.close()
+        server.close()
+        await app.close(5)
+        return answer.result()
+
+    answer = uvloop.run(asyncio.wait_for(trickle(App(echo, name="t", body_s=0.1)), 20))
+    assert answer.startswith(b"HTTP/1.1 408 ") and b"did not come within 0.1 s" in answer
+    assert b"Connection: close" in answer
+
+
 def test_gateway_error_of_a_handler_is_a_problem_document() -> None:
     async def refuse(request: Request) -> Response:
         raise NoRoute("nothing here")
