@@ -19,6 +19,8 @@ BAD: Final = frozenset(
 )
 WARN: Final = frozenset({"paused", "hold", "half_open", "unknown", "draining"})
 Draw = Callable[[Sequence[RenderableType]], None]
+UNLIMITED: Final = 10_000
+"""Columns of a terminal that is never too narrow."""
 VERSION_COLUMNS = ("", "VERSION", "SHARE", "HEALTH", "RATE/s", "ERRORS", "P95", "STATUS", "URL")
 
 
@@ -86,12 +88,22 @@ def _service(service: dict[str, Any], *, everything: bool) -> list[RenderableTyp
         head.append("  paused: requests are held", style="yellow")
     versions = overview.shown(service, everything=everything)
     lines: list[RenderableType] = [head]
-    if versions:
-        lines.append(make_table(VERSION_COLUMNS, (_row(service, each) for each in versions)))
+    lines += _versions([_row(service, each) for each in versions])
     hidden = len(service["versions"]) - len(versions)
     if hidden:
         lines.append(Text(f"  {hidden} earlier: gateway get {service['name']} -a", style="dim"))
     return [*lines, *_rollout(service)]
+
+
+def _versions(rows: Sequence[Sequence[object]]) -> list[RenderableType]:
+    """Return a table of versions; one too wide for the terminal has its urls below, whole, to be copied."""
+    if not rows:
+        return []
+    table, screen = make_table(VERSION_COLUMNS, rows), console()
+    if screen.measure(table, options=screen.options.update(width=UNLIMITED)).maximum <= screen.width:
+        return [table]
+    urls = [Text(f"   {row[1]}: {row[-1]}", overflow="fold") for row in rows]
+    return [make_table(VERSION_COLUMNS[:-1], [row[:-1] for row in rows]), *urls]
 
 
 def _row(service: dict[str, Any], version: dict[str, Any]) -> list[object]:

@@ -1,12 +1,14 @@
 """What is shown at a glance is in one call, and each line of it stands by itself."""
 
+import io
 import json
 import time
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from gateway.cli import follow, overview, progress, show
+from gateway.cli import follow, overview, progress, show, terminal
 from gateway.cli.progress import Sight
 
 Capture = pytest.CaptureFixture[str]
@@ -37,6 +39,23 @@ def test_get_is_one_call_and_a_line_for_each_version(
         ["auth", "v1.0", "90%", "healthy", "91.4", "0.0%", "12ms", url, "testing", "-"],
         ["auth", "v1.1", "10%", "healthy", "9.6", "4.0%", "6.5ms", url, "testing", "rolling:10%"],
     ]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_url_stands_in_one_line_on_a_terminal_of_any_width(
+    rolling: Any, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    """Guards: half of it stood in the next line, and nobody could copy it."""
+    drawn = io.StringIO()
+    screen = Console(file=drawn, width=width, highlight=False)
+    monkeypatch.setattr(terminal, "console", lambda: screen)
+    terminal.draw_once(terminal.overview_lines(rolling, everything=False))
+    lines = drawn.getvalue().splitlines()
+    assert sum(line.endswith("http://127.0.0.1:7201") for line in lines) == 2
+    assert all(
+        any(f" {version} " in line and percent in line for line in lines)
+        for version, percent in (("v1.0", "90%"), ("v1.1", "10%"))
+    )
 
 
 def test_past_versions_are_shown_when_asked_for(api: Any, cli: Any, rolling: Any, capsys: Capture) -> None:
