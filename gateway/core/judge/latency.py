@@ -1,12 +1,13 @@
 """How often each version is slow, measured by the old one's latencies in earlier windows."""
 
 import math
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
-from gateway.core.judge.buckets import bucket_of, quantile_us
+from gateway.core.judge.buckets import bucket_of, bucket_upper_us
 from gateway.core.judge.statistics import Mixture, comparison_factors, rate_factors
 from gateway.core.judge.tallies import Tally
 from gateway.core.judge.window import WHOLE, Cell, Window
@@ -55,17 +56,32 @@ def slower(slow: Slow, window: Window, ratio: float, held_s: float) -> Slow:
 
 
 def _judged(slow: Slow, window: Window, ratio: float, known: float) -> Slow:
-    p95_us = quantile_us(slow.old_buckets, 0.95) or 0
-    bound_us = round(p95_us * ratio)
-    new = _timed(window.new, bucket_of(bound_us))
+    bound_us = round(p95_us(slow.old_buckets) * ratio)
+    bound = bucket_of(bound_us)
+    old_bound = bucket_of(int(bucket_upper_us(bound) / ratio)) - 1
+    new = _timed(window.new, bound)
     factors = rate_factors(_slow_rate(known), new.errors, new.answers) if new.answers else None
     return replace(
         slow,
         new=slow.new.plus(new.answers, new.errors),
         rate=slow.rate.times(factors, window.seconds),
-        comparison=slow.comparison.times(_fallen(window, p95_us, bound_us), window.seconds),
+        comparison=slow.comparison.times(_fallen(window, bound, old_bound), window.seconds),
         bound_us=bound_us,
     )
+
+
+def p95_us(buckets: Mapping[int, float]) -> float:
+    """Return the 95th percentile of some answers, in microseconds, as if spread evenly over their bucket.
+
+    The bucket's upper end would be up to 12.5 % more, and so much slower a new version's would be good.
+    """
+    left = 0.95 * sum(buckets.values())
+    for index in sorted(buckets):
+        if buckets[index] >= left:
+            low, high = bucket_upper_us(index - 1) if index else 0, bucket_upper_us(index)
+            return low + (high - low) * left / buckets[index]
+        left -= buckets[index]
+    return 0.0
 
 
 def faded(slow: Slow | None, window: Window) -> dict[int, float]:
@@ -91,16 +107,14 @@ def _late(cell: Cell, bound: int) -> int:
     return sum([count for index, count in cell.latency.items() if index > bound])
 
 
-def _fallen(window: Window, p95_us: int, bound_us: int) -> tuple[float, ...] | None:
+def _fallen(window: Window, new_bound: int, old_bound: int) -> tuple[float, ...] | None:
     """Return, per odds, how much likelier slow answers fell so if the new version is slower than allowed.
 
-    The old version's are slow from `p95_us` on, the new one's from `bound_us`.
+    A version's answers are slow above its bucket: where the new one may be, divided by the ratio, the old
+    one's are, rounded so that no more of the new one's are slow if it keeps to the ratio.
     """
     shares: dict[float, list[int]] = {}
-    for cells, side, bound in (
-        (window.new, 0, bucket_of(bound_us)),
-        (window.old, 1, bucket_of(p95_us - 1)),  # a bucket's upper end belongs to the next one
-    ):
+    for cells, side, bound in ((window.new, 0, new_bound), (window.old, 1, old_bound)):
         for cell in cells:
             share = (cell.share if side == 0 else WHOLE - cell.share) / WHOLE
             shares.setdefault(share, [0, 0])[side] += _late(cell, bound)
