@@ -17,9 +17,10 @@ Rollout = TypeVar("Rollout")
 class _Waiting(Generic[Rollout]):
     """An event that waits to be committed."""
 
-    def __init__(self, rollout: Rollout, event: Event) -> None:
+    def __init__(self, rollout: Rollout, event: Event, on_commit: Callable[[], None]) -> None:
         self.rollout = rollout
         self.event = event
+        self.on_commit = on_commit
         self.is_over = False
         self.error: Exception | None = None
         """Why the rollout could not move by it."""
@@ -34,9 +35,14 @@ class CommitQueue(Generic[Rollout]):
         self._waiting: list[_Waiting[Rollout]] = []
         self._turn = asyncio.Lock()
 
-    async def commit(self, rollout: Rollout, event: Event) -> None:
-        """Return once `event` is committed. Raises StoreError, or what `move` raises (IllegalTransition)."""
-        mine = _Waiting(rollout, event)
+    async def commit(
+        self, rollout: Rollout, event: Event, on_commit: Callable[[], None] = lambda: None
+    ) -> None:
+        """Return once `event` is committed. Raises StoreError, or what `move` raises (IllegalTransition).
+
+        on_commit: called as soon as it is in force; that it is on disk, too, may take longer.
+        """
+        mine = _Waiting(rollout, event, on_commit)
         self._waiting.append(mine)
         try:
             async with self._turn:
@@ -69,4 +75,5 @@ class CommitQueue(Generic[Rollout]):
     def _end(self, taken: tuple[_Waiting[Rollout], ...]) -> None:
         for each in taken:
             each.is_over = True
+            each.on_commit()
         self._waiting = [each for each in self._waiting if not each.is_over]

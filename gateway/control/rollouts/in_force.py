@@ -108,9 +108,10 @@ class InForce:
 
     async def _commit_event(self, running: Running, event: Event) -> None:
         """Commit the event an act ended in; what returns traffic does not wait for a store that fails."""
-        commit = self.spawn(self._queue.commit(running, event), "commit an event")
+        committed = asyncio.Event()
+        commit = self.spawn(self._queue.commit(running, event, committed.set), "commit an event")
         try:
-            if not await is_done(commit, self._grace_s):
+            if not await is_done(commit, self._grace_s) and not committed.is_set():
                 moved = self.decide(running, [event])
                 if moved.state.percent < moved.base.percent:
                     self.act_before_commit(running, moved)
@@ -124,6 +125,7 @@ class InForce:
     async def order_at_once(self, running: Running, order: Order, audit: AuditEntry) -> Ordered:
         """See `Rollouts.order_at_once`."""
         made: list[Moved] = []
+        committed = asyncio.Event()
 
         async def commit() -> None:
             async with self._store.transaction() as tx:
@@ -131,9 +133,15 @@ class InForce:
                     return  # it has gone ahead, and come to the store with another commit
                 made[:] = made or [self._ordered(running, order, audit)]
                 self.put(tx, running, made[0])
+                tx.on_commit(committed.set)
 
         task = self.spawn(commit(), "order")
         if not await is_done(task, self._grace_s):
+            if committed.is_set():  # in force like any other commit; only the disk keeps it waiting
+                is_on_disk = await is_done(task, ANSWER_S)
+                if is_on_disk:
+                    await task
+                return Ordered(running.record, stored=is_on_disk)
             moved = made[0] if made else self._ordered(running, order, audit)
             if may_act(moved):
                 made[:] = [moved]

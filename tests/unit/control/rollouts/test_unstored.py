@@ -74,6 +74,26 @@ async def test_ordered_rollback_moves_traffic_on_a_full_disk_and_is_stored_later
         assert made.weights() == (100, 0)
 
 
+async def test_an_order_that_only_the_fsync_keeps_waiting_is_not_carried_out_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was committed, and is in force: done once more it took an ended rollout back into its rollback."""
+    async with failing_world(tmp_path) as made:
+        deployment = await rolling(made)
+        on_disk = asyncio.get_running_loop().create_future()
+        monkeypatch.setattr(made.store._log, "covered", lambda: on_disk)
+        done = await order(made, deployment, Rollback("ann", "had enough"))
+        assert not done.stored
+        assert made.rollouts.mark_for("auth") is None
+        assert made.rollouts.unstored(deployment) is None
+        on_disk.set_result(None)
+        await made.settle()
+        assert await stored_status(made, deployment) == "rolled_back"
+        assert len((await made.store.audit()).items) == 1
+        kinds = [event.kind for event in await made.store.events(deployment_id=deployment)]
+        assert kinds.count("deployment.rolled_back") == 1
+
+
 async def test_the_judges_rollback_moves_traffic_on_evidence_that_is_not_stored(tmp_path: Path) -> None:
     async with failing_world(tmp_path) as made:
         deployment = await rolling(made, step_interval=60_000)
