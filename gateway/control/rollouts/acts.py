@@ -172,12 +172,13 @@ class Acts:
     async def _ask(self, record: DeploymentRecord, state: Rollout, act: AskHook) -> Answer:
         text = f"{act.hook}: {record.from_version} -> {record.to_version}"
         data = {**_about(record, state.percent), "step": state.step}
+        asked_at = self._wall() if state.asked_at is None else state.asked_at
         message = Message(
             key=f"{state.id}:{act.hook}:{act.ask}",
             kind=act.hook,
             service=state.service,
             text=text,
-            at=datetime.fromtimestamp(self._wall(), UTC),
+            at=datetime.fromtimestamp(asked_at, UTC),
             data=data,
         )
         return await self.webhooks.ask(self._catalog.service_record(state.service).settings.webhooks, message)

@@ -80,6 +80,7 @@ def set_step_share(change: Change, percent: int) -> None:
         judged=None,
         noted=None,
         during="asked" if "during-step" in state.plan.hooks and percent > 0 else "none",
+        asked_at=change.now,
         smoke="due" if percent == 100 and state.plan.smoke_tests is not False else "none",
     )
     restart_clock(change)
@@ -88,6 +89,11 @@ def set_step_share(change: Change, percent: int) -> None:
 def restart_clock(change: Change) -> None:
     """Give the step its whole interval again."""
     change.set(remaining_ms=change.state.planned.interval_ms, elapsed_ms=0, noted_ms=0)
+
+
+def asked_now(change: Change) -> dict[str, Any]:
+    """Return the fields of a new question to webhooks: asked again, it is the same to the byte."""
+    return {"ask": change.state.ask + 1, "asked_at": change.now}
 
 
 def phase_at(percent: int) -> Phase:
@@ -101,7 +107,7 @@ def proceed(change: Change, cause: str, why: str) -> None:
     if state.planned.pause and state.percent == state.planned.percent and not is_approved(state):
         pause(change, "planned", "clock", f"{why}; its settings ask for a person's word before the next.")
     elif "confirm-promote" in state.plan.hooks:
-        change.set(phase=Phase.CONFIRM_PROMOTE, paused=None, ask=state.ask + 1)
+        change.set(phase=Phase.CONFIRM_PROMOTE, paused=None, **asked_now(change))
     else:
         advance(change, cause, why)
 
@@ -138,7 +144,7 @@ def breach(change: Change, cause: str, reason: str, *, is_news: bool = True) -> 
     elif state.plan.on_breach == "pause":
         pause(change, "breach", cause, reason)
     elif "on-rollback" in state.plan.hooks:
-        change.set(phase=Phase.CONFIRM_ROLLBACK, paused=None, reason=reason, cause=cause, ask=state.ask + 1)
+        change.set(phase=Phase.CONFIRM_ROLLBACK, paused=None, reason=reason, cause=cause, **asked_now(change))
         change.decide("judge", cause, reason)
     else:
         roll_back_automatically(change, cause, reason)

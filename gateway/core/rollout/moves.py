@@ -8,6 +8,7 @@ from gateway.core.rollout.asking import asked, judged, restore, watched
 from gateway.core.rollout.change import (
     Change,
     advance,
+    asked_now,
     breach,
     end,
     enter,
@@ -72,7 +73,7 @@ def _start(change: Change, event: Start) -> None:
 def _gate_passed(change: Change, event: GatePassed) -> None:
     change.decide("gate", "gate", "The new version is healthy and passed its tests.")
     if "confirm-start" in change.state.plan.hooks:
-        change.set(phase=Phase.CONFIRM_START, ask=change.state.ask + 1)
+        change.set(phase=Phase.CONFIRM_START, **asked_now(change))
     else:
         _first_step(change, "gate")
 

@@ -146,6 +146,8 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     """The smoke tests after the switch."""
     ask: int = 0
     """Number of the last question to a webhook."""
+    asked_at: float | None = None
+    """Wall clock, seconds since the epoch: when that question, or the step's, came up."""
     reason: str = ""
     """Why it failed, rolled back or is about to."""
     cause: str = ""

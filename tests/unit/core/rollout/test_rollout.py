@@ -546,6 +546,17 @@ def test_a_veto_of_the_next_step_pauses_and_resuming_asks_again() -> None:
     assert hand(HookAnswered("confirm-promote", 3, True)).state.percent == 50
 
 
+@pytest.mark.parametrize(
+    "phase", [Phase.CONFIRM_START, Phase.STEPPING, Phase.CONFIRM_PROMOTE, Phase.CONFIRM_ROLLBACK]
+)
+def test_a_question_keeps_its_time_for_whoever_asks_it_again(phase: Phase) -> None:
+    """Asked by the next control it has the same key, so it must have the same body."""
+    hand = at(phase)
+    assert hand.state.asked_at == 100.0
+    hand.state, _ = move(hand.state, Tick(1000), 200.0)
+    assert hand.state.asked_at == 100.0
+
+
 def test_a_step_waits_for_its_webhook() -> None:
     hand = Hand(hooks=("during-step",)).rolling()
     assert hand.last == (AskHook("during-step", 1),)
