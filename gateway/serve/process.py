@@ -32,7 +32,6 @@ from gateway.control.tally import Tally
 from gateway.core.settings.targets import Listener
 from gateway.errors import GatewayError, StoreError, StoreTaken
 from gateway.http1.form import native_form
-from gateway.link.snapshot import Mark
 from gateway.net.listener import raise_descriptor_limit
 from gateway.net.tls import Certificate, ServerTls, expiry_of
 from gateway.serve import loading, signals
@@ -40,7 +39,7 @@ from gateway.serve.background import Background
 from gateway.serve.charge import SAY_S, in_charge, until_there
 from gateway.serve.handles import LINK_NAME, Handles
 from gateway.serve.runtime_file import RUNTIME_NAME, remove_runtime, write_runtime
-from gateway.serve.wiring import Components
+from gateway.serve.wiring import Components, Marks
 from gateway.store.api import Store
 from gateway.worker.main import run_worker
 
@@ -231,7 +230,7 @@ class Control:
         for name, fd in await succession.listeners():
             self.listeners.adopt(name, fd)
         self.listeners.bind()
-        await self._open_components(await self._in_charge())
+        await self._open_components(await self._in_charge(), writes=False)
         self.supervisor.start()
         await self.supervisor.ready()
         handed = await succession.commit(__version__)
@@ -246,8 +245,10 @@ class Control:
         await self.components.catalog.load(self.components.store, self.settings.service)
         self.components.catalog.publish_all()
 
-    async def _open_components(self, store: Store, marks: Mapping[str, Mark] | None = None) -> None:
-        """marks: what a former control did before it could store it, by deployment."""
+    async def _open_components(
+        self, store: Store, marks: Marks | None = None, *, writes: bool = True
+    ) -> None:
+        """See `Components.open`."""
         self.opened = await Components.open(
             self.settings,
             store,
@@ -255,6 +256,7 @@ class Control:
             self.tally,
             self,
             marks=marks or {},
+            writes=writes,
             certificates=self.certificates,
             upgrade=self.upgrade,
             listeners=self._own_listeners,

@@ -54,6 +54,10 @@ NAMES_S: Final = 5.0
 """How long a start waits for host names: until they are found, the table has no endpoint for them."""
 
 
+Marks = Mapping[str, Mark]
+"""By deployment."""
+
+
 class Components:
     """Store, catalog, and everything that reads or writes them."""
 
@@ -113,6 +117,7 @@ class Components:
         state: ProcessState,
         *,
         marks: Mapping[str, Mark] | None = None,
+        writes: bool = True,
         certificates: Certificates = (),
         upgrade: Callable[[], Awaitable[int]],
         listeners: Callable[[], Sequence[Listener]],
@@ -121,6 +126,7 @@ class Components:
 
         store: closed with the components, and if they cannot be built.
         marks: what a former control did before it could store it, by deployment: it stays in force.
+        writes: False while another control writes to the store.
         """
         try:
             own_id = (await store.meta("gateway_id") or b"").decode()
@@ -136,7 +142,7 @@ class Components:
                 listeners=listeners,
             )
             components.marks = counting(marks or {}, await store.open_deployments())
-            await components.catalog.load(store, settings.service, components.marks)
+            await components.catalog.load(store, settings.service, components.marks, writes=writes)
             with suppress(TimeoutError):
                 async with asyncio.timeout(NAMES_S):
                     await components.resolver.resolve_all()

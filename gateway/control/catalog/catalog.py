@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from msgspec.structs import replace
 
-from gateway.control.catalog.declared import Declared, declare, route_conflict
+from gateway.control.catalog.declared import Declared, Made, declare, route_conflict
 from gateway.control.catalog.entries import EndpointEntry, Observer, ServiceEntry, VersionEntry, context_of
 from gateway.control.catalog.marked import as_marked, lowered
 from gateway.control.upstreams.probes import Probed
@@ -96,20 +96,26 @@ class Catalog:
     # -- building
 
     async def load(
-        self, store: Store, declared: Iterable[Declared] = (), marks: Mapping[str, Mark] | None = None
+        self,
+        store: Store,
+        declared: Iterable[Declared] = (),
+        marks: Mapping[str, Mark] | None = None,
+        *,
+        writes: bool = True,
     ) -> None:
         """Build everything from the store and the services of the configuration file.
 
-        marks: acts that were done before they could be stored, by deployment: they are in force. Endpoints
-        that are known already keep their state. Raises StoreError if a row does not load, ConfigError if two
-        services claim the same route.
+        marks: acts that were done before they could be stored, by deployment: they are in force. writes:
+        False while another control is in charge of the store: what the file adds is in memory alone, and has
+        another id once it is stored. Endpoints that are known already keep their state. Raises StoreError if
+        a row does not load, ConfigError if two services claim the same route.
         """
         self._marks = dict(marks or {})
         self._open = {
             record.service_name: as_marked(record, self._marks.get(record.id))
             for record in await store.open_deployments()
         }
-        await self._take(store, tuple(declared))
+        await self._take(store, tuple(declared), writes=writes)
 
     async def reload(self, store: Store, declared: Iterable[Declared], proxy: ProxySettings) -> None:
         """Take a new configuration, all or nothing, and send out what it comes to.
@@ -128,32 +134,41 @@ class Catalog:
         self._proxy = proxy
         self.publish_all()
 
-    async def _take(self, store: Store, declared: tuple[Declared, ...]) -> None:
+    async def _take(self, store: Store, declared: tuple[Declared, ...], *, writes: bool = True) -> None:
         """Write what the file adds to the store, then let memory follow, all at once."""
         for service in declared:
             _check_tls(service)
-        async with store.transaction() as tx:
-            services = {record.name: record for record in await store.load_services()}
-            versions = await store.load_versions()
-            made = declare(declared, services, versions, self._now())
-            for record in made.services:
-                tx.put_service(record)
-                services[record.name] = record
-            for version in made.versions:
-                tx.put_version(version)
-            names = {each.name for each in declared}
-            kept = {
-                name: record
-                for name, record in services.items()
-                if record.source == "api" or name in names or self.open_for(name) is not None
-            }
-            if problem := route_conflict({name: record.settings for name, record in kept.items()}):
-                raise ConfigError("service", problem)
-            set_aside = {name: record.id for name, record in services.items() if name not in kept}
-            kept, in_force = lowered(self._marks.values(), self._open.values(), kept, versions)
-            tx.on_commit(partial(self._build, kept.values(), (*in_force, *made.versions), set_aside))
+        if writes:
+            async with store.transaction() as tx:
+                made, follow = await self._read(store, declared)
+                for record in made.services:
+                    tx.put_service(record)
+                for version in made.versions:
+                    tx.put_version(version)
+                tx.on_commit(follow)
+        else:
+            _, follow = await self._read(store, declared)
+            follow()
         for name in self._set_aside:
             log.warning("service_set_aside", service=name, reason="the configuration no longer declares it")
+
+    async def _read(self, store: Store, declared: tuple[Declared, ...]) -> tuple[Made, Callable[[], None]]:
+        """Return what the file adds to the store, and what then lets memory follow. Raises ConfigError."""
+        services = {record.name: record for record in await store.load_services()}
+        versions = await store.load_versions()
+        made = declare(declared, services, versions, self._now())
+        services.update((record.name, record) for record in made.services)
+        names = {each.name for each in declared}
+        kept = {
+            name: record
+            for name, record in services.items()
+            if record.source == "api" or name in names or self.open_for(name) is not None
+        }
+        if problem := route_conflict({name: record.settings for name, record in kept.items()}):
+            raise ConfigError("service", problem)
+        set_aside = {name: record.id for name, record in services.items() if name not in kept}
+        kept, in_force = lowered(self._marks.values(), self._open.values(), kept, versions)
+        return made, partial(self._build, list(kept.values()), (*in_force, *made.versions), set_aside)
 
     def _build(
         self,
@@ -163,8 +178,9 @@ class Catalog:
     ) -> None:
         self._set_aside = set_aside
         wanted = {record.name: record for record in services}
-        for name in self.services.keys() - wanted.keys():
-            self.drop_service(name)
+        for name, entry in list(self.services.items()):
+            if name not in wanted or wanted[name].id != entry.record.id:
+                self.drop_service(name)
         for record in wanted.values():
             self.put_service(record)
         present = {record.id for record in versions}

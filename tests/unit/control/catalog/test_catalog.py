@@ -273,6 +273,20 @@ async def test_a_row_that_does_not_load_stops_the_start(tmp_path: Path) -> None:
             await made.catalog.load(made.store)
 
 
+async def test_what_the_file_adds_is_not_stored_while_another_control_is_in_charge(tmp_path: Path) -> None:
+    """An upgrade may still fail: the old control goes on, and knows nothing of the new one's file."""
+    declared = FileService(name="news", routes=(RouteSettings(path="/news"),))
+    async with console(tmp_path) as made:
+        await made.catalog.load(made.store, [declared], writes=False)
+        early = made.catalog.services["news"].record.id
+        assert "news" in made.catalog.whole().services
+        assert await made.store.load_services() == []
+        await made.catalog.load(made.store, [declared])
+        (stored,) = await made.store.load_services()
+        assert made.catalog.services["news"].record == stored
+        assert stored.id != early
+
+
 # Tables
 
 
