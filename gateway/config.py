@@ -111,6 +111,8 @@ class ClusterSettings(Settings, frozen=True, kw_only=True):
 
     name: Name | None = None
     """What the others call it; None: the machine's name."""
+    serve: bool = False
+    """Serve by the store's state while another one is in charge, instead of standing by."""
 
 
 class ForwardingSettings(Settings, frozen=True, kw_only=True):

@@ -53,6 +53,10 @@ class StoreTaken(StoreError):
     """Another gateway is in charge of the store."""
 
 
+class NotInCharge(StoreError):
+    """This gateway follows another one, which alone writes the store."""
+
+
 class StaleEpoch(StoreError):
     """A control process that has been replaced tried to write."""
 

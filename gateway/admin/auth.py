@@ -77,6 +77,10 @@ class Authenticator:
         """Return the browser sessions."""
         return self._sessions
 
+    async def reread(self) -> None:
+        """Know the tokens that another gateway has written. Raises StoreError."""
+        self._known = {record.hash: record for record in await self._store.tokens()}
+
     def learn(self, record: TokenRecord) -> None:
         """Take a token's committed row."""
         if self._known is not None:
@@ -197,6 +201,8 @@ class Authenticator:
     async def _note_use(self, record: TokenRecord) -> None:
         """Store that a token is used, now and then; a store that is slow keeps nobody waiting."""
         now = self._utc()
+        if self._store.follows:
+            return
         if record.last_used_at is not None and now - record.last_used_at < USE_NOTED_EVERY:
             return
         self.learn(msgspec.structs.replace(record, last_used_at=now))

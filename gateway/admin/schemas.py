@@ -376,7 +376,7 @@ class NodeView(View, frozen=True, kw_only=True):
     """Of its place: the same for all processes that succeed each other there."""
     name: str
     is_leader: bool
-    """Whether it is in charge of the store, and serves."""
+    """Whether it is in charge of the store."""
     release: str
     listen: tuple[str, ...]
     """Where clients connect, as configured."""

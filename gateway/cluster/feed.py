@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Final, Protocol
 
 from gateway.cluster.unread import Unread, unread
-from gateway.errors import StoreError
+from gateway.errors import GatewayError, StoreUnreachable
 from gateway.log import get_logger
 from gateway.store.records import Changes, Position
 
@@ -38,11 +38,17 @@ class Feed:
         store.on_change(self._wake.set)
 
     async def run(self) -> None:
-        """Follow for as long as this runs. A store that is away is asked again."""
+        """Follow for as long as this runs. A store that is away is asked again, and what cannot be followed
+        is tried again.
+        """
         while True:
             self._wake.clear()
-            with suppress(StoreError):
+            try:
                 await self.look()
+            except StoreUnreachable:
+                pass
+            except GatewayError as exc:
+                log.error("not_followed", error=str(exc), consequence="what was followed last stays in force")
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await self._wake.wait()

@@ -40,10 +40,13 @@ class Background:
         task.add_done_callback(self._on_end)
         return task
 
-    def hold(self, store: Store, presence: Presence) -> None:
+    def be_seen(self, presence: Presence) -> None:
+        """Say to other gateways that this one lives, in charge or not."""
+        self._present = self.spawn(presence.run(), "presence")
+
+    def hold(self, store: Store) -> None:
         """Stay the store's one gateway: also while all is handed over to a successor, in the same place."""
         self._holding = self.spawn(store.hold(), "lease")
-        self._present = self.spawn(presence.run(), "presence")
 
     async def release(self) -> None:
         """Hold it no longer; the store is closed next."""
@@ -52,17 +55,26 @@ class Background:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
 
-    def start_loops(self, components: Components) -> None:
-        """Run what goes on as long as this control is in charge."""
-        self._loops = [
+    def lead(self, components: Components) -> None:
+        """Run what goes on as long as this control is in charge of the store."""
+        self._loops += [
             self.spawn(components.rollouts.run(), "rollouts"),
-            self.spawn(components.probes.run(), "probes"),
-            self.spawn(components.breakers.run(), "breakers"),
-            self.spawn(components.resolver.run(), "resolver"),
             self.spawn(components.retention.run(), "retention"),
             self.spawn(components.tally.history.run(components.store), "history"),
             self.spawn(keep_house(components.store, components.watch), "housekeeping"),
             self.spawn(components.watch.run(), "store watch"),
+        ]
+
+    def follow(self, following: Coroutine[Any, Any, None]) -> None:
+        """Run what goes on as long as another gateway is in charge: it ends in being in charge."""
+        self._loops.append(self.spawn(following, "following"))
+
+    def start_loops(self, components: Components) -> None:
+        """Run what goes on as long as this control has workers."""
+        self._loops += [
+            self.spawn(components.probes.run(), "probes"),
+            self.spawn(components.breakers.run(), "breakers"),
+            self.spawn(components.resolver.run(), "resolver"),
             self.spawn(components.spans.run(), "spans"),
             self.spawn(keep_reaping(), "reaper"),
         ]

@@ -46,7 +46,7 @@ async def in_charge(
     """Open the store, and be its one gateway. Returns it, and what is to say that we live.
 
     on_standby: wait until no other gateway is; called now and then with who is, or that the database is away.
-    None: raises StoreTaken. Raises StoreError.
+    With `cluster.serve` the store follows that one instead. None: raises StoreTaken. Raises StoreError.
     """
     store = await open_store(
         settings.store.url,
@@ -56,7 +56,9 @@ async def in_charge(
     )
     try:
         presence = await _presence_of(settings, store)
-        if on_standby is not None:
+        if on_standby is not None and settings.cluster.serve and not presence.is_alone:
+            await _claim_or_follow(store, presence)
+        elif on_standby is not None:
             await _stand_by(store, presence, on_standby)
         else:
             await _claim(store, presence)
@@ -84,6 +86,13 @@ async def _stand_by(store: Store, presence: Presence, on_standby: Callable[[Stor
         raise
     finally:
         waiting.cancel()
+
+
+async def _claim_or_follow(store: Store, presence: Presence) -> None:
+    try:
+        await _claim(store, presence)
+    except StoreTaken:
+        store.follows = True
 
 
 async def _claim(store: Store, presence: Presence) -> None:

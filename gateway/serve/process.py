@@ -11,14 +11,13 @@ import os
 import signal
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
 import uvloop
 
 from gateway import __version__, config, log
-from gateway.admin.auth import ensure_bootstrap_token
+from gateway.cluster.presence import Presence
 from gateway.config import Config
 from gateway.control.processes.hub import Hub
 from gateway.control.processes.listeners import Listeners
@@ -27,7 +26,6 @@ from gateway.control.processes.succession import Succession
 from gateway.control.processes.supervisor import Supervisor
 from gateway.control.processes.template import Template
 from gateway.control.processes.upgrade import Upgrade, UpgradeFailed
-from gateway.control.rollouts.loop import load_counts
 from gateway.control.tally import Tally
 from gateway.core.settings.targets import Listener
 from gateway.errors import GatewayError, StoreError, StoreTaken
@@ -37,6 +35,7 @@ from gateway.net.tls import Certificate, ServerTls, expiry_of
 from gateway.serve import loading, signals
 from gateway.serve.background import Background
 from gateway.serve.charge import SAY_S, in_charge, until_there
+from gateway.serve.following import begin
 from gateway.serve.handles import LINK_NAME, Handles
 from gateway.serve.runtime_file import RUNTIME_NAME, remove_runtime, write_runtime
 from gateway.serve.wiring import Components, Marks
@@ -45,7 +44,6 @@ from gateway.worker.main import run_worker
 
 logger = log.get_logger(component="serve")
 
-TOKEN_NAME: Final = "admin.token"  # noqa: S105  # a file's name
 ADMIN_CLOSE_S: Final = 2.0
 MARKS_S: Final = 1.0
 """How long a start waits for orphans to say what is done and not stored: each does with its HELLO."""
@@ -90,8 +88,7 @@ class Control:
         self.settings = settings
         self.certificates = loading.read_certificates(settings)
         """In force, by index of the listen table: a file that changes counts when it is read again."""
-        self._admin_certificate = loading.read_admin_tls(settings)
-        found = self._admin_certificate
+        found = self._admin_certificate = loading.read_admin_tls(settings)
         self.admin_tls = ServerTls([found.certificate], found.client_ca) if found is not None else None
         self._reload = reload
         self.folder = settings.store.folder
@@ -124,6 +121,7 @@ class Control:
         self.handles = Handles(self.folder, settings.admin.address)
         self.opened: Components | None = None
         self.background = Background(self.notifier, self._on_broken)
+        self._presence: Presence
         self._epoch = 0
         """As raised by a successor."""
         self._unready: str | None = "starting"
@@ -192,7 +190,8 @@ class Control:
         socket of its own, while workers of a former control serve on.
         """
         try:
-            await store.raise_epoch()
+            if not store.follows:
+                await store.raise_epoch()
             self.listeners.adopt_activated(os.environ)
             self.listeners.bind()
             self.handles.bind_admin()
@@ -214,9 +213,11 @@ class Control:
         return store
 
     async def _in_charge(self, on_standby: Callable[[StoreError], None] | None = None) -> Store:
-        """Return the store, ours from now on: a start may take longer than a lease lasts."""
-        store, presence = await in_charge(self.settings, on_standby)
-        self.background.hold(store, presence)
+        """Return the store, ours from now on: a start may take longer than a lease lasts. Or it follows."""
+        store, self._presence = await in_charge(self.settings, on_standby)
+        self.background.be_seen(self._presence)
+        if not store.follows:
+            self.background.hold(store)
         return store
 
     def _on_waiting(self, error: StoreError) -> None:
@@ -265,12 +266,7 @@ class Control:
     async def _take_charge(self) -> None:
         """The store is ours: go on with everything it says is under way, and let the workers accept."""
         components = self.components
-        await load_counts(components.store, self.tally)
-        stored = {record.id for record in await components.store.load_versions()}
-        self.tally.keep(lambda each: each in stored or components.catalog.has_version(each))
-        await self.tally.history.load(components.store)
-        await ensure_bootstrap_token(components.store, self.folder / TOKEN_NAME, datetime.now(UTC))
-        await components.resume()
+        await begin(components, self._presence, self.background, lambda: self.settings)
         await components.admin.start(self.handles.admin.dup(), self.admin_tls)
         self.supervisor.open()  # last of what can fail: until here a former control's workers serve on
         self.background.start_loops(components)
@@ -374,6 +370,8 @@ class Control:
         """
         if self.components.rollouts.has_unstored:
             raise UpgradeFailed(UNSTORED)
+        if self.components.store.follows:
+            raise UpgradeFailed("it follows another gateway: restart it instead")
         handles = self.handles
         upgrade = Upgrade(
             lock=handles.lock,
@@ -423,6 +421,7 @@ class Control:
             self.components.catalog.publish_all()
         self.hub.open(self.handles.link)
         await self.components.resume()
+        self.background.lead(self.components)
         self.background.start_loops(self.components)
         self.components.admin.hold_changes(held=False)
         self._announce()

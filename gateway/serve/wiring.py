@@ -13,7 +13,7 @@ from typing import Final
 from gateway import __version__
 from gateway.actions.access import Access
 from gateway.actions.actions import Actions
-from gateway.admin.auth import Authenticator
+from gateway.admin.auth import Authenticator, ensure_bootstrap_token
 from gateway.admin.metrics import Watched
 from gateway.admin.server import AdminServer, ProcessState
 from gateway.config import Config
@@ -22,7 +22,7 @@ from gateway.control.catalog.retention import Retention
 from gateway.control.processes.hub import Hub
 from gateway.control.processes.peer import Peer
 from gateway.control.rollouts.acts import Acts
-from gateway.control.rollouts.loop import Rollouts
+from gateway.control.rollouts.loop import Rollouts, load_counts
 from gateway.control.rollouts.unstored import counting
 from gateway.control.rollouts.webhooks import Webhooks
 from gateway.control.spans import SpanExporter
@@ -81,6 +81,7 @@ class Components:
         self.store = store
         self.marks: Mapping[str, Mark] = {}
         """What was done before it could be stored, and nobody has taken over yet, by deployment."""
+        self.hub = hub
         self.tally = tally
         self.gateway_id = gateway_id
         rules = target_rules(settings, listeners)
@@ -97,7 +98,9 @@ class Components:
         self.rollouts.schedule.windows = settings.freeze_windows
         self.retention = Retention(store, self.catalog, tally)
         self.resolver = Resolver(self.catalog, rules=rules)
-        auth = Authenticator(store, failed_logins=settings.rate_limit.failed_logins_per_15_minutes)
+        self.auth = auth = Authenticator(
+            store, failed_logins=settings.rate_limit.failed_logins_per_15_minutes
+        )
         access = self._access(settings, hub, rules, on_token=auth.learn, upgrade=upgrade)
         self.spans = SpanExporter(
             settings.trace.otel, judged=self._judged, known=self._version_ids, release=__version__
@@ -234,6 +237,18 @@ class Components:
             drain_s=settings.shutdown.drain / 1000,
         )
 
+    async def take_up(self, token_file: Path) -> None:
+        """Be in charge of the store: go on with its counts and with everything it says is under way.
+
+        token_file: where a first token is written.
+        """
+        await load_counts(self.store, self.tally)
+        stored = {record.id for record in await self.store.load_versions()}
+        self.tally.keep(lambda each: each in stored or self.catalog.has_version(each))
+        await self.tally.history.load(self.store)
+        await ensure_bootstrap_token(self.store, token_file, datetime.now(UTC))
+        await self.resume()
+
     async def resume(self) -> None:
         """Go on with everything the store says is under way."""
         await self.watch.begin()
@@ -247,8 +262,11 @@ class Components:
     async def suspend(self) -> None:
         """End what is under way here and store the last of it; `resume` goes on with it, here or elsewhere.
 
-        A store that takes nothing any more does not hold this up: it is as if control had been killed.
+        A store that takes nothing any more does not hold this up: it is as if control had been killed. Nor
+        does one that another gateway writes.
         """
+        if self.store.follows:
+            return
         await self.drains.stop()
         for storing in (
             self.rollouts.stop(),

@@ -1,6 +1,6 @@
 """What the rest of control may ask of a store, whichever of the two adapters keeps it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from gateway.store.records import (
     AuditRecord,
     AuditReport,
     BreakerRecord,
+    CatalogRows,
     Changes,
     DecisionRecord,
     DeploymentRecord,
@@ -114,6 +115,8 @@ class Store(Protocol):
     """Called right after each commit that added events, still in the writer's turn; must not raise."""
     errors: ErrorCounts
     """What has failed since the start."""
+    follows: bool
+    """Whether another gateway is in charge, and every transaction of this one raises NotInCharge."""
 
     @property
     def revision(self) -> int:
@@ -122,8 +125,8 @@ class Store(Protocol):
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Open a write transaction: commits when the block ends, rolls back on any exception.
 
-        Raises StaleEpoch if another control has raised the epoch since; StoreError names the store and the
-        reason.
+        Raises StaleEpoch if another control has raised the epoch since, NotInCharge while it follows;
+        StoreError names the store and the reason.
         """
 
     async def raise_epoch(self) -> int:
@@ -164,6 +167,12 @@ class Store(Protocol):
         """Return whether this process's epoch still is the store's."""
 
     async def close(self) -> None: ...
+
+    async def load_catalog(self, names: Collection[str] | None = None) -> CatalogRows:
+        """Return these services, or all, as of one moment."""
+
+    async def reread_tokens(self) -> None:
+        """Have in memory what tokens there are now: another gateway may have written some."""
 
     async def load_services(self) -> list[ServiceRecord]: ...
     async def load_versions(self) -> list[VersionRecord]: ...

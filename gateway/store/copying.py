@@ -1,12 +1,13 @@
 """Everything a store holds, as it is at one moment, put into an empty one, whichever adapters keep them."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from typing import Any, ClassVar, Final, Protocol, TypeAlias
+from typing import Any, ClassVar, Final, Protocol
 
 from gateway.errors import StoreError
 from gateway.store.api import Store
 from gateway.store.audit import GENESIS, Tail
+from gateway.store.reads import Rows
 from gateway.store.tables import (
     ACKNOWLEDGEMENTS,
     ALL,
@@ -34,9 +35,6 @@ KEYS: Final = {
 COUNTED: Final = {"rowid": 0, **dict.fromkeys((EVENTS.name, DECISIONS.name, AUDIT.name), 0)}
 OWN: Final = frozenset({"schema", "compatible_from", COMMIT})
 """What each store says of itself alone."""
-
-Rows: TypeAlias = Callable[..., Awaitable[Sequence[Any]]]
-"""Returns the rows of a query, given its parameters."""
 
 
 class Copyable(Store, Protocol):

@@ -30,6 +30,13 @@ class KnownTokens:
         if self._tokens is not None:
             self._tokens.update((record.hash, record) for record in records)
 
+    async def reread(self) -> None:
+        """Read them again, and know the old ones until then. Raises StoreError."""
+        seen = self._commits
+        found = {record.hash: record for record in await self._load()}
+        if seen == self._commits:
+            self._tokens = found
+
     def forget(self) -> None:
         """Read them again: others may have written them."""
         self._tokens = None

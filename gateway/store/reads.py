@@ -2,9 +2,9 @@
 
 import base64
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import msgspec
 
@@ -16,6 +16,7 @@ from gateway.store.records import (
     ApprovalState,
     AuditRecord,
     BreakerRecord,
+    CatalogRows,
     DecisionRecord,
     DeploymentRecord,
     EventRecord,
@@ -49,6 +50,9 @@ from gateway.store.tables import (
 
 R = TypeVar("R", bound=Record)
 
+Rows: TypeAlias = Callable[..., Awaitable[Sequence[Any]]]
+"""Returns the rows of a query, given its parameters."""
+
 
 class Where:
     """The conditions of one query, and their parameters."""
@@ -70,6 +74,26 @@ class Where:
         return f"WHERE {' AND '.join(self._conditions)}" if self._conditions else ""
 
 
+async def catalog_of(rows: Rows, names: Collection[str] | None) -> CatalogRows:
+    """Return these services, or all, with their versions and open deployments. rows: answers a query."""
+
+    async def of(table: Table[R], column: str, order: str, *conditions: str) -> list[R]:
+        where = Where()
+        if names is not None:
+            where.add(f"{column} IN ({', '.join('?' * len(names))})", *names)
+        for condition in conditions:
+            where.add(condition)
+        query = f"{table.select} {where} ORDER BY {order}"
+        return [table.record(row) for row in await rows(query, *where.parameters)]
+
+    is_open = f"status IN ({', '.join(repr(status) for status in OPEN_STATUSES)})"
+    return CatalogRows(
+        services=await of(SERVICES, "name", "name"),
+        versions=await of(VERSIONS, "service_name", "created_at, id"),
+        deployments=await of(DEPLOYMENTS, "service_name", "created_at, id", is_open),
+    )
+
+
 class Reads(ABC):
     """The reading half of a store: the same queries in any database."""
 
@@ -79,6 +103,9 @@ class Reads(ABC):
     @abstractmethod
     async def rows(self, query: str, *parameters: object) -> list[Any]:
         """Return the rows of a query; for this room only."""
+
+    async def load_catalog(self, names: Collection[str] | None = None) -> CatalogRows:
+        return await catalog_of(self.rows, names)
 
     async def load_services(self) -> list[ServiceRecord]:
         return await self._all(SERVICES, "ORDER BY name")

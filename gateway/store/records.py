@@ -330,6 +330,15 @@ class Retention(Record, frozen=True, kw_only=True):
 DEFAULT_RETENTION: Final = Retention()
 
 
+class CatalogRows(msgspec.Struct, frozen=True):
+    """Services with what belongs to them, as of one moment."""
+
+    services: list[ServiceRecord]
+    versions: list[VersionRecord]
+    deployments: list[DeploymentRecord]
+    """The open ones."""
+
+
 class Position(msgspec.Struct, frozen=True):
     """How far a store has come. After a failover a number can come again, on another timeline."""
 

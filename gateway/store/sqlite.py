@@ -16,7 +16,6 @@ from gateway.errors import StaleEpoch, StoreError
 from gateway.store import prune as pruning
 from gateway.store.api import Place
 from gateway.store.audit import GENESIS, Tail
-from gateway.store.copying import Rows
 from gateway.store.faults import ErrorCounts, named
 from gateway.store.known_tokens import KnownTokens
 from gateway.store.log_sync import LogSync
@@ -32,7 +31,7 @@ from gateway.store.migrations import (
     missing,
     refuse_newer,
 )
-from gateway.store.reads import Reads
+from gateway.store.reads import Reads, Rows
 from gateway.store.records import (
     DEFAULT_RETENTION,
     AuditReport,
@@ -99,6 +98,8 @@ class SqliteStore(Reads):
         self._is_standing.set()
         self._turns = Turns(str(path))
         self._known_tokens = KnownTokens(self.tokens)
+        self.follows = False
+        """See `api.Store.follows`. A file has one gateway."""
         self._commits = 0
         self._node: NodeRecord | None = None
         """This gateway, once it has said so."""
@@ -247,6 +248,9 @@ class SqliteStore(Reads):
     async def token_by_hash(self, digest: str) -> TokenRecord | None:
         """See `api.Store.token_by_hash`. From memory: this process alone writes tokens."""
         return await self._known_tokens.by_hash(digest)
+
+    async def reread_tokens(self) -> None:
+        """See `api.Store.reread_tokens`. This process alone writes them."""
 
     async def is_current(self) -> bool:
         """See `api.Store.is_current`."""

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from msgspec.structs import replace
 
-from gateway.control.catalog.declared import Declared, Made, declare, route_conflict
+from gateway.control.catalog.declared import Declared, Made, check_tls, declare, route_conflict
 from gateway.control.catalog.entries import EndpointEntry, Observer, ServiceEntry, VersionEntry, context_of
 from gateway.control.catalog.marked import as_marked, lowered
 from gateway.control.upstreams.probes import Probed
@@ -23,10 +23,10 @@ from gateway.core.routing.overlap import losers
 from gateway.core.routing.service import RouteSettings
 from gateway.core.settings.targets import ANYWHERE, TargetRules, parse_target
 from gateway.errors import ConfigError
-from gateway.link.snapshot import BreakerView, Mark, ProxySettings, RolloutSnap, Snapshot
+from gateway.link.snapshot import BreakerView, Mark, ProxySettings, RolloutSnap, ServiceSnap, Snapshot
 from gateway.log import get_logger
 from gateway.store.api import Store
-from gateway.store.records import DeploymentRecord, ServiceRecord, VersionRecord
+from gateway.store.records import CatalogRows, DeploymentRecord, ServiceRecord, VersionRecord
 
 log = get_logger(component="catalog")
 
@@ -82,6 +82,8 @@ class Catalog:
         self._by_version: dict[str, VersionEntry] = {}
         self._followed: dict[str, tuple[RouteSettings, ...]] = {}
         """By service, the routes that workers were last sent."""
+        self._declared: frozenset[str] = frozenset()
+        """Names of services that the file declares."""
         self._set_aside: dict[str, str] = {}
         """Name -> id of services the file declared once and does not any more: stored, not served."""
         self._open: dict[str, DeploymentRecord] = {}
@@ -129,15 +131,23 @@ class Catalog:
             if entry.record.source == "file" and name not in names and self.open_for(name) is not None:
                 raise ConfigError("service", f"{name!r} has an open deployment and cannot be dropped")
         await self._take(store, services)
-        for entry in self.services.values():
-            _reread_tls(entry)
+        for name, entry in self.services.items():
+            try:
+                entry.reread_tls()
+            except ConfigError as exc:  # what cannot be used leaves what was
+                log.error("tls_not_reread", service=name, reason=str(exc))
         self._proxy = proxy
         self.publish_all()
 
     async def _take(self, store: Store, declared: tuple[Declared, ...], *, writes: bool = True) -> None:
         """Write what the file adds to the store, then let memory follow, all at once."""
         for service in declared:
-            _check_tls(service)
+            check_tls(service)
+        self._declared = frozenset(service.name for service in declared)
+        if store.follows:
+            rows = await store.load_catalog()
+            self._build(self.served(rows), rows.versions, {})
+            return
         if writes:
             async with store.transaction() as tx:
                 made, follow = await self._read(store, declared)
@@ -194,6 +204,13 @@ class Catalog:
             entry.settle(self._now())
         self._number += 1
         self._links.whole = self.whole
+
+    def served(self, rows: CatalogRows) -> list[ServiceRecord]:
+        """Return the services that are served: one that the file has dropped is not. Raises ConfigError."""
+        for record in rows.services:
+            context_of(record.settings.tls)
+        kept = self._declared | {record.service_name for record in rows.deployments}
+        return [each for each in rows.services if each.source == "api" or each.name in kept]
 
     # -- rows that were committed
 
@@ -369,6 +386,11 @@ class Catalog:
         named = ((each.record.id, url) for each in self._by_version.values() for url in each.urls)
         return [(version_id, url) for version_id, url in named if parse_target(url).is_named]
 
+    def has_address(self, version_id: str, url: str) -> bool:
+        """Return whether a version's url has an endpoint; also where it is gone: nothing is to be found."""
+        entry = self._by_version.get(version_id)
+        return entry is None or any(each.url == url for each in entry.endpoints.values())
+
     def set_addresses(self, version_id: str, url: str, addresses: tuple[str, ...]) -> bool:
         """Make `addresses` the endpoints of a version's url, and publish.
 
@@ -388,6 +410,15 @@ class Catalog:
             endpoint.breaker = view
 
     # -- tables
+
+    @property
+    def number(self) -> int:
+        """Return the number of the newest table."""
+        return self._number
+
+    def snap_of(self, name: str) -> ServiceSnap:
+        """Return what workers are to go by for a service now. Raises KeyError."""
+        return self.services[name].snap(self._clock(), self._rollout_of(name), self._routes_of(name))
 
     def publish(self, names: Iterable[str]) -> int:
         """Send these services to the workers, or that they are gone. Returns the table's number."""
@@ -465,19 +496,3 @@ class Catalog:
     def _notify(self, kind: str, service: str, version: VersionRecord | None) -> None:
         for observer in self._observers:
             observer(kind, service, version)
-
-
-def _check_tls(declared: Declared) -> None:
-    """Refuse TLS files that cannot be used before anything follows them. Raises ConfigError."""
-    try:
-        context_of(declared.settings().tls)
-    except ConfigError as exc:
-        raise ConfigError(f"service {declared.name!r}: tls", str(exc)) from exc
-
-
-def _reread_tls(entry: ServiceEntry) -> None:
-    """Follow files that were replaced; what cannot be used leaves what was."""
-    try:
-        entry.reread_tls()
-    except ConfigError as exc:
-        log.error("tls_not_reread", service=entry.record.name, reason=str(exc))

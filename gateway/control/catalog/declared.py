@@ -8,7 +8,9 @@ from typing import Protocol
 import msgspec
 from msgspec.structs import replace
 
+from gateway.control.catalog.entries import context_of
 from gateway.core.routing.service import ServiceSettings
+from gateway.errors import ConfigError
 from gateway.store.records import ServiceRecord, VersionRecord
 
 
@@ -42,6 +44,14 @@ class Made(msgspec.Struct, frozen=True):
 
     services: list[ServiceRecord]
     versions: list[VersionRecord]
+
+
+def check_tls(declared: Declared) -> None:
+    """Refuse TLS files that cannot be used before anything follows them. Raises ConfigError."""
+    try:
+        context_of(declared.settings().tls)
+    except ConfigError as exc:
+        raise ConfigError(f"service {declared.name!r}: tls", str(exc)) from exc
 
 
 def declare(

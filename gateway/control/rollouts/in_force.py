@@ -1,7 +1,7 @@
 """The rollouts of this process as they are in force, and how that changes: by a commit, or ahead of it."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from functools import partial
 
 from gateway.control.rollouts.acts import Acts, CatalogView
@@ -205,6 +205,16 @@ class InForce:
         elif self.open.get(state.service) is running:
             del self.open[state.service]
             running.closed.set()
+
+    def show(self, shown: Iterable[Running], names: Collection[str] | None) -> None:
+        """Put these in the place of all rollouts of these services, or of all."""
+        for running in list(self.running.values()):
+            if names is None or running.state.service in names:
+                del self.running[running.record.id]
+                self.open.pop(running.state.service, None)
+                running.closed.set()
+        for running in shown:
+            self.running[running.record.id] = self.open[running.state.service] = running
 
     def _forget(self, running: Running) -> None:
         if running.is_done and not running.acts and not running.unstored:

@@ -10,7 +10,7 @@ stored state, so nothing here needs to be remembered elsewhere.
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Final, Protocol
 
@@ -265,12 +265,23 @@ class Rollouts:
         self._in_force.running.clear()
         self._in_force.open.clear()
         await self._notices.recover()
-        stored = await self._store.meta(FREEZE)
-        self.freeze_state = msgspec.json.decode(stored, type=FreezeState) if stored else FreezeState()
+        await self.reread_freeze()
         records = await _unfinished(self._store)
         known = counting(known, records)
         for record in records:
             self._take_up(record, known.get(record.id))
+
+    async def reread_freeze(self) -> None:
+        """Go by the freeze that is stored. Raises StoreError."""
+        stored = await self._store.meta(FREEZE)
+        self.freeze_state = msgspec.json.decode(stored, type=FreezeState) if stored else FreezeState()
+
+    def show(self, records: Iterable[DeploymentRecord], names: Collection[str] | None) -> None:
+        """Have it known how far another gateway is with the open deployments of these services, or of all.
+
+        Nothing is done about them here. Raises StoreError naming a deployment whose state does not load.
+        """
+        self._in_force.show([Running(record, decoded(record)) for record in records], names)
 
     def _take_up(self, record: DeploymentRecord, mark: Mark | None) -> None:
         running = Running(record, decoded(record))

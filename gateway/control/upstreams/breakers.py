@@ -260,6 +260,9 @@ class Breakers:
             self._unstored |= self._counted
             self._counted.clear()
             self._counts_due = self._clock() + COUNTS_S
+        if self._store.follows:  # they are this gateway's alone
+            self._unstored.clear()
+            self._events.clear()
         if not self._unstored and not self._events:
             return
         taken: set[str] = set()

@@ -255,6 +255,9 @@ class Probes:
 
         Raises StoreError; nothing is forgotten then, but for results older than the store would keep.
         """
+        if self._store.follows:  # whoever is in charge stores what it finds itself
+            self._results.clear()
+            self._events.clear()
         if not self._results and not self._events:
             return
         async with self._store.transaction() as tx:

@@ -27,6 +27,9 @@ class CatalogView(Protocol):
     def named_urls(self) -> Iterable[tuple[str, str]]:
         """Return (version id, url) for every url whose host is a name."""
 
+    def has_address(self, version_id: str, url: str) -> bool:
+        """Return whether a version's url has an endpoint."""
+
     def set_addresses(self, version_id: str, url: str, addresses: tuple[str, ...]) -> bool:
         """Make `addresses` the endpoints of a version's url. Returns whether that changed anything."""
 
@@ -58,6 +61,11 @@ class Resolver:
     async def resolve_all(self) -> None:
         """Look every name up once."""
         await asyncio.gather(*(self.resolve(*named) for named in self._catalog.named_urls()))
+
+    async def resolve_new(self) -> None:
+        """Look up every name that has no address yet."""
+        named = self._catalog.named_urls()
+        await asyncio.gather(*(self.resolve(*each) for each in named if not self._catalog.has_address(*each)))
 
     async def resolve(self, version_id: str, url: str) -> None:
         """Look one url's host up and hand its addresses to the catalog."""

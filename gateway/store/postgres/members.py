@@ -47,6 +47,8 @@ class Members:
     def __init__(self, server: Server) -> None:
         self._label = server.label
         self._session = KeptSession(server, self._listen)
+        self.said = ""
+        """Who we are, once we have said so."""
         self.on_notify: Callable[[], object] = lambda: None
         """Called when somebody has committed, or may have: after the session was made anew."""
 
@@ -56,6 +58,7 @@ class Members:
         fields = (node.id, node.name, node.release, listen, node.admin, node.applied_revision)
         with named(self._label):
             await self._session.fetch(_BEAT, *fields)
+        self.said = node.id
 
     async def leave(self, node_id: str) -> None:
         """Say that it has ended, in order. Raises StoreError."""

@@ -1,13 +1,13 @@
 """The store in a PostgreSQL database: the same rows, one writer, readers that never wait for it."""
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
-from gateway.errors import StaleEpoch, StoreError, StoreSetBack, StoreUnreachable
+from gateway.errors import NotInCharge, StaleEpoch, StoreError, StoreSetBack, StoreUnreachable
 from gateway.store import copying
 from gateway.store import prune as pruning
 from gateway.store.api import Place
@@ -24,10 +24,11 @@ from gateway.store.postgres.migrating import migrate
 from gateway.store.postgres.readers import PAGE, Readers
 from gateway.store.postgres.server import Server
 from gateway.store.postgres.transaction import PostgresTransaction
-from gateway.store.reads import Reads
+from gateway.store.reads import Reads, Rows, catalog_of
 from gateway.store.records import (
     DEFAULT_RETENTION,
     AuditReport,
+    CatalogRows,
     Changes,
     NodeRecord,
     NodeState,
@@ -65,6 +66,8 @@ class PostgresStore(Reads):
         self.epoch = epoch
         self.revision = 0
         """See `api.Store.revision`."""
+        self.follows = False
+        """See `api.Store.follows`."""
         self.on_event: Callable[[], object] = lambda: None
         """See `api.Store.on_event`."""
         self.errors = ErrorCounts()
@@ -121,6 +124,7 @@ class PostgresStore(Reads):
         """See `api.Store.claim`. Whoever was in charge before cannot write any more when this returns."""
         if await self._lease.claim(holder, name):
             await self.raise_epoch()
+        self.follows = False
 
     async def hold(self) -> None:
         """See `api.Store.hold`."""
@@ -129,8 +133,8 @@ class PostgresStore(Reads):
     async def release(self) -> None:
         """See `api.Store.release`."""
         try:
-            if self._lease.holder:
-                await self.leave(self._lease.holder)
+            if self._members.said:
+                await self.leave(self._members.said)
         finally:
             await self._lease.release()
 
@@ -186,6 +190,8 @@ class PostgresStore(Reads):
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[PostgresTransaction]:
         """See `api.Store.transaction`. Once the block has ended, a cancellation waits for the commit."""
+        if self.follows:
+            raise NotInCharge(f"{self.label}: this gateway follows another one, which alone writes")
         with self.errors.counting():
             async with self._turns.next(), self._ending():
                 transaction = await to_the_end(self._begin())
@@ -309,6 +315,15 @@ class PostgresStore(Reads):
         """See `api.Store.token_by_hash`. From memory: only who is in charge writes tokens."""
         return await self._known_tokens.by_hash(digest)
 
+    async def reread_tokens(self) -> None:
+        """See `api.Store.reread_tokens`."""
+        await self._known_tokens.reread()
+
+    async def load_catalog(self, names: Collection[str] | None = None) -> CatalogRows:
+        """See `api.Store.load_catalog`."""
+        async with self.standing_still() as rows:
+            return await catalog_of(rows, names)
+
     # -- the whole
 
     async def verify_audit(self) -> AuditReport:
@@ -351,7 +366,7 @@ class PostgresStore(Reads):
                 await file.close()
 
     @asynccontextmanager
-    async def standing_still(self) -> AsyncIterator[copying.Rows]:
+    async def standing_still(self) -> AsyncIterator[Rows]:
         """Return what reads as of one moment, for the block."""
         async with self._readers.standing_still() as connection:
 

@@ -30,6 +30,7 @@ class FakeStore:
     """Tokens, audit rows and events in memory."""
 
     epoch = 3
+    follows = False
 
     def __init__(self) -> None:
         self.token_records: dict[str, TokenRecord] = {}

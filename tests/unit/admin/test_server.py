@@ -344,3 +344,13 @@ async def test_changes_wait_while_another_process_takes_over(
     bench.actions.answers["deployments.rollback"] = StaleEpoch("epoch 4 has begun")
     response = await bench.ask("POST", f"{BASE}/deployment/dep-1/rollback")
     assert (response.status, dict(response.fields)["Retry-After"]) == (503, "1")
+
+
+async def test_a_gateway_that_follows_says_whom_to_ask(bench: Bench) -> None:
+    async def why() -> str:
+        return "this gateway follows 'a': ask that one"
+
+    bench.server.hold_changes(held=True, why=why)
+    response = await bench.ask("POST", f"{BASE}/deployment/dep-1/rollback")
+    assert response.status == 503
+    assert b"follows 'a': ask that one" in response.body

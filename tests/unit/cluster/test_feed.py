@@ -8,7 +8,7 @@ import pytest
 from gateway.cluster.feed import Feed
 from gateway.cluster.presence import Presence
 from gateway.cluster.unread import ALL, Unread
-from gateway.errors import StoreUnreachable
+from gateway.errors import ConfigError, StoreUnreachable
 from gateway.store.records import OF_SERVICE, Change, Changes, NodeRecord, Position
 
 
@@ -69,6 +69,24 @@ async def test_what_could_not_be_read_is_read_again() -> None:
     await feed.look()
     assert read == [ALL, ALL, Unread(services=frozenset({"auth"}))]
     assert feed.applied == Position(1, 2, "c2")
+
+
+async def test_what_cannot_be_followed_ends_nothing() -> None:
+    source, tried = Source(), asyncio.Queue[Unread]()
+
+    async def reading(what: Unread) -> None:
+        await tried.put(what)
+        if tried.qsize() == 1:
+            raise ConfigError("service 'a': tls", "no such file")
+
+    feed = Feed(source, reading)
+    running = asyncio.ensure_future(feed.run())
+    async with asyncio.timeout(30):
+        while tried.qsize() < 2:
+            source.tell()
+            await asyncio.sleep(0.01)
+    assert feed.applied == Position(1, 0, "")
+    running.cancel()
 
 
 async def test_a_feed_hears_of_a_commit_and_lives_through_a_store_that_is_away() -> None:

@@ -9,10 +9,12 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.cluster.unread import ALL, NOTHING, Unread, unread
+from gateway.errors import NotInCharge, StaleEpoch
 from gateway.store.records import (
     EVENTS,
     EVERYTHING,
     SETTINGS,
+    CatalogRows,
     Changes,
     EventRecord,
     NodeRecord,
@@ -66,6 +68,24 @@ async def test_a_gateway_alone_is_the_leader_and_goes_by_what_is_stored(kept: Ke
     assert abs(seen.last_seen - datetime.now(UTC)) < timedelta(minutes=1)
     await store.leave(NODE.id)
     assert await store.nodes() == []
+    await store.close()
+
+
+async def test_services_are_read_with_what_belongs_to_them(kept: Kept) -> None:
+    store = await kept.opened()
+    async with store.transaction() as tx:
+        for name in ("auth", "blog"):
+            tx.put_service(a_service(name))
+            tx.put_version(a_version(service=name))
+        tx.put_deployment(a_deployment("over"))
+        tx.put_deployment(a_deployment("open", status="paused"))
+    everything = await store.load_catalog()
+    assert [each.name for each in everything.services] == ["auth", "blog"]
+    assert [each.id for each in everything.versions] == ["auth-v1", "blog-v1"]
+    assert [each.id for each in everything.deployments] == ["open"]
+    assert await store.load_catalog({"blog", "none"}) == CatalogRows(
+        everything.services[1:], everything.versions[1:], []
+    )
     await store.close()
 
 
@@ -236,6 +256,29 @@ async def test_nodes_see_each_other_by_the_clock_of_the_database(database: str) 
     assert [each.id for each in await store.nodes()] == ["1"]
     await store.release()
     assert await other.nodes() == [], "who leaves in order is missed by nobody"
+    await store.close()
+    await other.close()
+
+
+@postgres.needs_postgres
+async def test_who_follows_can_write_nothing_until_it_is_in_charge(database: str) -> None:
+    """Opened while the other one was in charge, it has the same epoch: that alone would let it write."""
+    store, other = await Kept(database).opened(), await Kept(database).opened()
+    await store.claim("1", "a")
+    await store.raise_epoch()
+    other.follows, other.epoch = True, store.epoch
+    with pytest.raises(NotInCharge):
+        await write(other)
+    assert await other.token_by_hash("h4sh") is None
+    async with store.transaction() as tx:
+        tx.put_token(TOKEN)
+    await other.reread_tokens()
+    assert await other.token_by_hash("h4sh") == TOKEN
+    await store.release()
+    await other.claim("2", "b")
+    await write(other)
+    with pytest.raises(StaleEpoch):
+        await write(store)
     await store.close()
     await other.close()
 

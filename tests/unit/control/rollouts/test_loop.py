@@ -400,3 +400,21 @@ async def test_webhook_is_told_by_the_next_control_what_this_one_could_not_tell(
         assert told[0].data["status"] == "testing"
         await made.rollouts.tick()
         assert len({message.key for message in told}) == len(told)
+
+
+async def test_what_another_gateway_does_is_shown_and_nothing_is_done_about_it(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        deployment = await made.start(**QUICK)
+        await made.settle()
+        record = await made.store.deployment(deployment)
+        assert record is not None
+        made.rollouts.show([], {"other"})
+        assert made.rollouts.open_for("auth") is not None
+        made.rollouts.show([], {"auth"})
+        assert made.rollouts.open_for("auth") is made.rollouts.record_of(deployment) is None
+        made.rollouts.show([record], None)
+        assert made.rollouts.open_for("auth") == record
+        assert made.rollouts.open_state("auth") == made.rollouts.state_of(deployment)
+        assert made.rollouts.under_way == []
+        await made.rollouts.recover()
+        assert made.rollouts.open_for("auth") is not None

@@ -65,6 +65,7 @@ class Catalog:
 class Store:
     def __init__(self) -> None:
         self.rows: dict[str, BreakerRecord] = {}
+        self.follows = False
         self.versions: dict[str, VersionRecord] = {}
         self.kinds: list[str] = []
         self.writes = 0
@@ -409,3 +410,14 @@ async def test_a_service_without_breaker_is_left_alone() -> None:
     room.catalog.services["auth"].record.settings = ServiceSettings(breaker=False)
     await room.say(0, "opened", 3)
     assert room.catalog.views == {}
+
+
+async def test_who_follows_another_gateway_keeps_its_breakers_to_itself() -> None:
+    room = Room()
+    room.store.follows = True
+    await room.say(0, "opened", 3)
+    await room.breakers.flush(counts=True)
+    assert room.catalog.views[KEY].state == "OPEN"
+    room.store.follows = False
+    await room.breakers.flush(counts=True)
+    assert (room.store.writes, room.store.kinds) == (0, []), "nor does it store them once it leads"

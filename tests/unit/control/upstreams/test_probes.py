@@ -525,3 +525,16 @@ async def test_a_drained_version_is_asked_until_its_process_is_gone(
         assert list(made.catalog.to_probe()) == [], "nobody is there any more"
         await made.probes.flush()
         assert (await made.stored()).health_status == "unknown"
+
+
+async def test_who_follows_another_gateway_goes_by_its_own_probes_and_stores_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path, monkeypatch) as made:
+        made.store.follows = True
+        assert await made.check() is Health.HEALTHY
+        await made.probes.flush()
+        made.store.follows = False
+        await made.probes.flush()
+        assert await made.results() == []
+        assert await made.events() == []

@@ -1,0 +1,126 @@
+"""A gateway that serves while another one is in charge: it goes by what is stored, and takes over in time."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from gateway.cluster.feed import Feed
+from gateway.cluster.presence import Presence
+from gateway.cluster.unread import Unread
+from gateway.config import Config
+from gateway.control.catalog.followed import Followed
+from gateway.errors import StoreTaken, StoreUnreachable
+from gateway.log import get_logger
+from gateway.serve.background import Background
+from gateway.serve.wiring import Components
+from gateway.store.api import Store
+
+log = get_logger(component="cluster")
+
+APPLY_S: Final = 5.0
+"""How long workers that do not take a table keep this gateway from saying that it has applied it."""
+AGAIN_S: Final = 1.0
+
+
+TOKEN_NAME: Final = "admin.token"  # noqa: S105  # a file's name
+
+
+async def begin(
+    components: Components, presence: Presence, background: Background, settings: Callable[[], Config]
+) -> None:
+    """Lead if the store is ours; follow whoever has it. settings: as read last. Raises GatewayError."""
+    if components.store.follows:
+        await Following(components, presence, background, settings).begin()
+    else:
+        await _lead(components, background, settings())
+
+
+async def _lead(components: Components, background: Background, settings: Config) -> None:
+    """Go on with what the store says is under way: the catalog is loaded."""
+    await components.take_up(settings.store.folder / TOKEN_NAME)
+    background.lead(components)
+
+
+class Following:
+    """The time between its start and its being in charge."""
+
+    def __init__(
+        self,
+        components: Components,
+        presence: Presence,
+        background: Background,
+        settings: Callable[[], Config],
+    ) -> None:
+        """settings: as read last."""
+        self._components = components
+        self._store: Store = components.store
+        self._presence = presence
+        self._background = background
+        self._followed = Followed(components.catalog)
+        self._settings = settings
+        self._feed = Feed(self._store, self._read)
+        presence.applied = self._applied
+
+    def _applied(self) -> int | None:
+        return self._feed.applied.revision if self._feed.applied is not None else None
+
+    async def begin(self) -> None:
+        """Catch up, refuse changes, and follow from now on. Raises GatewayError."""
+        self._components.admin.hold_changes(held=True, why=self.why_held)
+        await self._feed.look()
+        self._components.catalog.follow(self._components.rollouts)
+        self._background.follow(self._run())
+        log.warning("following", missing="what this gateway serves of a rollout is judged by nobody")
+
+    async def _run(self) -> None:
+        """Follow until the lease is ours; then lead. The workers stay as they are."""
+        reading = asyncio.get_running_loop().create_task(self._feed.run(), name="feed")
+        try:
+            await self._claim()
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+        log.warning("taking_over", revision=self._applied())
+        self._background.hold(self._store)
+        self._presence.applied = lambda: self._store.revision
+        settings, catalog = self._settings(), self._components.catalog
+        await catalog.load(self._store, settings.service)
+        catalog.publish_all()
+        await _lead(self._components, self._background, settings)
+        self._components.admin.hold_changes(held=False)
+
+    async def _claim(self) -> None:
+        node = self._presence.node
+        while True:
+            try:
+                return await self._store.claim(node.id, node.name)
+            except StoreTaken:  # found out by seeing its lease renewed: that took a second
+                continue
+            except StoreUnreachable:
+                await asyncio.sleep(AGAIN_S)
+
+    async def _read(self, what: Unread) -> None:
+        """Read again what has changed, and have the workers go by it."""
+        parts = self._components
+        if what.everything or what.services:
+            names = None if what.everything else what.services
+            rows = await self._store.load_catalog(names)
+            parts.rollouts.show(rows.deployments, names)
+            number = self._followed.take(rows, names)
+            await parts.resolver.resolve_new()
+            await parts.hub.applied(number, APPLY_S)
+        if what.everything or what.settings:
+            await self._store.reread_tokens()
+            await parts.auth.reread()
+            await parts.rollouts.reread_freeze()
+        self._store.on_event()
+
+    async def why_held(self) -> str:
+        """Return why a change is refused here, and who takes it."""
+        leader = next((each for each in await self._store.nodes() if each.is_leader), None)
+        if leader is None or leader.id == self._presence.node.id:
+            return "another gateway takes over just now: ask again"
+        return (
+            f"this gateway follows {leader.name!r}, which is in charge: "
+            f"ask that one, at {leader.admin} (--admin-url)"
+        )
