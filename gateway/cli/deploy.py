@@ -216,11 +216,12 @@ def await_healthy(api: AdminClient, out: Output, version: Version, timeout_ms: i
 
 
 def last_error(api: AdminClient, version: Version) -> str:
-    """Return what the newest health check of a version saw; empty: none failed."""
+    """Return what the newest health check of a version saw, or why there can be none; empty: none failed."""
     health = api.get(f"services/{segment(version['serviceName'])}/health")
-    checks = [
-        check for each in health["versions"] if each["versionId"] == version["id"] for check in each["checks"]
-    ]
+    seen = [each for each in health["versions"] if each["versionId"] == version["id"]]
+    if any(each.get("endpoints") == [] for each in seen):
+        return f"the host in {version['url']} has no address, or none that may be called"
+    checks = [check for each in seen for check in each["checks"]]
     of_this_url = [check for check in checks if f"|{version['url']}|" in check["endpoint"]]
     if not of_this_url or of_this_url[0]["isHealthy"]:
         return ""

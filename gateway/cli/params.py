@@ -48,11 +48,14 @@ def duration(text: str | int) -> int:
 
 
 def percents(text: str) -> list[int]:
-    """Take `10,50,100`. What steps may be is the API's to say; here they need only be whole numbers."""
+    """Take `10,50,100`: what cannot be steps is said before a version is registered and waited for."""
     try:
-        return [int(step) for step in text.split(",")]
+        steps = [int(step) for step in text.split(",")]
     except ValueError as exc:
         raise click.BadParameter(f"{text!r} is not a list of percentages such as 10,50,100") from exc
+    if steps != sorted(set(steps)) or steps[-1] != 100:
+        raise click.BadParameter(f"{text!r} does not rise to 100, as 10,50,100 does")
+    return steps
 
 
 def route(text: str) -> dict[str, str]:

@@ -146,6 +146,21 @@ def test_an_error_of_the_url_before_is_not_told_of_the_new_one(
     assert "no check has ended yet" in capsys.readouterr().err
 
 
+def test_a_host_without_an_address_is_said_to_have_none(
+    api: Any, cli: Any, made: Any, capsys: Capture
+) -> None:
+    unknown = {"versions": [{"versionId": "ver-1", "endpoints": [], "checks": []}]}
+    api.answers |= {
+        "GET deployment/versions": made.page(made.version(healthStatus="unknown")),
+        "GET deployment/versions/ver-1": made.version(healthStatus="unknown"),
+        "GET services/auth/health": unknown,
+    }
+    assert cli("deploy", "auth", "v1.1", "--deploy-timeout", "0") == 1
+    assert (
+        "is not healthy after 0s: the host in http://127.0.0.1:7201 has no address" in capsys.readouterr().err
+    )
+
+
 def test_the_first_version_is_waited_for_and_its_address_is_said(
     api: Any, cli: Any, made: Any, capsys: Capture
 ) -> None:

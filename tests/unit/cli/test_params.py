@@ -47,9 +47,9 @@ def test_what_is_written_can_be_typed(milliseconds: int) -> None:
     )
 
 
-def test_steps_are_whole_numbers() -> None:
+def test_steps_are_whole_numbers_that_rise_to_all() -> None:
     assert percents("10,50,100") == [10, 50, 100]
-    for text in ("", "10,", "ten", "10;50"):
+    for text in ("", "10,", "ten", "10;50", "10,5,100", "10,10,100", "10,50", "50,101"):
         with pytest.raises(click.BadParameter):
             percents(text)
 

@@ -2,13 +2,14 @@
 
 import io
 import json
+import sys
 import time
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from gateway.cli import follow, overview, progress, show, terminal
+from gateway.cli import follow, main, overview, progress, show, terminal
 from gateway.cli.progress import Sight
 
 Capture = pytest.CaptureFixture[str]
@@ -263,3 +264,19 @@ def test_odds_beyond_anybodys_count_are_no_line_of_digits() -> None:
     assert overview.odds(6.1e48) == "over 1,000,000,000"
     assert overview.odds(1e9) == "1,000,000,000"
     assert overview.odds(12.34) == "12.3"
+
+
+def test_a_terminal_without_arrows_gets_the_rest(
+    api: Any, made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards: in a Latin-1 locale `why` ended in a traceback."""
+    api.answers["GET deployment"] = made.page(made.deployment())
+    api.answers["GET deployment/dep-1/decisions"] = made.page()
+    api.answers["GET overview"] = made.glance(made.seen())
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1", write_through=True))
+    monkeypatch.setattr(sys, "argv", ["gateway", "why", "auth"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert b"v1.0 ? v1.1" in written.getvalue()
