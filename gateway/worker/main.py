@@ -50,8 +50,6 @@ from gateway.worker.uplink import Uplink
 
 log = get_logger(component="worker")
 
-TICK_S: Final = 0.1
-"""How often counts go up; also the heartbeat."""
 FLUSH_S: Final = 1.0
 """How long a leaving worker gives control to take its last counts."""
 GC_THRESHOLD: Final = (50_000, 20, 100)
@@ -117,9 +115,8 @@ class Worker:
         for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)
         loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
-        self.plane.start()
+        self.plane.start(self._on_tick)
         self.uplink.start(link)
-        self._later("tick", TICK_S, self._on_tick)
 
     def close(self) -> None:
         """Close everything."""
@@ -344,11 +341,8 @@ class Worker:
 
     # -- time
 
-    def _on_tick(self) -> None:
+    def _on_tick(self, lag_us: int) -> None:
         PROGRESS.show()
-        loop = asyncio.get_running_loop()
-        lag_us = max(0, round((loop.time() - self._timers["tick"].when()) * 1e6))
-        self._later("tick", TICK_S, self._on_tick)
         self.live_table.tick(time.monotonic())
         self.reporter.report(lag_us)
 

@@ -21,7 +21,7 @@ from gateway.worker.policies import Policies
 from gateway.worker.pools import Pools
 
 SWEEP_S: Final = 0.1
-"""How often deadlines are looked at."""
+"""How often deadlines are looked at and, in a worker, counts go up, which is its heartbeat, too."""
 
 
 class Plane:
@@ -43,6 +43,8 @@ class Plane:
         """The settings followed last."""
         self._sweep_s = sweep_s
         self._timer: asyncio.TimerHandle | None = None
+        self._midway: asyncio.TimerHandle | None = None
+        self._then: Callable[[int], None] | None = None
 
     def factory(self, *, tls: bool = False, listen: int = 0) -> Callable[[], ServerProtocol]:
         """Return what makes the protocol of each connection of a listener.
@@ -94,8 +96,13 @@ class Plane:
 
     # --- time -------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Begin to enforce deadlines, on the running loop."""
+    def start(self, then: Callable[[int], None] | None = None) -> None:
+        """Begin to enforce deadlines, on the running loop.
+
+        then: called midway between two looks, with how late the first was, microseconds. Requests that meet
+        both at once would wait for both.
+        """
+        self._then = then
         self._timer = asyncio.get_running_loop().call_later(self._sweep_s, self._tick)
 
     def sweep(self, now: float) -> None:
@@ -109,14 +116,19 @@ class Plane:
         """Cut everything."""
         self.draining.cut_now()
         self.pools.close()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._midway):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._midway = None
         self.context.log_file.close()
 
     def _tick(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._sweep_s, self._tick)
+        loop = asyncio.get_running_loop()
+        lag_us = 0 if self._timer is None else max(0, round((loop.time() - self._timer.when()) * 1e6))
+        self._timer = loop.call_later(self._sweep_s, self._tick)
         self.sweep(time.monotonic())
+        if self._then is not None:
+            self._midway = loop.call_later(self._sweep_s / 2, self._then, lag_us)
 
     def _log_refusal(self, client: ClientConnection, error: DownstreamError) -> None:
         """Note a request whose head was refused: what is known of it."""

@@ -1,5 +1,7 @@
 """What a worker's data plane makes of a table that was swapped."""
 
+import asyncio
+
 from gateway.core.routing.service import FallbackSettings, RouteSettings, ServiceSettings
 from gateway.link.snapshot import ProxySettings, ServiceSnap, Snapshot
 from gateway.worker.plane import Plane
@@ -60,3 +62,16 @@ def test_admission_of_a_service_that_goes_on_is_lifted() -> None:
     resumed = {each.name: policy for each, policy in plane.policies.by_service.items()}
     assert resumed["a"].admission is None
     assert resumed["b"] is paused["b"]
+
+
+async def test_what_else_goes_by_the_clock_comes_between_two_looks_and_ends_with_them() -> None:
+    plane = Plane(sweep_s=0.001)
+    lags: list[int] = []
+    plane.start(lags.append)
+    while len(lags) < 3:
+        await asyncio.sleep(0.001)
+    assert min(lags) >= 0
+    plane.close_now()
+    before = len(lags)
+    await asyncio.sleep(0.02)
+    assert len(lags) == before
