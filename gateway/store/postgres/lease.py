@@ -6,6 +6,7 @@ The lease only says whether another one lives. What keeps a gateway that lost it
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, Final
 
 from gateway.errors import StaleEpoch, StoreTaken, StoreUnreachable
@@ -39,8 +40,8 @@ _RENEW: Final = f"""
     UPDATE {LEASE} SET renewed_at = clock_timestamp(), lapses_at = {_UNTIL} WHERE holder = $1
     RETURNING 1
 """
-_RELEASE: Final = f"UPDATE {LEASE} SET lapses_at = clock_timestamp() WHERE holder = $1"
-_HELD: Final = f"SELECT name, renewed_at, since FROM {LEASE}"
+_RELEASE: Final = f"UPDATE {LEASE} SET holder = '', lapses_at = clock_timestamp() WHERE holder = $1"
+_HELD: Final = f"SELECT name, renewed_at, since, holder FROM {LEASE}"
 
 
 class Lease:
@@ -52,6 +53,10 @@ class Lease:
         self._session = KeptSession(server, hurry_commits)
         self.holder = ""
         """Who we are, once we have claimed it; empty: we never did."""
+        self._seen: datetime | None = None
+        """When another's was renewed, as we saw it last; None: we have not looked, or could not."""
+        self._seen_at = 0.0
+        """When we saw that first, monotonic seconds."""
 
     async def claim(self, holder: str, name: str) -> bool:
         """Take the lease; wait for one that is not renewed any more to lapse.
@@ -59,17 +64,38 @@ class Lease:
         holder: the same for all that succeed each other in one place. Returns whether it was another's.
         Raises StoreTaken if that one lives.
         """
-        seen = None
-        with named(self._label):
-            while not (found := await self._session.fetch(_CLAIM, holder, name)):
-                held = await self._session.fetch(_HELD)
-                if held and seen not in (None, held[0]["renewed_at"]):
-                    raise StoreTaken(_taken(held[0]))
-                seen = held[0]["renewed_at"] if held else None
-                await asyncio.sleep(LOOK_S)
+        found: list[Any] = []
+        try:
+            with named(self._label):
+                while not found:
+                    if await self._is_free(holder):
+                        found = await self._session.fetch(_CLAIM, holder, name)
+                    if not found:
+                        await asyncio.sleep(LOOK_S)
+        except StoreUnreachable:
+            self._seen = None
+            raise
         self.holder = holder
         was_anothers: bool = found[0][0]
         return was_anothers
+
+    async def _is_free(self, holder: str) -> bool:
+        """Look whether nobody else can have the lease. Raises StoreTaken if somebody has renewed it.
+
+        Another's has to be watched for as long as it lasts: one that has lapsed while the database was away
+        is its holder's first, who may have acted on what could not be stored.
+        """
+        held = await self._session.fetch(_HELD)
+        if not held or held[0]["holder"] in (holder, ""):
+            return True
+        now, renewed_at = asyncio.get_running_loop().time(), held[0]["renewed_at"]
+        if renewed_at == self._seen:
+            return now - self._seen_at >= LEASE_S
+        was_seen = self._seen is not None
+        self._seen, self._seen_at = renewed_at, now
+        if was_seen:
+            raise StoreTaken(_taken(held[0]))
+        return False
 
     async def is_ours(self, connection: Connection) -> bool:
         """Return whether nobody else has the lease, for the rest of the connection's transaction."""

@@ -249,6 +249,24 @@ async def test_a_gateway_that_died_is_followed_within_five_seconds_and_can_write
     await second.close()
 
 
+async def test_a_lease_that_lapsed_while_nobody_could_renew_it_is_its_holders_first(url: str) -> None:
+    """The database was away: who comes back first must not decide whose unstored rollback is lost."""
+    first, second = await Kept(url).opened(), await Kept(url).opened()
+    await first.claim("one", "host-1")
+    lapsed = "UPDATE gateway_lease SET renewed_at = now() - interval '1 hour', lapses_at = renewed_at"
+    await asyncio.to_thread(postgres.shared().sql, lapsed, url)
+    claiming = asyncio.ensure_future(second.claim("two", "host-2"))
+    await asyncio.sleep(1)
+    assert not claiming.done()
+    holding = asyncio.ensure_future(first.hold())
+    with pytest.raises(StoreTaken, match="host-1"):
+        await claiming
+    holding.cancel()
+    await write(first, b"1")
+    await first.close()
+    await second.close()
+
+
 # -- a server that is not there
 
 
