@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from gateway.cli.exits import TIMED_OUT, ApiError, CliError, Kept, Unreachable
 from gateway.cli.text import printable
@@ -36,7 +36,10 @@ class Reply(NamedTuple):
 
 
 class AdminClient:
-    """One admin API, one token. A connection a call: an operator's calls are few."""
+    """One admin API, one token. A connection a call: an operator's calls are few.
+
+    Of several gateways over one store any may be asked: what one does not take is for the next.
+    """
 
     def __init__(
         self,
@@ -46,17 +49,8 @@ class AdminClient:
         timeout_s: float = 60.0,
         tls: Callable[[], ssl.SSLContext] = ssl.create_default_context,
     ) -> None:
-        """tls: makes the context for an https url."""
-        parts = urlsplit(url if "//" in url else f"http://{url}")
-        try:
-            usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
-        except ValueError:
-            usable = False
-        if not usable:
-            raise CliError(f"{url!r} is not an admin URL such as http://127.0.0.1:4201", 2)
-        self.url = f"{parts.scheme}://{parts.netloc}"
-        self._secure = parts.scheme == "https"
-        self._netloc = parts.netloc
+        """url: or several, with commas between. tls: makes the context for an https url."""
+        self._places = [_place_of(each.strip()) for each in url.split(",")]
         self._token = token
         self._tls = tls
         self.timeout_s = timeout_s
@@ -64,6 +58,11 @@ class AdminClient:
         """Where clients connect, as base urls, if that is known here."""
         self.is_for_people = False
         """Whether what is answered is to be printed as text, not handed on as JSON."""
+
+    @property
+    def url(self) -> str:
+        """Return where it is asked now."""
+        return self._places[0].geturl()
 
     def get(self, path: str, **query: object) -> Any:
         """Return the JSON of a GET under the admin base; parameters that are None are left out."""
@@ -98,17 +97,24 @@ class AdminClient:
         Raises ApiError for a status of 400 or more, Unreachable when nobody answers, CliError on a timeout.
         """
         target = _target(BASE + "/" + path, query)
-        for wait_s in HANDOVER_WAITS_S:
-            reply = self.raw(method, target, body=body, fields=fields)
-            if reply.status != 503:
-                break
-            time.sleep(wait_s)
+        reply = self._until_taken(method, target, body, fields)
         decoded = _decode(reply.body)
         if reply.status >= 400:
             raise refusal(reply, decoded, has_token=bool(self._token))
         if reply.status == 202 and isinstance(decoded, dict) and "approvalId" in decoded:
             raise Kept(decoded)
         return printable(decoded) if self.is_for_people else decoded
+
+    def _until_taken(self, method: str, target: str, body: object, fields: Mapping[str, str] | None) -> Reply:
+        """Return the first answer that is no 503: whoever says that did nothing. After a while, the last."""
+        for wait_s in HANDOVER_WAITS_S:
+            for _ in self._places:
+                reply = self.raw(method, target, body=body, fields=fields)
+                if reply.status != 503:
+                    return reply
+                self._turn_to_the_next()
+            time.sleep(wait_s)
+        return reply
 
     def raw(
         self, method: str, target: str, *, body: object = None, fields: Mapping[str, str] | None = None
@@ -160,9 +166,28 @@ class AdminClient:
             connection.close()
 
     def _connect(self, timeout_s: float) -> HTTPConnection:
-        if self._secure:
-            return HTTPSConnection(self._netloc, timeout=timeout_s, context=self._tls())
-        return HTTPConnection(self._netloc, timeout=timeout_s)
+        """Return a connection to the first that can be reached. Raises Unreachable if none can."""
+        for left in range(len(self._places) - 1, -1, -1):
+            connection = self._connection(timeout_s)
+            try:
+                connection.connect()
+            except OSError as exc:
+                connection.close()
+                if not left:
+                    raise Unreachable(unreachable(self.url, exc)) from exc
+                self._turn_to_the_next()
+            else:
+                break
+        return connection
+
+    def _connection(self, timeout_s: float) -> HTTPConnection:
+        place = self._places[0]
+        if place.scheme == "https":
+            return HTTPSConnection(place.netloc, timeout=timeout_s, context=self._tls())
+        return HTTPConnection(place.netloc, timeout=timeout_s)
+
+    def _turn_to_the_next(self) -> None:
+        self._places = self._places[1:] + self._places[:1]
 
     def _ask(
         self, connection: HTTPConnection, method: str, target: str, body: object, fields: Mapping[str, str]
@@ -176,6 +201,18 @@ class AdminClient:
             headers["content-type"] = "application/json"
         connection.request(method, target, raw, headers)
         return connection.getresponse()
+
+
+def _place_of(url: str) -> SplitResult:
+    """Return where a url leads, without a path. Raises CliError (2)."""
+    parts = urlsplit(url if "//" in url else f"http://{url}")
+    try:
+        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise CliError(f"{url!r} is not an admin URL such as http://127.0.0.1:4201", 2)
+    return SplitResult(parts.scheme, parts.netloc, "", "", "")
 
 
 def segment(name: str) -> str:

@@ -106,7 +106,11 @@ EXAMPLES: Final = {
     "upgrade": ("pip install -U gateway && gateway upgrade",),
 }
 CONNECTION: Final = (
-    ("--admin-url URL", "The admin API (GATEWAY_ADMIN_URL); default: as the configuration says."),
+    (
+        "--admin-url URL[,URL…]",
+        "The admin API (GATEWAY_ADMIN_URL), of several gateways over one store each; default: as the "
+        "configuration says.",
+    ),
     ("--token TOKEN", "Bearer token (GATEWAY_TOKEN); default: the bootstrap token beside the store."),
     (
         "--config FILE",

@@ -1,12 +1,15 @@
 """What the client makes of answers."""
 
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
 
 from gateway.cli import client
 from gateway.cli.client import AdminClient, Reply, explain, parse_events, segment
-from gateway.cli.exits import DENIED, FAILED, USAGE, ApiError, CliError
+from gateway.cli.exits import DENIED, FAILED, USAGE, ApiError, CliError, Unreachable
 
 
 def test_events_are_read_as_they_are_written() -> None:
@@ -73,3 +76,55 @@ def test_a_503_is_tried_again_and_then_reported(api: Any, monkeypatch: pytest.Mo
     api.answers["GET gateway"] = (503, {"detail": "being replaced"})
     with pytest.raises(ApiError, match="being replaced"):
         api.get("gateway")
+
+
+class Listening:
+    """An admin API that answers every call alike, and counts them."""
+
+    def __init__(self, status: int) -> None:
+        self.calls = calls = list[str]()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                calls.append(self.path)
+                self.send_response(status)
+                self.send_header("content-length", "2")
+                self.end_headers()
+                self.wfile.write(b"{}")
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
+
+    def __enter__(self) -> "Listening":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+def closed_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+def test_of_several_gateways_the_one_that_takes_a_change_is_found_and_kept() -> None:
+    with Listening(503) as follower, Listening(200) as leader:
+        api = AdminClient(f"{closed_port()}, {follower.url},{leader.url}", "gw_x")
+        assert api.post("deployment/d/rollback") == {}
+        assert api.url == leader.url
+        assert api.post("deployment/d/rollback") == {}
+        assert (len(follower.calls), len(leader.calls)) == (1, 2), "each is made once where it is taken"
+
+
+def test_where_none_can_be_reached_the_last_says_why() -> None:
+    first, second = closed_port(), closed_port()
+    with pytest.raises(Unreachable, match=f"connection refused at {second}"):
+        AdminClient(f"{first},{second}", "gw_x").get("gateway")
