@@ -9,12 +9,14 @@ ACTIONS: Final = (
     "release",
     "order",
     "two operators",
+    "rollback nobody stores",
     "freeze",
     "hold",
     "reload",
     "upgrade",
     "kill control",
     "kill worker",
+    "kill template",
     "stop control",
     "stop worker",
     "cut link",
@@ -34,7 +36,16 @@ ACTIONS: Final = (
 )
 """The grammar's."""
 FAULTS: Final = (
-    *("kill control", "kill worker", "stop control", "stop worker", "cut link", "late link", "slow commits"),
+    *(
+        "kill control",
+        "kill worker",
+        "kill template",
+        "stop control",
+        "stop worker",
+        "cut link",
+        "late link",
+        "slow commits",
+    ),
     *(
         "full disk",
         "commits fail",
@@ -55,6 +66,8 @@ INTENSITIES: Final = (0.3, 1.0, 1.0, 3.0)
 LEFT_OUT: Final = 0.3
 """The share of the faults that a seed does without: some defects show only where others do not hide them."""
 TIME_S: Final = 0.1
+HARM_S: Final = 1.0
+"""How much later than its upstream's trouble a client may hear of it."""
 
 
 class Owner(Protocol):
@@ -83,17 +96,21 @@ class Actions:
         self.faults: Counter[str] = Counter()
         self.links_late_until = 0.0
         """What workers report may be late, or be gone with its link, till then."""
+        self.upstreams_bad_until = 0.0
+        """Upstreams may cut connections, or not answer, till then."""
         self.grammar: list[tuple[float, str, Callable[[], None]]] = [
-            (60.0, "time", self.time),
+            (42.0, "time", self.time),
             (2.5, "release", self.release),
             (1.5, "order", self.order),
             (0.4, "two operators", self.two_operators),
+            (0.3, "rollback nobody stores", self.rollback_nobody_stores),
             (0.2, "freeze", self.freeze),
             (0.3, "hold", self.hold),
             (0.3, "reload", self.reload),
             (0.2, "upgrade", self.upgrade),
             (0.3, "kill control", self.kill_control),
             (0.4, "kill worker", self.kill_worker),
+            (0.2, "kill template", self.kill_template),
             (0.2, "stop control", self.stop_control),
             (0.2, "stop worker", self.stop_worker),
             (0.3, "cut link", self.cut_link),
@@ -182,8 +199,9 @@ class Actions:
             "bakeTime": 2000,
             "smokeTests": self.chance.random() < 0.3,
             "autoPause": self.chance.random() < 0.3,
-            "mix": self.chance.random() < 0.95,
         }
+        if self.chance.random() < 0.3:
+            config["mix"] = self.chance.random() < 0.7
         if strategy == "canary":
             config["steps"] = self.chance.choice([[50, 100], [10, 50, 100], [25, 100]])
             config["stepInterval"] = self.chance.choice([1000, 3000])
@@ -198,6 +216,12 @@ class Actions:
         if key is None:
             return
         kind = self.chance.choice(ORDERS)
+        if self.owner.invariants.open_at.get(key) == ("paused", 100) and self.chance.random() < 0.5:
+            kind = "complete"  # all traffic is there, and a person says that it is well
+        self._order(key, kind)
+
+    def _order(self, key: str, kind: str, then: Callable[[], None] = lambda: None) -> None:
+        """then: called when a rollback is answered."""
         self.owner.invariants.ordered.add(key)
         base = f"deployment/{key}"
         if kind == "traffic":
@@ -210,7 +234,7 @@ class Actions:
                 "POST",
                 f"{base}/rollback",
                 {"reason": "x"},
-                lambda status, body: invariants.rolled_back(key, status),
+                lambda status, body: (invariants.rolled_back(key, status), then()),
             )
         elif kind == "full":
             self.owner.operator.call("POST", f"{base}/promote", {"full": True})
@@ -223,9 +247,51 @@ class Actions:
         self.order()
         self.order()
 
+    def rollback_nobody_stores(self) -> None:
+        """The disk is slow, or full, when somebody must go back; then control is killed, or reads its file.
+
+        A rollback needs no store: what comes behind it is to know of it all the same.
+        """
+        key = self.owner.invariants.open_deployment()
+        if key is None:
+            return
+        disk, is_slow = self.owner.machine.disk, self.chance.random() < 0.4
+        if is_slow:
+            self.faults["slow commits"] += 1
+            disk.slow_s = 0.4 + self.chance.random()
+        else:
+            self.faults["full disk"] += 1
+            disk.failing = _full
+        until_s = 2.7 + 2.0 * self.chance.random()
+        self.lasting(
+            until_s, lambda: setattr(disk, "slow_s" if is_slow else "failing", 0.0 if is_slow else None)
+        )
+        delay_s = 0.3 * self.chance.random()
+        then = self.chance.choice([self._kill_control_now, self.reload])
+        self.owner.loop.after(delay_s, lambda: self._order(key, "rollback", then))
+        if self.chance.random() < 0.5:
+            self.owner.loop.after(delay_s + 0.3 + self.chance.random(), self.reload)
+
+    def _kill_control_now(self) -> None:
+        control = self.owner.system.control
+        if control is not None:
+            self.faults["kill control"] += 1
+            self.owner.system.kill_soon(self.owner.machine.processes[max(self.owner.system.controls)])
+
     def freeze(self) -> None:
-        self.owner.operator.call("PUT", "freeze", {"frozen": True, "reason": "x"})
-        self.lasting(1.0 + 4.0 * self.chance.random(), self._thaw)
+        is_over = False
+
+        def over() -> None:
+            nonlocal is_over
+            is_over = True
+            self._thaw()
+
+        def frozen(status: int, body: Any) -> None:
+            if is_over:
+                self._thaw()
+
+        self.owner.operator.call("PUT", "freeze", {"frozen": True, "reason": "x"}, frozen)
+        self.lasting(1.0 + 4.0 * self.chance.random(), over)
 
     def _thaw(self) -> None:
         """Ask until it is done: a freeze nobody ends holds everything up for good."""
@@ -238,8 +304,19 @@ class Actions:
 
     def hold(self) -> None:
         """Pause the service: its requests are held until somebody resumes it."""
-        self.owner.operator.call("POST", "services/shop/pause", {})
-        self.lasting(0.3 + 2.0 * self.chance.random(), self._let_in)
+        is_over = False
+
+        def over() -> None:
+            nonlocal is_over
+            is_over = True
+            self._let_in()
+
+        def paused(status: int, body: Any) -> None:
+            if is_over:  # it has come later than what was to end it
+                self._let_in()
+
+        self.owner.operator.call("POST", "services/shop/pause", {}, paused)
+        self.lasting(0.3 + 2.0 * self.chance.random(), over)
 
     def _let_in(self) -> None:
         def then(status: int, body: Any) -> None:
@@ -297,6 +374,13 @@ class Actions:
         if workers:
             self.faults["kill worker"] += 1
             self._doom(self.chance.choice(workers))
+
+    def kill_template(self) -> None:
+        """The template, or its twin."""
+        templates = self.owner.system.alive_templates()
+        if templates:
+            self.faults["kill template"] += 1
+            self.owner.system.kill_soon(self.chance.choice(templates))
 
     def stop_control(self) -> None:
         self._stop(self.owner.system.alive_controls(), "stop control")
@@ -363,12 +447,7 @@ class Actions:
 
     def full_disk(self) -> None:
         """Whatever writes, fails."""
-        self._fail(
-            "full disk",
-            lambda statement: (
-                "fails" if statement.startswith(("INSERT", "UPDATE", "DELETE", "COMMIT")) else ""
-            ),
-        )
+        self._fail("full disk", _full)
 
     def commits_fail(self) -> None:
         chance = self.chance
@@ -386,6 +465,9 @@ class Actions:
 
     # -- upstreams and clients
 
+    def _trouble_upstreams(self, seconds: float) -> None:
+        self.upstreams_bad_until = max(self.upstreams_bad_until, self.owner.machine.now + seconds + HARM_S)
+
     def _some_upstream(self) -> Any:
         names = list(self.owner.upstreams)[-3:]
         return self.owner.upstreams[self.chance.choice(names)]
@@ -394,13 +476,17 @@ class Actions:
         up = self._some_upstream()
         up.mood = self.chance.choice(["stalls", "resets", "garbage", "half_closes", "slow"])
         self.faults[f"upstream {up.mood}"] += 1
-        self.lasting(0.3 + 2.0 * self.chance.random(), lambda: setattr(up, "mood", "well"))
+        bad_s = 0.3 + 2.0 * self.chance.random()
+        self._trouble_upstreams(bad_s)
+        self.lasting(bad_s, lambda: setattr(up, "mood", "well"))
 
     def dead_upstream(self) -> None:
         up = self._some_upstream()
         self.faults["dead upstream"] += 1
         up.stop()
-        self.lasting(0.5 + 4.0 * self.chance.random(), up.start)
+        dead_s = 0.5 + 4.0 * self.chance.random()
+        self._trouble_upstreams(dead_s)
+        self.lasting(dead_s, up.start)
 
     def silent_upstream(self) -> None:
         """Nothing comes back from its address."""
@@ -436,3 +522,8 @@ class Actions:
             found = names.pop(up.host, None)
             if found is not None:
                 self.lasting(40.0 * self.chance.random(), lambda: names.setdefault(up.host, found))
+
+
+def _full(statement: str) -> str:
+    """Return what goes wrong with a statement on a full disk."""
+    return "fails" if statement.startswith(("INSERT", "UPDATE", "DELETE", "COMMIT")) else ""

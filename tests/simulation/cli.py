@@ -24,7 +24,7 @@ SWEEP: Final = 200
 EVERYTHING: Final = (
     *(*ACTIONS, *FAULTS, "completed", "rolled_back", "failed"),
     *("rolling>paused", "paused>rolling", "rolling>completed", "rolling>rolled_back"),
-    *("paused>rolled_back", "paused>completed"),
+    *("paused>rolled_back", "phase paused>ending"),
 )
 """What is to happen in the seeds of a sweep, each at least once."""
 
@@ -73,6 +73,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--mutant", choices=sorted(mutants.MUTANTS | mutants.HARD), help="with a defect put into the gateway"
     )
     parser.add_argument("--mutants", action="store_true", help="see that each of them is found")
+    parser.add_argument("--hard", action="store_true", help="those that are seldom found, too")
     parser.add_argument("--trace", action="store_true", help="print what happened")
     parser.set_defaults(quiet=False)
     return parser.parse_args(arguments)
@@ -104,7 +105,7 @@ def _run_all(seeds: list[int], chosen: argparse.Namespace) -> dict[int, Found]:
 def _check_mutants(chosen: argparse.Namespace) -> int:
     """Run the seeds with each defect until one finds it. Returns 1 if none finds some."""
     missed = 0
-    for name in mutants.MUTANTS:
+    for name in mutants.MUTANTS | mutants.HARD if chosen.hard else mutants.MUTANTS:
         one = argparse.Namespace(**{**vars(chosen), "mutant": name, "stop": True, "quiet": True})
         found = _run_all(list(range(chosen.first, chosen.first + chosen.seeds)), one)
         by = [seed for seed in sorted(found) if found[seed]["error"]]

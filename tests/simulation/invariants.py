@@ -15,6 +15,7 @@ from gateway.control.rollouts.rows import progress_of
 from gateway.core.rollout.state import JUDGED, Rollout
 from gateway.store.audit import Walk
 from gateway.store.tables import AUDIT
+from tests.simulation.world import USERS
 
 ENDED: Final = ("completed", "rolled_back", "failed")
 STATUSES: Final = {
@@ -28,6 +29,8 @@ WORKER_HARM_S: Final = 2.5
 """How long after a worker's death clients may still find out that it held their connection."""
 LONGEST_ANSWER_S: Final = 25.0
 """Longer than any pause of a service and all attempts of a request together; one held in vain takes 30 s."""
+DRAINED_S: Final = 4.0
+"""What drains has been told by then until when, and has no tunnel left so much later."""
 UNSTORED_S: Final = 15.0
 """What a worker that ended had counted is stored by then, if the disk is not full for longer than that."""
 REPORTED_S: Final = 0.1
@@ -45,6 +48,8 @@ class Owner(Protocol):
     system: Any
     actions: Any
     clients: Any
+    visitors: Any
+    hook: Any
     upstreams: dict[str, Any]
 
 
@@ -62,10 +67,21 @@ class Invariants:
         """Deployments that somebody gave an order to."""
         self._returned: set[str] = set()
         """Deployments whose rollback was answered as stored: they never go forward again."""
+        self._carried: dict[str, list[Any]] = {}
+        """Deployments whose rollback was answered as not stored yet, and the workers that carry it."""
+        self._unmixed: set[str] = set()
+        """Deployments of which only one version serves at a time."""
+        self._cohorts: dict[str, dict[bytes, tuple[int, int]]] = {}
+        """By deployment and user: the largest share at which they had the old version, and the least at which
+        they had the new one."""
+        self._draining_since: dict[tuple[int, int], float] = {}
+        """By pid and object: when an endpoint was first seen to drain."""
         self._connection: sqlite3.Connection | None = None
         self._version = -1
         self._statuses: dict[str, str] = {}
         """Of deployments, as they were stored last."""
+        self.open_at: dict[str, tuple[str, int]] = {}
+        """Phase and percent of deployments, as they were stored while they were open."""
         self._mark = (0, 0)
         """Epoch and number of the newest commit."""
         self._before: dict[str, int] = {}
@@ -108,10 +124,8 @@ class Invariants:
         if "commit" not in meta:
             return
         epoch, number = map(int, bytes(meta["commit"]).split(b"."))
-        if epoch > int(meta["epoch"]) or epoch < self._mark[0]:
-            self.broken.append(
-                f"a commit of epoch {epoch} after one of {self._mark[0]}, at epoch {meta['epoch']!r}"
-            )
+        if epoch > int(meta["epoch"]) or (epoch, number) < self._mark:
+            self.broken.append(f"commit {epoch}.{number} after {self._mark}, at epoch {meta['epoch']!r}")
         self._mark = (epoch, number)
 
     def _read_deployments(self) -> None:
@@ -136,10 +150,16 @@ class Invariants:
             self.ends[status] += 1
         if status not in STATUSES.get(was, set()):
             self.broken.append(f"deployment {key} went from {was} to {status}")
-        if key in self._returned and status == "completed":
+        if status == "completed" and (key in self._returned or self._is_carried(key)):
             self.broken.append(f"deployment {key} was rolled back, and is completed")
 
     def _see_open(self, key: str, state: Rollout, progress: bytes, new: str) -> None:
+        was, _ = self.open_at.get(key, ("new", 0))
+        if was != state.phase:
+            self.transitions[f"phase {was}>{state.phase}"] += 1
+        self.open_at[key] = state.phase, state.percent
+        if state.plan.strategy != "canary" and not state.plan.rules.mixes and key not in self.ordered:
+            self._unmixed.add(key)
         if key in self._returned and (state.percent or state.phase != "reverting"):
             self.broken.append(f"deployment {key} was rolled back, and is {state.phase} at {state.percent} %")
         if state.weights[state.old] + state.weights[state.new] != 100:
@@ -190,6 +210,16 @@ class Invariants:
         """Somebody asked for a rollback, and was answered."""
         if status == 200:
             self._returned.add(key)
+        elif status == 202:
+            self._carried[key] = self.owner.system.alive_workers()
+
+    def _is_carried(self, key: str) -> bool:
+        """Whether somebody must know of a rollback that was not stored when it was answered.
+
+        Workers that leave in order hand on what they know; of those that were killed nobody can ask.
+        """
+        workers = self._carried.get(key, [])
+        return bool(workers) and not any(each.is_dead and each.exit_code is None for each in workers)
 
     # -- the workers
 
@@ -205,14 +235,89 @@ class Invariants:
                 weights = {each.id: each.weight for each in service.versions if each.weight}
                 if sum(weights.values()) not in (0, 100):
                     self.broken.append(f"{process} serves {service.name} by weights {weights}")
+                if service.rollout in self._unmixed - self.ordered and len(weights) > 1:
+                    self.broken.append(f"{process} mixes versions in {service.rollout}: {weights}")
                 for endpoint in service.endpoints():
                     if endpoint.in_flight < 0 or endpoint.streams < 0:
                         self.broken.append(f"{process}: {endpoint.in_flight} in flight at {endpoint.key}")
+                if service.sticky is not None and service.rollout is not None:
+                    self._look_at_cohorts(process, service)
             for counts in table.counts.values():
                 if counts.in_flight < 0:
                     self.broken.append(f"{process}: {counts.in_flight} in flight of {counts.version}")
 
+            self._look_at_tunnels(process, worker)
+
+    def _look_at_cohorts(self, process: Any, service: Any) -> None:
+        """Who has seen the new version keeps it while its share only grows, at every worker."""
+        new = next((each for each in service.versions if each.id == service.new), None)
+        usable = [each for each in service.versions if each.share]
+        if new is None or new not in usable or len(usable) != 2:
+            return
+        seen = self._cohorts.setdefault(service.rollout, {})
+        for user in USERS:
+            old_at, new_at = seen.get(user, (0, 10_001))
+            if service.choose(0.0, user) is new:
+                new_at = min(new_at, new.share)
+            else:
+                old_at = max(old_at, new.share)
+            seen[user] = old_at, new_at
+            if new_at <= old_at:
+                self.broken.append(
+                    f"{process}: {user!r} had the new version at {new_at} of 10,000, the old one at {old_at}"
+                )
+
+    def _look_at_tunnels(self, process: Any, worker: Any) -> None:
+        """What drains lets its tunnels end, in time."""
+        now = self.owner.machine.now
+        draining = {each.key: each for each in worker.live_table.endpoints() if each.draining}
+        if process.stopped_until > now - DRAINED_S:
+            return
+        for tunnel in worker.plane.tunnels.open:
+            endpoint = draining.get(tunnel.key)
+            if endpoint is None:
+                continue
+            since = self._draining_since.setdefault((process.pid, id(endpoint)), now)
+            over_at = worker.plane.draining._endpoints_over_at.get(endpoint, since)
+            if now - over_at > DRAINED_S:
+                self.broken.append(f"{process}: a tunnel to {tunnel.key}, which drains since {since:.1f}")
+
     # -- clients
+
+    def visited(self, visitor: Any, how: str) -> None:
+        """A client's WebSocket has ended."""
+        now = self.owner.machine.now
+        self._look_for_workers()
+        if how == "goodbye 1012" and not self._is_replaced(visitor.version):
+            self.broken.append(
+                f"visitor {visitor.number} was sent away from {visitor.version}, which goes on"
+            )
+        is_harmed = now <= max(self.harm_until, self.owner.actions.upstreams_bad_until)
+        if how in ("cut", "refused") and not is_harmed and not self._was_stopped(now):
+            self.broken.append(f"visitor {visitor.number} of {visitor.version} was {how}, without a reason")
+
+    def _is_replaced(self, name: str) -> bool:
+        """Whether some worker is rid of an endpoint of a version, or is about to be.
+
+        One that was called back has a successor, and its own tunnels end all the same.
+        """
+        up, now = self.owner.upstreams[name], self.owner.machine.now
+        if up.has_moved:
+            return True
+        for pid, worker in self.owner.system.planes.items():
+            process = self.owner.machine.processes[pid]
+            if process.is_dead and process.died_at < now - CALM_S:
+                continue
+            if any(endpoint.url == up.url for endpoint in worker.plane.draining._endpoints_over_at):
+                return True
+            for service in worker.live_table.current.services.values():
+                version = service.named(name)
+                if version is None or version.draining:
+                    return True
+        return False
+
+    def _was_stopped(self, now: float) -> bool:
+        return any(each.stopped_until > now - DRAINED_S for each in self.owner.system.workers.values())
 
     def settled(self, request: Any) -> None:
         """A request of a client has ended."""
@@ -274,6 +379,8 @@ class Invariants:
         self._rest_of_workers()
         self._rest_of_control()
         self._asked_once()
+        self._joined_once()
+        self._notified()
         self._audit()
         found, self.broken = self.broken, before
         return found
@@ -286,6 +393,27 @@ class Invariants:
         for number, times in asked.items():
             if times > 1 and number in self.owner.clients.posted:
                 self.broken.append(f"request {number}, a POST, reached upstreams {times} times")
+
+    def _joined_once(self) -> None:
+        """Each WebSocket is counted, once."""
+        counted = 0
+        for worker in self.owner.system.planes.values():
+            for counts in worker.live_table.counts.values():
+                counts.fold()
+                counted += counts.requests.get(("GET", 101), 0)
+        agreed = sum(up.joined for up in self.owner.upstreams.values())
+        heard = self.owner.visitors.joined
+        if not heard <= counted <= agreed:
+            self.broken.append(f"{counted} WebSockets were counted, {heard} of {agreed} were heard of")
+
+    def _notified(self) -> None:
+        """Whoever wants to know has been told how each rollout ended."""
+        for key, status in self._statuses.items():
+            if status in ENDED and (f"deployment.{status}", key) not in self.owner.hook.taken:
+                self.broken.append(f"nobody was told that {key} is {status}")
+        for key in self._carried:
+            if self._is_carried(key) and self._statuses[key] != "rolled_back":
+                self.broken.append(f"deployment {key} was rolled back, and is {self._statuses[key]}")
 
     def _rest_of_workers(self) -> None:
         for process, worker in self._workers():
@@ -304,6 +432,11 @@ class Invariants:
         if control is None or control._unready is not None:
             self.broken.append("no control is in charge")
             return
+        templates = {each.pid for each in self.owner.system.alive_templates()}
+        if templates != {control.supervisor.template.pid, control.supervisor.template.spare_pid}:
+            self.broken.append(
+                f"templates {templates} run, and control knows of {control.supervisor.template.pid}"
+            )
         running = len(self.owner.system.workers) and len(self.owner.system.alive_workers())
         if running != control.listeners.slots:
             self.broken.append(f"{running} workers run in {control.listeners.slots} slots")

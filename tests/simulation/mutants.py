@@ -13,12 +13,16 @@ from gateway.control import tally
 from gateway.control.catalog.catalog import Catalog
 from gateway.control.processes.hub import Hub
 from gateway.control.processes.orphans import Orphans
+from gateway.control.processes.template import Template
 from gateway.control.rollouts import in_force
 from gateway.control.rollouts.in_force import InForce
+from gateway.control.rollouts.notices import NOTIFIED, Notices
 from gateway.control.rollouts.windows import Windows
 from gateway.control.tally import Tally
 from gateway.control.upstreams.drains import Drains
 from gateway.core.resilience.retry import RetryPolicy
+from gateway.core.rollout import asking, change, moves
+from gateway.core.routing.table import Service
 from gateway.errors import StaleEpoch
 from gateway.link.counts import VersionCounts
 from gateway.store.sqlite import SqliteStore
@@ -26,6 +30,8 @@ from gateway.store.transaction import SqliteTransaction
 from gateway.worker.admission import Admission
 from gateway.worker.pool import Pool
 from gateway.worker.reporter import Reporter
+from gateway.worker.tunnel.frames import SERVICE_RESTART
+from gateway.worker.tunnel.tunnels import Tunnels
 
 
 def evidence_before_commit() -> None:
@@ -205,6 +211,85 @@ def living_workers_ended() -> None:
     tally.MAX_KEPT = 0  # type: ignore[misc]
 
 
+def twin_watches_nobody() -> None:
+    """The template's twin does not hear of the end of workers that the template had forked."""
+    Template._watch = lambda self, incarnation: None  # type: ignore[method-assign]
+
+
+def tunnels_stay() -> None:
+    """An endpoint that drains lets its tunnels be."""
+    drain: Any = Tunnels.drain
+    Tunnels.drain = lambda self, now, deadline_s, keys: (  # type: ignore[method-assign]
+        drain(self, now, deadline_s, frozenset() if keys is not None else None)
+    )
+
+
+def tunnels_all_go() -> None:
+    """When an endpoint drains, the tunnels of all others are sent away, too."""
+    drain: Any = Tunnels.drain
+
+    def broad(self: Any, now: float, deadline_s: float, keys: Any) -> None:
+        drain(self, now, deadline_s, keys)
+        for tunnel in self.open:
+            tunnel.drain(now, now + deadline_s, SERVICE_RESTART)
+
+    Tunnels.drain = broad  # type: ignore[method-assign]
+
+
+def tunnels_counted_twice() -> None:
+    """A tunnel is counted when it begins, and when it ends."""
+    request: Any = VersionCounts.request
+
+    def twice(self: Any, method: str, status: int, *more: Any) -> None:
+        request(self, method, status, *more)
+        if status == 101:
+            self.requests[method, status] = self.requests.get((method, status), 0) + 1
+
+    VersionCounts.request = twice  # type: ignore[method-assign]
+
+
+def cohorts_by_table() -> None:
+    """Who has the new version is drawn anew with each change of the weights."""
+    cohort: Any = Service._cohort
+    Service._cohort = lambda self, key: cohort(  # type: ignore[method-assign]
+        self, key + bytes([self.generation % 256])
+    )
+
+
+def blocks_mix() -> None:
+    """A blue-green rollout whose old version is asked lets both serve."""
+    asking._drawn = lambda draw: asking.MIXED_PERCENT
+
+
+def notices_forgotten() -> None:
+    """What is still being sent to webhooks is stored as sent."""
+    Notices.save = lambda self, tx: tx.set_meta(NOTIFIED, str(self._seen).encode())  # type: ignore[method-assign]
+
+
+def questions_have_another_time() -> None:
+    """A question to a webhook, asked again by the next control, says another time under the same key."""
+    change.asked_now = moves.asked_now = lambda made: {"ask": made.state.ask + 1}
+
+
+def marks_not_asked_for() -> None:
+    """A control that starts does not ask workers what was done that could not be stored."""
+
+    async def none(self: Any, timeout_s: float) -> dict[str, Any]:
+        return {}
+
+    Hub.marks = none  # type: ignore[method-assign]
+
+
+def written_before_in_charge() -> None:
+    """The new control of an upgrade writes what its file says while the old one is in charge."""
+    load: Any = Catalog.load
+
+    async def early(self: Any, *arguments: Any, writes: bool = True) -> None:
+        await load(self, *arguments)
+
+    Catalog.load = early  # type: ignore[method-assign]
+
+
 def fence_not_looked_at() -> None:
     """A control writes on although another one has raised the epoch."""
     begin: Any = SqliteStore._begin
@@ -222,7 +307,6 @@ def fence_not_looked_at() -> None:
 HARD: Final[dict[str, Callable[[], None]]] = {
     each.__name__: each
     for each in (
-        rollback_undone_by_a_late_row,
         drain_not_called_back,
         reported_each_second,
         no_table_for_who_comes_back,
@@ -246,6 +330,17 @@ MUTANTS: Final[dict[str, Callable[[], None]]] = {
         lost_ack,
         held_lost_on_resume,
         living_workers_ended,
+        twin_watches_nobody,
+        tunnels_stay,
+        tunnels_all_go,
+        tunnels_counted_twice,
+        cohorts_by_table,
+        blocks_mix,
+        notices_forgotten,
+        questions_have_another_time,
+        written_before_in_charge,
+        marks_not_asked_for,
+        rollback_undone_by_a_late_row,
     )
 }
 """Those that they do."""

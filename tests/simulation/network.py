@@ -85,6 +85,8 @@ class End(Thing):
         """What everything sent from here is late by, while that is so."""
         self.is_held = False
         """The network takes nothing from here for now."""
+        self.keeps_packets = False
+        """SOCK_SEQPACKET: what was sent at once is received at once."""
         self._last = 0.0
         self.on_change: Callable[[], None] | None = None
 
@@ -150,7 +152,11 @@ class End(Thing):
             self.inbox.appendleft((data[size:], []))
             data = data[:size]
         while (
-            self.inbox and not things and not self.inbox[0][1] and len(data) + len(self.inbox[0][0]) <= size
+            not self.keeps_packets
+            and self.inbox
+            and not things
+            and not self.inbox[0][1]
+            and len(data) + len(self.inbox[0][0]) <= size
         ):
             data += self.inbox.popleft()[0]
         self.unread -= len(data)
@@ -225,9 +231,10 @@ class Accepting(Thing):
         net = networks()
         net.unbind(self)
         for end in self.waiting:
-            net.machine.note("reset_in_queue", self.address)
+            net.machine.note("reset_in_queue", str(self.address).rpartition("/")[2])
             end.reset()
             end.is_over = True
+            end._drop_inbox()
         self.waiting.clear()
 
 
@@ -451,4 +458,5 @@ def socketpair(
 ) -> tuple[Socket, Socket]:
     one, other = pair(machines.current, LINK)
     one.pid = other.pid = machines.running().pid
+    one.keeps_packets = other.keeps_packets = kind == real.SOCK_SEQPACKET
     return Socket.of(one, real.AF_UNIX), Socket.of(other, real.AF_UNIX)

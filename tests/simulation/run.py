@@ -11,11 +11,13 @@ from typing import Any, Final
 from tests.simulation import machine
 from tests.simulation.actions import Actions
 from tests.simulation.disk import Disk
+from tests.simulation.hook import Hook
 from tests.simulation.invariants import Invariants
 from tests.simulation.loop import Loop
 from tests.simulation.machine import Machine
 from tests.simulation.network import Network
-from tests.simulation.system import ADMIN, LISTEN, System, install
+from tests.simulation.system import ADMIN, HOOK, LISTEN, System, install
+from tests.simulation.visitors import Visitors
 from tests.simulation.world import Clients, Operator, Upstream
 
 WARM_UP_S: Final = 2.0
@@ -25,8 +27,8 @@ REST_S: Final = 60.0
 """It has come to rest by then."""
 LONG_RESTS: Final = 10
 """In one of so many seeds everything is left alone for all of that time first: rest is to last."""
-LONGEST_S: Final = 1_000.0
-"""How long a rollout may then take to end, or to ask a person: an ask by blocks goes on for 15 minutes."""
+LONGEST_S: Final = 500.0
+"""How long a rollout may then take to end, or to ask a person: three asks of it, and waits for webhooks."""
 
 
 class Broken(Exception):
@@ -47,12 +49,21 @@ class Simulation:
         chance = self.machine.chance
         self.upstreams: dict[str, Upstream] = {}
         first = self.add_upstream()
-        self.system = System(self.machine, workers=2 + chance.randrange(2), url=first.url)
+        self.system = System(
+            self.machine,
+            workers=2 + chance.randrange(2),
+            url=first.url,
+            is_sticky=chance.random() < 0.4,
+            is_asked=chance.random() < 0.3,
+        )
+        self.hook = Hook(self.machine, HOOK)
         self.clients = Clients(self.machine, LISTEN)
+        self.visitors = Visitors(self.machine, LISTEN)
         self.operator = Operator(self.machine, ADMIN, self._token)
         self.actions = Actions(self)
         self.invariants = Invariants(self)
         self.clients.on_settled = self.invariants.settled
+        self.visitors.on_ended = self.invariants.visited
         self.system.on_worker_death = self.invariants.died
         self.step = 0
         self.known: dict[str, Any] = {}
@@ -78,6 +89,7 @@ class Simulation:
             self.system.ensure_control()
             self.pass_time(WARM_UP_S)
             self.clients.start()
+            self.visitors.start()
             for self.step in range(1, steps + 1):
                 self._take_step()
             self.step = steps + 1
@@ -106,6 +118,7 @@ class Simulation:
         while self.invariants.is_moving() and self.machine.now < ends_at:
             self.pass_time(CALM_S)
         self.check()
+        self.visitors.close()
         ends_at = self.machine.now + REST_S
         while True:
             self.clients.close()
@@ -126,7 +139,12 @@ class Simulation:
         self._complain()
 
     def _complain(self) -> None:
-        found = [*self.invariants.broken, *self.clients.complaints, *self.loop.failures]
+        found = [
+            *self.invariants.broken,
+            *self.clients.complaints,
+            *self.hook.complaints,
+            *self.loop.failures,
+        ]
         if found:
             raise Broken(f"step {self.step}, at {self.machine.now:.3f}: {found[0]}")
 
@@ -143,4 +161,6 @@ class Simulation:
             "transitions": self.invariants.transitions,
             "ends": self.invariants.ends,
             "outcomes": self.clients.outcomes,
+            "tunnels": self.visitors.outcomes,
+            "webhooks": self.hook.outcomes,
         }

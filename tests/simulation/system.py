@@ -1,13 +1,15 @@
 """The gateway as the simulation runs it: real controls and workers, in simulated processes.
 
-Only three things stand in for the real ones: the template (it forks, which a simulated process cannot), the
-new program of an upgrade, and the service manager that starts a dead control again.
+Only three things stand in for the real ones: what forks (the template's process and its twin), the new
+program of an upgrade, and the service manager that starts a dead control again.
 """
 
 import asyncio
+import contextlib
 import os
 import shutil
-from collections.abc import Callable, Sequence
+import socket as real
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,9 +18,12 @@ import structlog
 
 from gateway import config
 from gateway.control.processes import template as templates
+from gateway.control.processes import template_process as orders
 from gateway.control.processes import upgrade as upgrades
 from gateway.control.processes.conversation import ENVIRONMENT
 from gateway.control.processes.succession import Succession
+from gateway.core.judge import ask
+from gateway.link.fds import close_all, recv_with_fds, send_with_fds
 from gateway.link.spawn import Spawn
 from gateway.serve import process as processes
 from gateway.store import log_sync
@@ -28,7 +33,10 @@ from tests.simulation.machine import Machine, Process
 
 LISTEN: Final = ("10.0.0.1", 4200)
 ADMIN: Final = ("127.0.0.1", 4201)
+HOOK: Final = ("10.8.0.1", 80)
 ROOT: Final = Path("/dev/shm")
+BLOCKS_S: Final = 60.0
+"""How long an ask by blocks may go on: a quarter of an hour in the real one."""
 
 CONFIG: Final = """
 workers = {workers}
@@ -50,67 +58,117 @@ routes = [{{ path = "/" }}]
 health = {{ path = "/health", interval = 2000, timeout = 1000, retries = 0 }}
 timeouts = {{ connect = 500, response_header = 2000 }}
 breaker = {{ reset_timeout = 2000 }}
+{sticky}
+[[service.webhooks]]
+url = "http://10.8.0.1:80/news"
+timeout = 1000
+{questions}
 [[service.version]]
 version = "v1"
 url = "{url}"
 weight = 100
 """
+STICKY: Final = 'sticky = { by = "header:X-User" }'
+QUESTIONS: Final = """
+[[service.webhooks]]
+url = "http://10.8.0.1:80/questions"
+on = ["confirm-start", "confirm-promote", "on-rollback"]
+on_timeout = "allow"
+timeout = 1000
+"""
 
 
-class Template:
-    """Forks workers: makes a process and lets it run the real worker."""
+class Counters:
+    """`SharedCounters`: what the workers of a control count their progress in."""
 
-    def __init__(self, system: "System", process: Process) -> None:
-        self.pid, self.spare_pid = system.machine.next_pid(), system.machine.next_pid()
-        self.counters = self
-        self._system = system
-        self._process = process
-        self._owner: Any = None
-        self._workers: dict[str, Process] = {}
-        self._cells: dict[int, Process] = {}
-
-    def attach(self, owner: Any) -> None:
-        self._owner = owner
+    def __init__(self) -> None:
+        self.cells: dict[int, Process] = {}
 
     def read(self, cell: int) -> int:
-        """`SharedCounters.read`."""
-        worker = self._cells.get(cell)
+        worker = self.cells.get(cell)
         return int(worker.counter[0]) if worker is not None else 0
 
-    def spawn(self, order: Spawn, link: Any, listeners: Sequence[Any]) -> None:
-        machine_, loop = self._system.machine, self._system.machine.loop
-        worker = machine_.process(f"worker{order.slot}", parent=self.pid)
-        fds = [machine_.open(sock._thing(), worker) for sock in (link, *listeners)]
-        self._workers[order.incarnation] = worker
-        self._cells[order.progress_cell] = worker
-        self._system.workers[worker.pid] = worker
 
-        def report() -> None:
-            if not worker.is_dead:
-                self._owner.on_forked(order.incarnation, worker.pid)
+class Pidfd(network.Thing):
+    """What `pidfd_open` returns: readable once the process has ended."""
+
+    def __init__(self, process: Process) -> None:
+        super().__init__()
+        self.process = process
+        process.on_death.append(self.changed)
+
+    @property
+    def is_readable(self) -> bool:
+        return self.process.is_dead
+
+
+class Forking:
+    """A template's process, or its twin's: what `template_process` does, with simulated processes to fork."""
+
+    def __init__(self, system: "System", end: Any, counters: Counters, parent: int) -> None:
+        """end: where orders come from."""
+        self._system = system
+        self._counters = counters
+        self.process = system.machine.process("template", parent=parent)
+        self._fd = system.machine.open(end, self.process)
+        self._workers: dict[str, Process] = {}
+        """By incarnation."""
+        delay_s = 0.001 + 0.01 * system.machine.chance.random()
+        system.machine.loop.after(delay_s, lambda: system.machine.loop.enqueue(self.process, self._serve))
+
+    def _serve(self) -> None:
+        self._sock = network.Socket(real.AF_UNIX, real.SOCK_SEQPACKET, fileno=self._fd)
+        self._system.machine.loop.add_reader(self._fd, self._obey)
+        self._answer(orders.Serving(self.process.pid))
+
+    def _obey(self) -> None:
+        try:
+            packet, fds = recv_with_fds(self._sock, orders.PACKET_BYTES)  # type: ignore[arg-type]
+        except OSError:
+            packet, fds = b"", []
+        if not packet:  # control is gone
+            self.process.exit_code = 0
+            self._system.machine.loop.remove_reader(self._fd)
+            self._system.kill_soon(self.process)
+            return
+        match orders._decode_command(packet):
+            case orders.Kill(incarnation, _):
+                self._system.kill_soon(self._workers.get(incarnation))
+            case orders.Spare():
+                end = self._system.machine.thing(fds[0])
+                Forking(self._system, end, self._counters, self.process.pid)
+            case Spawn() as order:
+                self._fork(order, fds)
+        close_all(fds)
+
+    def _fork(self, order: Spawn, fds: list[int]) -> None:
+        system, loop = self._system, self._system.machine.loop
+        worker = system.machine.process(f"worker{order.slot}", parent=self.process.pid)
+        theirs = [system.machine.open(system.machine.thing(fd), worker) for fd in fds]
+        self._workers[order.incarnation] = worker
+        self._counters.cells[order.progress_cell] = worker
+        system.workers[worker.pid] = worker
 
         def died() -> None:
             status = worker.exit_code if worker.exit_code is not None else -9
             if status:
-                self._system.on_worker_death(worker)
-            loop.after(0.001, lambda: loop.enqueue(self._process, ended, status))
+                system.on_worker_death(worker)
+            loop.after(0.001, lambda: loop.enqueue(self.process, ended, status))
 
         def ended(status: int) -> None:
-            self._workers.pop(order.incarnation, None)
-            self._owner.on_exited(order.incarnation, worker.pid, status)
+            if self._workers.pop(order.incarnation, None) is not None:
+                self._answer(orders.Exited(order.incarnation, worker.pid, status))
 
         worker.on_death.append(died)
-        delay_s = 0.001 + 0.01 * machine_.chance.random()
-        loop.after(delay_s, lambda: loop.enqueue(self._process, report))
-        loop.after(delay_s, lambda: loop.enqueue(worker, self._system.run_worker, worker, order, fds))
+        self._answer(orders.Forked(order.incarnation, worker.pid), system.machine.open(Pidfd(worker)))
+        delay_s = 0.001 + 0.01 * system.machine.chance.random()
+        loop.after(delay_s, lambda: loop.enqueue(worker, system.run_worker, worker, order, theirs))
 
-    def kill(self, incarnation: str) -> None:
-        worker = self._workers.get(incarnation)
-        if worker is not None:
-            worker.machine.loop.after(0.0, worker.die)
-
-    def close(self) -> None:
-        """Workers go on."""
+    def _answer(self, answer: orders.Answer, pidfd: int | None = None) -> None:
+        fds = [] if pidfd is None else [pidfd]
+        with contextlib.suppress(OSError):
+            send_with_fds(self._sock, orders.encode(answer), fds)  # type: ignore[arg-type]
+        close_all(fds)
 
 
 class Program:
@@ -133,7 +191,8 @@ class Program:
 class System:
     """One gateway and its store."""
 
-    def __init__(self, machine_: Machine, *, workers: int, url: str) -> None:
+    def __init__(self, machine_: Machine, *, workers: int, url: str, is_sticky: bool, is_asked: bool) -> None:
+        """is_sticky: users keep their version. is_asked: a webhook may say no."""
         self.machine = machine_
         self.folder = ROOT / f"simulation-{machine._real_pid()}"
         """The system works in it, and never says its name, which is another in each run."""
@@ -150,7 +209,15 @@ class System:
         self.restart_s: Callable[[], float] = lambda: 0.2
         self.on_worker_death: Callable[[Process], None] = lambda process: None
         path = self.folder / "gateway.toml"
-        path.write_text(CONFIG.format(workers=workers, url=url), "utf-8")
+        path.write_text(
+            CONFIG.format(
+                workers=workers,
+                url=url,
+                sticky=STICKY if is_sticky else "",
+                questions=QUESTIONS if is_asked else "",
+            ),
+            "utf-8",
+        )
         self._path = path
 
     def close(self) -> None:
@@ -168,6 +235,11 @@ class System:
 
     def alive_workers(self) -> list[Process]:
         return [worker for worker in self.workers.values() if not worker.is_dead]
+
+    def alive_templates(self) -> list[Process]:
+        """Return templates and twins."""
+        every = self.machine.processes.values()
+        return [each for each in every if each.name == "template" and not each.is_dead]
 
     def alive_controls(self) -> list[Process]:
         return [
@@ -214,7 +286,7 @@ class System:
         settings = config.load(str(self._path), environ={})
         found = Succession.from_environ({ENVIRONMENT: str(fds[0])}) if fds else None
         control = processes.Control(
-            settings, lambda: config.load(str(self._path), environ={}), Template(self, process)
+            settings, lambda: config.load(str(self._path), environ={}), self._template(process)
         )
         self.controls[process.pid] = control
         control.listen_to_signals()
@@ -227,6 +299,19 @@ class System:
             await control.abandon()
             return 1
         return await control.serve()
+
+    def _template(self, control: Process) -> templates.Template:
+        """Do what `Template.start` does."""
+        ours, theirs = network.socketpair(real.AF_UNIX, real.SOCK_SEQPACKET)
+        counters = Counters()
+        forking = Forking(self, self.machine.thing(theirs.fileno()), counters, control.pid)
+        theirs.close()
+        return templates.Template(ours, forking.process.pid, counters)  # type: ignore[arg-type]
+
+    def kill_soon(self, process: Process | None) -> None:
+        """A signal that ends it is on its way."""
+        if process is not None:
+            self.machine.loop.after(0.0, process.die)
 
     def run_worker(self, process: Process, order: Spawn, fds: list[int]) -> None:
         """What `gateway.worker.main.run_worker` does."""
@@ -257,9 +342,10 @@ def install(system: "System") -> None:
     """Put the machine's disk, fork and exec in the real ones' place, and its trace in the log's."""
     aiosqlite.connect = disk.connect  # type: ignore[assignment]
     log_sync.fsync = disk.fsync  # type: ignore[misc]
-    templates.Template = Template  # type: ignore[assignment,misc]
+    templates.send_signal = lambda pidfd, number: system.kill_soon(system.machine.thing(pidfd).process)
     upgrades.Upgrade._start = lambda self, theirs: _start(system, theirs)  # type: ignore[method-assign]
     upgrades._is_containers_own = lambda: False
+    ask.BLOCKS_S = BLOCKS_S  # type: ignore[misc]
 
     def note(logger: Any, method: str, event: dict[str, Any]) -> Any:
         process = machine.PROCESS.get()

@@ -15,6 +15,8 @@ from tests.simulation.network import WIRE, Address, End
 
 LENGTH: Final = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 CHUNKED: Final = re.compile(rb"transfer-encoding: chunked", re.IGNORECASE)
+USERS: Final = tuple(b"user%d" % number for number in range(12))
+VISITOR: Final = re.compile(rb"x-visitor: (\d+)", re.IGNORECASE)
 NUMBER: Final = re.compile(rb"x-number: (\d+)", re.IGNORECASE)
 
 
@@ -108,11 +110,14 @@ class Upstream:
         self.host = f"{self.name}.shop.internal"
         self.address: Address = (f"10.1.0.{number}", 80)
         self._moves = 0
+        self.has_moved = False
         self.delay_s = 0.004
         self.error_share = 0.0
         self.is_healthy = True
         self.mood = "well"
         """well, stalls, resets, garbage, half_closes, slow."""
+        self.joined = 0
+        """WebSockets it has agreed to."""
         self.served: Counter[int] = Counter()
         """How often it was asked to do each request."""
         self.wires: list[_UpstreamWire] = []
@@ -126,6 +131,7 @@ class Upstream:
 
     def move(self) -> None:
         """Listen at another address, too, and give the name to that one alone."""
+        self.has_moved = True
         self._moves = (self._moves + 1) % 200
         self.address = (f"10.{2 + self._moves}.0.{self.number}", 80)
         self.machine.network.names[self.host] = [self.address[0]]  # type: ignore[attr-defined]
@@ -150,16 +156,35 @@ class Upstream:
 class _UpstreamWire(Wire):
     def __init__(self, upstream: Upstream, end: End) -> None:
         self.upstream = upstream
+        self.visitor = b""
+        """Whose WebSocket it has become."""
         super().__init__(upstream.machine, end)
 
     def on_data(self) -> None:
+        if self.visitor:
+            said, self.data = self.data, b""
+            if b"\n" in said:
+                self._say()
+            return
         while (found := message(self.data)) is not None:
             head, body, taken = found
             self.data = self.data[taken:]
             self._asked(head, body)
 
+    def _say(self) -> None:
+        text = b"%s %s" % (self.upstream.name.encode(), self.visitor)
+        self.send(b"\x81%c%s" % (len(text), text))
+
+    def _join(self) -> None:
+        self.upstream.joined += 1
+        self.send(
+            b"HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: y\r\n\r\n"
+        )
+        self._say()
+
     def _asked(self, head: bytes, body: bytes) -> None:
         up, machine = self.upstream, self.machine
+        found = VISITOR.search(head)
         is_probe = head.startswith((b"GET /health", b"POST /bye"))
         number = NUMBER.search(head)
         if number is not None:
@@ -170,6 +195,10 @@ class _UpstreamWire(Wire):
             return
         if mood == "resets":
             machine.loop.after(delay_s, self.reset)
+            return
+        if found is not None and mood == "well":
+            self.visitor = found[1]
+            machine.loop.after(delay_s, self._join)
             return
         status = 200
         if is_probe:
@@ -206,6 +235,7 @@ class Request:
         self.outcome = ""
         """Empty while it is under way; then `answered CODE`, `reset`, `refused`, `left`, `closed`."""
         self.version = ""
+        self.user = b""
         self.may_fail = False
         """Its upstream breaks its answers off."""
 
@@ -224,9 +254,10 @@ class Client(Wire):
         self.data = b""
         body = b"x" * 100 if request.method == b"POST" else b""
         length = b"Content-Length: %d\r\n" % len(body) if body else b""
+        user = b"X-User: %s\r\n" % request.user if request.user else b""
         self.send(
-            b"%s /things/%d HTTP/1.1\r\nHost: shop\r\nX-Number: %d\r\n%s\r\n%s"
-            % (request.method, request.number % 7, request.number, length, body)
+            b"%s /things/%d HTTP/1.1\r\nHost: shop\r\nX-Number: %d\r\n%s%s\r\n%s"
+            % (request.method, request.number % 7, request.number, user, length, body)
         )
 
     def on_data(self) -> None:
@@ -286,7 +317,7 @@ class Clients:
         self.outcomes: Counter[str] = Counter()
         self.by_version: Counter[str] = Counter()
         self.complaints: list[str] = []
-        self.rate = 12.0
+        self.rate = 10.0
         self.leave_share = 0.01
         self.asked = 0
         self.posted: set[int] = set()
@@ -322,6 +353,8 @@ class Clients:
         roll = chance.random()
         method = b"GET" if roll < 0.8 else b"POST" if roll < 0.95 else b"HEAD"
         request = Request(self.asked, method, self.machine.now)
+        if chance.random() < 0.7:
+            request.user = chance.choice(USERS)
         self.busy[request.number] = request
         if method == b"POST":
             self.posted.add(request.number)
