@@ -25,6 +25,7 @@ LONG_S: Final = {
     "tests/integration/rollouts/test_judge_worlds.py": 50,
     "tests/fault/test_failing_store.py": 50,
     "tests/fault/test_postgres.py": 50,
+    "tests/fault/test_followers.py": 50,
     "tests/integration/admin/test_dashboard.py": 40,
     "tests/integration/rollouts/test_hooks.py": 40,
     "tests/fault/test_rollout_kills.py": 40,

@@ -449,15 +449,15 @@ class Control:
         self._unready = "shutting down"
         self.notifier.stopping()
         await self._stop_loops()
+        await self.background.release()
+        with suppress(StoreError):  # then it lapses
+            await self.components.store.release()  # now: nobody else is to wait for our drain
         logger.info("stopping", delay_ms=self.settings.shutdown.delay, drain_ms=self.settings.shutdown.drain)
         await self._delay(self.settings.shutdown.delay / 1000)
         await self.supervisor.stop(self.settings.shutdown.drain / 1000)
         await self.components.admin.close(ADMIN_CLOSE_S)
         await self.components.webhooks.close()
         await self.components.spans.close()
-        await self.background.release()
-        with suppress(StoreError):  # then it lapses
-            await self.components.store.release()
         await self.components.store.close()
         remove_runtime(self.folder)
         self.handles.release()

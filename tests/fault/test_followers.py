@@ -102,6 +102,14 @@ async def test_a_follower_goes_by_what_is_stored_and_takes_over_without_losing_a
             assert (await first.deployment(rollout))["status"] == "rolled_back"
             assert await first.serves()
         assert (await second.api("GET", "audit/verify"))["ok"]
+        reader, writer = await asyncio.open_connection("127.0.0.1", second.port)
+        writer.write(b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 2\r\n\r\na")
+        await second.until(lambda: _runs(second), "a request under way")
+        second.control.process.send_signal(signal.SIGTERM)
+        await first.until(lambda: are(first, a="in charge"), "the other one to take over")
+        writer.write(b"b")  # amid the drain of the one that leaves
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.close()
 
 
 async def test_a_frozen_leader_a_crashed_database_and_commits_that_are_lost(tmp_path: Path) -> None:
@@ -165,6 +173,11 @@ async def _set_back(database: postgres.Server, first: World, second: World) -> N
 
 async def _served(load: Any, version: str) -> bool:
     return bool(load.versions[version] > 5)
+
+
+async def _runs(world: World) -> bool:
+    versions = (await world.api("GET", "overview"))["items"][0]["versions"]
+    return any(each["inFlight"] for each in versions)
 
 
 async def _is_frozen(world: World, *, frozen: bool) -> bool:
