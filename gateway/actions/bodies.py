@@ -20,7 +20,13 @@ from gateway.store.records import Role, Strategy, VersionStatus
 
 T = TypeVar("T")
 
-VersionName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,62}$(?!\n)")]
+VersionName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,62}$(?!\n)",
+        extra={"is": "a version's name: letters, digits and ._+- (63 at most, a letter or digit first)"},
+    ),
+]
 Url = Annotated[str, Meta(min_length=1, max_length=2048)]
 Weight = Annotated[int, Meta(ge=0, le=100)]
 Percent = Annotated[int, Meta(ge=0, le=100)]

@@ -26,7 +26,13 @@ from gateway.core.settings.text import (
     normal_route_path,
 )
 
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$(?!\n)")]
+Name = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$(?!\n)",
+        extra={"is": "a service's name: letters, digits and ._- (63 at most, a letter or digit first)"},
+    ),
+]
 BODILESS: Final = frozenset({204, 205, 304})
 """Statuses whose answers have no body (RFC 9110 §15): bytes after the head would be the next answer's."""
 

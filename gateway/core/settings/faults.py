@@ -63,9 +63,17 @@ def _faults(value: Any, kind: Any, steps: tuple[str, ...], strict: bool) -> Iter
     inner = _inner_faults(value, kind, steps, strict)
     first = next(inner, None)
     if first is None:
-        yield Fault((*steps, *whole.steps), whole.reason)
+        yield Fault((*steps, *whole.steps), _in_words(kind) or whole.reason)
     else:
         yield from chain((first,), inner)
+
+
+def _in_words(kind: Any) -> str:
+    """Return what a type asks for as people say it, if it has words of its own: `Meta(extra={"is": …})`."""
+    if typing.get_origin(kind) is not typing.Annotated:
+        return ""
+    given = (meta.extra or {} for meta in typing.get_args(kind)[1:] if isinstance(meta, msgspec.Meta))
+    return next((f"is not {extra['is']}" for extra in given if "is" in extra), "")
 
 
 def _inner_faults(value: Any, kind: Any, steps: tuple[str, ...], strict: bool) -> Iterator[Fault]:

@@ -47,6 +47,20 @@ def test_a_bad_field_is_pointed_to(kind: type[Any], body: bytes, pointer: str) -
     assert [error.pointer for error in refused.value.errors] == [pointer]
 
 
+@pytest.mark.parametrize(
+    ("names", "pointer", "words"),
+    [
+        (b'"serviceName":"shop","version":"v 2"', "/version", "is not a version's name: letters, digits"),
+        (b'"serviceName":"a/b","version":"v2"', "/serviceName", "is not a service's name: letters, digits"),
+    ],
+)
+def test_a_wrong_name_is_told_in_words_and_not_as_a_pattern(names: bytes, pointer: str, words: str) -> None:
+    with pytest.raises(Problem) as refused:
+        parse(CreateVersion, b'{"url":"http://127.0.0.1:1",' + names + b"}")
+    (fault,) = refused.value.errors
+    assert fault.pointer == pointer and fault.detail.startswith(words)
+
+
 def test_json_nested_deeper_than_anything_we_take_is_400() -> None:
     """Guards against a merge patch so deep that merging it was answered with 500."""
     deep, usual = b'{"a":' * 500 + b"1" + b"}" * 500, b'{"a":' * 20 + b"[[1]]" + b"}" * 20
