@@ -122,8 +122,10 @@ class Store(Protocol):
     def revision(self) -> int:
         """How far this process has followed: what its last commit made of the store; 0: it has made none."""
 
-    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+    def transaction(self, *, urgent: bool = False) -> AbstractAsyncContextManager[Transaction]:
         """Open a write transaction: commits when the block ends, rolls back on any exception.
+
+        urgent: before all that wait for their turn but the first.
 
         Raises StaleEpoch if another control has raised the epoch since, NotInCharge while it follows;
         StoreError names the store and the reason.

@@ -138,20 +138,20 @@ class SqliteStore(Reads):
         await self._writer.close()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[SqliteTransaction]:
+    async def transaction(self, *, urgent: bool = False) -> AsyncIterator[SqliteTransaction]:
         """See `api.Store.transaction`. Once the block has ended, a cancellation waits for the commit.
 
         The turn ends with the commit, and memory has followed it by then: the next writer does not wait for
         this one's fsync.
         """
         with self.errors.counting():
-            async with self._in_turn() as transaction:
+            async with self._in_turn(urgent=urgent) as transaction:
                 yield transaction
             await to_the_end(transaction.covered)
 
     @asynccontextmanager
-    async def _in_turn(self) -> AsyncIterator[SqliteTransaction]:
-        async with self._turns.next():
+    async def _in_turn(self, *, urgent: bool) -> AsyncIterator[SqliteTransaction]:
+        async with self._turns.next(urgent=urgent):
             try:
                 transaction = await to_the_end(self._begin())
                 yield transaction

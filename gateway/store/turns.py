@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Final, TypeVar
 
 from gateway.errors import StoreBusy
@@ -21,17 +21,22 @@ class Turns:
     def __init__(self, label: str) -> None:
         """label: what messages call the store."""
         self.lock = asyncio.Lock()
+        self._line = asyncio.Lock()
+        """Where all stand but the first: what is urgent goes before them."""
         self._label = label
         self._waiting = 0
 
     @asynccontextmanager
-    async def next(self) -> AsyncIterator[None]:
-        """Wait for the turn, and have it for the block. Raises StoreBusy: too many wait, or for too long."""
-        if self._waiting >= MAX_WAITING:
+    async def next(self, *, urgent: bool = False) -> AsyncIterator[None]:
+        """Wait for the turn, and have it for the block. Raises StoreBusy: too many wait, or for too long.
+
+        urgent: after whoever has the turn and the first who waits for it, however many do.
+        """
+        if self._waiting >= MAX_WAITING and not urgent:
             raise StoreBusy(f"{self._label}: {self._waiting} changes wait already")
         self._waiting += 1
         try:
-            async with asyncio.timeout(QUEUE_S):
+            async with asyncio.timeout(QUEUE_S), nullcontext() if urgent else self._line:
                 await self.lock.acquire()
         except TimeoutError:
             raise StoreBusy(f"{self._label}: the changes before this one take too long") from None

@@ -55,7 +55,7 @@ class CommitQueue(Generic[Rollout]):
             raise mine.error
 
     async def _commit_waiting(self) -> None:
-        async with self._store.transaction() as tx:
+        async with self._store.transaction(urgent=True) as tx:
             first: dict[Rollout, _Waiting[Rollout]] = {}  # what follows moves from where this one led to
             for waiting in self._waiting:
                 first.setdefault(waiting.rollout, waiting)

@@ -128,7 +128,7 @@ class InForce:
         committed = asyncio.Event()
 
         async def commit() -> None:
-            async with self._store.transaction() as tx:
+            async with self._store.transaction(urgent=True) as tx:
                 if made and made[0] not in running.unstored:
                     return  # it has gone ahead, and come to the store with another commit
                 made[:] = made or [self._ordered(running, order, audit)]

@@ -391,14 +391,14 @@ class Rollouts:
         waiting = list(self._in_force.open.values())
         if not waiting and not is_save_due:
             return
-        async with self._store.transaction() as tx:
+        async with self._store.transaction(urgent=True) as tx:
             if is_save_due:
                 tx.set_meta(TALLY, self._tally.dump())
                 tx.on_commit(self._tally.dump_stored)
             self._notices.save(tx)
             self._tick_batch(tx, waiting[:BATCH])
         for start in range(BATCH, len(waiting), BATCH):
-            async with self._store.transaction() as tx:
+            async with self._store.transaction(urgent=True) as tx:
                 self._tick_batch(tx, waiting[start : start + BATCH])
 
     def _tick_batch(self, tx: Transaction, batch: Iterable[Running]) -> None:

@@ -188,12 +188,12 @@ class PostgresStore(Reads):
     # -- writing
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[PostgresTransaction]:
+    async def transaction(self, *, urgent: bool = False) -> AsyncIterator[PostgresTransaction]:
         """See `api.Store.transaction`. Once the block has ended, a cancellation waits for the commit."""
         if self.follows:
             raise NotInCharge(f"{self.label}: this gateway follows another one, which alone writes")
         with self.errors.counting():
-            async with self._turns.next(), self._ending():
+            async with self._turns.next(urgent=urgent), self._ending():
                 transaction = await to_the_end(self._begin())
                 yield transaction
                 await to_the_end(self._commit(transaction))

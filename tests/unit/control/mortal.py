@@ -63,8 +63,8 @@ class MortalStore(SqliteStore):
     fate: Fate
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[SqliteTransaction]:
-        async with super().transaction() as tx:
+    async def transaction(self, *, urgent: bool = False) -> AsyncIterator[SqliteTransaction]:
+        async with super().transaction(urgent=urgent) as tx:
             tx.on_commit(lambda: self.fate.point("between a commit and its acts"))
             yield tx
             self.fate.point("before a commit")

@@ -41,3 +41,29 @@ async def test_a_turn_that_does_not_come_is_named(monkeypatch: pytest.MonkeyPatc
                 pass
     async with order.next():
         pass
+
+
+async def test_what_is_urgent_goes_before_all_but_the_first_who_wait() -> None:
+    """Guards: a rollback waited for every change that had been sent before it."""
+    order, went = Turns("here"), list[str]()
+
+    async def go(name: str, *, urgent: bool = False) -> None:
+        async with order.next(urgent=urgent):
+            went.append(name)
+
+    async with asyncio.TaskGroup() as group, order.next():
+        for number in range(5):
+            group.create_task(go(f"change {number}"))
+        await asyncio.sleep(0)
+        group.create_task(go("rollback", urgent=True))
+        await asyncio.sleep(0)
+    assert went == ["change 0", "rollback", "change 1", "change 2", "change 3", "change 4"]
+
+
+async def test_what_is_urgent_waits_also_where_too_many_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "MAX_WAITING", 0)
+    order = Turns("here")
+    async with order.next(urgent=True):
+        with pytest.raises(StoreBusy, match="changes wait already"):
+            async with order.next():
+                pass

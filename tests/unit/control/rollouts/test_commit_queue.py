@@ -23,7 +23,7 @@ class SlowStore:
         self._callbacks: list[Callable[[], object]] = []
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator["SlowStore"]:
+    async def transaction(self, *, urgent: bool = False) -> AsyncIterator["SlowStore"]:
         self.opened += 1
         self._callbacks = []
         await asyncio.sleep(0)

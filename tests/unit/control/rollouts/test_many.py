@@ -39,9 +39,9 @@ class Transactions:
         self.opened = 0
         opens = made.store.transaction
 
-        def counted() -> object:
+        def counted(*, urgent: bool = False) -> object:
             self.opened += 1
-            return opens()
+            return opens(urgent=urgent)
 
         patch.setattr(made.store, "transaction", counted)
 
