@@ -137,8 +137,15 @@ class Drains:
         )
 
     def recover(self, versions: Iterable[VersionRecord]) -> None:
-        """Go on with the drains a former control began."""
-        for record in versions:
+        """Go on with the drains a former control began, unless what is in force has called them back.
+
+        versions: as stored. A rollback that was not stored has given one of them all the traffic.
+        """
+        for each in versions:
+            try:
+                record = self._catalog.version_record(each.id)
+            except KeyError:
+                continue  # of a service that the file no longer declares
             if record.draining and not record.drained:
                 self.begin(record.id, 0)  # the stored deadline stands
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.control.upstreams import drains as module
 from gateway.control.upstreams.drains import Drains
@@ -206,6 +207,22 @@ async def test_a_restart_goes_on_with_the_time_that_is_left(tmp_path: Path) -> N
         await after.until(lambda: after.record.drained and not after.drains._under_way)
         after.drains.recover(await it.world.store.load_versions())
         assert not after.drains._under_way, "what is drained is not drained again"
+
+
+async def test_a_drain_that_was_called_back_and_not_stored_so_is_not_gone_on_with(tmp_path: Path) -> None:
+    """A rollback needs no store: the old version has all traffic, and its row still says that it drains."""
+    async with room(tmp_path) as it:
+        it.hub.in_flight = 1
+        it.drains.begin("v1", 60_000)
+        await it.until(lambda: it.hub.drained)
+        await it.drains.stop()
+        after = Room(it.world)
+        in_force = replace(after.record, weight=100, draining=False, drain_deadline=None)
+        it.world.catalog.put_version(in_force)
+        after.drains.recover(await it.world.store.load_versions())
+        assert not after.drains._under_way
+        assert (await it.stored()).draining
+        assert after.record == in_force
 
 
 class Full:
