@@ -211,7 +211,10 @@ class Invariants:
         if status == 200:
             self._returned.add(key)
         elif status == 202:
-            self._carried[key] = self.owner.system.alive_workers()
+            marks = [(process, worker.live_table.marks()) for process, worker in self._workers()]
+            self._carried[key] = [
+                process for process, found in marks if any(mark.deployment == key for mark in found)
+            ]
 
     def _is_carried(self, key: str) -> bool:
         """Whether somebody must know of a rollback that was not stored when it was answered.

@@ -39,6 +39,7 @@ def test_the_same_seed_leaves_the_same_trace() -> None:
 FOUND = {
     100: 660,  # a rollback that was committed, and waited for its fsync, was carried out again
     1: 900,  # the next control went on with a drain that a rollback nobody could store had called back
+    12: 310,  # a second rollback, stored late, took the ended one back
     4: 340,  # an upgraded control wrote to the store before it was in charge
 }
 """Seeds that found a defect once, and how many steps they need."""

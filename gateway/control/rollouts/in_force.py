@@ -85,6 +85,8 @@ class InForce:
             put(tx, as_in_force(each, self._catalog), is_late=True)
         if moved not in late:
             put(tx, moved)
+        elif running.record is not late[-1].record:  # it changed nothing, and a commit has gone on since
+            tx.put_deployment(running.record)
         tx.on_commit(partial(self._committed, running, moved, late, overtaken))
 
     def _committed(
