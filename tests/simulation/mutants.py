@@ -314,6 +314,7 @@ HARD: Final[dict[str, Callable[[], None]]] = {
         overtaken_rows_stay,
         windows_lost_by_who_dies,
         fence_not_looked_at,
+        questions_have_another_time,
     )
 }
 """Those that the first seeds do not find: they need a rare moment, or heal by the next table."""
@@ -337,7 +338,6 @@ MUTANTS: Final[dict[str, Callable[[], None]]] = {
         cohorts_by_table,
         blocks_mix,
         notices_forgotten,
-        questions_have_another_time,
         written_before_in_charge,
         marks_not_asked_for,
         rollback_undone_by_a_late_row,
