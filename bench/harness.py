@@ -221,6 +221,11 @@ class World:
         """Return `GET gateway`: pid, epoch, release, workers."""
         return await self.api("GET", "gateway")
 
+    async def workers_follow(self) -> bool:
+        """Return whether every worker goes by the newest table."""
+        info = await self.info()
+        return {row["applied"] for row in info["workers"]} == {info["table"]}
+
     async def add_version(self, version: str, *flags: str) -> tuple[Sample, str]:
         """Start a sample of a new version, register it, wait until it is healthy. Returns it, its id."""
         sample = self.add_sample(version, *flags)

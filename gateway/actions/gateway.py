@@ -32,6 +32,8 @@ class GatewayInfo(msgspec.Struct, frozen=True, kw_only=True):
     release: str
     native: str
     """What of the data plane is compiled: `all`, the head `codec`, or `none`."""
+    table: int
+    """Number of the newest routing table: a worker that has applied it goes by all that was answered."""
     workers: list[WorkerSeen]
     frozen: bool
 
@@ -51,6 +53,7 @@ class Gateway:
             epoch=self._access.store.epoch,
             release=self._access.release,
             native=self._access.native,
+            table=self._access.catalog.number,
             workers=[WorkerSeen(worker.slot, worker.pid, worker.applied) for worker in workers],
             frozen=bool(self._access.why_frozen()),
         )

@@ -404,6 +404,8 @@ class GatewayView(View, frozen=True, kw_only=True):
     epoch: int
     release: str
     native: str
+    table: int
+    """Number of the newest routing table; a worker that has applied it goes by every change answered."""
     workers: list[WorkerSeen]
     frozen: bool
     you: YouView

@@ -112,6 +112,7 @@ class AdminServer:
         store.on_event = self.feed.wake
         self._actions = actions
         self._auth = auth
+        self._hub = hub
         self._state = state
         self._watch = watch
         self._metrics = Metrics(
@@ -264,6 +265,8 @@ class AdminServer:
             reply = await (self._finish(route.handler(call)) if route.is_change else route.handler(call))
         except ApprovalNeeded as needed:
             reply = await self._finish(self._keep(request, route, actor, needed))
+        if route.is_change:
+            await self._hub.sent()
         return answer(reply.status or route.status, reply, request.fields.get("if-none-match"))
 
     async def _keep(self, request: Request, route: Route, actor: Actor, needed: ApprovalNeeded) -> Reply:

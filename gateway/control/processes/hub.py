@@ -13,7 +13,7 @@ from socket import socket
 
 import msgspec
 
-from gateway.control.processes.peer import Peer
+from gateway.control.processes.peer import PAUSE_S, Peer
 from gateway.link import channel as link
 from gateway.link.fds import close_all
 from gateway.link.messages import (
@@ -196,6 +196,13 @@ class Hub:
                 peer.snapshot(self.personal(snapshot, peer.incarnation))
             elif self.whole is not None:
                 peer.snapshot(self.personal(self.whole(), peer.incarnation))
+
+    async def sent(self) -> None:
+        """Return once every table published so far has left: who is answered then finds it in force, or on
+        its way ahead of all they can send.
+        """
+        if any(peer.is_holding for peer in self.peers.values()):
+            await asyncio.sleep(PAUSE_S)  # begun after the pause that holds it
 
     def reopen_logs(self) -> None:
         """Have every worker open its log file anew: it was moved away."""

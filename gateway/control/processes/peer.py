@@ -109,6 +109,11 @@ class Peer:
         """Set the deadline of endpoints that a snapshot marked draining."""
         self._send(DrainEndpoints(tuple(keys), deadline_s))
 
+    @property
+    def is_holding(self) -> bool:
+        """Whether a table waits for the pause to end."""
+        return self._held is not None
+
     def snapshot(self, snapshot: Snapshot) -> None:
         """Send a table, at once if none was sent just now; merged into one that still waits."""
         self.sent = snapshot.number

@@ -49,11 +49,7 @@ async def who_sees(connections: Sequence[Connection], version: str) -> set[int]:
 
 async def set_percent(world: World, deployment: str, percent: int) -> None:
     await world.api("PUT", f"deployment/{deployment}/traffic", {"percent": percent})
-    await world.until(lambda: all_workers_follow(world), "the share to be everywhere")
-
-
-async def all_workers_follow(world: World) -> bool:
-    return len({row["applied"] for row in (await world.info())["workers"]}) == 1
+    await world.until(world.workers_follow, "the share to be everywhere")
 
 
 async def test_users_keep_the_new_version_as_its_share_grows(tmp_path: Path) -> None:

@@ -25,21 +25,17 @@ async def get(world: World, path: str = "/", *, host: str = "choosing.test", **f
         connection.close()
 
 
-async def all_workers_follow(world: World) -> bool:
-    return len({row["applied"] for row in (await world.info())["workers"]}) == 1
-
-
 async def change(world: World, what: str) -> None:
     """Pause or resume the service."""
     await world.api("POST", f"services/auth/{what}")
-    await world.until(lambda: all_workers_follow(world), f"{what} to be everywhere")
+    await world.until(world.workers_follow, f"{what} to be everywhere")
 
 
 async def only(world: World, made: Sequence[Upstream]) -> None:
     """Give all traffic to these upstreams."""
     await register(world, made, weight=100)
     await give_weight(world, await world.version_id("v1.0"), 0)
-    await world.until(lambda: all_workers_follow(world), "the weights to be everywhere")
+    await world.until(world.workers_follow, "the weights to be everywhere")
 
 
 async def test_a_paused_service_holds_requests_and_lets_them_go_in_order(tmp_path: Path) -> None:
@@ -89,7 +85,7 @@ async def test_what_answers_when_no_version_is_usable(tmp_path: Path, kind: str)
             assert (await get(world)).fields["x-version"] == "v2"
             made[0].is_healthy = False
             await world.until(lambda: is_unhealthy(world), "v2 to be unhealthy")
-            await world.until(lambda: all_workers_follow(world), "the workers to know")
+            await world.until(world.workers_follow, "the workers to know")
             answer = await get(world)
         if kind == "none":
             assert answer.status == 503
@@ -112,7 +108,7 @@ async def test_in_panic_every_endpoint_is_used(tmp_path: Path) -> None:
         for each in made:
             each.is_healthy = False
         await world.until(lambda: is_unhealthy(world), "v2 to be unhealthy")
-        await world.until(lambda: all_workers_follow(world), "the workers to know")
+        await world.until(world.workers_follow, "the workers to know")
         for each in made:
             each.seen.clear()
         for _ in range(40):

@@ -24,12 +24,7 @@ async def weighted(world: World) -> None:
         await world.add_version(version)
     for version, weight in WEIGHTS.items():
         await give_weight(world, await world.version_id(version), weight)
-    await world.until(lambda: all_workers_follow(world), "the weights to be everywhere")
-
-
-async def all_workers_follow(world: World) -> bool:
-    rows = (await world.info())["workers"]
-    return len({row["applied"] for row in rows}) == 1
+    await world.until(world.workers_follow, "the weights to be everywhere")
 
 
 def off(served: Counter[str]) -> float:

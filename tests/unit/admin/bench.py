@@ -26,6 +26,10 @@ from gateway.store.records import (
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
+async def nothing_waits() -> None:
+    """Stand for a hub that has sent every table."""
+
+
 class FakeStore:
     """Tokens, audit rows and events in memory."""
 
@@ -112,7 +116,7 @@ class Bench:
         self.store = FakeStore()
         self.actions = FakeActions()
         self.catalog = SimpleNamespace(services={})
-        self.hub = SimpleNamespace(apply_us={0: 250}, workers=list)
+        self.hub = SimpleNamespace(apply_us={0: 250}, workers=list, sent=nothing_waits)
         self.tally = Tally()
         self.watch = SimpleNamespace(problem="", audit=SimpleNamespace(ok=True, reason=""))
         state = SimpleNamespace(

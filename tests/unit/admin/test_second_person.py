@@ -20,6 +20,7 @@ from gateway.admin.routes import ROUTES
 from gateway.admin.server import AdminServer
 from gateway.http1.app import Request
 from gateway.store.records import Role
+from tests.unit.admin.bench import nothing_waits
 from tests.unit.control.console import Console
 
 
@@ -35,7 +36,7 @@ class Office:
             "store": made.store,
             "catalog": made.catalog,
             "tally": made.tally,
-            "hub": SimpleNamespace(apply_us={}, workers=list),
+            "hub": SimpleNamespace(apply_us={}, workers=list, sent=nothing_waits),
             "state": SimpleNamespace(restarts={}, unready=lambda: None, certificate_expiries=dict),
             "watch": SimpleNamespace(problem="", audit=SimpleNamespace(ok=True, reason="")),
             "limits": SimpleNamespace(starts_per_minute=1000, changes_per_minute=1000),

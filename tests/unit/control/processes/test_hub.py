@@ -106,6 +106,19 @@ async def test_tables_that_come_close_together_leave_as_one() -> None:
     end(hub, worker)
 
 
+async def test_whoever_waits_for_tables_to_leave_waits_for_the_one_that_is_held() -> None:
+    hub = Hub()
+    hub.whole = lambda: snapshot(1, whole=True)
+    worker = await greeted(hub, 0)
+    for number in (2, 3):
+        hub.publish(snapshot(number))
+    assert worker.peer.is_holding
+    await hub.sent()
+    assert not worker.peer.is_holding
+    await until(lambda: worker.numbers()[-1] == 3)
+    end(hub, worker)
+
+
 async def test_no_word_overtakes_the_table_before_it() -> None:
     hub = Hub()
     hub.whole = lambda: snapshot(1, whole=True)
