@@ -154,6 +154,9 @@ class InForce:
         return Ordered(running.record)
 
     def _ordered(self, running: Running, order: Order, audit: AuditEntry) -> Moved:
+        moved = self.decide(running, [order], audit=audit)
+        if moved.state is moved.base:
+            return moved  # on its way already: news beside it would overtake the commit that ends it
         return self.decide(running, [*self.usability_news(running.state), order], audit=audit)
 
     def act_before_commit(self, running: Running, moved: Moved) -> None:

@@ -171,3 +171,22 @@ async def test_what_the_first_tick_puts_ahead_of_the_store_loads(tmp_path: Path)
         await made.crash()
         running = made.rollouts._in_force.running[deployment]
         assert progress_of(made.rollouts._ticked(running).record) is not None
+
+
+async def test_a_rollback_asked_for_again_overtakes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """News of a version came with it, ahead of the commit that ended it: it was "rolling" once more."""
+    async with impatient(tmp_path, step_interval=60_000) as (made, deployment):
+        made.disk.commits_may_end.clear()
+        first = ordered(made, deployment, Rollback("ann"))
+        await until(lambda: made.rollouts.has_unstored)
+        in_force = made.rollouts._in_force
+        running = in_force.running[deployment]
+        monkeypatch.setattr(made.catalog, "is_usable", lambda version: False)
+        assert in_force.usability_news(running.state)
+        entry = AuditEntry(at=AT, actor="bob", action="deployment.order", resource="deployment")
+        assert in_force._ordered(running, Rollback("bob"), entry).state is running.state
+        made.disk.commits_may_end.set()
+        await first
+        await made.settle()
