@@ -18,7 +18,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench.client import call
+from bench.client import Lost, call
 from bench.harness import World
 from bench.load import KEPT, Load, LoadReport, LoadSettings
 from bench.procs import FROM_HERE, ServerProcess, free_port
@@ -174,6 +174,14 @@ class Prometheus:
         return list(await self._get(f"query_exemplars?query={name}&start=0&end=4102444800"))
 
 
+async def is_ready(port: int) -> bool:
+    """Whether it answers queries: its port is open before it does."""
+    try:
+        return (await call(port, "GET", "/-/ready")).status == 200
+    except Lost:
+        return False
+
+
 @asynccontextmanager
 async def prometheus(world: World, folder: Path) -> AsyncIterator[Prometheus]:
     """Run a Prometheus beside the block."""
@@ -188,6 +196,7 @@ async def prometheus(world: World, folder: Path) -> AsyncIterator[Prometheus]:
     ]
     process = ServerProcess("prometheus", command, port=port, folder=folder, env=FROM_HERE)
     try:
+        await world.until(lambda: is_ready(port), "Prometheus to have read what it stored", PATIENCE_S)
         yield Prometheus(port)
     finally:
         process.process.terminate()
