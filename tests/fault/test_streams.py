@@ -244,7 +244,8 @@ async def test_a_drained_version_says_goodbye_and_the_other_one_answers(tmp_path
         await world.until(lambda: is_safe(world, old), "v1 to be drained")
         state = await drain_state(world, old)
         assert (state["inFlight"], state["streams"]) == (0, 0)
-        assert world.control.has_said('"version": "v1", "forced": 0, "event": "version_drained"')
+        drained = '"version": "v1", "forced": 0, "event": "version_drained"'
+        await world.until(lambda: world.control.has_said(drained), "nobody to have been cut off")
         again = Talk(await open_chat(stack, world))
         await again.connection.send("x")
         assert await again.connection.recv() == "v2 x"
