@@ -315,6 +315,8 @@ HARD: Final[dict[str, Callable[[], None]]] = {
         windows_lost_by_who_dies,
         fence_not_looked_at,
         questions_have_another_time,
+        twin_watches_nobody,
+        cohorts_by_table,
     )
 }
 """Those that the first seeds do not find: they need a rare moment, or heal by the next table."""
@@ -331,11 +333,9 @@ MUTANTS: Final[dict[str, Callable[[], None]]] = {
         lost_ack,
         held_lost_on_resume,
         living_workers_ended,
-        twin_watches_nobody,
         tunnels_stay,
         tunnels_all_go,
         tunnels_counted_twice,
-        cohorts_by_table,
         blocks_mix,
         notices_forgotten,
         written_before_in_charge,
