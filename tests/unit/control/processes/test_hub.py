@@ -83,6 +83,13 @@ def end(hub: Hub, *workers: Worker) -> None:
         worker.channel.close()
 
 
+async def begun() -> tuple[Hub, Worker]:
+    """Return a hub with a table, and a worker that has been sent it."""
+    hub = Hub()
+    hub.whole = lambda: snapshot(1, whole=True)
+    return hub, await greeted(hub, 0)
+
+
 async def test_a_worker_gets_the_whole_table_and_then_what_changes() -> None:
     hub = Hub()
     hub.whole = lambda: snapshot(5, whole=True)
@@ -96,9 +103,7 @@ async def test_a_worker_gets_the_whole_table_and_then_what_changes() -> None:
 
 
 async def test_tables_that_come_close_together_leave_as_one() -> None:
-    hub = Hub()
-    hub.whole = lambda: snapshot(1, whole=True)
-    worker = await greeted(hub, 0)
+    hub, worker = await begun()
     for number in range(2, 100):
         hub.publish(snapshot(number))
     assert await hub.applied(99, 20) == []
@@ -107,9 +112,7 @@ async def test_tables_that_come_close_together_leave_as_one() -> None:
 
 
 async def test_whoever_waits_for_tables_to_leave_waits_for_the_one_that_is_held() -> None:
-    hub = Hub()
-    hub.whole = lambda: snapshot(1, whole=True)
-    worker = await greeted(hub, 0)
+    hub, worker = await begun()
     for number in (2, 3):
         hub.publish(snapshot(number))
     assert worker.peer.is_holding
@@ -120,9 +123,7 @@ async def test_whoever_waits_for_tables_to_leave_waits_for_the_one_that_is_held(
 
 
 async def test_no_word_overtakes_the_table_before_it() -> None:
-    hub = Hub()
-    hub.whole = lambda: snapshot(1, whole=True)
-    worker = await greeted(hub, 0)
+    hub, worker = await begun()
     for number in (2, 3):
         hub.publish(snapshot(number))
         worker.peer.drain_endpoints([f"e{number}"], 1.0)
@@ -133,9 +134,7 @@ async def test_no_word_overtakes_the_table_before_it() -> None:
 
 
 async def test_a_table_that_waits_goes_with_the_link() -> None:
-    hub = Hub()
-    hub.whole = lambda: snapshot(1, whole=True)
-    worker = await greeted(hub, 0)
+    hub, worker = await begun()
     for number in (2, 3):
         hub.publish(snapshot(number))
     worker.channel.close()
