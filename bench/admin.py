@@ -1,8 +1,13 @@
-"""What writes to the admin API cost the requests that are proxied: p50 and p99 with and without, in turn.
+"""What writes to the admin API cost the requests that are proxied: p50 and p99 alone, beside writes, and
+beside as much other work, in turn.
 
 Each write changes a version: a commit with its audit row. One of `settings` (what is called when a version
 has had its day) concerns no request; one of `weights` is a new table for every worker. They are sent by a
 process of their own at a fixed rate, so that what is measured is the gateway and not this load.
+
+Whatever else runs on a machine takes processor time from requests. So two further processes that have nothing
+to do with the gateway burn as much as control and the writer just took, in the same rhythm: what requests are
+slower beside writes than beside those is what writes do to them in the gateway.
 """
 
 import argparse
@@ -45,13 +50,16 @@ class Written(msgspec.Struct, frozen=True):
     rate: float
     p50_ms: float
     p99_ms: float
+    sender_ms: float
+    """Processor time of a write in the process that sent it."""
 
 
 class Round(msgspec.Struct, frozen=True):
-    """A run without writes, and the next one beside them."""
+    """A run without writes, the next one beside them, and one beside as much other work."""
 
     without: Proxied
     beside: Proxied
+    other: Proxied
     written: Written
     control_ms: float
     """Processor time of a write in control: what the second run took more than the first."""
@@ -63,6 +71,9 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments)
     if options.write:
         print(msgspec.json.encode(asyncio.run(write(options))).decode())
+        return 0
+    if options.burn is not None:
+        burn(options.burn, options.writes, options.seconds)
         return 0
     rounds = asyncio.run(measure(options))
 
@@ -76,13 +87,18 @@ def main(arguments: list[str]) -> int:
             middle(lambda each: each.without.p99_ms),
         ],
         ["requests beside", middle(lambda each: each.beside.p50_ms), middle(lambda each: each.beside.p99_ms)],
+        [
+            "requests beside as much other work",
+            middle(lambda each: each.other.p50_ms),
+            middle(lambda each: each.other.p99_ms),
+        ],
         ["writes", middle(lambda each: each.written.p50_ms), middle(lambda each: each.written.p99_ms)],
     ]
     rate = middle(lambda each: each.written.rate, 0)
     print(report.table([f"{rate} writes/s ({options.kind})", "p50 ms", "p99 ms"], rows))
     control, workers = middle(lambda each: each.control_ms), middle(lambda each: each.workers_ms)
     print(f"\nprocessor time of a write: {control} ms in control, {workers} ms in {options.workers} workers")
-    print(f"(medians of {len(rounds)} rounds of {options.seconds} s, without and with writes in turn)")
+    print(f"(medians of {len(rounds)} rounds of {options.seconds} s, the three in turn)")
     report.save("admin", {"options": vars(options), "rounds": msgspec.to_builtins(rounds)})
     return 0
 
@@ -99,6 +115,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--database", help="the store's url in PostgreSQL, an empty database (a file)")
     parser.add_argument("--write", nargs=3, metavar=("PORT", "TOKEN", "VERSION"), help=argparse.SUPPRESS)
+    parser.add_argument("--burn", type=float, metavar="MS", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
@@ -126,8 +143,38 @@ async def measure(options: argparse.Namespace) -> list[Round]:
                     for first, middle, last in zip(began, turned, ended, strict=True)
                 ]
                 control_ms, workers_ms = (each / 1e6 / written.answers["200"] for each in more)
-                rounds.append(Round(without, beside, written, control_ms, workers_ms))
+                other = await beside_other_work(world, options, (control_ms + workers_ms, written.sender_ms))
+                rounds.append(Round(without, beside, other, written, control_ms, workers_ms))
     return rounds
+
+
+async def beside_other_work(
+    world: World, options: argparse.Namespace, costs_ms: tuple[float, float]
+) -> Proxied:
+    """Return what a run of requests shows beside a process for each of `costs_ms`, burnt at each beat."""
+    command = [sys.executable, "-m", "bench", "admin", "--seconds", str(options.seconds)]
+    command += ["--writes", str(options.writes), "--burn"]
+    burners = [await asyncio.create_subprocess_exec(*command, f"{max(cost, 0):.4f}") for cost in costs_ms]
+    try:
+        result = await proxied(world, options)
+        await asyncio.gather(*(burner.wait() for burner in burners))
+    finally:
+        for burner in burners:
+            if burner.returncode is None:
+                burner.kill()
+                await burner.wait()
+    return result
+
+
+def burn(cost_ms: float, rate: int, seconds: int) -> None:
+    """Take `cost_ms` of processor time so many times a second, each at its beat, or at once when late."""
+    started = time.monotonic()
+    used_ns = time.process_time_ns()
+    for number in range(rate * seconds):
+        time.sleep(max(0.0, started + number / rate - time.monotonic()))
+        used_ns += int(cost_ms * 1e6)
+        while time.process_time_ns() < used_ns:
+            pass
 
 
 async def proxied(world: World, options: argparse.Namespace) -> Proxied:
@@ -177,18 +224,20 @@ async def write(options: argparse.Namespace) -> Written:
         latencies_ms.append((time.monotonic() - due) * 1000)
         free.put_nowait(connection)
 
-    started = time.monotonic()
+    started, used_s = time.monotonic(), time.process_time()
     async with asyncio.TaskGroup() as group:
         for number in range(options.writes * options.seconds):
             due = started + number / options.writes
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             group.create_task(one(number, due), name=f"write-{number}")
+    used_ms = (time.process_time() - used_s) * 1000
     ordered = sorted(latencies_ms)
     return Written(
         answers=dict(answers),
         rate=len(ordered) / (time.monotonic() - started),
         p50_ms=ordered[len(ordered) // 2],
         p99_ms=ordered[int(len(ordered) * 0.99)],
+        sender_ms=used_ms / len(ordered),
     )
 
 
