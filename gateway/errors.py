@@ -29,6 +29,11 @@ class IllegalTransition(GatewayError):
     status = 409
     title = "Conflict"
 
+    def __init__(self, detail: str, *, next_step: str = "") -> None:
+        """next_step: what whoever gave the order may type now, where that is known."""
+        super().__init__(detail)
+        self.next_step = next_step
+
 
 class StoreError(GatewayError):
     """The store cannot be opened, read or written now. Its words name files: they are for the log."""

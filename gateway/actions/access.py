@@ -288,6 +288,12 @@ class Access:
             return f"{state.actor} ({state.reason})" if state.reason else str(state.actor)
         return f"schedule until {window.end:%Y-%m-%d %H:%M} UTC: {window.title}" if window else ""
 
+    def unfreeze(self) -> str:
+        """Return how changes are allowed again."""
+        if self.rollouts.freeze_state.frozen:
+            return "`gateway freeze off` allows changes again; rollbacks always work"
+        return "it ends by itself; `freeze_windows` of the configuration has it; rollbacks always work"
+
     def require_second(self, actor: Actor, service: str, what: str) -> None:
         """Hold what sets weights, or brings a version to all traffic, until somebody else has confirmed it.
 
@@ -308,7 +314,9 @@ class Access:
         """While a deployment is open its two versions share all the traffic. Raises Problem 409."""
         deployment = self.rollouts.open_for(service)
         if deployment is not None:
-            raise conflict(f"deployment {deployment.id} is open and owns the service's weights")
+            raise conflict(
+                f"deployment {deployment.id} is open and owns the service's weights", end_it(service)
+            )
 
     async def version_before(self, service: ServiceEntry) -> str | None:
         """Return the id of the version that the current one replaced: where an undo would go back to."""
@@ -384,6 +392,19 @@ def require_match(if_match: str | None, record: Any) -> None:
             return
     if now not in known:
         raise stale(f"it has changed since; its entity tag is now {now}")
+
+
+def why_so(service: str) -> str:
+    """Return what to type to learn why a deployment does not take an order."""
+    return f"`gateway why {service}` says how it came to that, and what can be done next"
+
+
+def end_it(service: str) -> str:
+    """Return how to get rid of a service's open deployment, for whoever it stands in the way of."""
+    return (
+        f"`gateway get {service} -w` shows where it is; `gateway promote {service} --full` and "
+        f"`gateway rollback {service}` end it"
+    )
 
 
 def bound_key(actor: Actor, key: str | None) -> str | None:

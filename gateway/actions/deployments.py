@@ -6,7 +6,16 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.actions.access import Access, Actor, bound_key, planned, require_match, require_scope
+from gateway.actions.access import (
+    Access,
+    Actor,
+    bound_key,
+    end_it,
+    planned,
+    require_match,
+    require_scope,
+    why_so,
+)
 from gateway.actions.bodies import Explain, Promote, StartDeployment, Traffic
 from gateway.actions.problems import Problem, conflict, not_found
 from gateway.actions.second_person import is_watched, sets_share
@@ -222,28 +231,43 @@ class Deployments:
         """Return the version that has all the traffic now. Raises Problem 409 if others have some too."""
         given = body.from_version or service.record.current_version_id
         if given is None:
-            raise conflict("no version of the service has passed a health check yet; give fromVersion")
+            raise conflict(
+                "no version of the service has passed a health check yet; give fromVersion",
+                f"`gateway get {service.record.name}` says how its versions are",
+            )
         old = self._named(service, given)
         if old is new:
-            raise conflict(f"version {new.record.version!r} is the one that has the traffic already")
+            raise conflict(
+                f"version {new.record.version!r} is the one that has the traffic already",
+                f"`gateway versions {service.record.name}` lists what else could get it",
+            )
         others = [each.record for each in service.versions.values() if each.record.weight and each is not old]
         if others:
             named = ", ".join(f"{record.version} has {record.weight}" for record in others)
-            raise conflict(f"version {old.record.version!r} does not have all the weight: {named}")
+            first = f"`gateway set-weight {service.record.name} {others[0].version} 0`"
+            raise conflict(
+                f"version {old.record.version!r} does not have all the weight: {named}",
+                f"{first} takes it away",
+            )
         if not old.record.weight:
-            raise conflict(f"version {old.record.version!r} has no weight, so there is nothing to move")
+            name = f"{service.record.name} {new.record.version}"
+            raise conflict(
+                f"version {old.record.version!r} has no weight, so there is nothing to move",
+                f"`gateway set-weight {name} 100` gives some without a rollout",
+            )
         return old
 
     def _refuse_while_frozen(self, service: str) -> None:
         if why := self._access.why_frozen(service):
-            raise conflict(f"changes are frozen by {why}: no deployment may start")
+            raise conflict(f"changes are frozen by {why}: no deployment may start", self._access.unfreeze())
 
     def _refuse_second(self, service: ServiceEntry) -> None:
         deployment = self._access.rollouts.open_for(service.record.name)
         if deployment is not None:
             raise conflict(
                 f"deployment {deployment.id} of this service is open already: "
-                f"{deployment.status}, to {deployment.to_version}"
+                f"{deployment.status}, to {deployment.to_version}",
+                end_it(service.record.name),
             )
 
     async def _find_current(self, service_name: str) -> None:
@@ -340,11 +364,15 @@ class Deployments:
             if running is None:
                 record = await self.get(deployment_id)
                 details["service"] = record.service_name
-                raise conflict(refusal_once_ended(record.status, order))
+                raise conflict(refusal_once_ended(record.status, order), why_so(record.service_name))
             details["service"] = running.service_name
             require_scope(actor, running.service_name)
             entry = access.entry(actor, action, deployment_id, details)
-            return await rollouts.order_at_once(deployment_id, order, entry)
+            try:
+                return await rollouts.order_at_once(deployment_id, order, entry)
+            except IllegalTransition as refused:
+                refused.next_step = refused.next_step or why_so(running.service_name)
+                raise
 
     async def _explained(
         self,
@@ -374,7 +402,7 @@ class Deployments:
             require_match(if_match, record)
             state = self._access.rollouts.state_of(deployment_id)
             if state is None:
-                raise conflict(refusal_once_ended(record.status, order))
+                raise conflict(refusal_once_ended(record.status, order), why_so(record.service_name))
             try:
                 if sets_share(state, order):
                     what = f"{action} of {record.service_name} to {record.to_version}"
@@ -384,8 +412,9 @@ class Deployments:
             except IllegalTransition as refused:
                 why = self._access.why_frozen(record.service_name)
                 if why and "frozen" in str(refused):
-                    raise IllegalTransition(f"{refused} (by {why})") from refused
-                raise
+                    refused = IllegalTransition(f"{refused} (by {why})", next_step=self._access.unfreeze())
+                refused.next_step = refused.next_step or why_so(record.service_name)
+                raise refused
 
     # -- undo
 
@@ -419,12 +448,17 @@ class Deployments:
         """
         before = await self._access.version_before(service)
         if before is None:
-            raise conflict("there is no earlier version to go back to")
+            name = service.record.name
+            raise conflict(
+                "there is no earlier version to go back to",
+                f"`gateway versions {name}` lists what `gateway deploy {name} VERSION` can bring back",
+            )
         newest = (await self._access.store.deployments(service=service.record.name, limit=1)).items[0]
         if newest.status == "rolled_back" and newest.to_version_id != before:
             raise conflict(
                 f"the last release, {newest.to_version}, is rolled back already; "
-                f"to go back further, start a deployment of {service.versions[before].record.version}"
+                f"to go back further, start a deployment of {service.versions[before].record.version}",
+                f"`gateway deploy {service.record.name} {service.versions[before].record.version}`",
             )
         return before
 

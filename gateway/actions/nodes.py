@@ -6,7 +6,8 @@ from gateway.actions.access import Access, Actor, require_unscoped
 from gateway.actions.problems import conflict, not_found
 from gateway.store.records import NodeState
 
-LIVES: Final = "it lives: stop it first; it leaves by itself then"
+LIVES: Final = "it lives"
+STOP_IT: Final = "stop it first (SIGTERM to its `gateway serve`); it leaves by itself then"
 
 
 class Nodes:
@@ -25,7 +26,7 @@ class Nodes:
             require_unscoped(actor, "forgetting a node")
             node = found(await self._access.store.nodes(), name)
             if not node.is_isolated:
-                raise conflict(f"node {node.name!r}: {LIVES}")
+                raise conflict(f"node {node.name!r}: {LIVES}", STOP_IT)
             tx.delete_node(node.id)
             self._access.add_event(tx, "gateway.node_removed", actor, node=node.name)
 
@@ -37,5 +38,5 @@ def found(nodes: list[NodeState], name: str) -> NodeState:
         raise not_found("node", name)
     if len(named) > 1:
         ids = ", ".join(each.id for each in named)
-        raise conflict(f"{len(named)} nodes are called {name!r}: say which by its id: {ids}")
+        raise conflict(f"{len(named)} nodes are called {name!r}", f"say which by its id: {ids}")
     return named[0]

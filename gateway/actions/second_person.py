@@ -22,6 +22,8 @@ from gateway.store.api import Page
 from gateway.store.records import ApprovalRecord, ApprovalState, AuditRecord, EventRecord, Role, TokenRecord
 
 LIFE: Final = timedelta(minutes=15)
+LISTS: Final = "`gateway approvals --all` lists what was asked, by whom, and what came of it"
+ASK_AGAIN: Final = "whoever wants it asks again; `gateway approvals` lists what waits"
 LEAST_STEP_MS: Final = 1_000
 LEAST_REQUESTS: Final = 5
 MOST_THRESHOLD: Final = 0.5
@@ -134,7 +136,7 @@ class Approvals:
             record = await self.get(approval_id)
             details.update(askedBy=record.asked_by, action=record.action, service=record.service)
             if record.state != "pending":
-                raise conflict(_refusal(record))
+                raise conflict(_refusal(record), LISTS)
             tokens = {each.id: each for each in await self._access.store.tokens()}
             self._require_second(actor, tokens.get(actor.token_id), record)
             asker = self._asker(tokens.get(record.asked_token_id), record, actor)
@@ -208,7 +210,7 @@ class Approvals:
         async with self._access.change(actor, "approval.withdraw", approval_id) as tx:
             record = await self.get(approval_id)
             if record.state != "pending":
-                raise conflict(_refusal(record))
+                raise conflict(_refusal(record), LISTS)
             if record.asked_token_id != actor.token_id:
                 self._require_rights(actor, record)
             now = self._access.now()
@@ -234,17 +236,20 @@ class Approvals:
         if token is None or token.id == record.asked_token_id or token.owned_by == record.asked_owner:
             raise forbidden(
                 f"{record.asked_owner} asked for it: a second person's token has to confirm it, "
-                "one of another owner"
+                "one of another owner",
+                LISTS,
             )
         if token.created_by in (record.asked_by, record.asked_owner) and token.created_at > record.created_at:
-            raise forbidden(f"{record.asked_by} made this token after asking: it is not a second person's")
+            raise forbidden(
+                f"{record.asked_by} made this token after asking: it is not a second person's", LISTS
+            )
 
     def _asker(self, token: TokenRecord | None, record: ApprovalRecord, second: Actor) -> Actor:
         """Return who asked, with the rights of the moment. Raises Problem 409 if there are none any more."""
         if token is None or not is_live(token, self._access.now()):
-            raise conflict(f"the token of {record.asked_by}, who asked, is revoked or has expired")
+            raise conflict(f"the token of {record.asked_by}, who asked, is revoked or has expired", ASK_AGAIN)
         if ROLES.index(token.role) < ROLES.index(record.role):
-            raise conflict(f"{record.asked_by}, who asked, is only {token.role} by now")
+            raise conflict(f"{record.asked_by}, who asked, is only {token.role} by now", ASK_AGAIN)
         return Actor(
             name=token.name,
             role=token.role,

@@ -2,7 +2,7 @@
 
 import uuid
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
@@ -18,6 +18,10 @@ from gateway.core.settings.secrets import hidden
 from gateway.errors import ConfigError
 from gateway.store.api import Page, Transaction
 from gateway.store.records import ServiceRecord
+
+OTHER_ROUTE: Final = (
+    "take another path or host, or change that one first: `gateway edit SERVICE --route ROUTE`"
+)
 
 
 class Services:
@@ -44,7 +48,10 @@ class Services:
         async with self._access.change(actor, "service.create", body.name) as tx:
             require_scope(actor, body.name)
             if body.name in self._access.catalog.services:
-                raise conflict(f"service {body.name!r} exists already")
+                raise conflict(
+                    f"service {body.name!r} exists already",
+                    f"`gateway edit {body.name}` changes its settings",
+                )
             self._check_settings(settings)
             record = self.add(tx, actor, body.name, settings)
         self._access.catalog.publish([record.name])
@@ -54,7 +61,7 @@ class Services:
         """Put a new service into `tx`. Raises Problem 409 if one of its routes is taken."""
         others = {each: entry.record.settings for each, entry in self._access.catalog.services.items()}
         if problem := route_conflict({**others, name: settings}):
-            raise conflict(problem)
+            raise conflict(problem, OTHER_ROUTE)
         self._refuse_taking(actor, name, settings)
         dropped_id = self._access.catalog.set_aside_id(name)
         if dropped_id is not None:
@@ -85,7 +92,7 @@ class Services:
             self._check_settings(settings)
             others = {each: other.record.settings for each, other in self._access.catalog.services.items()}
             if problem := route_conflict({**others, name: settings}):
-                raise conflict(problem)
+                raise conflict(problem, OTHER_ROUTE)
             if settings.routes != entry.record.settings.routes:
                 self._refuse_taking(actor, name, settings)
             record = replace(entry.record, settings=settings, updated_at=self._access.now())
@@ -151,7 +158,10 @@ class Services:
         """Return a service that may be changed here. Raises Problem 404, or 409 if the file declares it."""
         entry = self._access.service(name)
         if entry.record.source == "file":
-            raise conflict(f"service {name!r} is declared in the configuration file; change it there")
+            raise conflict(
+                f"service {name!r} is declared in the configuration file; change it there",
+                "then `kill -HUP` the gateway, or `systemctl reload gateway`",
+            )
         return entry
 
     def _check_settings(self, settings: ServiceSettings) -> None:

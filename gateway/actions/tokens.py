@@ -103,7 +103,8 @@ class Tokens:
             _refuse_replay(known, record)
             if any(each.name == body.name and is_live(each, now) for each in known):
                 raise conflict(
-                    f"a token named {body.name!r} exists: the audit trail tells people apart by it"
+                    f"a token named {body.name!r} exists: the audit trail tells people apart by it",
+                    f"take another name, or `gateway token rotate {body.name}` for a new secret",
                 )
             self._put(tx, record)
         return record, token
@@ -131,7 +132,10 @@ class Tokens:
             )
             _refuse_replay(known, record)
             if not is_live(old, now):
-                raise conflict("the token is revoked or has expired; make a new one")
+                raise conflict(
+                    "the token is revoked or has expired",
+                    f"make a new one: `gateway token create {old.name}`",
+                )
             self._put(tx, _ended(old, now, body.overlap))
             self._put(tx, record)
         return record, token
@@ -145,7 +149,10 @@ class Tokens:
             if record.revoked_at is not None:
                 return
             if [each for each in known if _is_lasting_admin(each)] == [record]:
-                raise conflict("it is the last admin token that does not expire; make another one first")
+                raise conflict(
+                    "it is the last admin token that does not expire",
+                    "make another one first: `gateway token create NAME --role admin`",
+                )
             self._put(tx, replace(record, revoked_at=self._access.now()))
 
     def _put(self, tx: Transaction, record: TokenRecord) -> None:
@@ -198,7 +205,10 @@ def _refuse_replay(known: Iterable[TokenRecord], record: TokenRecord) -> None:
     bound = record.idempotency_key.partition(":")[0]
     for each in known:
         if each.idempotency_key == record.idempotency_key:
-            raise conflict(f"token {each.id} was made with this Idempotency-Key; its secret is not kept")
+            raise conflict(
+                f"token {each.id} was made with this Idempotency-Key; its secret is not kept",
+                f"`gateway token rotate {each.name}` gives it another one",
+            )
         if (each.idempotency_key or "").partition(":")[0] == bound:
             raise Problem(
                 422,

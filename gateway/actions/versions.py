@@ -11,7 +11,15 @@ import msgspec
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from gateway.actions.access import Access, Actor, allows, require_match, require_role, require_scope
+from gateway.actions.access import (
+    Access,
+    Actor,
+    allows,
+    end_it,
+    require_match,
+    require_role,
+    require_scope,
+)
 from gateway.actions.bodies import CreateVersion, DrainVersion, PatchVersion, TestVersion
 from gateway.actions.problems import conflict, invalid, not_found
 from gateway.actions.reports import Report
@@ -113,10 +121,15 @@ class Versions:
             return self._services.add(tx, actor, body.service_name, settings)
         if body.routes and body.routes != known.record.settings.routes:
             raise conflict(
-                f"service {body.service_name!r} exists and has other routes; PATCH services changes them"
+                f"service {body.service_name!r} exists and has other routes; PATCH services changes them",
+                f"leave the routes out, or change them: `gateway edit {body.service_name} --route ROUTE`",
             )
         if known.named(body.version) is not None and self._never_used(body) is None:
-            raise conflict(f"service {body.service_name!r} already has a version {body.version!r}")
+            raise conflict(
+                f"service {body.service_name!r} already has a version {body.version!r}",
+                f"`gateway deploy {body.service_name} {body.version}` moves traffic to it; "
+                "a new build takes a new name",
+            )
         return known.record
 
     def _never_used(self, body: CreateVersion) -> VersionRecord | None:
@@ -253,7 +266,10 @@ class Versions:
             self._access.check_url("/shutdownUrl", body.shutdown_url, is_target=False)
         weight = record.weight if body.weight is UNSET else body.weight
         if body.status == "deprecated" and weight:
-            raise conflict("a version with weight cannot be deprecated")
+            raise conflict(
+                "a version with weight cannot be deprecated",
+                f"`gateway drain {record.service_name} {record.version}` takes it out",
+            )
 
     def _relabels(self, record: VersionRecord, body: PatchVersion) -> bool:
         """Return whether a change moves traffic in the end.
@@ -296,13 +312,17 @@ class Versions:
         require_role(actor, "deployer", "changing a weight")
         self._access.refuse_while_open(service.record.name)
         if changed.weight and changed.draining:
-            raise conflict("the version has been drained; a deployment (or undo) brings it back")
+            name = f"{changed.service_name} {changed.version}"
+            raise conflict("the version has been drained", f"`gateway deploy {name}` brings it back")
         records = [
             changed if each.record.id == changed.id else each.record for each in service.versions.values()
         ]
         carriers = [record for record in records if record.weight]
         if not carriers:
-            raise conflict("no version of the service would have any weight")
+            raise conflict(
+                "no version of the service would have any weight",
+                f"give another one some first: `gateway set-weight {changed.service_name} VERSION 100`",
+            )
         self._access.require_second(
             actor, changed.service_name, f"set the weight of {changed.version} to {changed.weight}"
         )
@@ -368,10 +388,15 @@ class Versions:
         await self._require_unused(actor, entry, "draining it")
         deployment = self._open_of(record)
         if deployment is not None:
-            raise conflict(f"deployment {deployment.id} is open and uses this version")
+            raise conflict(
+                f"deployment {deployment.id} is open and uses this version", end_it(record.service_name)
+            )
         rest = [each for each in service.versions.values() if each is not entry and each.record.weight]
         if record.weight and record.ever_healthy and not any(each.is_usable for each in rest):
-            raise conflict("it is the last usable version of its service")
+            raise conflict(
+                "it is the last usable version of its service",
+                f"deploy another one first: `gateway deploy {record.service_name} VERSION --url URL`",
+            )
         if record.weight and rest:
             what = f"drain {record.version}: what it gets goes to {rest[0].record.version}"
             self._access.require_second(actor, record.service_name, what)
@@ -412,9 +437,14 @@ class Versions:
             require_match(if_match, record)
             deployment = self._open_of(record)
             if deployment is not None:
-                raise conflict(f"deployment {deployment.id} is open and uses this version")
+                raise conflict(
+                    f"deployment {deployment.id} is open and uses this version", end_it(record.service_name)
+                )
             if not record.drained:
-                raise conflict("the version is not drained; drain it first")
+                raise conflict(
+                    "the version is not drained",
+                    f"drain it first: `gateway drain {record.service_name} {record.version} --wait`",
+                )
             await self._require_unused(actor, entry, "deleting it")
             tx.delete_version(version_id)
             self._access.add_event(tx, "version.deleted", actor, record.service_name, record.version)

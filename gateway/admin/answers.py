@@ -9,7 +9,7 @@ from gateway.actions.problems import Problem
 from gateway.admin.auth import Unauthorized
 from gateway.admin.call import Reply
 from gateway.admin.schemas import FieldProblem, ProblemView
-from gateway.errors import GatewayError, StaleEpoch, StoreError
+from gateway.errors import GatewayError, IllegalTransition, StaleEpoch, StoreError
 from gateway.http1.app import Response
 from gateway.log import get_logger
 from gateway.store.api import BadCursor
@@ -26,6 +26,7 @@ GZIPPED: Final = frozenset({JSON, "text/plain", "text/html"})
 STORE_FAILED: Final = "the gateway's store cannot do this at the moment; nothing was changed"
 """What a client is shown; why, and of which file, is in the log."""
 STORE_RETRY_S: Final = 5
+SEE_STORE: Final = "`gateway status` says more; the reason is in the log of `gateway serve`"
 
 log = get_logger(component="admin")
 
@@ -83,9 +84,10 @@ def refusal(error: GatewayError) -> Response:
         )
     elif isinstance(error, StoreError) and error.status == StoreError.status:
         log.error("store_failed", error=str(error))
-        error = Problem(503, error.title, STORE_FAILED, retry_after_s=STORE_RETRY_S)
+        error = Problem(503, error.title, STORE_FAILED, retry_after_s=STORE_RETRY_S, next_step=SEE_STORE)
     fields = [("Content-Type", PROBLEM), *GUARDS]
     errors: list[FieldProblem] = []
+    next_step = error.next_step if isinstance(error, (Problem, IllegalTransition)) else ""
     if isinstance(error, Problem):
         errors = [FieldProblem(pointer=bad.pointer, detail=bad.detail) for bad in error.errors]
         if error.retry_after_s is not None:
@@ -96,7 +98,9 @@ def refusal(error: GatewayError) -> Response:
         fields.append(("WWW-Authenticate", error.challenge))
     if isinstance(error, MethodRefused):
         fields.append(("Allow", error.allowed))
-    view = ProblemView(title=error.title, status=error.status, detail=str(error), errors=errors)
+    view = ProblemView(
+        title=error.title, status=error.status, detail=str(error), next=next_step, errors=errors
+    )
     return Response(error.status, fields, _encoder.encode(view))
 
 
@@ -104,5 +108,7 @@ class MethodRefused(Problem):
     """405, naming what the resource takes (RFC 9110 §15.5.6)."""
 
     def __init__(self, method: str, allowed: str) -> None:
-        super().__init__(405, "Method Not Allowed", f"{method} is not one of {allowed}")
+        super().__init__(
+            405, "Method Not Allowed", f"{method} is not one of {allowed}", next_step="/docs lists all calls"
+        )
         self.allowed = allowed

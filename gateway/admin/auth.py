@@ -31,6 +31,7 @@ LOGIN_WINDOW_S: Final = 900.0
 NOTE_S: Final = 0.25
 """How long a call waits for its token's use to be stored, at most."""
 CLOSE_S: Final = 1.0
+MAKE_ONE: Final = "`gateway token create NAME --role ROLE` makes a token, where an admin's is at hand"
 USE_NOTED_EVERY: Final = timedelta(minutes=10)
 """How exact `lastUsedAt` is: a write for each request would be too much to know it better."""
 
@@ -45,7 +46,7 @@ class Unauthorized(Problem):
     """401, with the challenge RFC 9110 §15.5.2 asks for."""
 
     def __init__(self, detail: str, *, error: str = "") -> None:
-        super().__init__(401, "Unauthorized", detail)
+        super().__init__(401, "Unauthorized", detail, next_step=MAKE_ONE)
         self.challenge = 'Bearer realm="gateway"' + (f', error="{error}"' if error else "")
 
 
@@ -107,7 +108,10 @@ class Authenticator:
             if record is None:
                 raise Unauthorized("this call needs a token: Authorization: Bearer gw_…")
             if not is_safe and not is_own_origin(fields):
-                raise forbidden("a change by cookie has to come from this listener's own page")
+                raise forbidden(
+                    "a change by cookie has to come from this listener's own page",
+                    "open the dashboard by the address you signed in at",
+                )
         await self._note_use(record)
         return Actor(
             name=record.name,

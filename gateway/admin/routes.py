@@ -318,7 +318,7 @@ class Table:
             params = _match(template, segments)
             if params is not None:
                 return self._paths[template], params
-        raise Problem(404, "Not Found", f"there is no call {path!r}")
+        raise Problem(404, "Not Found", f"there is no call {path!r}", next_step="/docs lists all calls")
 
 
 def _match(template: tuple[str, ...], segments: list[str]) -> dict[str, str] | None:

@@ -65,6 +65,7 @@ class ProblemView(View, frozen=True, kw_only=True):
     title: str
     status: int
     detail: str
+    next: str = ""
     errors: list[FieldProblem] = []
 
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from gateway import __version__
 from gateway.actions.access import Actor, ApprovalNeeded, allows
 from gateway.actions.actions import Actions
-from gateway.actions.problems import Problem
+from gateway.actions.problems import Problem, forbidden
 from gateway.actions.second_person import Asked
 from gateway.admin import docs, openapi
 from gateway.admin.answers import JSON, MethodRefused, answer, compressed, refusal
@@ -198,7 +198,8 @@ class AdminServer:
         if request.path == SIGN_IN and request.method == "GET":
             return self._sign_in(request)
         if request.path not in PROBES and not self._site.has(request.path):
-            raise Problem(404, "Not Found", f"nothing is at {request.path}; the API is under {BASE}")
+            detail = f"nothing is at {request.path}; the API is under {BASE}"
+            raise Problem(404, "Not Found", detail, next_step="/docs lists all calls")
         if request.method == "OPTIONS":
             return Response(204, [("Allow", "GET, HEAD, OPTIONS")])
         if request.method not in ("GET", "HEAD"):
@@ -343,9 +344,7 @@ class AdminServer:
         if not allows(actor.role, route.role):
             self._metrics.refused("role")
             await self._note_refusal(route, actor, params, f"needs the role {route.role}, has {actor.role}")
-            raise Problem(
-                403, "Forbidden", f"{route.action} needs the role {route.role}; {actor.name} is {actor.role}"
-            )
+            raise forbidden(f"{route.action} needs the role {route.role}; {actor.name} is {actor.role}")
         if not route.is_change or route.budget is None:
             return
         keys = (f"token:{actor.name}", f"address:{actor.address}")

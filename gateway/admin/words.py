@@ -62,6 +62,7 @@ WORDS: Final[dict[str, str]] = {
     "errorMessage": "Why it failed or was rolled back; null: it was not.",
     "errorThreshold": "Error rate, in percent, up to which no step is held up.",
     "ProblemView.errors": "Every bad field.",
+    "ProblemView.next": "What to do now, mostly a command; empty: the detail, the errors or Retry-After say.",
     "expectedStatus": "The status that is right.",
     "expiresAt": "When it expires, UTC; null: never.",
     "SignInLinkView.expiresIn": "Milliseconds for which it opens a session, once.",

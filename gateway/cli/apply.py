@@ -73,7 +73,7 @@ def apply(api: AdminClient, out: Output, path: str, prune: bool, dry_run: bool, 
     if not out.is_json:
         show(out, found, prune=prune)
     if is_terminal() and not yes and not click.confirm(f"apply {len(steps)} changes?", err=True):
-        raise CliError("nothing was changed")
+        raise CliError("nothing was changed; --yes does not ask")
     done = [carry_out(api, out, each, index, len(steps)) for index, each in enumerate(steps)]
     out.value({"applied": done}, f"{len(done)} changes applied", *next_lines(steps))
     return OK
@@ -116,7 +116,9 @@ def carry_out(api: AdminClient, out: Output, change: Change, index: int, count: 
         answer = _send(api, change)
     except CliError as exc:
         said = f"{changes.SIGNS[change.action]} {change.kind} {change.name}: {exc}"
-        raise CliError(f"{said}; {index} of {count} changes were applied", exc.code) from exc
+        raise CliError(
+            f"{said}; {index} of {count} changes were applied; the same line does the rest", exc.code
+        ) from exc
     if change.kind == "token" and change.action == "create" and not out.is_json:
         click.echo(f"token {change.name}: {answer['token']}  (keep it, it is not shown again)")
     shown = {"action": change.action, "kind": change.kind, "name": change.name}

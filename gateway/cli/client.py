@@ -229,28 +229,10 @@ def refusal(reply: Reply, problem: object, *, has_token: bool) -> ApiError:
         line = explain(status, problem)
     if reply.retry_after:
         line = f"{line}; try again in {reply.retry_after} s"
-    if step := next_step(status, line):
-        line = f"{line}: {step}"
+    step = problem.get("next") if isinstance(problem, dict) else ""
+    if step:
+        line = f"{line}: {printable(step)}"
     return ApiError(status, problem if isinstance(problem, dict) else {}, line)
-
-
-def next_step(status: int, line: str) -> str:
-    """Return what to type next after a refusal; empty: the refusal says it itself, or nobody knows."""
-    if status == 403 and "second person" in line:
-        return "`gateway approvals` lists what waits, and who asked"
-    if status == 401:
-        return "`gateway token create NAME --role ROLE` makes a token, where an admin's is at hand"
-    if status == 403:
-        return "an admin makes a token that may: `gateway token create NAME --role ROLE`"
-    if status == 404 and line.startswith("no service"):
-        return "`gateway get` lists those there are"
-    if status == 409 and "is open" in line:
-        return "`gateway get -w` shows where it is; promote, complete or rollback ends it"
-    if status == 409 and "is not possible while" in line:
-        return "`gateway why SERVICE` says how it came to that, and what can be done next"
-    if status == 409 and "frozen" in line:
-        return "`gateway freeze off` allows changes again"
-    return ""
 
 
 def unreachable(url: str, exc: Exception) -> str:

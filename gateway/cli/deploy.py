@@ -238,7 +238,7 @@ def run_tests(api: AdminClient, out: Output, version: Version) -> None:
     if not report["isHealthy"]:
         raise CliError(
             f"{version['serviceName']} {version['version']} did not pass its tests; nothing was moved. "
-            "The same line tries again"
+            f"The same line tries again; `gateway events {version['serviceName']}` says more"
         )
 
 

@@ -126,7 +126,7 @@ def forget_version(api: AdminClient, name: str, version_id: str) -> None:
 
 def _confirm(question: str, *, yes: bool) -> None:
     if not yes and is_terminal() and not click.confirm(question):
-        raise CliError("nothing was changed")
+        raise CliError("nothing was changed; --yes does not ask")
 
 
 COMMANDS: Final = (edit, rm)

@@ -51,7 +51,7 @@ SHORT: Final = {
     "approvals": "What waits for a second person.",
     "approve": "Confirm, as the second person, what somebody asked for.",
     "freeze": "Refuse starts and hold advances, never rollbacks.",
-    "token": "Make, list and revoke tokens.",
+    "token": "Make, list, rotate and revoke tokens.",
     "audit": "Who changed what, allowed or refused.",
     "backup": "Copy the running gateway's store to a file.",
     "restore": "Put a backup in the store's place, or only look it through.",

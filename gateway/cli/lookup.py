@@ -22,7 +22,10 @@ def version_of(api: AdminClient, service: str, version: str) -> dict[str, Any]:
         if item["version"] == version:
             return item
     names = ", ".join(item["version"] for item in items) or "none"
-    raise CliError(f"{service} has no version {version}; it has {names}")
+    raise CliError(
+        f"{service} has no version {version}; it has {names}; "
+        f"`gateway deploy {service} {version} --url URL` registers one"
+    )
 
 
 def latest_deployment(api: AdminClient, service: str) -> dict[str, Any] | None:

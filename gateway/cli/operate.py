@@ -11,7 +11,7 @@ from gateway.cli.connect import client_command
 from gateway.cli.exits import FAILED, OK, CliError, Unreachable
 from gateway.cli.options import any_service_argument
 from gateway.cli.output import Output
-from gateway.cli.params import format_duration
+from gateway.cli.params import duration, format_duration
 from gateway.cli.text import local_time, print_line, yes_no
 
 RETRY_S: Final = 1.0
@@ -117,17 +117,29 @@ def _verify(api: AdminClient, out: Output) -> int:
 
 @click.group()
 def token() -> None:
-    """Make, list and revoke the tokens of the admin API."""
+    """Make, list, rotate and revoke the tokens of the admin API."""
 
 
 @token.command("create")
 @client_command
 @click.argument("name")
 @click.option("--role", type=click.Choice(["viewer", "operator", "deployer", "admin"]), required=True)
+@click.option("--services", help="Which it may change, with * and ? for parts of names; else all.")
+@click.option("--expires", type=duration, help="Then it ends by itself.")
 @click.option("--owner", help="Whose it is, where one person has several tokens (two-person rule).")
-def token_create(api: AdminClient, out: Output, name: str, role: str, owner: str | None) -> int:
+def token_create(
+    api: AdminClient,
+    out: Output,
+    name: str,
+    role: str,
+    services: str | None,
+    expires: int | None,
+    owner: str | None,
+) -> int:
     """Make a token. It is printed this once."""
-    made = api.post("tokens", {"name": name, "role": role} | ({"owner": owner} if owner else {}))
+    given = {"services": services, "expiresIn": expires, "owner": owner}
+    asked = {key: value for key, value in given.items() if value is not None}
+    made = api.post("tokens", {"name": name, "role": role} | asked)
     out.note(f"token {made['name']} ({made['role']}): keep it, it is not shown again")
     out.value(made, made["token"])
     return OK
@@ -163,15 +175,34 @@ def token_list(api: AdminClient, out: Output) -> int:
 @click.argument("name_or_id")
 def token_revoke(api: AdminClient, out: Output, name_or_id: str) -> int:
     """Revoke a token, by id or by its name if only one unrevoked token has it."""
+    found = _live_token(api, name_or_id)
+    api.call("DELETE", f"tokens/{found['id']}")
+    out.value(found, f"revoked {found['name']}")
+    return OK
+
+
+@token.command("rotate")
+@client_command
+@click.argument("name_or_id")
+@click.option("--overlap", type=duration, default="0ms", help="How long the old secret works on.")
+def token_rotate(api: AdminClient, out: Output, name_or_id: str, overlap: int) -> int:
+    """Put a new secret in a token's place. It is printed this once."""
+    found = _live_token(api, name_or_id)
+    made = api.post(f"tokens/{found['id']}/rotate", {"overlap": overlap})
+    out.note(f"token {made['name']} ({made['role']}): keep it, it is not shown again")
+    out.value(made, made["token"])
+    return OK
+
+
+def _live_token(api: AdminClient, name_or_id: str) -> dict[str, Any]:
+    """Return the one unrevoked token of that id or name. Raises CliError."""
     live = [item for item in api.items("tokens") if item["revokedAt"] is None]
     found = [item for item in live if name_or_id in (item["id"], item["name"])]
     if len(found) != 1:
         raise CliError(
-            f"{len(found)} unrevoked tokens are called {name_or_id!r}" + ("; use the id" if found else "")
+            f"{len(found)} unrevoked tokens are called {name_or_id!r}; `gateway token list` shows their ids"
         )
-    api.call("DELETE", f"tokens/{found[0]['id']}")
-    out.value(found[0], f"revoked {found[0]['name']}")
-    return OK
+    return found[0]
 
 
 @click.command()

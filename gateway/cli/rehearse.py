@@ -90,7 +90,7 @@ def refuse_live(api: AdminClient, urls: list[str]) -> None:
         if version["weight"] and places & taken:
             raise CliError(
                 f"{version['url']} is {version['serviceName']} {version['version']}, which has weight "
-                f"{version['weight']}: rehearse an instance without traffic",
+                f"{version['weight']}: name an instance without traffic by --url",
                 USAGE,
             )
 

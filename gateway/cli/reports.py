@@ -84,7 +84,10 @@ def _full_id(api: AdminClient, service: str, begins: str) -> str:
     found = [item["id"] for item in api.items("deployment", serviceName=service)]
     found = [each for each in found if each.startswith(begins)]
     if len(found) != 1:
-        raise CliError(f"{len(found)} rollouts of {service} have an id that begins with {begins!r}")
+        raise CliError(
+            f"{len(found)} rollouts of {service} have an id that begins with {begins!r}; "
+            f"`gateway history {service}` lists them"
+        )
     return str(found[0])
 
 

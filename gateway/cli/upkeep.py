@@ -31,7 +31,7 @@ def backup(api: AdminClient, out: Output, file: Path) -> int:
             target.flush()
             os.fsync(target.fileno())
         if draft.read_bytes()[: len(MAGIC)] != MAGIC:
-            raise CliError("what came is not a store", FAILED)
+            raise CliError("what came is not a store; is --admin-url that of a gateway?", FAILED)
         draft.replace(file)
     except OSError as exc:
         raise CliError(f"{file}: {exc.strerror or exc}", FAILED) from exc

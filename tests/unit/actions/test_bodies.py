@@ -114,7 +114,7 @@ def test_no_body_is_an_empty_one(body: bytes) -> None:
 
 
 def test_a_problem_says_its_status_and_what_to_do() -> None:
-    assert (not_found("service", "x").status, conflict("no").title) == (404, "Conflict")
+    assert (not_found("service", "x").status, conflict("no", "wait").title) == (404, "Conflict")
     problem = invalid("/url", "is bad")
     assert (str(problem), problem.detail) == ("/url: is bad", "/url: is bad")
     assert Problem(429, "", "slow down", retry_after_s=3).title == "Too Many Requests"

@@ -67,5 +67,6 @@ def test_a_node_is_named_by_its_name_or_by_its_id_where_two_have_one_name() -> N
     twin = replace(SILENT, id="id-b")
     assert found([SILENT], "a") == SILENT
     assert found([SILENT, twin], "id-b") == twin
-    with pytest.raises(Problem, match="say which by its id: id-a, id-b"):
+    with pytest.raises(Problem, match="2 nodes") as refused:
         found([SILENT, twin], "a")
+    assert refused.value.next_step == "say which by its id: id-a, id-b"

@@ -41,7 +41,7 @@ class Anything:
 
                 async def action(*_: object, **__: object) -> None:
                     reached.append(f"{noun}.{verb}")
-                    raise conflict("let through")
+                    raise conflict("let through", "nothing")
 
                 return action
 

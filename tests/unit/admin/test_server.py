@@ -227,7 +227,7 @@ async def test_a_bad_body_never_reaches_the_action(
 
 
 async def test_an_actions_problem_is_the_answer(bench: Bench) -> None:
-    bench.actions.answers["deployments.promote"] = conflict("auth has no open deployment")
+    bench.actions.answers["deployments.promote"] = conflict("auth has no open deployment", "start one")
     response = await bench.ask("POST", f"{BASE}/deployment/dep-1/promote")
     assert response.status == 409
     assert problem(response)["detail"] == "auth has no open deployment"

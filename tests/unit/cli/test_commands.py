@@ -119,12 +119,9 @@ def test_decisions_are_a_table_oldest_first(api: Any, cli: Any, made: Any, capsy
 
 
 def test_denied_is_exit_code_4(api: Any, cli: Any, capsys: Capture) -> None:
-    api.answers["GET overview"] = (403, {"detail": "needs the role viewer"})
+    api.answers["GET overview"] = (403, {"detail": "needs the role viewer", "next": "ask an admin"})
     assert cli("get") == 4
-    assert capsys.readouterr().err == (
-        "gateway: needs the role viewer: an admin makes a token that may: "
-        "`gateway token create NAME --role ROLE`\n"
-    )
+    assert capsys.readouterr().err == "gateway: needs the role viewer: ask an admin\n"
 
 
 def test_an_unreachable_gateway_is_one_line(cli: Any, capsys: Capture) -> None:
@@ -383,3 +380,24 @@ def test_options_before_the_command_hold_unless_the_command_says_otherwise(
         (None, "gw_own"),
         (None, "gw_environment"),
     ]
+
+
+def test_a_token_is_rotated_by_its_name(api: Any, cli: Any, made: Any, capsys: Capture) -> None:
+    api.answers["GET tokens"] = made.page({"id": "t1", "name": "ci", "revokedAt": None})
+    api.answers["POST tokens/t1/rotate"] = {"name": "ci", "role": "deployer", "token": "gw_new"}
+    assert cli("token", "rotate", "ci", "--overlap", "1h") == 0
+    assert api.asked[-1][1] == {"overlap": 3_600_000}
+    assert capsys.readouterr().out == "gw_new\n"
+    assert cli("token", "rotate", "nobody") == 1
+    assert "`gateway token list`" in capsys.readouterr().err
+
+
+def test_a_token_is_made_for_some_services_and_some_time(api: Any, cli: Any) -> None:
+    api.answers["POST tokens"] = {"name": "ci", "role": "deployer", "token": "gw_new"}
+    assert cli("token", "create", "ci", "--role", "deployer", "--services", "shop*", "--expires", "1h") == 0
+    assert api.asked[-1][1] == {
+        "name": "ci",
+        "role": "deployer",
+        "services": "shop*",
+        "expiresIn": 3_600_000,
+    }

@@ -10,7 +10,7 @@ export const sessions = new EventTarget();
 export class Refused extends Error {
   constructor(status, problem) {
     const places = (problem.errors ?? []).map((bad) => `${bad.pointer}: ${bad.detail}`).join("; ");
-    super([problem.detail ?? problem.title ?? `status ${status}`, places].filter(Boolean).join(" — "));
+    super([problem.detail ?? problem.title ?? `status ${status}`, places, problem.next].filter(Boolean).join(" — "));
     this.status = status;
   }
 }
