@@ -169,7 +169,7 @@ class Drains:
             return  # whoever asked was killed before it knew
         try:
             deadline = await self._mark(version_id, timeout_ms, called_back)
-            if deadline is None:
+            if deadline is None or called_back.is_set():  # also while the disk took its time
                 return
             left_s = max(0.0, (deadline - self._now()).total_seconds())
             service = self._catalog.version_record(version_id).service_name
@@ -187,6 +187,7 @@ class Drains:
         """Store that the version drains, unless it is stored already.
 
         Returns the deadline; None if it was called back while others wrote: it may have all the traffic now.
+        One that is called back while this is being stored is stored all the same, and then the rollback is.
         """
         async with self._store.transaction() as tx:
             if called_back.is_set():

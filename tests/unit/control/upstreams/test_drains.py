@@ -158,6 +158,40 @@ async def test_a_version_that_is_called_back_before_its_drain_is_stored_keeps_it
         assert not it.hub.drained
 
 
+class Slow:
+    """A disk that takes its time for a commit."""
+
+    def __init__(self, world: World) -> None:
+        self.is_committing = asyncio.Event()
+        self.is_done = asyncio.Event()
+        self._transaction = world.store.transaction
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        async with self._transaction() as tx:
+            yield tx
+            self.is_committing.set()
+            await self.is_done.wait()
+
+
+async def test_a_version_that_is_called_back_while_its_drain_is_stored_sends_nobody_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deadline of its drain went to the workers behind the table that had called it back: they said
+    goodbye to the WebSockets of a version that goes on.
+    """
+    async with room(tmp_path) as it:
+        disk = Slow(it.world)
+        monkeypatch.setattr(it.world.store, "transaction", disk.transaction)
+        task = it.drains.begin("v1", 60_000)
+        await disk.is_committing.wait()
+        it.drains.call_back("v1")
+        disk.is_done.set()
+        await task
+        assert not it.hub.drained
+        assert it.hub.forgotten == [KEY]
+
+
 async def test_a_drain_may_be_called_back_before_it_has_begun_to_run(tmp_path: Path) -> None:
     async with room(tmp_path) as it:
         task = it.drains.begin("v1", 60_000)
