@@ -29,8 +29,10 @@ class Stuck(Exception):
 class Task(asyncio.Task[Any]):
     """A task with a number: sets of tasks have the same order in every run."""
 
-    number = 0
-    process: Process | None = None
+    def __init__(self, coro: Any, number: int, **more: Any) -> None:
+        self.number = number  # first: asyncio keeps each task in a set from its beginning
+        self.process = PROCESS.get()
+        super().__init__(coro, **more)
 
     def __hash__(self) -> int:
         return self.number
@@ -211,10 +213,8 @@ class Loop(asyncio.AbstractEventLoop):
         return asyncio.Future(loop=self)
 
     def create_task(self, coro: Any, *, name: str | None = None, context: Any = None) -> Task:
-        task = Task(coro, loop=self, name=name, context=context)
         self._count += 1
-        task.number = self._count
-        task.process = PROCESS.get()
+        task = Task(coro, self._count, loop=self, name=name, context=context)
         self._tasks[task.number] = task
         task.add_done_callback(self._ended)
         return task
