@@ -83,9 +83,8 @@ class Following:
         log.warning("taking_over", revision=self._applied())
         self._background.hold(self._store)
         self._presence.applied = lambda: self._store.revision
-        settings, catalog = self._settings(), self._components.catalog
-        await catalog.load(self._store, settings.service)
-        catalog.publish_all()
+        settings = self._settings()
+        await self._components.begin_anew(settings.service)
         await _lead(self._components, self._background, settings)
         self._components.admin.hold_changes(held=False)
 

@@ -1,9 +1,10 @@
 """The control process: builds every component, starts them in order, stops them in reverse.
 
 Order of a start: configuration → template (forked before any loop) → lock → link → orphans' sockets →
-the store's database is there → store → epoch → listeners → catalog → workers with a table → rollouts,
-drains → admin listener → workers accept → ready. A successor in an upgrade takes lock, link and sockets from
-its predecessor instead, and reads the store again once the epoch is its own.
+the store's database is there → store → epoch, and what the file adds → listeners → catalog → workers with a
+table → rollouts, drains → admin listener → workers accept → ready. A successor in an upgrade takes lock, link
+and sockets from its predecessor instead, and once the epoch is its own writes what its file adds, and reads
+the store again.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import os
 import signal
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
@@ -19,6 +21,7 @@ import uvloop
 from gateway import __version__, config, log
 from gateway.cluster.presence import Presence
 from gateway.config import Config
+from gateway.control.catalog.declared import store_declared
 from gateway.control.processes.hub import Hub
 from gateway.control.processes.listeners import Listeners
 from gateway.control.processes.sdnotify import Notifier
@@ -186,12 +189,13 @@ class Control:
     async def _bound(self, store: Store) -> Store:
         """Return the store, which is ours, once everything is bound.
 
-        In this order: with a store that takes no writes this process ends, and with it whatever has come to a
-        socket of its own, while workers of a former control serve on.
+        All that a start writes comes first: with a store that takes no writes this process ends, and with it
+        whatever has come to a socket of its own, while workers of a former control serve on.
         """
         try:
             if not store.follows:
                 await store.raise_epoch()
+                await store_declared(store, self.settings.service, datetime.now(UTC))
             self.listeners.adopt_activated(os.environ)
             self.listeners.bind()
             self.handles.bind_admin()
@@ -231,7 +235,7 @@ class Control:
         for name, fd in await succession.listeners():
             self.listeners.adopt(name, fd)
         self.listeners.bind()
-        await self._open_components(await self._in_charge(), writes=False)
+        await self._open_components(await self._in_charge())
         self.supervisor.start()
         await self.supervisor.ready()
         handed = await succession.commit(__version__)
@@ -243,12 +247,9 @@ class Control:
             self.handles.inherit(handed)
         self.hub.open(self.handles.link)
         self._epoch = await self.components.store.raise_epoch()
-        await self.components.catalog.load(self.components.store, self.settings.service)
-        self.components.catalog.publish_all()
+        await self.components.begin_anew(self.settings.service)
 
-    async def _open_components(
-        self, store: Store, marks: Marks | None = None, *, writes: bool = True
-    ) -> None:
+    async def _open_components(self, store: Store, marks: Marks | None = None) -> None:
         """See `Components.open`."""
         self.opened = await Components.open(
             self.settings,
@@ -257,7 +258,6 @@ class Control:
             self.tally,
             self,
             marks=marks or {},
-            writes=writes,
             certificates=self.certificates,
             upgrade=self.upgrade,
             listeners=self._own_listeners,
@@ -417,8 +417,7 @@ class Control:
         if not await store.is_current():
             logger.warning("epoch_taken_back", reason="the new control died after it had raised it")
             await store.raise_epoch()
-            await self.components.catalog.load(store, self.settings.service)
-            self.components.catalog.publish_all()
+            await self.components.begin_anew(self.settings.service)
         self.hub.open(self.handles.link)
         await self.components.resume()
         self.background.lead(self.components)

@@ -18,6 +18,7 @@ from gateway.admin.metrics import Watched
 from gateway.admin.server import AdminServer, ProcessState
 from gateway.config import Config
 from gateway.control.catalog.catalog import Catalog
+from gateway.control.catalog.declared import Declared, store_declared
 from gateway.control.catalog.retention import Retention
 from gateway.control.processes.hub import Hub
 from gateway.control.processes.peer import Peer
@@ -120,7 +121,6 @@ class Components:
         state: ProcessState,
         *,
         marks: Mapping[str, Mark] | None = None,
-        writes: bool = True,
         certificates: Certificates = (),
         upgrade: Callable[[], Awaitable[int]],
         listeners: Callable[[], Sequence[Listener]],
@@ -129,7 +129,6 @@ class Components:
 
         store: closed with the components, and if they cannot be built.
         marks: what a former control did before it could store it, by deployment: it stays in force.
-        writes: False while another control writes to the store.
         """
         try:
             own_id = (await store.meta("gateway_id") or b"").decode()
@@ -145,7 +144,7 @@ class Components:
                 listeners=listeners,
             )
             components.marks = counting(marks or {}, await store.open_deployments())
-            await components.catalog.load(store, settings.service, components.marks, writes=writes)
+            await components.catalog.load(store, settings.service, components.marks)
             with suppress(TimeoutError):
                 async with asyncio.timeout(NAMES_S):
                     await components.resolver.resolve_all()
@@ -236,6 +235,15 @@ class Components:
             orphan_timeout_s=settings.shutdown.orphan_timeout / 1000,
             drain_s=settings.shutdown.drain / 1000,
         )
+
+    async def begin_anew(self, declared: Sequence[Declared]) -> None:
+        """The store is ours only now, or again: write what the file adds, and send workers what it comes to.
+
+        Raises StoreError, ConfigError.
+        """
+        await store_declared(self.store, declared, datetime.now(UTC))
+        await self.catalog.load(self.store, declared)
+        self.catalog.publish_all()
 
     async def take_up(self, token_file: Path) -> None:
         """Be in charge of the store: go on with its counts and with everything it says is under way.

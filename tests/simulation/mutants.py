@@ -11,6 +11,7 @@ import msgspec
 
 from gateway.control import tally
 from gateway.control.catalog.catalog import Catalog
+from gateway.control.catalog.declared import store_declared
 from gateway.control.processes.hub import Hub
 from gateway.control.processes.orphans import Orphans
 from gateway.control.processes.template import Template
@@ -284,8 +285,9 @@ def written_before_in_charge() -> None:
     """The new control of an upgrade writes what its file says while the old one is in charge."""
     load: Any = Catalog.load
 
-    async def early(self: Any, *arguments: Any, writes: bool = True) -> None:
-        await load(self, *arguments)
+    async def early(self: Any, store: Any, declared: Any, *marks: Any) -> None:
+        await store_declared(store, declared, self._now())
+        await load(self, store, declared, *marks)
 
     Catalog.load = early  # type: ignore[method-assign]
 

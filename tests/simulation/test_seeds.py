@@ -40,6 +40,8 @@ FOUND = {
     100: 660,  # a rollback that was committed, and waited for its fsync, was carried out again
     1: 900,  # the next control went on with a drain that a rollback nobody could store had called back
     12: 310,  # a second rollback, stored late, took the ended one back
+    11: 1600,  # a start whose disk filled up between its two writes reset what had come to its sockets
+    20: 190,  # a version called back while its drain was being stored sent its WebSockets away
     4: 340,  # an upgraded control wrote to the store before it was in charge
 }
 """Seeds that found a defect once, and how many steps they need."""

@@ -14,8 +14,8 @@ from typing import Any, Final, Protocol
 
 from msgspec.structs import replace
 
-from gateway.control.catalog.declared import Declared, Made, check_tls, declare, route_conflict
-from gateway.control.catalog.entries import EndpointEntry, Observer, ServiceEntry, VersionEntry, context_of
+from gateway.control.catalog.declared import Declared, Served, served, served_of
+from gateway.control.catalog.entries import EndpointEntry, Observer, ServiceEntry, VersionEntry
 from gateway.control.catalog.marked import as_marked, lowered
 from gateway.control.upstreams.probes import Probed
 from gateway.core.resilience.health import Health
@@ -98,26 +98,21 @@ class Catalog:
     # -- building
 
     async def load(
-        self,
-        store: Store,
-        declared: Iterable[Declared] = (),
-        marks: Mapping[str, Mark] | None = None,
-        *,
-        writes: bool = True,
+        self, store: Store, declared: Iterable[Declared] = (), marks: Mapping[str, Mark] | None = None
     ) -> None:
         """Build everything from the store and the services of the configuration file.
 
-        marks: acts that were done before they could be stored, by deployment: they are in force. writes:
-        False while another control is in charge of the store: what the file adds is in memory alone, and has
-        another id once it is stored. Endpoints that are known already keep their state. Raises StoreError if
-        a row does not load, ConfigError if two services claim the same route.
+        marks: acts that were done before they could be stored, by deployment: they are in force. What the
+        file adds and `store_declared` has not stored, because another control is in charge, is in memory
+        alone, and has another id once it is stored. Endpoints that are known already keep their state. Raises
+        StoreError if a row does not load, ConfigError if two services claim the same route.
         """
         self._marks = dict(marks or {})
         self._open = {
             record.service_name: as_marked(record, self._marks.get(record.id))
             for record in await store.open_deployments()
         }
-        await self._take(store, tuple(declared), writes=writes)
+        self._take(await self._read(store, tuple(declared)))
 
     async def reload(self, store: Store, declared: Iterable[Declared], proxy: ProxySettings) -> None:
         """Take a new configuration, all or nothing, and send out what it comes to.
@@ -130,7 +125,13 @@ class Catalog:
         for name, entry in self.services.items():
             if entry.record.source == "file" and name not in names and self.open_for(name) is not None:
                 raise ConfigError("service", f"{name!r} has an open deployment and cannot be dropped")
-        await self._take(store, services)
+        if store.follows:
+            self._take(await self._read(store, services))
+        else:
+            async with store.transaction() as tx:
+                found = await self._read(store, services)
+                found.put(tx)
+                tx.on_commit(partial(self._take, found))
         for name, entry in self.services.items():
             try:
                 entry.reread_tls()
@@ -139,46 +140,24 @@ class Catalog:
         self._proxy = proxy
         self.publish_all()
 
-    async def _take(self, store: Store, declared: tuple[Declared, ...], *, writes: bool = True) -> None:
-        """Write what the file adds to the store, then let memory follow, all at once."""
-        for service in declared:
-            check_tls(service)
-        self._declared = frozenset(service.name for service in declared)
-        if store.follows:
-            rows = await store.load_catalog()
-            self._build(self.served(rows), rows.versions, {})
-            return
-        if writes:
-            async with store.transaction() as tx:
-                made, follow = await self._read(store, declared)
-                for record in made.services:
-                    tx.put_service(record)
-                for version in made.versions:
-                    tx.put_version(version)
-                tx.on_commit(follow)
-        else:
-            _, follow = await self._read(store, declared)
-            follow()
-        for name in self._set_aside:
-            log.warning("service_set_aside", service=name, reason="the configuration no longer declares it")
+    async def _read(self, store: Store, declared: tuple[Declared, ...]) -> Served:
+        """Return what the store and the file come to. Of a follower's file only the names count.
 
-    async def _read(self, store: Store, declared: tuple[Declared, ...]) -> tuple[Made, Callable[[], None]]:
-        """Return what the file adds to the store, and what then lets memory follow. Raises ConfigError."""
-        services = {record.name: record for record in await store.load_services()}
-        versions = await store.load_versions()
-        made = declare(declared, services, versions, self._now())
-        services.update((record.name, record) for record in made.services)
-        names = {each.name for each in declared}
-        kept = {
-            name: record
-            for name, record in services.items()
-            if record.source == "api" or name in names or self.open_for(name) is not None
-        }
-        if problem := route_conflict({name: record.settings for name, record in kept.items()}):
-            raise ConfigError("service", problem)
-        set_aside = {name: record.id for name, record in services.items() if name not in kept}
-        kept, in_force = lowered(self._marks.values(), self._open.values(), kept, versions)
-        return made, partial(self._build, list(kept.values()), (*in_force, *made.versions), set_aside)
+        Raises ConfigError.
+        """
+        if store.follows:
+            return Served.stored(await store.load_catalog(), declared)
+        open_services = [name for name in {*self._open, *self.services} if self.open_for(name) is not None]
+        return await served(store, declared, open_services, self._now())
+
+    def _take(self, found: Served) -> None:
+        """Let memory follow, all at once."""
+        self._declared = found.declared
+        marks, deployments = self._marks.values(), self._open.values()
+        services, versions = lowered(marks, deployments, found.services, found.versions)
+        self._build(services.values(), (*versions, *found.made.versions), found.set_aside)
+        for name in found.set_aside:
+            log.warning("service_set_aside", service=name, reason="the configuration no longer declares it")
 
     def _build(
         self,
@@ -207,10 +186,7 @@ class Catalog:
 
     def served(self, rows: CatalogRows) -> list[ServiceRecord]:
         """Return the services that are served: one that the file has dropped is not. Raises ConfigError."""
-        for record in rows.services:
-            context_of(record.settings.tls)
-        kept = self._declared | {record.service_name for record in rows.deployments}
-        return [each for each in rows.services if each.source == "api" or each.name in kept]
+        return served_of(rows, self._declared)
 
     # -- rows that were committed
 

@@ -1,7 +1,7 @@
 """What the configuration file declares, as rows: what it adds to those of the store."""
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from gateway.control.catalog.entries import context_of
 from gateway.core.routing.service import ServiceSettings
 from gateway.errors import ConfigError
-from gateway.store.records import ServiceRecord, VersionRecord
+from gateway.store.api import Store, Transaction
+from gateway.store.records import CatalogRows, ServiceRecord, VersionRecord
 
 
 class DeclaredVersion(Protocol):
@@ -44,6 +45,74 @@ class Made(msgspec.Struct, frozen=True):
 
     services: list[ServiceRecord]
     versions: list[VersionRecord]
+
+
+class Served(msgspec.Struct, frozen=True):
+    """What the store and the file come to together."""
+
+    services: dict[str, ServiceRecord]
+    """Those that are served, by name."""
+    versions: list[VersionRecord]
+    """As stored."""
+    made: Made
+    """What the file adds."""
+    set_aside: dict[str, str]
+    """Name -> id of services that are stored and not served: the file declares them no more."""
+    declared: frozenset[str]
+    """Names of services that the file declares."""
+
+    @classmethod
+    def stored(cls, rows: CatalogRows, declared: Sequence[Declared]) -> "Served":
+        """Return what another gateway has stored, as far as it is served here. Raises ConfigError."""
+        for each in declared:
+            check_tls(each)
+        names = frozenset(each.name for each in declared)
+        services = {record.name: record for record in served_of(rows, names)}
+        return cls(services, list(rows.versions), Made([], []), {}, names)
+
+    def put(self, tx: Transaction) -> None:
+        """Write what the file adds."""
+        for service in self.made.services:
+            tx.put_service(service)
+        for version in self.made.versions:
+            tx.put_version(version)
+
+
+async def store_declared(store: Store, declared: Sequence[Declared], now: datetime) -> None:
+    """Write what the file adds to the store, which is ours. Raises StoreError, or ConfigError as `served`."""
+    async with store.transaction() as tx:
+        open_services = {record.service_name for record in await store.open_deployments()}
+        (await served(store, declared, open_services, now)).put(tx)
+
+
+async def served(
+    store: Store, declared: Sequence[Declared], open_services: Collection[str], now: datetime
+) -> Served:
+    """Read the store, and see what it comes to with the file.
+
+    open_services: what has an open deployment is served, declared or not. Raises ConfigError if TLS files
+    cannot be used, or two services claim the same route.
+    """
+    for each in declared:
+        check_tls(each)
+    services = {record.name: record for record in await store.load_services()}
+    versions = await store.load_versions()
+    made = declare(declared, services, versions, now)
+    services.update((record.name, record) for record in made.services)
+    names = {*open_services, *(each.name for each in declared)}
+    kept = {name: record for name, record in services.items() if record.source == "api" or name in names}
+    if problem := route_conflict({name: record.settings for name, record in kept.items()}):
+        raise ConfigError("service", problem)
+    set_aside = {name: record.id for name, record in services.items() if name not in kept}
+    return Served(kept, versions, made, set_aside, frozenset(each.name for each in declared))
+
+
+def served_of(rows: CatalogRows, declared: Collection[str]) -> list[ServiceRecord]:
+    """Return the services that are served: one that no file declares any more is not. Raises ConfigError."""
+    for record in rows.services:
+        context_of(record.settings.tls)
+    kept = {*declared, *(record.service_name for record in rows.deployments)}
+    return [each for each in rows.services if each.source == "api" or each.name in kept]
 
 
 def check_tls(declared: Declared) -> None:

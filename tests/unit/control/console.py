@@ -13,6 +13,7 @@ from gateway.actions.access import Access, Actor
 from gateway.actions.actions import Actions
 from gateway.actions.bodies import CreateService, CreateVersion, StartDeployment
 from gateway.control.catalog.catalog import Catalog
+from gateway.control.catalog.declared import store_declared
 from gateway.control.processes.hub import WorkerInfo
 from gateway.control.rollouts.acts import Acts
 from gateway.control.rollouts.loop import Rollouts
@@ -103,6 +104,7 @@ class Console:
     async def open(self) -> "Console":
         self.store = await SqliteStore.open(f"sqlite:///{self.path / 'gateway.db'}", now=START)
         self.catalog = Catalog(self.links, workers=2, clock=lambda: 50.0, now=self.now)
+        await store_declared(self.store, self.declared, self.now())
         await self.catalog.load(self.store, self.declared)
         self.drains = Drains(self.store, self.catalog, self.links)
         acts = Acts(self.catalog, self.links, self.checks, self.drains, Webhooks())

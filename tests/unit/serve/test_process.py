@@ -17,6 +17,7 @@ from gateway.serve import process as serve
 from gateway.serve.charge import in_charge
 from gateway.serve.wiring import Components
 from gateway.store.sqlite import SqliteStore
+from gateway.store.transaction import SqliteTransaction
 
 SUCCESSOR = 4_000_000
 """A pid."""
@@ -166,6 +167,34 @@ async def test_control_that_cannot_take_the_epoch_back_ends_and_says_so(
     with pytest.raises(StoreError):
         await control.upgrade()
     assert await control.serve() == 1
+
+
+async def test_nothing_is_bound_where_the_disk_fills_between_the_two_writes_of_a_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What had come to the new sockets by then was reset, while workers of a former control served on."""
+    service = {"name": "auth", "routes": [{"path": "/"}]}
+    listen = {"address": "127.0.0.1:0"}
+    settings = config.check({**settings_in(tmp_path), "listen": listen, "service": [service]})
+    control = serve.Control(settings, lambda: settings, _Template())  # type: ignore[arg-type]
+    store = await control._in_charge()
+    raise_epoch = store.raise_epoch
+
+    async def raised_on_a_disk_that_fills_then() -> int:
+        def full(transaction: SqliteTransaction, service: Any) -> None:
+            raise StoreError("database or disk is full")
+
+        monkeypatch.setattr(SqliteTransaction, "put_service", full)
+        return await raise_epoch()
+
+    monkeypatch.setattr(store, "raise_epoch", raised_on_a_disk_that_fills_then)
+    bound: list[str] = []
+    monkeypatch.setattr(control.listeners, "bind", lambda: bound.append("proxy"))
+    monkeypatch.setattr(control.handles, "bind_admin", lambda: bound.append("admin"))
+    with pytest.raises(StoreError, match="full"):
+        await control._bound(store)
+    assert not bound
+    await control.background.release()
 
 
 async def test_the_store_is_held_before_anything_is_built_on_it(tmp_path: Path) -> None:

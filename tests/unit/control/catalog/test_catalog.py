@@ -9,7 +9,7 @@ import pytest
 from gateway.actions.bodies import Explain, PatchVersion
 from gateway.actions.problems import Problem
 from gateway.config import FileService
-from gateway.control.catalog.declared import route_conflict
+from gateway.control.catalog.declared import route_conflict, store_declared
 from gateway.core.resilience.health import Health
 from gateway.core.routing.service import RouteSettings, ServiceSettings
 from gateway.errors import ConfigError, StoreError
@@ -277,10 +277,11 @@ async def test_what_the_file_adds_is_not_stored_while_another_control_is_in_char
     """An upgrade may still fail: the old control goes on, and knows nothing of the new one's file."""
     declared = FileService(name="news", routes=(RouteSettings(path="/news"),))
     async with console(tmp_path) as made:
-        await made.catalog.load(made.store, [declared], writes=False)
+        await made.catalog.load(made.store, [declared])
         early = made.catalog.services["news"].record.id
         assert "news" in made.catalog.whole().services
         assert await made.store.load_services() == []
+        await store_declared(made.store, [declared], made.now())
         await made.catalog.load(made.store, [declared])
         (stored,) = await made.store.load_services()
         assert made.catalog.services["news"].record == stored
