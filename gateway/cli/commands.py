@@ -1,7 +1,8 @@
 """The command line's root, and the commands that run something instead of asking the admin API."""
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 
@@ -25,10 +26,11 @@ from gateway.cli import (
 )
 from gateway.cli.client import AdminClient
 from gateway.cli.connect import client_command, client_group
-from gateway.cli.exits import FAILED, OK, USAGE, CliError, Unreachable
+from gateway.cli.exits import FAILED, INTERRUPTED, OK, USAGE, ApiError, CliError, Unreachable
 from gateway.cli.helping import Root, add_examples
 from gateway.cli.output import Output
 from gateway.cli.params import duration
+from gateway.cli.text import say
 from gateway.errors import ConfigError, GatewayError
 
 
@@ -61,25 +63,44 @@ for room in (
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command. Returns the exit code; what went wrong is one line on stderr."""
+    is_json = wants_json([*arguments])
     try:
-        code = root.main(args=list(arguments), prog_name="gateway", standalone_mode=False)
-    except click.UsageError as exc:
-        exc.show()
-        return USAGE
-    except click.ClickException as exc:
-        exc.show()
-        return FAILED
-    except CliError as exc:
-        click.echo(f"gateway: {exc}", err=True)
-        return exc.code
-    except (click.Abort, KeyboardInterrupt):
-        return 130
+        try:
+            code = root.main(args=list(arguments), prog_name="gateway", standalone_mode=False)
+        except click.ClickException as exc:
+            exc.show()
+            used = isinstance(exc, click.UsageError)
+            return _failed(exc.format_message(), USAGE if used else FAILED, is_json=is_json)
+        except CliError as exc:
+            say(f"gateway: {exc}", err=True)
+            problem = exc.problem if isinstance(exc, ApiError) else {}
+            return _failed(str(exc), exc.code, is_json=is_json, problem=problem)
+        except (click.Abort, KeyboardInterrupt):
+            return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone (`| head`). Python would complain once more when it flushes at
         # exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return FAILED
     return code if isinstance(code, int) else OK
+
+
+def wants_json(arguments: list[str]) -> bool:
+    """Whether whoever typed this wants JSON, also where it cannot be understood."""
+    for index, word in enumerate(arguments):
+        if word in ("-o", "--output"):
+            return arguments[index + 1 : index + 2] == ["json"]
+        if word in ("-ojson", "--output=json"):
+            return True
+    return os.environ.get("GATEWAY_OUTPUT") == "json"
+
+
+def _failed(message: str, code: int, *, is_json: bool, problem: Mapping[str, object] | None = None) -> int:
+    """Tell a script why, on stdout: nothing is no JSON. Returns the exit code."""
+    if is_json:
+        said: dict[str, object] = {"error": message, "exitCode": code}
+        click.echo(json.dumps(said | ({"problem": problem} if problem else {}), ensure_ascii=False))
+    return code
 
 
 @root.command()

@@ -8,7 +8,7 @@ import click
 from gateway.cli import overview, waiting
 from gateway.cli.client import AdminClient, segment
 from gateway.cli.connect import client_command
-from gateway.cli.exits import FAILED, OK, USAGE, ApiError, CliError, Unreachable
+from gateway.cli.exits import FAILED, INTERRUPTED, OK, USAGE, ApiError, CliError, Unreachable
 from gateway.cli.follow import follow
 from gateway.cli.lookup import find_version
 from gateway.cli.options import (
@@ -21,6 +21,7 @@ from gateway.cli.options import (
 )
 from gateway.cli.output import Output
 from gateway.cli.params import duration, format_duration, route
+from gateway.cli.text import say
 
 Version = dict[str, Any]
 
@@ -204,15 +205,24 @@ def await_healthy(api: AdminClient, out: Output, version: Version, timeout_ms: i
     if version["healthStatus"] == "healthy":
         return
     out.note(f"waiting up to {format_duration(timeout_ms)} for {version['url']} to pass its health check")
-    waiting.wait_for(
-        healthy,
-        timeout_ms,
-        lambda: (
-            f"{name} is not healthy after {format_duration(timeout_ms)}: {seen or 'no check has ended yet'}. "
-            "It has no traffic; the same line tries again, with another --url too"
-        ),
-        code=FAILED,
-    )
+    try:
+        waiting.wait_for(
+            healthy,
+            timeout_ms,
+            lambda: (
+                f"{name} is not healthy after {format_duration(timeout_ms)}: "
+                f"{seen or 'no check has ended yet'}. "
+                "It has no traffic; the same line tries again, with another --url too"
+            ),
+            code=FAILED,
+        )
+    except KeyboardInterrupt:
+        then = "takes all the traffic once it is healthy" if version["weight"] else "gets no traffic"
+        raise CliError(
+            f"not waited for: {name} stays registered and {then}; "
+            f"the same line goes on, `gateway rm {name}` forgets it",
+            INTERRUPTED,
+        ) from None
 
 
 def last_error(api: AdminClient, version: Version) -> str:
@@ -286,7 +296,7 @@ def _say_address(api: AdminClient, out: Output, service: str) -> None:
     if out.is_json:
         return
     addresses = overview.live_addresses(api.listen, overview.one(api, service).get("routes") or ())
-    click.echo(f"live at {' '.join(addresses)}")
+    say(f"live at {' '.join(addresses)}")
 
 
 COMMANDS: Final = (deploy,)

@@ -9,6 +9,8 @@ USAGE: Final = 2
 TIMED_OUT: Final = 3
 DENIED: Final = 4
 """No token, a wrong one, or one whose role may not do this."""
+INTERRUPTED: Final = 130
+"""By Ctrl-C, as shells count it."""
 
 
 class CliError(Exception):

@@ -4,16 +4,15 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 from gateway.cli import overview, progress, waiting
 from gateway.cli.client import AdminClient
-from gateway.cli.exits import CliError, Unreachable
+from gateway.cli.exits import INTERRUPTED, CliError, Unreachable
 from gateway.cli.output import Output
 from gateway.cli.progress import Sight
 from gateway.cli.text import is_terminal, print_line
 
-INTERRUPTED: Final = 130
 Show = Callable[[Sight], None]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from gateway.cli.text import cell_text, is_terminal, table_lines
+from gateway.cli.text import cell_text, is_terminal, say, table_lines
 
 
 class Output:
@@ -21,7 +21,7 @@ class Output:
             click.echo(json.dumps(value, indent=2, ensure_ascii=False))
             return
         for line in lines:
-            click.echo(line)
+            say(line)
 
     def table(
         self, items: Sequence[dict[str, Any]], columns: Sequence[str], rows: Iterable[Sequence[object]]
@@ -39,4 +39,4 @@ class Output:
 
     def note(self, line: str) -> None:
         """Say something beside the result, on stderr."""
-        click.echo(line, err=True)
+        say(line, err=True)

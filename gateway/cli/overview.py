@@ -9,7 +9,7 @@ from gateway.cli.lookup import OPEN
 from gateway.cli.params import format_duration
 from gateway.cli.text import local_time
 
-MOST_ODDS: Final = 1_000_000_000
+MOST_ODDS: Final = 1_000_000
 COLUMNS: Final = (
     "SERVICE",
     "VERSION",

@@ -8,7 +8,7 @@ from gateway.cli.lookup import OPEN
 from gateway.cli.params import format_duration
 
 SCALE: Final = 16
-"""Characters of the judge's scale: its line fits into 80 columns, with the longest odds at its end."""
+"""Characters of the judge's scale: its line fits into 60 columns."""
 QUIET_S: Final = 10
 """Without a request for so long, there is nothing to judge."""
 
@@ -98,16 +98,23 @@ def head_line(rollout: dict[str, Any]) -> str:
     return "   ".join(parts)
 
 
-def scale_line(rollout: dict[str, Any]) -> str | None:
-    """Return the judge's statistic on a log scale, from 1 (no difference) to where it rolls back."""
+def scale_lines(rollout: dict[str, Any]) -> list[str]:
+    """Return the judge's statistic on a log scale, from 1 (no difference) to where it rolls back, and in
+    numbers; nothing while it has none.
+    """
     verdict = rollout.get("verdict") or {}
     statistic, limit = verdict.get("statistic"), verdict.get("limit")
     if statistic is None or not limit or limit <= 1:
-        return None
+        return []
     part = min(1.0, max(0.0, math.log(max(statistic, 1.0)) / math.log(limit)))
     filled = round(part * SCALE)
     line = "━" * filled + "●" + "─" * (SCALE - filled)
-    return f"no difference {line} roll back   {overview.odds(statistic)} : 1 of {overview.odds(limit)} : 1"
+    return [f"no difference {line} roll back", odds_text(statistic, limit)]
+
+
+def odds_text(statistic: float, limit: float) -> str:
+    """Return the judge's odds in words."""
+    return f"{overview.odds(statistic)} : 1 that it is worse, {overview.odds(limit)} : 1 rolls back"
 
 
 def version_rows(sight: Sight) -> list[tuple[str, ...]]:
@@ -135,7 +142,6 @@ def block(sight: Sight) -> list[str]:
                           enumerate(zip(row, widths, strict=True)))
         for row in rows
     ]  # fmt: skip
-    scale = scale_line(rollout)
     closing = [
         overview.why_line(rollout),
         waits_for(rollout),
@@ -146,6 +152,6 @@ def block(sight: Sight) -> list[str]:
         head_line(rollout),
         *([f"  {steps_line(rollout)}"] if rollout.get("steps") else []),
         *numbers,
-        *([f"  {scale}"] if scale else []),
+        *(f"  {scale}" for scale in scale_lines(rollout)),
         *(f"  {text}" for text in closing if text),
     ]

@@ -18,6 +18,8 @@ from gateway.cli.output import Output
 from gateway.cli.text import is_terminal, local_time, table_lines
 
 TOP_COLUMNS: Final = ("SERVICE", "VERSION", "RATE/s", "ERRORS", "P95", "SHARE", "HEALTH", "ROLLOUT")
+FIRST_TO_GO: Final = ("ROLLOUT", "P95", "HEALTH")
+"""Columns a narrow terminal does without."""
 TOP_ROWS: Final = 40
 
 
@@ -88,7 +90,7 @@ def top(api: AdminClient, out: Output, order: str, every_s: float) -> int:
                 try:
                     seen = overview.read(api)
                     rows = [_top_row(*each) for each in sorted_versions(seen, order)[:TOP_ROWS]]
-                    draw([top_line(seen), terminal.make_table(TOP_COLUMNS, rows)])
+                    draw([top_line(seen), terminal.fitting(TOP_COLUMNS, rows, FIRST_TO_GO)])
                 except Unreachable as exc:
                     draw([str(exc)])
                 time.sleep(every_s)
@@ -193,8 +195,7 @@ def numbers_line(data: dict[str, Any]) -> str:
         if data.get(f"{side}Answers")
     ]
     if data.get("statistic") is not None and data.get("limit"):
-        statistic, limit = overview.odds(data["statistic"]), overview.odds(data["limit"])
-        sides.append(f"{statistic} : 1 that it is worse, {limit} : 1 rolls back")
+        sides.append(progress.odds_text(data["statistic"], data["limit"]))
     return ", ".join(sides)
 
 

@@ -99,11 +99,28 @@ def _versions(rows: Sequence[Sequence[object]]) -> list[RenderableType]:
     """Return a table of versions; one too wide for the terminal has its urls below, whole, to be copied."""
     if not rows:
         return []
-    table, screen = make_table(VERSION_COLUMNS, rows), console()
-    if screen.measure(table, options=screen.options.update(width=UNLIMITED)).maximum <= screen.width:
+    table = make_table(VERSION_COLUMNS, rows)
+    if _fits(table):
         return [table]
     urls = [Text(f"   {row[1]}: {row[-1]}", overflow="fold") for row in rows]
-    return [make_table(VERSION_COLUMNS[:-1], [row[:-1] for row in rows]), *urls]
+    return [fitting(VERSION_COLUMNS[:-1], [row[:-1] for row in rows], ("STATUS", "P95")), *urls]
+
+
+def fitting(columns: Sequence[str], rows: Sequence[Sequence[object]], spare: Sequence[str]) -> Table:
+    """Return a table that a narrow terminal breaks no word of, if that can be: without as many of the `spare`
+    columns as it takes, the first ones first.
+    """
+    table = make_table(columns, rows)
+    if _fits(table) or not spare:
+        return table
+    kept = [index for index, column in enumerate(columns) if column != spare[0]]
+    fewer = [[row[index] for index in kept] for row in rows]
+    return fitting([columns[index] for index in kept], fewer, spare[1:])
+
+
+def _fits(table: Table) -> bool:
+    screen = console()
+    return screen.measure(table, options=screen.options.update(width=UNLIMITED)).maximum <= screen.width
 
 
 def _row(service: dict[str, Any], version: dict[str, Any]) -> list[object]:

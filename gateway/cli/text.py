@@ -1,7 +1,9 @@
 """How single things are written: cells, times, lines."""
 
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -10,6 +12,8 @@ import click
 
 _STEERING: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """What moves a terminal's cursor, colours, title or direction of writing, or begins a line."""
+_GLUE: Final = "\x00"
+"""Stands for a space that is no place to break a line."""
 _SETTINGS: Final = frozenset({"settings", "smokeTests"})
 """What is written to files and sent again, as it is."""
 
@@ -23,6 +27,36 @@ def print_line(line: str) -> None:
     """Print a line and have it read at once."""
     click.echo(line)
     sys.stdout.flush()
+
+
+def say(line: str, *, err: bool = False) -> None:
+    """Print a line; on a terminal too narrow for it, on several. err: on stderr."""
+    stream = sys.stderr if err else sys.stdout
+    if stream.isatty():
+        columns = shutil.get_terminal_size().columns
+        line = "\n".join(folded(each, columns) for each in line.splitlines())
+    click.echo(line, err=err)
+
+
+def folded(line: str, columns: int) -> str:
+    """Return a line broken between words, what follows indented; what is to be copied stays in one piece.
+
+    That is: whatever stands in backticks, and whatever has no space, such as a url.
+    """
+    if len(line) <= columns:
+        return line
+    whole = re.sub("`[^`]*`", lambda quoted: quoted[0].replace(" ", _GLUE), line)
+    indent = re.match(" *", line)[0] or "  "  # type: ignore[index]  # nothing is a match, too
+    pieces = textwrap.wrap(
+        whole,
+        max(columns, 20),
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        replace_whitespace=False,
+        drop_whitespace=True,
+    )
+    return "\n".join(pieces).replace(_GLUE, " ")
 
 
 def table_lines(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> list[str]:

@@ -401,3 +401,35 @@ def test_a_token_is_made_for_some_services_and_some_time(api: Any, cli: Any) -> 
         "services": "shop*",
         "expiresIn": 3_600_000,
     }
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("get", "-o", "json"), 4),
+        (("-o", "json", "why", "auth"), 1),
+        (("get", "--no-such-option", "-ojson"), 2),
+        (("nonsense", "--output=json"), 2),
+        (("edit", "auth", "--output", "json"), 2),
+    ],
+)
+def test_json_is_json_however_it_ends(
+    words: tuple[str, ...], code: int, api: Any, made: Any, cli: Any, capsys: Capture
+) -> None:
+    """Guards: a refusal left stdout empty, which is no JSON."""
+    api.answers |= {
+        "GET overview": (403, {"detail": "not you", "next": "ask an admin"}),
+        "GET deployment": made.page(),
+        "GET services/auth": (404, {"detail": "no service 'auth'"}),
+    }
+    assert cli(*words) == code
+    said = capsys.readouterr()
+    assert json.loads(said.out)["exitCode"] == code
+    assert json.loads(said.out)["error"] in said.err
+
+
+def test_json_carries_the_problem_as_it_came(api: Any, cli: Any, capsys: Capture) -> None:
+    problem = {"status": 409, "detail": "frozen", "next": "`gateway freeze off`", "errors": []}
+    api.answers["GET overview"] = (409, problem)
+    assert cli("get", "-o", "json") == 1
+    assert json.loads(capsys.readouterr().out)["problem"] == problem

@@ -304,6 +304,24 @@ def test_leaving_says_that_the_rollout_goes_on(
     assert "`gateway rollback auth` takes it back" in err
 
 
+@pytest.mark.parametrize(("weight", "says"), [(100, "takes all the traffic once"), (0, "gets no traffic")])
+def test_leaving_before_it_is_healthy_says_what_stays(
+    weight: int, says: str, api: Any, cli: Any, made: Any, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards: it ended without a word, and a first version took the traffic later all the same."""
+    young = made.version(healthStatus="unknown", status="testing", weight=weight)
+    api.answers["GET deployment/versions"] = made.page(young)
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(follow.waiting, "wait_for", interrupted)
+    assert cli("deploy", "auth", "v1.1") == 130
+    err = capsys.readouterr().err
+    assert says in err
+    assert "`gateway rm auth v1.1` forgets it" in err
+
+
 def test_waiting_looks_until_the_deadline() -> None:
     looks = iter([None, None, "found"])
     assert waiting.wait_for(lambda: next(looks), 1000, "no", sleep=lambda _: None) == "found"

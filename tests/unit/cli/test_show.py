@@ -153,35 +153,34 @@ def sight(rolling: Any) -> Sight:
 
 
 def test_the_block_says_where_it_is_and_how_both_do(rolling: Any) -> None:
-    head, steps, old, new, scale, why = progress.block(sight(rolling))
+    head, steps, old, new, scale, odds, why = progress.block(sight(rolling))
     assert head == "auth  v1.0 → v1.1  canary   rolling   step 1 of 3   10 % new   3m12s left"
     assert steps.strip() == "[10 %] → 50 % → 100 %"
     assert old.split() == ["v1.0", "90%", "91.4/s", "0.0%", "errors", "p95", "12ms", "healthy"]
     assert new.split() == ["v1.1", "10%", "9.6/s", "4.0%", "errors", "p95", "6.5ms", "healthy"]
     assert scale.strip().startswith("no difference ━━")
-    assert scale.endswith("roll back   11.2 : 1 of 125 : 1")
+    assert scale.endswith("roll back")
+    assert odds.strip() == "11.2 : 1 that it is worse, 125 : 1 rolls back"
     assert why.strip() == "hold: 3 of 20 requests seen"
 
 
 @pytest.mark.parametrize(("statistic", "filled"), [(0.0, 0), (1.0, 0), (11.18, 8), (125.0, 16), (1e9, 16)])
 def test_the_scale_is_logarithmic_from_no_difference_to_the_limit(statistic: float, filled: int) -> None:
-    line = progress.scale_line({"verdict": {"statistic": statistic, "limit": 125.0}})
-    assert line is not None
+    line, _ = progress.scale_lines({"verdict": {"statistic": statistic, "limit": 125.0}})
     assert line.count("━") == filled
     assert line.count("─") == 16 - filled
 
 
 @pytest.mark.parametrize("statistic", [0.0, 1.0, 174.0, 513_988_109.0, 1e300])
-def test_the_scale_fits_an_ordinary_terminal(statistic: float) -> None:
-    """It was wrapped at 80 columns, in the middle of the odds."""
-    line = progress.scale_line({"verdict": {"statistic": statistic, "limit": 200.0}})
-    assert line is not None
-    assert len(f"  {line}") <= 80
+def test_the_scale_fits_a_narrow_terminal(statistic: float) -> None:
+    """It was wrapped at 80 columns, in the middle of the odds, then at 60."""
+    lines = progress.scale_lines({"verdict": {"statistic": statistic, "limit": 200.0}})
+    assert max(len(f"  {line}") for line in lines) <= 60
 
 
 def test_there_is_no_scale_without_a_statistic() -> None:
-    assert progress.scale_line({"verdict": None}) is None
-    assert progress.scale_line({"verdict": {"statistic": None, "limit": None}}) is None
+    assert progress.scale_lines({"verdict": None}) == []
+    assert progress.scale_lines({"verdict": {"statistic": None, "limit": None}}) == []
 
 
 def test_the_block_says_what_a_quiet_or_paused_rollout_waits_for(made: Any) -> None:
@@ -261,8 +260,8 @@ def test_two_hundred_services_are_read_fast(api: Any, cli: Any, made: Any, capsy
 
 def test_odds_beyond_anybodys_count_are_no_line_of_digits() -> None:
     """A clear case filled two lines of a terminal: 6,131,999,999,999,999,869,704,…"""
-    assert overview.odds(6.1e48) == "over 1,000,000,000"
-    assert overview.odds(1e9) == "1,000,000,000"
+    assert overview.odds(6.1e48) == "over 1,000,000"
+    assert overview.odds(1e6) == "1,000,000"
     assert overview.odds(12.34) == "12.3"
 
 
