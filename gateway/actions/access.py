@@ -18,7 +18,7 @@ from gateway.control.recent import Recent
 from gateway.control.rollouts.rows import FreezeState, decoded
 from gateway.control.rollouts.schedule import FreezeSchedule
 from gateway.control.rollouts.unstored import Ordered
-from gateway.control.tally import VersionSum
+from gateway.control.sums import VersionSum
 from gateway.control.upstreams.breakers import BreakerStatus
 from gateway.control.upstreams.drains import DrainState
 from gateway.control.upstreams.probes import ProbeResult

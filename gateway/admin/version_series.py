@@ -5,7 +5,7 @@ from typing import Final
 
 from gateway.admin.exposition import NO_EXEMPLARS, Exemplars, Family, labels
 from gateway.control.catalog.catalog import Catalog
-from gateway.control.tally import VersionSum
+from gateway.control.sums import VersionSum
 from gateway.store.records import VersionRecord
 
 RETIRED_S: Final = 3600.0

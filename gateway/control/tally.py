@@ -8,15 +8,15 @@ made good by the next.
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
 import msgspec
 
 from gateway.control.history import History
 from gateway.control.recent import Recent
-from gateway.link.counts import PLACES
+from gateway.control.sums import Cell, JudgedSum, VersionSum, WorkerSum, added, copied, copied_judged
 from gateway.link.messages import Counts
-from gateway.link.totals import JudgedTotals, VersionTotals
+from gateway.link.totals import VersionTotals
 
 MAX_ABSENT: Final = 16
 """Incarnations that a whole control has heard nothing of, kept apart in case they come back."""
@@ -29,104 +29,7 @@ MAX_JUDGED: Final = 512
 MAX_COHORT_ERRORS: Final = 10_000
 """Sticky keys' errors kept for each service until they are taken; further ones are dropped."""
 
-Key = TypeVar("Key")
 _encode: Final = msgspec.msgpack.Encoder().encode
-
-
-def _places() -> list[int]:
-    return [0] * PLACES
-
-
-Cell = tuple[str, int, int]
-"""(version id, generation, share in hundredths of a percent)."""
-
-
-class JudgedSum(msgspec.Struct):
-    """Evidence of one cell over all workers, cumulative. latency: bucket -> count."""
-
-    answers: int = 0
-    errors: dict[str, int] = {}
-    latency: dict[int, int] = {}
-
-    def add(self, totals: JudgedTotals) -> None:
-        """Add one worker's."""
-        self.answers += totals.answers
-        _add(self.errors, totals.errors)
-        _add(self.latency, totals.latency)
-
-
-class VersionSum(msgspec.Struct):
-    """Everything counted about one version over all workers, cumulative; `in_flight` and `streams` are
-    now.
-    """
-
-    service: str = ""
-    version: str = ""
-    requests: dict[tuple[str, int], int] = {}
-    """(method, status) -> exchanges."""
-    attempts: dict[str, int] = {}
-    latency: dict[int, int] = {}
-    latency_us: int = 0
-    judged: dict[tuple[int, int], JudgedSum] = {}
-    """By (generation, share)."""
-    in_flight: int = 0
-    streams: int = 0
-    seconds: list[int] = msgspec.field(default_factory=_places)
-    """By place among EDGES_US, as the next two."""
-    upstream: list[int] = msgspec.field(default_factory=_places)
-    upstream_us: int = 0
-    own: list[int] = msgspec.field(default_factory=_places)
-    own_us: int = 0
-    retries: dict[str, int] = {}
-    abandoned: int = 0
-
-    def add(self, totals: VersionTotals) -> None:
-        """Add one worker's totals, gauges apart."""
-        self.service, self.version = totals.service, totals.version
-        for method, status, n in totals.requests:
-            self.requests[method, status] = self.requests.get((method, status), 0) + n
-        _add(self.attempts, totals.attempts)
-        _add(self.latency, totals.latency)
-        self.latency_us += totals.latency_us
-        _add_places(self.seconds, totals.seconds)
-        _add_places(self.upstream, totals.upstream)
-        self.upstream_us += totals.upstream_us
-        _add_places(self.own, totals.own)
-        self.own_us += totals.own_us
-        _add(self.retries, totals.retries)
-        self.abandoned += totals.abandoned
-        for judged in totals.judged:
-            self.judge(judged)
-
-    def judge(self, totals: JudgedTotals) -> None:
-        """Add one cell of one worker's evidence."""
-        cell = (totals.generation, totals.share)
-        if cell not in self.judged:
-            self.judged[cell] = JudgedSum()
-        self.judged[cell].add(totals)
-
-
-class WorkerSum(msgspec.Struct):
-    """What workers count of themselves: totals, and the gauges of those connected."""
-
-    accepted: int = 0
-    requests: int = 0
-    forced: int = 0
-    log_dropped: int = 0
-    refused: dict[str, int] = {}
-    connections: int = 0
-    spans_dropped: int = 0
-    upstream: dict[str, int] = {}
-    """Connections to upstreams now, by what they do."""
-
-    def add(self, counts: Counts) -> None:
-        """Add one worker's totals, gauges apart."""
-        self.accepted += counts.accepted
-        self.requests += counts.requests
-        self.forced += counts.forced
-        self.log_dropped += counts.log_dropped
-        self.spans_dropped += counts.spans_dropped
-        _add(self.refused, counts.refused)
 
 
 class _Newest(msgspec.Struct):
@@ -281,7 +184,7 @@ class Tally:
 
     def version(self, version_id: str) -> VersionSum:
         """Return what was ever counted about one version."""
-        total = _copy(self._base.get(version_id))
+        total = copied(self._base.get(version_id))
         for incarnation, newest in self._newest.items():
             totals = newest.versions.get(version_id)
             if totals is None:
@@ -322,7 +225,7 @@ class Tally:
             total.add(newest.counts)
             if incarnation in self._present:
                 total.connections += newest.counts.connections
-                _add(total.upstream, newest.counts.upstream)
+                added(total.upstream, newest.counts.upstream)
         return total
 
     # -- cohorts
@@ -407,7 +310,7 @@ class Tally:
     def _judged_of(self, version_id: str) -> dict[tuple[int, int], JudgedSum]:
         total = VersionSum()
         if (base := self._base.get(version_id)) is not None:
-            total.judged = _copy_judged(base)
+            total.judged = copied_judged(base)
         for newest in self._newest.values():
             for judged in newest.versions[version_id].judged if version_id in newest.versions else ():
                 total.judge(judged)
@@ -442,36 +345,3 @@ class Tally:
 def _excess(cells: dict[tuple[int, int], JudgedSum], limit: int) -> Iterator[tuple[int, int]]:
     """Yield the cells beyond `limit`, those of the oldest generations first."""
     yield from sorted(cells)[: max(0, len(cells) - limit)]
-
-
-def _copy(total: VersionSum | None) -> VersionSum:
-    if total is None:
-        return VersionSum()
-    return msgspec.structs.replace(
-        total,
-        requests=dict(total.requests),
-        attempts=dict(total.attempts),
-        latency=dict(total.latency),
-        seconds=list(total.seconds),
-        upstream=list(total.upstream),
-        own=list(total.own),
-        retries=dict(total.retries),
-        judged=_copy_judged(total),
-    )
-
-
-def _copy_judged(total: VersionSum) -> dict[tuple[int, int], JudgedSum]:
-    return {
-        cell: JudgedSum(judged.answers, dict(judged.errors), dict(judged.latency))
-        for cell, judged in total.judged.items()
-    }
-
-
-def _add_places(into: list[int], more: list[int]) -> None:
-    for place, n in enumerate(more):
-        into[place] += n
-
-
-def _add(into: dict[Key, int], more: dict[Key, int]) -> None:
-    for key, n in more.items():
-        into[key] = into.get(key, 0) + n

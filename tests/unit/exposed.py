@@ -7,7 +7,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.admin.metrics import Metrics, Watched
-from gateway.control.tally import VersionSum
+from gateway.control.sums import VersionSum
 
 
 def exposed() -> dict[str, set[str]]:

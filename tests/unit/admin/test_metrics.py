@@ -16,7 +16,7 @@ from gateway.admin.rollout_series import decision_families, deployment_families,
 from gateway.admin.version_series import Retired, version_families
 from gateway.control.rollouts.counted import RolloutCounts
 from gateway.control.spans import Exemplar
-from gateway.control.tally import VersionSum
+from gateway.control.sums import VersionSum
 from gateway.link.counts import EDGES_US, PLACES, VersionCounts, totals_of
 from gateway.link.messages import Counts
 from gateway.store.records import DeploymentRecord, NodeState
