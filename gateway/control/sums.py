@@ -1,5 +1,6 @@
 """Sums of what workers count: of each version, of the judge's cells, of the workers themselves."""
 
+from collections.abc import Iterable
 from typing import TypeVar
 
 import msgspec
@@ -17,6 +18,8 @@ def _places() -> list[int]:
 
 Cell = tuple[str, int, int]
 """(version id, generation, share in hundredths of a percent)."""
+CohortError = tuple[str, int, int, int, str]
+"""(version id, generation, share, key hash, kind): an error that a sticky user met."""
 
 
 class JudgedSum(msgspec.Struct):
@@ -141,3 +144,23 @@ def added(into: dict[Key, int], more: dict[Key, int]) -> None:
     """Add counts to others, in place."""
     for key, n in more.items():
         into[key] = into.get(key, 0) + n
+
+
+def above(cells: Iterable[JudgedTotals], floor: int) -> list[JudgedTotals]:
+    """Return the cells of generations above `floor`."""
+    return [cell for cell in cells if cell.generation > floor]
+
+
+def joined(cells: Iterable[JudgedTotals], others: Iterable[JudgedTotals]) -> list[JudgedTotals]:
+    """Return one worker's cells from two of its reports: totals only grow, so the greater is the newer."""
+    found = {(cell.generation, cell.share): cell for cell in cells}
+    for cell in others:
+        known = found.get((cell.generation, cell.share))
+        if known is None or known.answers < cell.answers:
+            found[cell.generation, cell.share] = cell
+    return list(found.values())
+
+
+def nothing_of(service: str, version: str, version_id: str) -> VersionTotals:
+    """Return what a worker has counted of a version before it has served it."""
+    return VersionTotals(service, version, version_id, [], {}, {}, 0, 0, 0, [])

@@ -7,16 +7,28 @@ made good by the next.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Final, Self
 
 import msgspec
 
 from gateway.control.history import History
 from gateway.control.recent import Recent
-from gateway.control.sums import Cell, JudgedSum, VersionSum, WorkerSum, added, copied, copied_judged
+from gateway.control.sums import (
+    Cell,
+    CohortError,
+    JudgedSum,
+    VersionSum,
+    WorkerSum,
+    above,
+    added,
+    copied,
+    copied_judged,
+    joined,
+    nothing_of,
+)
 from gateway.link.messages import Counts
-from gateway.link.totals import VersionTotals
+from gateway.link.totals import JudgedTotals, VersionTotals
 
 MAX_ABSENT: Final = 16
 """Incarnations that a whole control has heard nothing of, kept apart in case they come back."""
@@ -53,6 +65,9 @@ class Part(msgspec.Struct, omit_defaults=True):
     """What incarnations that ended have counted, by version id."""
     newest: dict[str, dict[str, VersionTotals]] = msgspec.field(default_factory=dict, name="live")
     """The newest reports of the others: incarnation -> version id -> totals."""
+    service: str = ""
+    met: dict[str, int] = {}
+    """How many errors of sticky users were taken from each process of another gateway."""
 
 
 class _State(msgspec.Struct):
@@ -101,7 +116,13 @@ class Tally:
         """Connected incarnation -> slot: whose gauges count."""
         self._services: dict[str, set[str]] = {}
         """Service -> ids of its versions that were counted."""
-        self._cohort_errors: dict[str, list[tuple[str, int, int, int, str]]] = {}
+        self._cohort_errors: dict[str, list[CohortError]] = {}
+        self._met: dict[str, dict[str, int]] = {}
+        """By service, see `Part.met`."""
+        self._elsewhere: set[str] = set()
+        """Incarnations of other gateways."""
+        self.on_ending: Callable[[str, Mapping[str, VersionTotals]], object] = lambda incarnation, last: None
+        """Called with the last totals of a worker that ended, before they are added to all others'."""
         self._serial = 0
         """Of what was stored last."""
         self.recent = Recent()
@@ -124,6 +145,7 @@ class Tally:
         if newest is None:
             newest = self._newest[incarnation] = _Newest(counts)
         self._unheard.discard(incarnation)
+        self._elsewhere.discard(incarnation)
         newest.is_gone = False
         versions = tuple(each for each in counts.versions if self._is_there(each.version_id))
         self.history.report(incarnation, versions)
@@ -151,6 +173,7 @@ class Tally:
         if newest is None:
             return
         self._ended += 1
+        self.on_ending(incarnation, newest.versions)
         self._base_workers.add(newest.counts)
         for totals in newest.versions.values():
             self._base_of(totals.version_id).add(totals)
@@ -230,7 +253,7 @@ class Tally:
 
     # -- cohorts
 
-    def take_cohort_errors(self, service: str) -> list[tuple[str, int, int, int, str]]:
+    def take_cohort_errors(self, service: str) -> list[CohortError]:
         """Return the sticky keys that met an error since the last call: (version id, generation, share, key
         hash, kind).
 
@@ -244,6 +267,87 @@ class Tally:
         room = max(0, MAX_COHORT_ERRORS - len(kept))
         kept.extend((totals.version_id, *error) for error in totals.cohort_errors[:room])
         return msgspec.structs.replace(totals, cohort_errors=[])
+
+    # -- other gateways
+
+    def cells_above(
+        self, version_ids: Collection[str], floor: int
+    ) -> dict[str, dict[str, list[JudgedTotals]]]:
+        """Return what each worker has counted under generations above `floor`: incarnation -> version id."""
+        found: dict[str, dict[str, list[JudgedTotals]]] = {}
+        for incarnation, newest in self._newest.items():
+            for version_id in newest.versions.keys() & set(version_ids):
+                if cells := above(newest.versions[version_id].judged, floor):
+                    found.setdefault(incarnation, {})[version_id] = cells
+        return found
+
+    def take_elsewhere(
+        self, incarnation: str, service: str, version: tuple[str, str], cells: Iterable[JudgedTotals]
+    ) -> None:
+        """Take what a worker of another gateway has counted of one version: (name, id).
+
+        All of it, so that nothing is counted twice, in whatever order it comes, and nothing that comes late
+        is lost.
+        """
+        name, version_id = version
+        if not self._is_there(version_id):
+            return
+        newest = self._newest.setdefault(incarnation, _Newest(Counts()))
+        newest.is_gone = False
+        self._unheard.discard(incarnation)
+        if incarnation not in self._present:
+            self._elsewhere.add(incarnation)
+        versions = newest.versions
+        before = versions.get(version_id) or nothing_of(service, name, version_id)
+        versions[version_id] = msgspec.structs.replace(before, judged=joined(before.judged, cells))
+        self._services.setdefault(service, set()).add(version_id)
+
+    def take_met(self, service: str, run: str, errors: Iterable[tuple[int, CohortError]]) -> None:
+        """Take the errors of sticky users that a process of another gateway has numbered: each once."""
+        known = self._met.setdefault(service, {})
+        kept = self._cohort_errors.setdefault(service, [])
+        for number, error in errors:
+            if number > known.get(run, 0):
+                known[run] = number
+                if len(kept) < MAX_COHORT_ERRORS:
+                    kept.append(error)
+
+    def give_back(self, service: str, version_ids: Iterable[str], errors: Iterable[CohortError]) -> None:
+        """Prepare to go on with another's counts of a rollout, which hold ours: forget what is added up.
+
+        errors: of sticky users, that it has not taken.
+        """
+        for version_id in version_ids:
+            self._base.pop(version_id, None)
+        self._cohort_errors.setdefault(service, []).extend(errors)
+
+    def settle(self, service: str) -> None:
+        """A rollout has ended, and nobody reports what belonged to it: add up what other gateways did."""
+        self._met.pop(service, None)
+        for incarnation in sorted(self._elsewhere):
+            versions = self._newest[incarnation].versions if incarnation in self._newest else {}
+            for version_id in self._services.get(service, set()) & versions.keys():
+                self._base_of(version_id).add(versions.pop(version_id))
+                self._bound_judged(version_id)
+            if not versions:
+                self._newest.pop(incarnation, None)
+                self._elsewhere.discard(incarnation)
+
+    def start_of(self, part: Part, service: str, floor: int) -> dict[Cell, JudgedSum]:
+        """Return what a rollout's next window begins from: what `part` knows, and where it does not know of a
+        cell up to the generation `floor`, that: another gateway made it, which is not asked for such.
+        """
+        total = self.of(part).judged(service)
+        for incarnation, newest in self._newest.items():
+            known = part.newest.get(incarnation, {})
+            for version_id in self._services.get(service, set()) & newest.versions.keys():
+                there = known[version_id].judged if version_id in known else []
+                cells = {(cell.generation, cell.share) for cell in there}
+                for cell in newest.versions[version_id].judged:
+                    if cell.generation <= floor and (cell.generation, cell.share) not in cells:
+                        place = (version_id, cell.generation, cell.share)
+                        total.setdefault(place, JudgedSum()).add(cell)
+        return total
 
     # -- over a restart of control
 
@@ -269,7 +373,7 @@ class Tally:
             incarnation: {each: one.versions[each] for each in ids if each in one.versions}
             for incarnation, one in self._newest.items()
         }
-        return Part(self._serial, ids, base, newest)
+        return Part(self._serial, ids, base, newest, service, dict(self._met.get(service, {})))
 
     @classmethod
     def of(cls, part: Part) -> Self:
@@ -289,6 +393,7 @@ class Tally:
         for part in stored:
             state.take(part)
         self._serial = max([self._serial, state.serial, *(part.serial for part in stored[-1:])])
+        self._met.update({part.service: dict(part.met) for part in stored if part.met})
         for version_id, total in state.versions.items():
             self._base[version_id] = total
             self._services.setdefault(total.service, set()).add(version_id)

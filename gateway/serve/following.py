@@ -1,7 +1,7 @@
 """A gateway that serves while another one is in charge: it goes by what is stored, and takes over in time."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Final
 
 from gateway.cluster.feed import Feed
@@ -9,6 +9,7 @@ from gateway.cluster.presence import Presence
 from gateway.cluster.unread import Unread
 from gateway.config import Config
 from gateway.control.catalog.followed import Followed
+from gateway.control.rollouts.reporting import Reporting
 from gateway.errors import StoreTaken, StoreUnreachable
 from gateway.log import get_logger
 from gateway.serve.background import Background
@@ -59,6 +60,12 @@ class Following:
         self._followed = Followed(components.catalog)
         self._settings = settings
         self._feed = Feed(self._store, self._read)
+        self._reporting = Reporting(
+            components.store,
+            components.tally,
+            lambda: components.rollouts.under_judgement,
+            node=presence.node.id,
+        )
         presence.applied = self._applied
 
     def _applied(self) -> int | None:
@@ -70,23 +77,33 @@ class Following:
         await self._feed.look()
         self._components.catalog.follow(self._components.rollouts)
         self._background.follow(self._run())
-        log.warning("following", missing="what this gateway serves of a rollout is judged by nobody")
+        log.info("following", revision=self._applied())
 
     async def _run(self) -> None:
         """Follow until the lease is ours; then lead. The workers stay as they are."""
-        reading = asyncio.get_running_loop().create_task(self._feed.run(), name="feed")
-        try:
-            await self._claim()
-        finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+        await self._meanwhile(self._feed.run(), self._reporting.run())
         log.warning("taking_over", revision=self._applied())
         self._background.hold(self._store)
         self._presence.applied = lambda: self._store.revision
         settings = self._settings()
         await self._components.begin_anew(settings.service)
+        self._reporting.give_back()
         await _lead(self._components, self._background, settings)
         self._components.admin.hold_changes(held=False)
+
+    async def _meanwhile(self, *works: Coroutine[object, object, None]) -> None:
+        """Claim the lease, and do this until then: none of it ends by itself."""
+        loop = asyncio.get_running_loop()
+        claim = loop.create_task(self._claim(), name="claim")
+        tasks = [claim, *(loop.create_task(work, name="following") for work in works)]
+        try:
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _claim(self) -> None:
         node = self._presence.node

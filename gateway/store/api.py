@@ -28,6 +28,7 @@ from gateway.store.records import (
     NodeRecord,
     NodeState,
     Retention,
+    ServedRecord,
     ServiceRecord,
     SmokeRecord,
     StatisticRecord,
@@ -115,6 +116,8 @@ class Store(Protocol):
     """Called right after each commit that added events, still in the writer's turn; must not raise."""
     errors: ErrorCounts
     """What has failed since the start."""
+    is_shared: bool
+    """Whether other gateways may use it too."""
     follows: bool
     """Whether another gateway is in charge, and every transaction of this one raises NotInCharge."""
 
@@ -155,6 +158,20 @@ class Store(Protocol):
 
     async def nodes(self) -> list[NodeState]:
         """Return every gateway that has said it lives, and has not left or been forgotten; by name."""
+
+    async def put_served(self, records: Sequence[ServedRecord]) -> None:
+        """Say what this gateway has served of open rollouts, in the place of what it said before.
+
+        No commit of the store: no revision, and whoever is frozen holds nobody up. Raises StoreError.
+        """
+
+    async def served(self, known: Iterable[ServedRecord]) -> list[ServedRecord]:
+        """Return what any gateway has said so, but for what is known. Raises StoreError."""
+
+    async def drop_served(self) -> None:
+        """Forget what was said of rollouts that are not open any more, and what the one in charge has said
+        itself before it was. Raises StoreError.
+        """
 
     def on_change(self, callback: Callable[[], object]) -> None:
         """Call `callback` when another process may have committed. It must not raise."""

@@ -287,6 +287,7 @@ MIGRATIONS: Final = (
     Migration(4, "charts", _CHARTS),
     Migration(5, "approvals", _APPROVALS),
     Migration(6, "nodes", ()),  # nothing in a file: only a database has several gateways
+    Migration(7, "served", ()),  # so here
 )
 
 SCHEMA: Final = MIGRATIONS[-1].number

@@ -402,3 +402,16 @@ class NodeState(NodeRecord, frozen=True, kw_only=True):
     """Whether it has the lease."""
     is_isolated: bool
     """Whether nothing was heard of it for longer than three seconds."""
+
+
+class ServedRecord(Record, frozen=True, kw_only=True):
+    """What one process of a gateway that follows has served of an open rollout, until now."""
+
+    deployment_id: str
+    run: str
+    """Which process says it."""
+    node: str
+    """The id of its gateway."""
+    serial: int
+    """Rises each time it says more."""
+    data: bytes

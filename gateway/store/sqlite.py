@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -40,6 +40,7 @@ from gateway.store.records import (
     NodeState,
     Position,
     Retention,
+    ServedRecord,
     TokenRecord,
 )
 from gateway.store.safety import copy, damage, existing, identity, refuse_damaged, remove_log, verified
@@ -70,6 +71,8 @@ class SqliteStore(Reads):
     """See `api.Store`."""
 
     SEQUENCES = "sqlite_sequence"
+    is_shared = False
+    """See `api.Store.is_shared`."""
 
     def __init__(
         self,
@@ -231,6 +234,16 @@ class SqliteStore(Reads):
     async def leave(self, node_id: str) -> None:
         """See `api.Store.leave`."""
         self._node = None
+
+    async def put_served(self, records: Sequence[ServedRecord]) -> None:
+        """See `api.Store.put_served`. Nobody follows."""
+
+    async def served(self, known: Iterable[ServedRecord]) -> list[ServedRecord]:
+        """See `api.Store.served`. Nobody follows."""
+        return []
+
+    async def drop_served(self) -> None:
+        """See `api.Store.drop_served`."""
 
     async def nodes(self) -> list[NodeState]:
         """See `api.Store.nodes`. This one alone."""

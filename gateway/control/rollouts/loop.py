@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from gateway.control.rollouts.acts import Acts, CatalogView
 from gateway.control.rollouts.counted import RolloutCounts
+from gateway.control.rollouts.elsewhere import CountsElsewhere, Elsewhere
 from gateway.control.rollouts.in_force import InForce, is_done
 from gateway.control.rollouts.moved import Happening, Moved, judged
 from gateway.control.rollouts.notices import Notices
@@ -68,6 +69,8 @@ from gateway.store.records import AuditEntry, DeploymentRecord
 log = get_logger(component="rollouts")
 
 TICK_S: Final = 1.0
+LOOK_S: Final = 0.25
+"""How long a tick waits for what other gateways have counted: what comes later is the next one's."""
 BATCH: Final = 10
 """Rollouts that tick in one transaction: the weights of the first need not wait for the last one's judge."""
 SAVE_TICKS: Final = 10
@@ -80,7 +83,7 @@ RECENT: Final = 200
 """How many of the newest deployments are looked at, at a start, for ends that were not tidied up."""
 
 
-class TallyView(Protocol):
+class TallyView(CountsElsewhere, Protocol):
     """What rollouts need of the counts."""
 
     @property
@@ -90,6 +93,7 @@ class TallyView(Protocol):
     def judged(self, service: str) -> JudgedCells: ...
     def take_cohort_errors(self, service: str) -> list[tuple[str, int, int, int, str]]: ...
     def part(self, service: str) -> Part: ...
+    def start_of(self, part: Part, service: str, floor: int) -> JudgedCells: ...
     def dump(self) -> bytes: ...
     def dump_stored(self) -> None: ...
 
@@ -122,6 +126,7 @@ class Rollouts:
         self._committing: asyncio.Task[None] | None = None
         """The commit of a tick, as long as it takes."""
         self._ticking = asyncio.Lock()
+        self._elsewhere = Elsewhere(store, tally)
         self.freeze_state = FreezeState()
         self.schedule = FreezeSchedule(catalog, wall)
         self._stopping = False
@@ -148,6 +153,11 @@ class Rollouts:
         """Return the machine's state of the service's open deployment, if there is one."""
         running = self._in_force.open.get(service)
         return running.state if running is not None else None
+
+    @property
+    def under_judgement(self) -> list[Running]:
+        """Return the open rollouts."""
+        return list(self._in_force.open.values())
 
     def open_for(self, service: str) -> DeploymentRecord | None:
         """Return the service's open deployment, if there is one."""
@@ -199,7 +209,8 @@ class Rollouts:
         running = Running(record, state)
         running.windows.start_from(counts)
         running.counted = encoded_part(self._tally.part(state.service))
-        running.record = replace(record, progress=encoded_progress(running.counted, OpenRow()))
+        floor = running.windows.floor = self._catalog.service_record(state.service).generation
+        running.record = replace(record, progress=encoded_progress(running.counted, OpenRow(), floor))
         return self._in_force.move(tx, running, [Start(actor)])
 
     def order(self, tx: Transaction, deployment_id: str, event: Event) -> DeploymentRecord:
@@ -288,10 +299,13 @@ class Rollouts:
         if running.is_done:
             return
         service = running.state.service
+        floor = running.windows.floor = self._catalog.service_record(service).generation
         if (progress := progress_of(record)) is not None:
             # What workers have reported since is evidence.
             row = progress.row if running.state.is_open else None
-            running.windows.start_from(Tally.of(progress.counted).judged(service), row)
+            if progress.floor is not None:
+                floor = running.windows.floor = progress.floor
+            running.windows.start_from(self._tally.start_of(progress.counted, service, floor), row)
             running.counted = encoded_part(progress.counted)
         else:
             running.windows.start_from(self._tally.judged(service))
@@ -340,6 +354,7 @@ class Rollouts:
         `patience_s` goes on, and the next tick waits for it too. Raises StoreError.
         """
         async with self._ticking:
+            await self._elsewhere.look(self.under_judgement, LOOK_S)
             self._ticks += 1
             is_first = not self._close_windows()
             if self._committing is None:

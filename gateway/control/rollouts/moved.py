@@ -153,7 +153,7 @@ def judged(
     is_full = row.gathered is None and bool(windows.pending)
     return replace(
         moved,
-        record=replace(moved.record, progress=encoded_progress(counted, row)),
+        record=replace(moved.record, progress=encoded_progress(counted, row, windows.floor)),
         windows=len(windows.pending),
         rows=tuple(rows),
         open_row=row,

@@ -1,7 +1,7 @@
 """A rollout's state as rows of the store, and back."""
 
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -12,6 +12,8 @@ from gateway.core.rollout.commands import Decide, Notify
 from gateway.core.rollout.state import JUDGED, Rollout
 from gateway.errors import StoreError
 from gateway.store.records import DecisionRecord, DeploymentRecord, EventRecord, StatisticRecord
+
+P = TypeVar("P")
 
 
 def at(wall: float) -> datetime:
@@ -68,6 +70,8 @@ class Progress(msgspec.Struct, frozen=True):
     counted: Part
     """What its evidence came from; what was counted beyond it is still to be judged."""
     row: OpenRow
+    floor: int | None = None
+    """See `Windows.floor`; None: another release has not said."""
 
 
 class _EncodedProgress(msgspec.Struct, frozen=True):
@@ -75,6 +79,18 @@ class _EncodedProgress(msgspec.Struct, frozen=True):
 
     counted: msgspec.Raw
     row: OpenRow
+    floor: int
+
+
+class _Met(msgspec.Struct, frozen=True):
+    met: dict[str, int] = {}
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What gateways that follow need of the loop's progress."""
+
+    counted: _Met
+    floor: int | None = None
 
 
 def encoded_part(part: Part) -> bytes:
@@ -82,17 +98,26 @@ def encoded_part(part: Part) -> bytes:
     return msgspec.msgpack.encode(part)
 
 
-def encoded_progress(counted: bytes, row: OpenRow) -> bytes:
+def encoded_progress(counted: bytes, row: OpenRow, floor: int) -> bytes:
     """Return what is stored of the loop's progress. counted: from `encoded_part`."""
-    return msgspec.msgpack.encode(_EncodedProgress(msgspec.Raw(counted), row))
+    return msgspec.msgpack.encode(_EncodedProgress(msgspec.Raw(counted), row, floor))
 
 
 def progress_of(record: DeploymentRecord) -> Progress | None:
     """Return how far the loop had come; None: another release has not said. Raises StoreError."""
+    return _progress_as(record, Progress)
+
+
+def asked_of(record: DeploymentRecord) -> Asked | None:
+    """Return what of it is asked of gateways that follow; so the rest."""
+    return _progress_as(record, Asked)
+
+
+def _progress_as(record: DeploymentRecord, kind: type[P]) -> P | None:
     if not record.progress:
         return None
     try:
-        return msgspec.msgpack.decode(record.progress, type=Progress)
+        return msgspec.msgpack.decode(record.progress, type=kind)
     except msgspec.MsgspecError as exc:
         raise StoreError(f"deployment {record.id}: its stored progress does not load: {exc}") from exc
 

@@ -56,6 +56,9 @@ class Windows:
         self._last: dict[Key, Cell] = {}
         self._pending: list[Window] = []
         self._row = OpenRow()
+        self.floor = -1
+        """The service's generation when the rollout was begun: of other gateways, only what was counted under
+        later ones is its evidence."""
 
     def start_from(self, judged: Judged, row: OpenRow | None = None) -> None:
         """Count from here: what was counted before belongs to no window of this rollout.

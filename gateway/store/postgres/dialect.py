@@ -16,6 +16,7 @@ SEQUENCES: Final = "gateway_sequence"
 LEASE: Final = "gateway_lease"
 CHANGES: Final = "gateway_change"
 NODES: Final = "gateway_node"
+SERVED: Final = "gateway_served"
 CHANNEL: Final = "gateway"
 """Where each commit says its revision."""
 
@@ -79,6 +80,18 @@ _ALSO: Final = {
             admin TEXT NOT NULL,
             applied_revision BIGINT,
             seen_at TIMESTAMPTZ NOT NULL
+        )
+        """,
+    ),
+    7: (
+        f"""
+        CREATE TABLE {SERVED} (
+            deployment_id TEXT COLLATE "C" NOT NULL,
+            run TEXT COLLATE "C" NOT NULL,
+            node TEXT COLLATE "C" NOT NULL,
+            serial BIGINT NOT NULL,
+            data BYTEA NOT NULL,
+            PRIMARY KEY (deployment_id, run)
         )
         """,
     ),

@@ -1,7 +1,7 @@
 """The store in a PostgreSQL database: the same rows, one writer, readers that never wait for it."""
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from gateway.store.postgres.lease import Lease
 from gateway.store.postgres.members import SEEN, Members, node_of
 from gateway.store.postgres.migrating import migrate
 from gateway.store.postgres.readers import PAGE, Readers
+from gateway.store.postgres.served import Served
 from gateway.store.postgres.server import Server
 from gateway.store.postgres.transaction import PostgresTransaction
 from gateway.store.reads import Reads, Rows, catalog_of
@@ -33,6 +34,7 @@ from gateway.store.records import (
     NodeRecord,
     NodeState,
     Retention,
+    ServedRecord,
     TokenRecord,
 )
 from gateway.store.sqlite import SqliteStore
@@ -59,6 +61,8 @@ class PostgresStore(Reads):
     """See `api.Store`."""
 
     SEQUENCES = SEQUENCES
+    is_shared = True
+    """See `api.Store.is_shared`."""
 
     def __init__(self, server: Server, writer: Connection, epoch: int, gateway_id: bytes) -> None:
         """Called by `open`."""
@@ -78,6 +82,7 @@ class PostgresStore(Reads):
         self._readers = Readers(server)
         self._lease = Lease(server)
         self._members = Members(server)
+        self._served = Served(server)
         self._turns = Turns(server.label)
         self._known_tokens = KnownTokens(self.tokens)
         self._run = secrets.token_hex(4)
@@ -117,6 +122,7 @@ class PostgresStore(Reads):
             await self._readers.close()
             await self._lease.close()
             await self._members.close()
+            await self._served.close()
 
     # -- being in charge
 
@@ -151,6 +157,18 @@ class PostgresStore(Reads):
     async def nodes(self) -> list[NodeState]:
         """See `api.Store.nodes`."""
         return [node_of(row) for row in await self.rows(SEEN)]
+
+    async def put_served(self, records: Sequence[ServedRecord]) -> None:
+        """See `api.Store.put_served`."""
+        await self._served.put(records)
+
+    async def served(self, known: Iterable[ServedRecord]) -> list[ServedRecord]:
+        """See `api.Store.served`."""
+        return await self._served.news(known)
+
+    async def drop_served(self) -> None:
+        """See `api.Store.drop_served`."""
+        await self._served.drop(self._lease.holder)
 
     def on_change(self, callback: Callable[[], object]) -> None:
         """See `api.Store.on_change`."""

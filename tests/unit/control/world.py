@@ -90,7 +90,9 @@ class FakeHub:
 class FakeWorker:
     """What one worker has counted: it outlives control, and says it again to the next one."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "worker") -> None:
+        self.name = name
+        """Its incarnation."""
         self.judged: dict[str, dict[tuple[int, int], tuple[int, int]]] = {}
         """Version id -> (generation, share) -> (answers, errors)."""
 
@@ -120,7 +122,7 @@ class FakeWorker:
             )
             for version_id, cells in self.judged.items()
         )
-        tally.on_counts(0, "worker", Counts(versions=versions))
+        tally.on_counts(0, self.name, Counts(versions=versions))
 
     def rewind(self, tally: Tally) -> None:
         """Go back to what `tally` knows: the rest is to happen again."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from gateway.store.records import (
     EventRecord,
     NodeRecord,
     Position,
+    ServedRecord,
     TokenRecord,
 )
 from tests import postgres
@@ -290,3 +292,43 @@ async def position(store: Any) -> Position:
 
 async def unread_of(store: Any, at: Position) -> Unread:
     return unread(at, await store.changes(at.revision))
+
+
+# -- what followers have served
+
+
+def served(deployment: str, run: str, serial: int, data: bytes = b"x", node: str = "n") -> ServedRecord:
+    return ServedRecord(deployment_id=deployment, run=run, node=node, serial=serial, data=data)
+
+
+@postgres.needs_postgres
+async def test_what_a_follower_has_served_is_said_beside_all_commits(database: str) -> None:
+    one, two = await Kept(database).opened(), await Kept(database).opened()
+    await put_service(one)
+    async with one.transaction() as tx:
+        tx.put_deployment(a_deployment("open", status="rolling"))
+    before = (await one.changes(0)).at
+    two.follows = True
+    await two.put_served([])
+    await two.put_served([served("open", "r", 1), served("gone", "r", 1)])
+    assert await one.served([]) == [served("gone", "r", 1), served("open", "r", 1)]
+    await two.put_served([served("open", "r", 2, b"more"), served("open", "s", 1)])
+    known = [served("open", "r", 1), served("gone", "r", 1)]
+    assert await one.served(known) == [served("open", "r", 2, b"more"), served("open", "s", 1)]
+    assert (await one.changes(0)).at == before, "no revision, no notification"
+    await one.drop_served()
+    assert await one.served([]) == [served("open", "r", 2, b"more"), served("open", "s", 1)]
+    await one.claim("n", "a")
+    await one.drop_served()
+    assert await one.served([]) == [], "the one in charge has it in its own counts"
+    await one.close()
+    await two.close()
+
+
+async def test_a_gateway_alone_is_told_of_nobody(tmp_path: Path) -> None:
+    store = await Kept(f"sqlite:///{tmp_path / 's.db'}").opened()
+    assert not store.is_shared
+    await store.put_served([served("open", "r", 1)])
+    assert await store.served([]) == []
+    await store.drop_served()
+    await store.close()

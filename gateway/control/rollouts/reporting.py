@@ -1,0 +1,127 @@
+"""Stores what this gateway serves of open rollouts, while another one is in charge and judges."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, Protocol
+
+from gateway.control.rollouts.rows import Asked, asked_of
+from gateway.control.rollouts.running import Running
+from gateway.control.rollouts.served import Cells, Served, encoded, later, together, untaken
+from gateway.control.sums import CohortError
+from gateway.control.tally import Tally
+from gateway.errors import StoreError
+from gateway.link.totals import VersionTotals
+from gateway.log import get_logger
+from gateway.store.records import ServedRecord
+
+log = get_logger(component="rollouts")
+
+REPORT_S: Final = 1.0
+MAX_ERRORS: Final = 10_000
+"""Errors of sticky users kept for each rollout until they are taken; further ones are dropped."""
+
+Numbered = list[tuple[int, CohortError]]
+
+
+class Shared(Protocol):
+    """Where it is stored."""
+
+    async def put_served(self, records: Sequence[ServedRecord]) -> None: ...
+
+
+class Reporting:
+    """One process of a gateway that follows."""
+
+    def __init__(
+        self, store: Shared, tally: Tally, rollouts: Callable[[], Iterable[Running]], *, node: str
+    ) -> None:
+        """rollouts: those that are open. node: this gateway's id."""
+        self._store = store
+        self._tally = tally
+        self._rollouts = rollouts
+        self._node = node
+        self._run = secrets.token_hex(8)
+        """Which process this is: two of one gateway are two rows."""
+        self._ended: Cells = {}
+        """The last totals of workers that ended meanwhile."""
+        self._errors: dict[str, Numbered] = {}
+        """By deployment: of sticky users, and not taken as far as we know."""
+        self._number = 0
+        self._serial = 0
+        self._stored: dict[str, bytes] = {}
+        """By deployment: what was said last."""
+        tally.on_ending = self._keep
+
+    async def run(self) -> None:
+        """Say it once a second for as long as this runs; what the store does not take is said later."""
+        while True:
+            started = time.monotonic()
+            try:
+                await self.report()
+            except StoreError as exc:
+                log.warning("served_not_stored", error=str(exc))
+            await asyncio.sleep(max(0.05, REPORT_S - (time.monotonic() - started)))
+
+    async def report(self) -> None:
+        """Say it once, of every rollout of which there is more to say. Raises StoreError."""
+        rollouts = list(self._rollouts())
+        said = {running.record.id: self._served(running) for running in rollouts}
+        news = {each: data for each, data in said.items() if data and data != self._stored.get(each)}
+        self._serial += 1
+        await self._store.put_served([self._row(each, data) for each, data in news.items()])
+        self._stored = said
+        self._errors = {each: errors for each, errors in self._errors.items() if each in said}
+        if not rollouts:
+            self._ended = {}
+
+    def give_back(self) -> None:
+        """We are in charge now: leave all that was not taken of ours to our own tally, before it loads."""
+        self._tally.on_ending = lambda incarnation, last: None
+        for running in self._rollouts():
+            state, record, asked = running.state, running.record, asked_of(running.record)
+            errors = [error for _, error in self._errors.get(record.id, [])]
+            self._tally.give_back(state.service, (state.old, state.new), errors)
+            if asked is None or asked.floor is None:
+                continue
+            names = {state.old: record.from_version or state.old, state.new: record.to_version}
+            for incarnation, versions in later(self._ended, asked.floor).items():
+                for version_id in versions.keys() & names.keys():
+                    version = names[version_id], version_id
+                    self._tally.take_elsewhere(incarnation, state.service, version, versions[version_id])
+
+    def _served(self, running: Running) -> bytes:
+        """Return what is to be said of a rollout; empty: nothing."""
+        state, asked = running.state, asked_of(running.record)
+        if asked is None or asked.floor is None:  # begun by a release that asks nobody
+            return b""
+        versions = {state.old, state.new}
+        ended = {
+            incarnation: {each: last[each] for each in versions & last.keys()}
+            for incarnation, last in self._ended.items()
+        }
+        cells = together(later(ended, asked.floor), self._tally.cells_above(versions, asked.floor))
+        errors = self._untaken(running, asked)
+        return encoded(Served(cells, errors)) if cells or errors else b""
+
+    def _untaken(self, running: Running, asked: Asked) -> Numbered:
+        """Return the errors that sticky users met, and the judge has not taken yet."""
+        taken = asked.counted.met.get(self._run, 0)
+        errors = untaken(self._errors.get(running.record.id, []), taken)
+        for error in self._tally.take_cohort_errors(running.state.service):
+            if error[1] > (asked.floor or 0) and len(errors) < MAX_ERRORS:
+                self._number += 1
+                errors.append((self._number, error))
+        self._errors[running.record.id] = errors
+        return errors
+
+    def _row(self, deployment_id: str, data: bytes) -> ServedRecord:
+        return ServedRecord(
+            deployment_id=deployment_id, run=self._run, node=self._node, serial=self._serial, data=data
+        )
+
+    def _keep(self, incarnation: str, last: Mapping[str, VersionTotals]) -> None:
+        """A worker has ended: the tally adds up what it has counted, and we must say it apart."""
+        cells = {version_id: list(totals.judged) for version_id, totals in last.items()}
+        self._ended = together(self._ended, {incarnation: cells})
