@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from gateway.core.routing.service import Name, ServiceSettings
 from gateway.core.settings.base import Settings
-from gateway.core.settings.faults import camel, fault_of, snake
+from gateway.core.settings.faults import camel, first_fault, snake
 from gateway.core.settings.freeze_window import FreezeWindow
 from gateway.core.settings.limits import Limits, Millis, Timeouts
 from gateway.core.settings.observing import AccessLogSettings, OtelSettings, TraceSettings, statuses_of
@@ -266,7 +266,7 @@ def check(tree: Mapping[str, Any]) -> Config:
     try:
         config = msgspec.convert(tree, Config)
     except msgspec.ValidationError as exc:
-        fault = fault_of(exc)
+        fault = first_fault(tree, Config, exc)
         raise ConfigError(_path_of(fault.steps), fault.reason) from exc
     _check_gateway(config)
     for index, service in enumerate(config.service):

@@ -364,7 +364,7 @@ class Deployments:
             if running is None:
                 record = await self.get(deployment_id)
                 details["service"] = record.service_name
-                raise conflict(refusal_once_ended(record.status, order), why_so(record.service_name))
+                raise conflict(refusal_once_ended(record.status, order), _after_the_end(record, order))
             details["service"] = running.service_name
             require_scope(actor, running.service_name)
             entry = access.entry(actor, action, deployment_id, details)
@@ -402,7 +402,7 @@ class Deployments:
             require_match(if_match, record)
             state = self._access.rollouts.state_of(deployment_id)
             if state is None:
-                raise conflict(refusal_once_ended(record.status, order), why_so(record.service_name))
+                raise conflict(refusal_once_ended(record.status, order), _after_the_end(record, order))
             try:
                 if sets_share(state, order):
                     what = f"{action} of {record.service_name} to {record.to_version}"
@@ -491,3 +491,10 @@ def _replayed(
             f"the Idempotency-Key was used for deployment {earlier.id}, which differs",
         )
     return earlier
+
+
+def _after_the_end(record: DeploymentRecord, order: Event) -> str:
+    """Return what to do instead of an order that comes too late."""
+    if isinstance(order, Rollback) and record.status == "completed":
+        return f"`gateway undo {record.service_name}`"
+    return why_so(record.service_name)

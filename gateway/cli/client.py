@@ -56,6 +56,8 @@ class AdminClient:
         self.timeout_s = timeout_s
         self.listen: tuple[str, ...] = ()
         """Where clients connect, as base urls, if that is known here."""
+        self.token_file = ""
+        """Where the token was read, if nobody gave it."""
         self.is_for_people = False
         """Whether what is answered is to be printed as text, not handed on as JSON."""
 
@@ -100,7 +102,7 @@ class AdminClient:
         reply = self._until_taken(method, target, body, fields)
         decoded = _decode(reply.body)
         if reply.status >= 400:
-            raise refusal(reply, decoded, has_token=bool(self._token))
+            raise refusal(reply, decoded, has_token=bool(self._token), token_file=self.token_file)
         if reply.status == 202 and isinstance(decoded, dict) and "approvalId" in decoded:
             raise Kept(decoded)
         return printable(decoded) if self.is_for_people else decoded
@@ -155,7 +157,9 @@ class AdminClient:
             answer = self._ask(connection, "GET", _target(BASE + "/" + path, query), None, fields)
             if answer.status >= 400:
                 reply = Reply(answer.status, answer.read(), answer.getheader("retry-after", ""))
-                raise refusal(reply, _decode(reply.body), has_token=bool(self._token))
+                raise refusal(
+                    reply, _decode(reply.body), has_token=bool(self._token), token_file=self.token_file
+                )
             for event in parse_events(line.decode() for line in answer):
                 yield event._replace(data=printable(event.data)) if self.is_for_people else event
         except TimeoutError as exc:
@@ -220,11 +224,13 @@ def segment(name: str) -> str:
     return quote(name, safe="")
 
 
-def refusal(reply: Reply, problem: object, *, has_token: bool) -> ApiError:
+def refusal(reply: Reply, problem: object, *, has_token: bool, token_file: str = "") -> ApiError:
     """Return a refusal as the error it ends the command with: what was said, and what to do next."""
     status = reply.status
     if status == 401 and not has_token:
         line = "no token: use --token or GATEWAY_TOKEN; none is readable beside the store"
+    elif status == 401 and token_file:
+        line = f"{explain(status, problem)}: it is that of {token_file}; use --token or GATEWAY_TOKEN"
     else:
         line = explain(status, problem)
     if reply.retry_after:

@@ -89,8 +89,10 @@ def connect(admin_url: str | None, token: str | None, config_path: str | None) -
     scheme = "https" if settings.admin.tls is not None else "http"
     here = f"{scheme}://{reachable(str(runtime.get('admin', settings.admin.address)))}"
     pinned = settings.admin.tls.certificate if settings.admin.tls is not None and not admin_url else None
-    token = token or bootstrap_token(settings.store.folder)
+    given, folder = token, settings.store.folder
+    token = given or bootstrap_token(folder)
     api = AdminClient(admin_url or here, token, tls=_tls(pinned))
+    api.token_file = str(folder / "admin.token") if token and not given else ""
     if api.url == here:
         schemes = ["http" if each.tls is None else "https" for each in settings.listeners]
         api.listen = tuple(

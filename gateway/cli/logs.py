@@ -23,6 +23,8 @@ from gateway.cli.output import Output
 from gateway.cli.text import local_time, print_line, printable
 from gateway.errors import ConfigError
 
+EVENTS: Final = 200
+"""What one call for events gives at most."""
 TAIL_BYTES: Final = 4_000_000
 """How far back the access log is read for its last lines."""
 LOOK_EVERY_S: Final = 0.25
@@ -102,7 +104,9 @@ def logs(
     found = log.last(limit) if log is not None else []
     last_id: str | None = None
     if has_events:
-        events = api.get("events", serviceName=service, limit=max(1, min(limit, 200)))["items"]
+        events = api.get("events", serviceName=service, limit=max(1, min(limit, EVENTS)))["items"]
+        if limit > len(events) == EVENTS:
+            out.note(f"of events only the newest {EVENTS} are shown")
         last_id = str(events[-1]["id"]) if events else None
         found += [Said(each["at"], "event", each) for each in events if wanted.has_event(each)]
     say = _printer(out)

@@ -28,6 +28,11 @@ def version_of(api: AdminClient, service: str, version: str) -> dict[str, Any]:
     )
 
 
+def require_service(api: AdminClient, service: str) -> None:
+    """Raise ApiError if there is no such service: nothing found of a mistyped one is no answer."""
+    api.get(f"services/{segment(service)}")
+
+
 def latest_deployment(api: AdminClient, service: str) -> dict[str, Any] | None:
     """Return the service's newest rollout, None if there was none."""
     return next(api.items("deployment", serviceName=service, limit=1), None)
@@ -40,7 +45,7 @@ def rollout_of(api: AdminClient, service: str, *, must_be_open: bool = True) -> 
     """
     newest = latest_deployment(api, service)
     if newest is None:
-        api.get(f"services/{segment(service)}")  # says so if there is none
+        require_service(api, service)
         raise CliError(
             f"{service} has had no rollout; `gateway deploy {service} VERSION --url URL` starts one"
         )

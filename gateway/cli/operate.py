@@ -9,11 +9,14 @@ import click
 from gateway.cli.client import AdminClient
 from gateway.cli.connect import client_command
 from gateway.cli.exits import FAILED, OK, CliError, Unreachable
+from gateway.cli.lookup import require_service
 from gateway.cli.options import any_service_argument
 from gateway.cli.output import Output
 from gateway.cli.params import duration, format_duration
 from gateway.cli.text import local_time, print_line, yes_no
 
+BOOTSTRAP: Final = "bootstrap"
+"""The token that a first start makes, and writes beside the store."""
 RETRY_S: Final = 1.0
 
 
@@ -21,10 +24,12 @@ RETRY_S: Final = 1.0
 @client_command
 @any_service_argument
 @click.option("-f", "--follow", is_flag=True, help="Stay, and print what happens.")
-@click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@click.option("-n", "--limit", type=click.IntRange(1, 200), default=50, show_default=True)
 def events(api: AdminClient, out: Output, service: str | None, follow: bool, limit: int) -> int:
     """Print what happened, oldest first."""
-    shown = api.get("events", serviceName=service, limit=min(limit, 200))["items"]
+    shown = api.get("events", serviceName=service, limit=limit)["items"]
+    if service and not shown:
+        require_service(api, service)
     for event in shown:
         _print_event(out, event)
     last = str(shown[-1]["id"]) if shown else None
@@ -190,6 +195,8 @@ def token_rotate(api: AdminClient, out: Output, name_or_id: str, overlap: int) -
     found = _live_token(api, name_or_id)
     made = api.post(f"tokens/{found['id']}/rotate", {"overlap": overlap})
     out.note(f"token {made['name']} ({made['role']}): keep it, it is not shown again")
+    if api.token_file and made["name"] == BOOTSTRAP:
+        out.note(f"{api.token_file} holds the old one: put this one there, or use GATEWAY_TOKEN")
     out.value(made, made["token"])
     return OK
 

@@ -10,7 +10,7 @@ from gateway.cli import overview
 from gateway.cli.client import AdminClient
 from gateway.cli.connect import client_command
 from gateway.cli.exits import OK, CliError
-from gateway.cli.lookup import OPEN, rollout_of
+from gateway.cli.lookup import OPEN, require_service, rollout_of
 from gateway.cli.options import config_of, rollout_options, service_argument, strategy_of
 from gateway.cli.output import Output
 from gateway.cli.params import format_duration
@@ -28,6 +28,8 @@ WHATIF_COLUMNS: Final = ("ID", "ENDED", "NOW JUDGED", "AFTER", "WHY")
 def history(api: AdminClient, out: Output, service: str, limit: int) -> int:
     """List SERVICE's rollouts, newest first."""
     items = list(api.items("deployment", serviceName=service, limit=limit))
+    if not items:
+        require_service(api, service)
     out.table(
         items,
         ("ID", "STARTED", "FROM", "TO", "STRATEGY", "STATUS", "SHARE", "BY", "WHY"),

@@ -23,6 +23,9 @@ MAGIC: Final = b"SQLite format 3\0"
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 def backup(api: AdminClient, out: Output, file: Path) -> int:
     """Copy the running gateway's store to FILE: whole, as it is at one moment, readable by its owner only."""
+    file = file.resolve()  # what a link leads to is written, and the link stays
+    if file.exists() and not file.is_file():
+        raise CliError(f"{file} is no file: name one, such as gateway.backup.db", USAGE)
     draft = file.with_name(file.name + ".part")
     try:
         draft.unlink(missing_ok=True)
@@ -63,8 +66,8 @@ def restore(file: Path, only_check: bool, config_path: str | None, output: str) 
             out.value(shown, f"{file}: {found.problem}")
             return FAILED
         summary = (
-            f"{file}: {found.services} services, {found.versions} versions, {found.open_deployments} open "
-            f"rollouts, {found.tokens} tokens, {found.audit_rows} audit rows, sound"
+            f"{file}: {found.services} services, {found.versions} versions, open rollouts: "
+            f"{found.open_deployments}, {found.tokens} tokens, {found.audit_rows} audit rows, sound"
         )
         if only_check:
             out.value(shown, summary)

@@ -16,7 +16,7 @@ import msgspec
 from gateway import config
 from gateway.cli.exits import USAGE, CliError
 from gateway.config import FileService
-from gateway.core.settings.faults import fault_of
+from gateway.core.settings.faults import first_fault
 from gateway.errors import ConfigError
 
 NOWHERE: Final = {"listen": {"address": "127.0.0.1:0"}, "admin": {"address": "127.0.0.1:0"}}
@@ -79,5 +79,5 @@ def _token(index: int, value: object) -> WantedToken:
     try:
         return msgspec.convert(value, WantedToken)
     except msgspec.ValidationError as exc:
-        fault = fault_of(exc)
+        fault = first_fault(value, WantedToken, exc)
         raise ConfigError(".".join([f"token[{index}]", *fault.steps]), fault.reason) from exc

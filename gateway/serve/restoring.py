@@ -47,7 +47,10 @@ async def _examine(file: Path) -> Found:
     with tempfile.TemporaryDirectory(prefix="gateway-restore-") as folder:
         copy = Path(folder) / "gateway.db"
         _copy(file, copy)
-        store = await SqliteStore.open(f"sqlite:///{copy}", now=datetime.now(UTC))
+        try:
+            store = await SqliteStore.open(f"sqlite:///{copy}", now=datetime.now(UTC))
+        except StoreError as exc:
+            raise StoreError(str(exc).replace(str(copy), str(file))) from exc
         try:
             return await _found(store)
         finally:

@@ -250,7 +250,7 @@ OTEL: Final = "[trace.otel]\nendpoint = 'http://c:4318/v1/traces'\n"
         ("[trace.otel]\nendpoint = 'c:4318'", "trace.otel.endpoint", "c:4318"),
         ("[trace.otel]\nendpoint = 'unix:/run/c.sock'", "trace.otel.endpoint", "is not http:// or https://"),
         (OTEL + "queue = 0", "trace.otel.queue", ">= 1"),
-        (OTEL + "headers = { 'a b' = 'c' }", "trace.otel.headers", "regex"),
+        (OTEL + "headers = { 'a b' = 'c' }", "trace.otel.headers", "token of HTTP"),
         (OTEL + "headers = { Content-Length = '3' }", "trace.otel.headers.Content-Length", "the gateway's"),
         ("[access_log]\nquery = 'hash'", "access_log.query", "hash"),
         ("[access_log.only]\nstatus = '5xx'", "access_log.only.status", "neither a status such as 404"),

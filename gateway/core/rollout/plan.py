@@ -17,7 +17,13 @@ HookKind = Literal["confirm-start", "during-step", "confirm-promote", "on-rollba
 
 ErrorKind = Annotated[
     str,
-    Meta(pattern=r"^([45]xx|[45]\d\d|connect|reset|timeout|abandoned|outcome(:[A-Za-z0-9._-]{1,64})?)$"),
+    Meta(
+        pattern=r"^([45]xx|[45]\d\d|connect|reset|timeout|abandoned|outcome(:[A-Za-z0-9._-]{1,64})?)$",
+        extra={
+            "is": "a kind of error: 5xx, 4xx, a status such as 503, connect, reset, timeout, abandoned, "
+            "outcome or outcome:NAME"
+        },
+    ),
 ]
 WATCH_MS: Final = 300_000
 """Five minutes: how long all traffic is watched on the new version before the old one may go."""

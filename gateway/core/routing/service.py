@@ -42,7 +42,7 @@ class RouteSettings(Settings):
 
     host: Annotated[str, Meta(min_length=1, max_length=255)] = "*"
     """A name, `*.example.com`, or `*`; kept as requests name it: lower case, IDNA."""
-    path: Annotated[str, Meta(pattern=r"^/", max_length=8192)] = "/"
+    path: Annotated[str, Meta(pattern=r"^/", max_length=8192, extra={"is": "a path: it begins with /"})] = "/"
     """Kept as requests are matched: `/café` is `/caf%C3%A9`."""
     strip_prefix: bool = False
     methods: tuple[Token, ...] = ()

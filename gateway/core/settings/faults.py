@@ -45,6 +45,11 @@ def fault_of(exc: msgspec.ValidationError) -> Fault:
     return Fault(tuple(steps), reason)
 
 
+def first_fault(value: Any, kind: Any, exc: msgspec.ValidationError) -> Fault:
+    """Return the first thing that is wrong with plain `value`, which `exc` was raised for, in words."""
+    return next(_faults(value, kind, (), True), None) or fault_of(exc)
+
+
 def faults_of(value: Any, kind: Any, *, strict: bool = True) -> list[Fault]:
     """Return everything that is wrong with plain `value` as a `kind`, field by field; nothing: it fits.
 
@@ -63,17 +68,26 @@ def _faults(value: Any, kind: Any, steps: tuple[str, ...], strict: bool) -> Iter
     inner = _inner_faults(value, kind, steps, strict)
     first = next(inner, None)
     if first is None:
-        yield Fault((*steps, *whole.steps), _in_words(kind) or whole.reason)
+        yield Fault((*steps, *whole.steps), _in_words(kind, value) or whole.reason)
     else:
         yield from chain((first,), inner)
 
 
-def _in_words(kind: Any) -> str:
-    """Return what a type asks for as people say it, if it has words of its own: `Meta(extra={"is": …})`."""
-    if typing.get_origin(kind) is not typing.Annotated:
-        return ""
-    given = (meta.extra or {} for meta in typing.get_args(kind)[1:] if isinstance(meta, msgspec.Meta))
-    return next((f"is not {extra['is']}" for extra in given if "is" in extra), "")
+def _in_words(kind: Any, value: Any) -> str:
+    """Return what a type asks for as people say it, if it has words of its own: `Meta(extra={"is": …})`.
+
+    Of a dictionary that is wrong and has no wrong value: what it asks of its keys.
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        given = (meta.extra or {} for meta in arguments[1:] if isinstance(meta, msgspec.Meta))
+        said = next((f"is not {extra['is']}" for extra in given if "is" in extra), "")
+        return said or _in_words(arguments[0], value)
+    if origin in (typing.Union, types.UnionType):
+        return next((said for part in arguments if (said := _in_words(part, value))), "")
+    if origin is dict and isinstance(value, dict) and (said := _in_words(arguments[0], "")):
+        return f"a name in it {said}"
+    return ""
 
 
 def _inner_faults(value: Any, kind: Any, steps: tuple[str, ...], strict: bool) -> Iterator[Fault]:

@@ -10,7 +10,13 @@ from gateway.core.settings.base import Settings
 class StickySettings(Settings):
     """What identifies a user."""
 
-    by: Annotated[str, Meta(pattern=r"^(client_ip|(cookie|header):[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256})$(?!\n)")]
+    by: Annotated[
+        str,
+        Meta(
+            pattern=r"^(client_ip|(cookie|header):[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256})$(?!\n)",
+            extra={"is": "one of client_ip, cookie:NAME and header:NAME"},
+        ),
+    ]
     """`cookie:NAME`, `header:NAME` or `client_ip`."""
     issue_cookie: bool = False
     """Set our own cookie on a client that has none (only with `cookie:`)."""

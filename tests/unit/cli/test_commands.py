@@ -1,6 +1,8 @@
 """Commands say what happened, in words and in the exit code."""
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -433,3 +435,55 @@ def test_json_carries_the_problem_as_it_came(api: Any, cli: Any, capsys: Capture
     api.answers["GET overview"] = (409, problem)
     assert cli("get", "-o", "json") == 1
     assert json.loads(capsys.readouterr().out)["problem"] == problem
+
+
+def test_nothing_is_found_of_what_there_is_and_a_mistyped_name_is_told(
+    api: Any, cli: Any, made: Any, capsys: Capture
+) -> None:
+    """Guards: `history`, `events` of a service that there is not were empty, with exit code 0."""
+    api.answers |= {
+        "GET deployment": made.page(),
+        "GET events": {"items": []},
+        "GET services/auht": (404, {"detail": "no service 'auht'"}),
+        "GET services/auth": {"name": "auth"},
+    }
+    for command in ("history", "events"):
+        assert cli(command, "auht") == 1
+        assert "no service 'auht'" in capsys.readouterr().err
+        assert cli(command, "auth") == 0
+
+
+def test_more_events_than_one_call_gives_are_refused(cli: Any, capsys: Capture) -> None:
+    """Guards: `-n 1000` gave 200, and said nothing."""
+    assert cli("events", "-n", "1000") == 2
+    assert "200" in capsys.readouterr().err
+
+
+def test_a_rotated_bootstrap_token_says_what_file_has_the_old_one(
+    api: Any, cli: Any, made: Any, capsys: Capture
+) -> None:
+    """Guards: every later command was denied, and did not say whose token it had tried."""
+    api.token_file = "var/admin.token"
+    api.answers["GET tokens"] = made.page({"id": "t1", "name": "bootstrap", "revokedAt": None})
+    api.answers["POST tokens/t1/rotate"] = {"name": "bootstrap", "role": "admin", "token": "gw_new"}
+    assert cli("token", "rotate", "bootstrap") == 0
+    assert "var/admin.token holds the old one" in capsys.readouterr().err
+    api.answers["GET tokens"] = (401, {"detail": "the token is not known"})
+    assert cli("token", "list") == 4
+    assert "it is that of var/admin.token" in capsys.readouterr().err
+
+
+def test_a_backup_takes_no_device_for_a_file(
+    api: Any, cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Guards: `gateway backup /dev/full`, by root, put a store in the device's place."""
+    monkeypatch.setattr(api, "pieces", lambda _: iter([b"SQLite format 3\0", b"rest"]))
+    pipe, file, link = tmp_path / "pipe", tmp_path / "file.db", tmp_path / "link.db"
+    os.mkfifo(pipe)
+    assert cli("backup", pipe) == 2
+    assert pipe.is_fifo()
+    assert "name one, such as" in capsys.readouterr().err
+    link.symlink_to(file)
+    assert cli("backup", link) == 0
+    assert link.is_symlink()
+    assert file.read_bytes().endswith(b"rest")

@@ -88,3 +88,14 @@ def test_a_backup_takes_the_place_of_a_store_that_nobody_uses(
     kept = sorted(each.name for each in store.parent.glob("gateway.db.2*"))
     assert len(kept) == 2
     assert (store.parent / kept[0]).read_bytes() == b"old"
+
+
+def test_a_damaged_backup_is_named_and_not_the_copy_that_was_opened(
+    cli: Any, copy: Path, capsys: Any
+) -> None:
+    """Guards: it named a file of a temporary folder that was gone by then."""
+    copy.write_bytes(copy.read_bytes()[:3000])
+    assert cli("restore", str(copy), "--check") == FAILED
+    err = capsys.readouterr().err
+    assert f"{copy}: the file is damaged" in err
+    assert "gateway-restore-" not in err

@@ -1,5 +1,7 @@
 """Everything that is wrong with a value is named at once, each by where it stands."""
 
+import typing
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -9,6 +11,8 @@ from gateway.actions import bodies
 from gateway.actions.problems import Problem
 from gateway.admin.parse import decode_query
 from gateway.admin.queries import DeploymentsQuery
+from gateway.admin.routes import ROUTES
+from gateway.config import Config
 from gateway.core.routing.service import ServiceSettings
 from gateway.core.settings.faults import MOST_FAULTS, faults_of
 
@@ -108,3 +112,47 @@ def test_the_walk_agrees_with_the_check(value: Any) -> None:
         except msgspec.ValidationError:
             fits = False
         assert (faults_of(value, kind) == []) == fits
+
+
+# -- in words
+
+
+def kinds_in(kind: Any, seen: set[Any]) -> Iterator[Any]:
+    """Yield every type that a value of `kind` is made of, itself included."""
+    yield kind
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind not in seen:
+        seen.add(kind)
+        for field in msgspec.structs.fields(kind):
+            yield from kinds_in(field.type, seen)
+    for part in typing.get_args(kind):
+        yield from kinds_in(part, seen)
+
+
+def test_no_pattern_is_shown_to_people() -> None:
+    """Guards: `/health/path: Expected `str` matching regex '^/[!-\\"$-\\[\\]-~]*$(?!\\n)'`."""
+    seen: set[Any] = set()
+    taken = [Config, *(each for route in ROUTES for each in (route.body, route.query))]
+    patterns = [
+        meta
+        for kind in taken
+        for each in kinds_in(kind, seen)
+        for meta in typing.get_args(each)[1:]
+        if isinstance(meta, msgspec.Meta) and meta.pattern is not None
+    ]
+    assert len(patterns) > 20
+    assert [meta.pattern for meta in patterns if "is" not in (meta.extra or {})] == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "where", "words"),
+    [
+        ({"health": {"path": "nope"}}, ("health", "path"), "is not a path as a request has it"),
+        ({"sticky": {"by": "uid"}}, ("sticky", "by"), "is not one of client_ip"),
+        ({"health": {"headers": {"a b": "x"}}}, ("health", "headers"), "a name in it is not a token of HTTP"),
+        ({"routes": [{"path": "x"}]}, ("routes", "0", "path"), "is not a path: it begins with /"),
+    ],
+)
+def test_what_is_wrong_is_said_in_words(settings: Any, where: tuple[str, ...], words: str) -> None:
+    [fault] = faults_of(settings, ServiceSettings)
+    assert fault.steps == where
+    assert fault.reason.startswith(words)
