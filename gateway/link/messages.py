@@ -147,6 +147,16 @@ class ReopenLogs(msgspec.Struct, frozen=True, tag="reopen_logs", tag_field="t"):
     """Open the log file anew: it was moved away. A release that does not know this word notices by itself."""
 
 
+class InTouch(msgspec.Struct, frozen=True, tag="in_touch", tag_field="t"):
+    """Control has the store, and goes by it: so does the table that came before.
+
+    A release that does not know this word goes by its last table for good.
+    """
+
+    at: float
+    """When it last had: monotonic seconds of this machine, so that a word which lies around grows old."""
+
+
 class DrainEndpoints(msgspec.Struct, frozen=True, tag="drain_endpoints", tag_field="t"):
     """How long the named endpoints, marked draining in a snapshot, may still run what they run."""
 
@@ -154,5 +164,5 @@ class DrainEndpoints(msgspec.Struct, frozen=True, tag="drain_endpoints", tag_fie
     deadline_s: float
 
 
-Down = Snapshot | Accept | Drain | DrainEndpoints | Quit | Lend | Reclaim | ReopenLogs
+Down = Snapshot | Accept | Drain | DrainEndpoints | Quit | Lend | Reclaim | ReopenLogs | InTouch
 Up = Hello | Marks | Ack | BreakerReport | Counts | DrainReport | Leaving | Spans

@@ -150,6 +150,9 @@ class ProxySettings(msgspec.Struct, frozen=True):
     """Whether a collector takes spans."""
     trace_expose: tuple[str, ...] = ()
     orphan_timeout_s: float = 3600.0
+    isolation_s: float = 0.0
+    """After so long without a word from a control that has the store, a worker serves open rollouts by their
+    old versions; 0: never, as nobody else shares it."""
     drain_s: float = 30.0
 
 

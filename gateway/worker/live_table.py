@@ -50,6 +50,8 @@ class LiveTable:
         """By version id; kept for versions gone, so that totals are not lost."""
         self.on_breaker: Callable[[BreakerReport], None] = _nobody
         """Where breaker reports go; settable."""
+        self.is_isolated = False
+        """See `isolate`."""
         self._slot = slot
         self._pool_factory = pool_factory
         self._clock = clock
@@ -84,6 +86,21 @@ class LiveTable:
         """Return what the table says was done to deployments before it could be stored."""
         open_ones = (snap.rollout for snap in self._snaps.values() if snap.rollout is not None)
         return tuple(rollout.mark for rollout in open_ones if rollout.mark is not None)
+
+    def isolate(self, *, is_isolated: bool) -> None:
+        """Serve every open rollout by its old version, as far as that is usable; False: by the table again.
+
+        Also those of tables that come meanwhile.
+        """
+        self.is_isolated, now = is_isolated, self._clock()
+        for name in self.open_rollouts():
+            service = self.current.services[name]
+            service.is_isolated = is_isolated
+            service.refresh(now)
+
+    def open_rollouts(self) -> list[str]:
+        """Return the names of the services that have one."""
+        return sorted(name for name, service in self.current.services.items() if service.rollout is not None)
 
     def tick(self, now: float) -> None:
         """Let time pass for the breakers that are not closed; to be called every 100 ms or so."""
@@ -140,6 +157,7 @@ class LiveTable:
             stable=snap.current,
             rollout=snap.rollout.id if snap.rollout else None,
             new=snap.rollout.new if snap.rollout else None,
+            old=snap.rollout.old if snap.rollout else None,
             paused=snap.paused,
             workers=draft.workers,
             phase=self._slot / draft.workers % 1.0,
@@ -196,6 +214,7 @@ class LiveTable:
         before = self.current.services.get(service.name)
         if before is not None and before.id == service.id:
             service.take_over(before)
+        service.is_isolated = self.is_isolated and service.rollout is not None
         breaker_settings = compile_breaker(snap.settings.breaker)
         for version, version_snap in zip(service.versions, snap.versions, strict=True):
             for endpoint, each in zip(version.endpoints, version_snap.endpoints, strict=True):

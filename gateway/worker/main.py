@@ -30,6 +30,7 @@ from gateway.link.messages import (
     Drain,
     DrainEndpoints,
     Hello,
+    InTouch,
     Leaving,
     Lend,
     ListenerName,
@@ -44,6 +45,7 @@ from gateway.log import get_logger
 from gateway.net.listener import Listener, connections_within, raise_descriptor_limit
 from gateway.net.progress import PROGRESS
 from gateway.net.tls import Certificate, ServerTls
+from gateway.worker.isolation import Isolation
 from gateway.worker.plane import Plane
 from gateway.worker.reporter import Reporter
 from gateway.worker.uplink import Uplink
@@ -94,6 +96,7 @@ class Worker:
         self.uplink = Uplink(Path(order.link_path), self)
         self.reporter = Reporter(self.plane, self.uplink)
         self.live_table = self.plane.live_table
+        self.isolation = Isolation(self.live_table, order.slot)
         self.live_table.on_breaker = self.uplink.send
         self.capacity = self.plane.capacity
         self.plane.draining.arriving = lambda: self.capacity.open > self.plane.connections
@@ -169,6 +172,8 @@ class Worker:
         match message:
             case Snapshot():
                 self._apply(message)
+            case InTouch():
+                self.isolation.in_touch(message.at)
             case Accept():
                 self._accept()
             case Lend():
@@ -202,6 +207,7 @@ class Worker:
             self._limit(self.live_table.proxy, snapshot.workers)
         if snapshot.proxy is not None:
             self._use_certificates(snapshot.proxy)
+        self.isolation.look(is_serving=self.is_accepting)
         if is_first:
             _settle_memory()
         elif snapshot.proxy is not None:
@@ -344,6 +350,7 @@ class Worker:
     def _on_tick(self, lag_us: int) -> None:
         PROGRESS.show()
         self.live_table.tick(time.monotonic())
+        self.isolation.look(is_serving=self.is_accepting)
         self.reporter.report(lag_us)
 
     def _later(self, name: str, delay_s: float, callback: Callable[[], None]) -> None:

@@ -24,6 +24,7 @@ from gateway.core.rollout.events import (
     GateFailed,
     GatePassed,
     HookAnswered,
+    Isolated,
     Judged,
     Order,
     Pause,
@@ -214,8 +215,7 @@ def surroundings(state: Rollout) -> Iterator[Event]:
         for new in (True, False):
             if (old, new) != (state.old_usable, state.new_usable):
                 yield UsabilityChanged(old, new)
-    if not state.is_open:
-        yield Superseded()
+    yield Superseded() if not state.is_open else Isolated(60.0)
 
 
 def happenings(state: Rollout) -> Iterator[Event]:
@@ -283,8 +283,8 @@ def place(key: Key) -> Key:
 def unaided(graph: Graph) -> dict[Key, set[Key]]:
     """Return where a rollout gets by itself, by place: by time, answers, and verdicts that do not take back.
 
-    Left out: people, freezes and usability; the verdicts that begin an ask or end it, of which the evidence
-    allows three and no more; and what lifts the pause for a shift.
+    Left out: people, freezes, usability and isolation; the verdicts that begin an ask or end it, of which the
+    evidence allows three and no more; and what lifts the pause for a shift.
     """
     ways: dict[Key, set[Key]] = {}
     for key, exits in graph.exits.items():
@@ -295,7 +295,7 @@ def unaided(graph: Graph) -> dict[Key, set[Key]]:
 
 
 def _is_forward(state: Rollout, event: Event) -> bool:
-    if isinstance(event, Order | FreezeOn | FreezeOff | UsabilityChanged | Superseded):
+    if isinstance(event, Order | FreezeOn | FreezeOff | UsabilityChanged | Superseded | Isolated):
         return False
     if isinstance(event, Judged):
         is_lifting = state.paused is not None and state.paused.kind == "held"

@@ -141,6 +141,15 @@ class FreezeOff(Observation, frozen=True):
     """Advances are allowed again."""
 
 
+class Isolated(Observation, frozen=True):
+    """No gateway was in charge for longer than nodes serve a new version that nobody judges: they have gone
+    back to the old one by themselves.
+    """
+
+    seconds: float
+    """For how long."""
+
+
 class DrainDone(Observation, frozen=True):
     """Nothing runs at `version` any more."""
 

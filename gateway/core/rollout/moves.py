@@ -37,6 +37,7 @@ from gateway.core.rollout.events import (
     GateFailed,
     GatePassed,
     HookAnswered,
+    Isolated,
     Judged,
     Pause,
     Promote,
@@ -369,6 +370,17 @@ def _tidied(change: Change, event: ShutdownDone | Superseded) -> None:
 # Anywhere
 
 
+def _isolated(change: Change, event: Isolated) -> None:
+    """Say what nodes have done by themselves; where they could not, a person is asked."""
+    if not change.state.percent:
+        return
+    change.set(evidence=end_ask(change.state.evidence))
+    reason = (
+        f"isolated: no gateway was in charge for {event.seconds:.0f} s, and nobody judged what was served."
+    )
+    roll_back_automatically(change, "isolated", reason)
+
+
 def _usability(change: Change, event: UsabilityChanged) -> None:
     """Take note; a rollback that had nowhere to go back to goes ahead once it has, or once nothing is left to
     spare.
@@ -440,6 +452,7 @@ MOVES: Final[dict[type[Event], dict[Phase, Handler]]] = {
     | _in(judged, *_GUARDED, Phase.CONFIRM_ROLLBACK)
     | _in(asked, Phase.ASKING),
     SmokeReported: _in(_smoke_reported, *_GUARDED),
+    Isolated: _in(_isolated, *_SHIFTED, Phase.CONFIRM_ROLLBACK),
     DrainDone: {Phase.ENDING: _old_drained, Phase.ROLLED_BACK: _new_drained},
     ShutdownDone: _in(_tidied, Phase.COMPLETED),
     Superseded: _in(_tidied, Phase.COMPLETED, Phase.ROLLED_BACK),

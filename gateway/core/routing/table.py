@@ -45,9 +45,11 @@ class Service:
         "budget",
         "generation",
         "id",
+        "is_isolated",
         "last",
         "name",
         "new",
+        "old",
         "only",
         "paused",
         "retry",
@@ -69,6 +71,7 @@ class Service:
         stable: str | None = None,
         rollout: str | None = None,
         new: str | None = None,
+        old: str | None = None,
         paused: bool = False,
         workers: int = 1,
         phase: float = 0.0,
@@ -85,6 +88,10 @@ class Service:
         """Id of the open deployment."""
         self.new = new
         """Id of the version it brings in."""
+        self.old = old
+        """Id of the one that it replaces."""
+        self.is_isolated = False
+        """Nobody judges what is served here: the old version alone serves, while it is usable."""
         self.paused = paused
         """Maintenance: new requests are held."""
         self.sticky: StickySettings | None = settings.sticky
@@ -155,6 +162,10 @@ class Service:
         weighted = tuple(each for each in self.versions if each.usable and each.weight > 0)
         if not weighted:
             weighted = tuple(each for each in self.versions if each.usable and each.standby)[:1]
+        if self.is_isolated:
+            weighted = (
+                tuple(each for each in self.versions if each.usable and each.id == self.old) or weighted
+            )
         self._weighted = weighted
         self.last = () if weighted else self._kept_by_breakers()
         self.only = weighted[0] if len(weighted) == 1 else None

@@ -14,7 +14,15 @@ from gateway.core.settings.limits import Timeouts, UpstreamTimeouts
 from gateway.core.settings.resilience import BreakerSettings
 from gateway.errors import LinkError
 from gateway.link.messages import BreakerReport
-from gateway.link.snapshot import BreakerView, EndpointSnap, ProxySettings, ServiceSnap, Snapshot, VersionSnap
+from gateway.link.snapshot import (
+    BreakerView,
+    EndpointSnap,
+    ProxySettings,
+    RolloutSnap,
+    ServiceSnap,
+    Snapshot,
+    VersionSnap,
+)
 from gateway.worker import live_table as live_module
 from gateway.worker.live_table import LiveTable
 
@@ -369,3 +377,45 @@ def test_slots_begin_at_their_own_phase() -> None:
         assert picked is not None
         first.append(picked.name)
     assert sorted(first) == ["v1", "v1", "v1", "v2"]
+
+
+def rolling(old: int, new: int, **given: Any) -> ServiceSnap:
+    return service(
+        version("v1", old, standby=True, **given),
+        version("v2", new),
+        rollout=RolloutSnap("d", old="v1", new="v2", percent=new),
+    )
+
+
+def shares(worker: Worker) -> list[int]:
+    return [each.share for each in worker.service().versions]
+
+
+def test_an_isolated_worker_serves_open_rollouts_by_their_old_versions_whatever_tables_come() -> None:
+    worker = Worker()
+    worker.apply(rolling(50, 50), elsewhere("other", "/other"), whole=True)
+    worker.live.isolate(is_isolated=True)
+    assert shares(worker) == [10_000, 0]
+    assert worker.service("other").versions[0].share == 10_000
+    worker.apply(rolling(0, 100))
+    assert shares(worker) == [10_000, 0]
+    worker.apply(elsewhere("third", "/third"))
+    assert shares(worker) == [10_000, 0]
+    worker.live.isolate(is_isolated=False)
+    assert shares(worker) == [0, 10_000]
+    worker.live.isolate(is_isolated=True)
+    worker.apply(service(version("v1", 0), version("v2", 100)))
+    assert shares(worker) == [0, 10_000], "nothing is open any more"
+
+
+def test_an_isolated_worker_stays_on_the_new_version_while_the_old_one_is_not_usable() -> None:
+    worker = Worker()
+    worker.apply(rolling(50, 50), whole=True)
+    worker.live.isolate(is_isolated=True)
+    worker.fail(worker.endpoint())
+    assert shares(worker) == [0, 10_000]
+    worker.now += 12
+    worker.live.tick(worker.now)
+    assert shares(worker) == [10_000, 0]
+    worker.apply(rolling(0, 100, draining=True))
+    assert shares(worker) == [0, 10_000], "what drains has no way back"

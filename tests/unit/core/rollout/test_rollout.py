@@ -30,6 +30,7 @@ from gateway.core.rollout.events import (
     GateFailed,
     GatePassed,
     HookAnswered,
+    Isolated,
     Judged,
     Order,
     Pause,
@@ -181,6 +182,7 @@ EVENTS: list[Event] = [
     Judged(Evidence(), decision("abort"), 0.9),
     SmokeReported(2, True),
     UsabilityChanged(True, True),
+    Isolated(60.0),
     FreezeOn(),
     FreezeOff(),
     DrainDone("old"),
@@ -227,6 +229,14 @@ LEADS: dict[type[Event], dict[Phase, Phase]] = {
         P.ASKING: P.REVERTING,
         P.ENDING: P.REVERTING,
         P.REVERTING: P.REVERTING,
+    },
+    Isolated: {
+        P.STEPPING: P.REVERTING,
+        P.BAKING: P.REVERTING,
+        P.PAUSED: P.REVERTING,
+        P.CONFIRM_PROMOTE: P.REVERTING,
+        P.CONFIRM_ROLLBACK: P.REVERTING,
+        P.ASKING: P.REVERTING,
     },
     GatePassed: {P.GATE: P.CONFIRM_START},
     GateFailed: {P.GATE: P.FAILED},
@@ -393,6 +403,24 @@ def test_an_automatic_rollback_with_nowhere_to_go_pauses_and_goes_ahead_once_it_
     assert hand.judged("abort").state.status is Status.PAUSED
     assert hand(UsabilityChanged(old=True, new=True)).state.phase is Phase.REVERTING
     assert hand.state.reason == "because"
+
+
+@pytest.mark.parametrize("settings", [{}, {"on_breach": "pause"}, {"dry_run": True}])
+def test_what_nobody_judged_for_too_long_is_rolled_back_whatever_a_breach_would_do(
+    settings: dict[str, Any],
+) -> None:
+    hand = Hand(**settings).rolling()(Isolated(42.4))
+    assert hand.state.phase is Phase.REVERTING
+    assert hand.state.percent == 0
+    assert hand.state.cause == "isolated"
+    assert hand.state.reason.startswith("isolated: no gateway was in charge for 42 s")
+
+
+def test_what_nobody_judged_stays_where_the_old_version_is_not_usable() -> None:
+    hand = Hand().rolling()(UsabilityChanged(old=False, new=True), Isolated(42.4))
+    assert hand.state.paused is not None
+    assert (hand.state.paused.kind, hand.state.percent) == ("stranded", 10)
+    assert hand(UsabilityChanged(old=True, new=True)).state.phase is Phase.REVERTING
 
 
 def test_a_persons_rollback_acts_even_then_and_warns() -> None:
