@@ -25,7 +25,7 @@ class Nodes:
         async with self._access.change(actor, "node.remove", name) as tx:
             require_unscoped(actor, "forgetting a node")
             node = found(await self._access.store.nodes(), name)
-            if not node.is_isolated:
+            if not node.is_silent:
                 raise conflict(f"node {node.name!r}: {LIVES}", STOP_IT)
             tx.delete_node(node.id)
             self._access.add_event(tx, "gateway.node_removed", actor, node=node.name)

@@ -49,7 +49,7 @@ REFUSED: Final = (
 )
 """Reasons of answers of our own that are counted from zero; others begin with their first."""
 CONNECTION_STATES: Final = ("active", "idle", "connecting")
-NODE_STATES: Final = ("live", "standby", "isolated")
+NODE_STATES: Final = ("live", "standby", "silent", "isolated")
 SENT: Final = ("sent", "failed", "dropped")
 NEWEST: Final = 200
 """Deployments looked at for each service's newest."""
@@ -293,6 +293,8 @@ def state_of(node: NodeState) -> str:
     """Return which of NODE_STATES a node is in."""
     if node.is_isolated:
         return "isolated"
+    if node.is_silent:
+        return "silent"
     return "standby" if node.applied_revision is None else "live"
 
 

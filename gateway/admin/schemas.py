@@ -389,8 +389,11 @@ class NodeView(View, frozen=True, kw_only=True):
     """What the store has."""
     last_seen: datetime
     """When it said last that it lives, by the store's clock, UTC."""
-    is_isolated: bool
+    is_silent: bool
     """Whether it has said nothing for three seconds: it is dead, frozen, or cut off from the store."""
+    is_isolated: bool
+    """Whether it was cut off for longer than `cluster.isolation`: it serves open rollouts by their old
+    versions."""
 
 
 class GatewayView(View, frozen=True, kw_only=True):

@@ -50,8 +50,10 @@ def _row(node: dict[str, Any]) -> tuple[object, ...]:
 
 def state_of(node: dict[str, Any]) -> str:
     """Return what a node does, in a word or two."""
-    if node["isIsolated"]:
+    if node["isSilent"]:
         return "silent, in charge" if node["isLeader"] else "silent"
+    if node["isIsolated"]:
+        return "isolated"
     if node["isLeader"]:
         return "in charge"
     return "stands by" if node["appliedRevision"] is None else "serves"

@@ -8,6 +8,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
+from gateway.core.rollout.isolation import Lease
 from gateway.errors import StoreError
 from gateway.store.faults import ErrorCounts
 from gateway.store.records import (
@@ -146,6 +147,16 @@ class Store(Protocol):
 
     async def hold(self) -> None:
         """Stay the one for as long as this runs. Raises StaleEpoch when another has taken over."""
+
+    @property
+    def lease(self) -> Lease:
+        """Who is in charge, as it was when this gateway last found that it is, by `claim` or `hold`."""
+
+    async def settle(self) -> None:
+        """Say that everything is stored that follows from a time in which nobody was in charge.
+
+        Raises StaleEpoch: another one is; StoreError.
+        """
 
     async def release(self) -> None:
         """Let another gateway take over at once, and be missed by nobody. Raises StoreError."""

@@ -288,6 +288,7 @@ MIGRATIONS: Final = (
     Migration(5, "approvals", _APPROVALS),
     Migration(6, "nodes", ()),  # nothing in a file: only a database has several gateways
     Migration(7, "served", ()),  # so here
+    Migration(8, "isolation", ()),  # as little
 )
 
 SCHEMA: Final = MIGRATIONS[-1].number

@@ -5,6 +5,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from gateway.core.rollout.isolation import Lease
 from gateway.core.routing.service import ServiceSettings
 from gateway.core.settings.smoke import SmokeSettings
 
@@ -374,6 +375,8 @@ class Changes(msgspec.Struct, frozen=True):
     at: Position
     log: tuple[Change, ...]
     """Oldest first. Not whole where it was pruned, or an older release has written."""
+    lease: Lease = Lease(0.0)
+    """Who was in charge then."""
 
 
 class NodeRecord(Record, frozen=True, kw_only=True):
@@ -389,6 +392,8 @@ class NodeRecord(Record, frozen=True, kw_only=True):
     """Where operators connect, `host:port`."""
     applied_revision: int | None = None
     """What it goes by; None: it is a stand-by and goes by nothing."""
+    isolated_in_s: float | None = None
+    """How soon it is isolated if it hears nothing of the store any more; None: never."""
 
 
 class NodeState(NodeRecord, frozen=True, kw_only=True):
@@ -400,8 +405,10 @@ class NodeState(NodeRecord, frozen=True, kw_only=True):
     """By the database's clock."""
     is_leader: bool
     """Whether it has the lease."""
-    is_isolated: bool
+    is_silent: bool
     """Whether nothing was heard of it for longer than three seconds."""
+    is_isolated: bool
+    """Whether it was cut off for so long that it serves open rollouts by their old versions."""
 
 
 class ServedRecord(Record, frozen=True, kw_only=True):

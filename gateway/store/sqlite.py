@@ -12,6 +12,7 @@ from typing import Any, Final, Self, TypeVar
 
 import aiosqlite
 
+from gateway.core.rollout.isolation import Lease
 from gateway.errors import StaleEpoch, StoreError
 from gateway.store import prune as pruning
 from gateway.store.api import Place
@@ -254,9 +255,22 @@ class SqliteStore(Reads):
         seen = datetime.now(UTC)
         return [
             NodeState(
-                **fields, wanted_revision=self.revision, last_seen=seen, is_leader=True, is_isolated=False
+                **fields,
+                wanted_revision=self.revision,
+                last_seen=seen,
+                is_leader=True,
+                is_silent=False,
+                is_isolated=False,
             )
         ]
+
+    @property
+    def lease(self) -> Lease:
+        """See `api.Store.lease`. A file has nobody else."""
+        return Lease(0.0, is_ours=True)
+
+    async def settle(self) -> None:
+        """See `api.Store.settle`."""
 
     async def token_by_hash(self, digest: str) -> TokenRecord | None:
         """See `api.Store.token_by_hash`. From memory: this process alone writes tokens."""

@@ -5,7 +5,8 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.store.postgres.dialect import CHANGES
+from gateway.core.rollout.isolation import Lease
+from gateway.store.postgres.dialect import CHANGES, LEASE
 from gateway.store.prune import STRIDE, Prunable
 from gateway.store.records import Change, Changes, Position
 
@@ -19,29 +20,38 @@ SINCE: Final = f"""
         ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint,
         newest.revision,
         convert_from(coalesce((SELECT value FROM gateway_meta WHERE key = 'commit'), ''), 'UTF8'),
+        lease.lapses_at > clock_timestamp(),
+        lease.holder,
+        extract(epoch FROM lease.renewed_at - lease.vacated_at)::float8,
         log.revision,
         log.follows,
         log.mark,
         log.topics
     FROM (SELECT max(revision) AS revision FROM {CHANGES}) AS newest
     JOIN {CHANGES} AS log ON log.revision >= least(?, newest.revision)
+    LEFT JOIN {LEASE} AS lease ON true
     ORDER BY log.revision LIMIT {MOST}
 """
-"""Timeline, newest revision, and mark of the last commit: in each row, as of one moment. Then the log."""
+"""Timeline, newest revision, mark of the last commit, and the lease: in each row, as of one moment. Then the
+log."""
 _PRUNE: Final = f"""
     DELETE FROM {CHANGES} WHERE at < clock_timestamp() - interval '{KEPT}'
     AND revision IN (SELECT revision FROM {CHANGES} ORDER BY revision LIMIT {STRIDE})
 """
 
 
-def found_in(rows: Sequence[Any]) -> Changes:
-    """Return what the rows of SINCE say: at least one, as the newest is never pruned."""
+def found_in(rows: Sequence[Any], asked_at: float, holder: str) -> Changes:
+    """Return what the rows of SINCE say: at least one, as the newest is never pruned.
+
+    asked_at: monotonic seconds, before that. holder: who we are, where we have claimed the lease.
+    """
     log = tuple(
         Change(revision, follows, mark, msgspec.json.decode(topics, type=tuple[str, ...]))
         for *_, revision, follows, mark, topics in rows
     )
-    timeline, revision, commit, *_ = rows[0]
-    return Changes(Position(timeline, revision, commit), log)
+    timeline, revision, commit, is_held, held_by, vacant_s, *_ = rows[0]
+    lease = Lease(asked_at, bool(is_held), held_by == holder, vacant_s)
+    return Changes(Position(timeline, revision, commit), log, lease)
 
 
 async def forget_old(store: Prunable) -> int:

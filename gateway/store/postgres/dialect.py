@@ -95,6 +95,10 @@ _ALSO: Final = {
         )
         """,
     ),
+    8: (
+        f"ALTER TABLE {LEASE} ADD COLUMN vacated_at TIMESTAMPTZ",
+        f"ALTER TABLE {NODES} ADD COLUMN isolated_at TIMESTAMPTZ",
+    ),
 }
 """What a step does here besides, by its number."""
 

@@ -4,11 +4,16 @@ The lease only says whether another one lives. What keeps a gateway that lost it
 """
 
 import asyncio
+import math
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
+import msgspec
+
+from gateway.core.rollout.isolation import Lease as Found
 from gateway.errors import StaleEpoch, StoreTaken, StoreUnreachable
 from gateway.store.postgres.connection import Connection
 from gateway.store.postgres.dialect import LEASE
@@ -23,6 +28,12 @@ LOOK_S: Final = 0.25
 """How often one that waits looks whether the lease was renewed."""
 
 _UNTIL: Final = f"clock_timestamp() + interval '{LEASE_S} seconds'"
+_VACATED: Final = """
+    CASE WHEN lease.lapses_at <= clock_timestamp()
+        THEN coalesce(lease.vacated_at, lease.renewed_at) ELSE lease.vacated_at END
+"""
+"""Since when nobody was in charge: it is kept until what follows from that is stored."""
+_VACANT_S: Final = "extract(epoch FROM renewed_at - vacated_at)::float8"
 _CLAIM: Final = f"""
     INSERT INTO {LEASE} AS lease (id, holder, name, since, renewed_at, lapses_at)
     VALUES (1, $1, $2, now(), now(), {_UNTIL})
@@ -31,15 +42,20 @@ _CLAIM: Final = f"""
         name = excluded.name,
         since = CASE WHEN lease.holder = excluded.holder THEN lease.since ELSE excluded.since END,
         renewed_at = excluded.renewed_at,
-        lapses_at = excluded.lapses_at
+        lapses_at = excluded.lapses_at,
+        vacated_at = {_VACATED}
     WHERE lease.holder = excluded.holder OR lease.lapses_at <= clock_timestamp()
-    RETURNING since = renewed_at
+    RETURNING since = renewed_at, {_VACANT_S}
 """
-"""Returns whether the holder is another than before; no row: somebody else has it."""
+"""Returns whether the holder is another than before, and for how long nobody was in charge; no row: somebody
+else has it."""
 _RENEW: Final = f"""
-    UPDATE {LEASE} SET renewed_at = clock_timestamp(), lapses_at = {_UNTIL} WHERE holder = $1
-    RETURNING 1
+    UPDATE {LEASE} AS lease
+    SET renewed_at = clock_timestamp(), lapses_at = {_UNTIL}, vacated_at = {_VACATED}
+    WHERE holder = $1
+    RETURNING {_VACANT_S}
 """
+_SETTLE: Final = f"UPDATE {LEASE} SET vacated_at = NULL WHERE holder = $1 RETURNING 1"
 _RELEASE: Final = f"UPDATE {LEASE} SET holder = '', lapses_at = clock_timestamp() WHERE holder = $1"
 _HELD: Final = f"SELECT name, renewed_at, since, holder FROM {LEASE}"
 
@@ -53,6 +69,8 @@ class Lease:
         self._session = KeptSession(server, hurry_commits)
         self.holder = ""
         """Who we are, once we have claimed it; empty: we never did."""
+        self.found = Found(-math.inf, is_held=False)
+        """As it was when it was last ours."""
         self._seen: datetime | None = None
         """When another's was renewed, as we saw it last; None: we have not looked, or could not."""
         self._seen_at = 0.0
@@ -69,6 +87,7 @@ class Lease:
             with named(self._label):
                 while not found:
                     if await self._is_free(holder):
+                        asked_at = time.monotonic()
                         found = await self._session.fetch(_CLAIM, holder, name)
                     if not found:
                         await asyncio.sleep(LOOK_S)
@@ -77,6 +96,7 @@ class Lease:
             raise
         self.holder = holder
         was_anothers: bool = found[0][0]
+        self._note(asked_at, found[0][1])
         return was_anothers
 
     async def _is_free(self, holder: str) -> bool:
@@ -115,9 +135,25 @@ class Lease:
 
     async def renew(self) -> None:
         """Renew it once. Raises StaleEpoch: another has it; StoreError."""
+        asked_at = time.monotonic()
         with named(self._label):
-            if not await self._session.fetch(_RENEW, self.holder):
+            found = await self._session.fetch(_RENEW, self.holder)
+        if not found:
+            raise StaleEpoch("another gateway has taken over")
+        self._note(asked_at, found[0][0])
+
+    def _note(self, asked_at: float, vacant_s: float | None) -> None:
+        self.found = Found(asked_at, is_ours=True, vacant_s=vacant_s)
+
+    async def settle(self) -> None:
+        """Say that everything is stored that follows from a time without anybody in charge.
+
+        Raises StaleEpoch: another has the lease; StoreError.
+        """
+        with named(self._label):
+            if not await self._session.fetch(_SETTLE, self.holder):
                 raise StaleEpoch("another gateway has taken over")
+        self.found = msgspec.structs.replace(self.found, vacant_s=None)
 
     async def release(self) -> None:
         """Let another one take over at once. Raises StoreError."""

@@ -17,17 +17,18 @@ from gateway.store.postgres.session import KeptSession, hurry_commits
 from gateway.store.records import NodeRecord, NodeState
 
 SILENT_S: Final = 3.0
-"""After so long without a word a gateway counts as isolated."""
+"""After so long without a word a gateway counts as silent."""
 
 _BEAT: Final = placed(f"""
-    INSERT INTO {NODES} (id, name, release, listen, admin, applied_revision, seen_at)
-    VALUES (?, ?, ?, ?, ?, ?, clock_timestamp())
+    INSERT INTO {NODES} (id, name, release, listen, admin, applied_revision, isolated_at, seen_at)
+    VALUES (?, ?, ?, ?, ?, ?, clock_timestamp() + make_interval(secs => ?), clock_timestamp())
     ON CONFLICT (id) DO UPDATE SET
         name = excluded.name,
         release = excluded.release,
         listen = excluded.listen,
         admin = excluded.admin,
         applied_revision = excluded.applied_revision,
+        isolated_at = excluded.isolated_at,
         seen_at = excluded.seen_at
 """)
 _LEAVE: Final = placed(f"DELETE FROM {NODES} WHERE id = ?")
@@ -35,6 +36,7 @@ SEEN: Final = f"""
     SELECT
         node.id, node.name, node.release, node.listen, node.admin, node.applied_revision, node.seen_at,
         node.seen_at < clock_timestamp() - interval '{SILENT_S} seconds',
+        coalesce(node.isolated_at <= clock_timestamp(), false),
         EXISTS (SELECT 1 FROM {LEASE} WHERE holder = node.id AND lapses_at > clock_timestamp()),
         (SELECT max(revision) FROM {CHANGES})
     FROM {NODES} AS node ORDER BY node.name, node.id
@@ -56,8 +58,9 @@ class Members:
         """Say that this gateway lives. Raises StoreError."""
         listen = msgspec.json.encode(node.listen).decode()
         fields = (node.id, node.name, node.release, listen, node.admin, node.applied_revision)
+        left_s = None if node.isolated_in_s is None else max(node.isolated_in_s, 0.0)
         with named(self._label):
-            await self._session.fetch(_BEAT, *fields)
+            await self._session.fetch(_BEAT, *fields, left_s)
         self.said = node.id
 
     async def leave(self, node_id: str) -> None:
@@ -77,7 +80,7 @@ class Members:
 
 def node_of(row: Any) -> NodeState:
     """Return what a row of SEEN says."""
-    node_id, name, release, listen, admin, applied, seen_at, is_isolated, is_leader, newest = row
+    node_id, name, release, listen, admin, applied, seen_at, is_silent, is_isolated, is_leader, newest = row
     return NodeState(
         id=node_id,
         name=name,
@@ -88,5 +91,6 @@ def node_of(row: Any) -> NodeState:
         wanted_revision=newest,
         last_seen=seen_at,
         is_leader=is_leader,
+        is_silent=is_silent,
         is_isolated=is_isolated,
     )

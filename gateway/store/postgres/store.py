@@ -1,12 +1,14 @@
 """The store in a PostgreSQL database: the same rows, one writer, readers that never wait for it."""
 
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
+from gateway.core.rollout.isolation import Lease as FoundLease
 from gateway.errors import NotInCharge, StaleEpoch, StoreError, StoreSetBack, StoreUnreachable
 from gateway.store import copying
 from gateway.store import prune as pruning
@@ -136,6 +138,15 @@ class PostgresStore(Reads):
         """See `api.Store.hold`."""
         await self._lease.hold(self._refuse_set_back)
 
+    @property
+    def lease(self) -> FoundLease:
+        """See `api.Store.lease`."""
+        return self._lease.found
+
+    async def settle(self) -> None:
+        """See `api.Store.settle`."""
+        await self._lease.settle()
+
     async def release(self) -> None:
         """See `api.Store.release`."""
         try:
@@ -176,7 +187,8 @@ class PostgresStore(Reads):
 
     async def changes(self, since: int) -> Changes:
         """See `api.Store.changes`."""
-        return found_in(await self.rows(SINCE, since))
+        asked_at = time.monotonic()
+        return found_in(await self.rows(SINCE, since), asked_at, self._lease.holder)
 
     async def raise_epoch(self) -> int:
         """See `api.Store.raise_epoch`."""

@@ -20,7 +20,8 @@ SILENT = NodeState(
     wanted_revision=1,
     last_seen=START,
     is_leader=False,
-    is_isolated=True,
+    is_silent=True,
+    is_isolated=False,
 )
 NODE = NodeRecord(id="id-me", name="me", release="1", listen=(), admin="127.0.0.1:4201")
 

@@ -191,19 +191,23 @@ async def test_nodes_are_counted_by_state_and_those_of_one_name_are_one_series(b
         wanted_revision=9,
         last_seen=AT,
         is_leader=True,
+        is_silent=False,
         is_isolated=False,
     )
     bench.store.node_states = [
         node,
         replace(node, id="2", applied_revision=4),
         replace(node, id="3", name="b", applied_revision=None),
-        replace(node, id="4", name="c", is_isolated=True),
+        replace(node, id="4", name="c", is_silent=True, is_isolated=True),
+        replace(node, id="5", name="d", is_silent=True),
     ]
     lines = (await bench.ask("GET", "/metrics", role="viewer")).body.decode().splitlines()
     assert {line for line in lines if line.startswith("gateway_node")} == {
         'gateway_nodes{state="live"} 2',
         'gateway_nodes{state="standby"} 1',
         'gateway_nodes{state="isolated"} 1',
+        'gateway_nodes{state="silent"} 1',
         'gateway_node_revisions_behind{node="a"} 5',
         'gateway_node_revisions_behind{node="c"} 2',
+        'gateway_node_revisions_behind{node="d"} 2',
     }

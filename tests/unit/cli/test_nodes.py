@@ -17,6 +17,7 @@ NODE = {
     "appliedRevision": 7,
     "wantedRevision": 9,
     "lastSeen": "2026-01-02T03:04:05Z",
+    "isSilent": False,
     "isIsolated": False,
 }
 
@@ -35,10 +36,11 @@ def test_nodes_say_who_is_in_charge_and_how_far_each_is(api: Any, cli: Any, made
     ("changed", "state"),
     [
         ({}, "in charge"),
-        ({"isIsolated": True}, "silent, in charge"),
+        ({"isSilent": True}, "silent, in charge"),
         ({"isLeader": False}, "serves"),
         ({"isLeader": False, "appliedRevision": None}, "stands by"),
-        ({"isLeader": False, "isIsolated": True}, "silent"),
+        ({"isLeader": False, "isSilent": True, "isIsolated": True}, "silent"),
+        ({"isLeader": False, "isIsolated": True}, "isolated"),
     ],
 )
 def test_a_state_in_a_word(changed: dict[str, Any], state: str) -> None:

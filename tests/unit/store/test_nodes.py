@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.cluster.unread import ALL, NOTHING, Unread, unread
+from gateway.core.rollout.isolation import Then, on_return
 from gateway.errors import NotInCharge, StaleEpoch
 from gateway.store.records import (
     EVENTS,
@@ -66,7 +67,7 @@ async def test_a_gateway_alone_is_the_leader_and_goes_by_what_is_stored(kept: Ke
     (seen,) = await store.nodes()
     assert (seen.id, seen.name, seen.listen, seen.admin) == (NODE.id, "a", NODE.listen, NODE.admin)
     assert seen.applied_revision == seen.wanted_revision == store.revision > 0
-    assert (seen.is_leader, seen.is_isolated) == (True, False)
+    assert (seen.is_leader, seen.is_silent, seen.is_isolated) == (True, False, False)
     assert abs(seen.last_seen - datetime.now(UTC)) < timedelta(minutes=1)
     await store.leave(NODE.id)
     assert await store.nodes() == []
@@ -247,12 +248,12 @@ async def test_nodes_see_each_other_by_the_clock_of_the_database(database: str) 
     await other.beat(replace(NODE, id="2", name="b"))
     seen = {each.name: each for each in await other.nodes()}
     assert {name: each.is_leader for name, each in seen.items()} == {"a": True, "b": False}
-    assert {name: each.is_isolated for name, each in seen.items()} == {"a": False, "b": False}
+    assert {name: each.is_silent for name, each in seen.items()} == {"a": False, "b": False}
     assert {name: each.applied_revision for name, each in seen.items()} == {"a": store.revision, "b": None}
     assert {each.wanted_revision for each in seen.values()} == {store.revision}
     ages = "UPDATE gateway_node SET seen_at = seen_at - interval '4 seconds' WHERE id = '2'"
     await asyncio.to_thread(postgres.shared().sql, ages, database)
-    assert [each.is_isolated for each in await store.nodes()] == [False, True]
+    assert [each.is_silent for each in await store.nodes()] == [False, True]
     async with store.transaction() as tx:
         tx.delete_node("2")
     assert [each.id for each in await store.nodes()] == ["1"]
@@ -283,6 +284,60 @@ async def test_who_follows_can_write_nothing_until_it_is_in_charge(database: str
         await write(store)
     await store.close()
     await other.close()
+
+
+@postgres.needs_postgres
+async def test_a_node_is_isolated_when_it_said_that_it_would_be(database: str) -> None:
+    store = await Kept(database).opened()
+    for in_s, is_isolated in ((None, False), (30.0, False), (-3.0, True)):
+        await store.beat(replace(NODE, isolated_in_s=in_s))
+        assert [each.is_isolated for each in await store.nodes()] == [is_isolated]
+    await store.close()
+
+
+@postgres.needs_postgres
+async def test_for_how_long_nobody_was_in_charge_is_known_until_what_follows_is_stored(database: str) -> None:
+    store, other = await Kept(database).opened(), await Kept(database).opened()
+    assert not (await other.changes(0)).lease.is_held
+    await store.claim("1", "a")
+    assert store.lease.is_ours
+    assert store.lease.vacant_s is None
+    assert (await other.changes(0)).lease.vacant_s is None
+    assert on_return((await other.changes(0)).lease, 30) is Then.FOLLOW
+
+    await away(database, 40)
+    assert on_return((await other.changes(0)).lease, 30) is Then.WAIT
+    await store._lease.renew()
+    assert 40 <= store.lease.vacant_s < 70
+    assert on_return(store.lease, 30) is Then.ROLL_BACK
+    assert on_return((await other.changes(0)).lease, 30) is Then.WAIT, "it is not stored yet"
+
+    await away(database, 40)
+    await other.claim("2", "b")
+    assert 80 <= other.lease.vacant_s < 110, "whoever was in charge between has stored nothing"
+    with pytest.raises(StaleEpoch):
+        await store.settle()
+    await other.settle()
+    assert other.lease.vacant_s is None
+    await other._lease.renew()
+    assert other.lease.vacant_s is None
+    assert on_return((await store.changes(0)).lease, 30) is Then.FOLLOW
+
+    await other.release()
+    await store.claim("1", "a")
+    assert 0 <= store.lease.vacant_s < 30
+    assert on_return(store.lease, 30) is Then.FOLLOW
+    await store.close()
+    await other.close()
+
+
+async def away(database: str, seconds: int) -> None:
+    """Let the lease be as if its holder had been heard of last so long ago."""
+    ages = (
+        f"UPDATE gateway_lease SET renewed_at = clock_timestamp() - interval '{seconds} seconds', "
+        f"vacated_at = vacated_at - interval '{seconds} seconds', lapses_at = clock_timestamp()"
+    )
+    await asyncio.to_thread(postgres.shared().sql, ages, database)
 
 
 async def position(store: Any) -> Position:

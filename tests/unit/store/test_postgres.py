@@ -572,5 +572,6 @@ def test_no_released_migration_has_changed() -> None:
         5: "983eedbebea6",
         6: "e5c9a2b5b743",
         7: "306c685c965a",
+        8: "b24171e3236c",
     }
     assert {step.number: step.checksum[:12] for step in STEPS if step.number in released} == released
