@@ -16,6 +16,8 @@ from gateway.worker.log_writer import CLOSE_S, LogWriter
 FLUSH_S: Final = 0.1
 PIECE_BYTES: Final = 262_144
 """What the thread is given at once, when there is so much. Each time it wakes, the loop waits for it."""
+LINE_BYTES: Final = 16_384
+"""Room behind that for one line more; a longer one makes room."""
 NO_STATUS: Final = (1000, 0)
 
 
@@ -75,7 +77,8 @@ class AccessLog:
         self._format: LineFormat = JsonFormat() if format == "json" else CombinedFormat()
         self._writer = LogWriter(path)
         self._piece = bytearray()
-        """What the thread is given next."""
+        """What the thread is given next, up to `_end`."""
+        self._end = 0
         self._lines = 0
         """In it."""
         self._offset = time() - monotonic()
@@ -105,9 +108,11 @@ class AccessLog:
         if self._timer is None and self._loop is not None:
             self._timer = self._loop.call_later(FLUSH_S, self.flush)
             self._offset = time() - monotonic()
-        self._format.append(self._piece, self.line, self._offset)
+        if not self._lines:  # whole from the start: one that grows line by line is copied eight times
+            self._piece = bytearray(PIECE_BYTES + LINE_BYTES)
+        self._end = self._format.write(self._piece, self._end, self.line, self._offset)
         self._lines += 1
-        if len(self._piece) >= PIECE_BYTES:
+        if self._end >= PIECE_BYTES:
             self.flush()
 
     def flush(self) -> None:
@@ -116,7 +121,8 @@ class AccessLog:
             self._timer.cancel()
             self._timer = None
         piece, self._piece = self._piece, bytearray()
-        lines, self._lines = self._lines, 0
+        del piece[self._end :]
+        lines, self._lines, self._end = self._lines, 0, 0
         if lines and not self._writer.put(piece, lines):
             self._refused += lines
 

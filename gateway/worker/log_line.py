@@ -11,7 +11,7 @@ from typing import Final
 
 from gateway.worker import json_line
 
-_append: Final = json_line.append
+_write: Final = json_line.write
 _UNSAFE: Final = re.compile(r'[^\x20-\x7e]|["\\]')
 NO_FLAGS: Final[list[str]] = []
 """Nobody adds to it."""
@@ -94,10 +94,11 @@ class LineFormat:
 
     __slots__ = ()
 
-    def append(self, buffer: bytearray, line: Line, offset: float) -> None:
-        """Add the line with its end: ASCII, in which no byte of a client ends anything.
+    def write(self, buffer: bytearray, at: int, line: Line, offset: float) -> int:
+        """Write the line with its end: ASCII, in which no byte of a client ends anything.
 
-        offset: what Unix time is ahead of monotonic seconds.
+        at: where in the buffer, which grows if it has to. offset: what Unix time is ahead of monotonic
+        seconds. Returns the place behind the line.
         """
         raise NotImplementedError
 
@@ -112,15 +113,16 @@ class JsonFormat(LineFormat):
         """Of Unix time: the one `_time` is for."""
         self._time = b""
 
-    def append(self, buffer: bytearray, line: Line, offset: float) -> None:
-        at = line.ended + offset
-        second = int(at)
-        microsecond = int((at - second) * 1e6)
+    def write(self, buffer: bytearray, at: int, line: Line, offset: float) -> int:
+        ended = line.ended + offset
+        second = int(ended)
+        microsecond = int((ended - second) * 1e6)
         if second != self._second:
             self._second = second
             self._time = _rfc3339(second)
-        if not _append(
+        end = _write(
             buffer,
+            at,
             self._time,
             microsecond,
             line.request_id,
@@ -143,8 +145,15 @@ class JsonFormat(LineFormat):
             line.bytes_out,
             line.user_agent,
             _END if not line.deployment and not line.flags else _unusual_end(line),
-        ):
-            buffer += _with_care(self._time, microsecond, line)
+        )
+        return end if end != at else _put(buffer, at, _with_care(self._time, microsecond, line))
+
+
+def _put(buffer: bytearray, at: int, line: bytes) -> int:
+    """Write a line into a buffer, which grows if it has to. Returns the place behind it."""
+    end = at + len(line)
+    buffer[at:end] = line
+    return end
 
 
 def _rfc3339(second: int) -> bytes:
@@ -206,19 +215,18 @@ class CombinedFormat(LineFormat):
         """Unix time: the second `_time` is for."""
         self._time = ""
 
-    def append(self, buffer: bytearray, line: Line, offset: float) -> None:
+    def write(self, buffer: bytearray, at: int, line: Line, offset: float) -> int:
         second = int(line.ended + offset)
         if second != self._second:
             self._second = second
-            at = datetime.fromtimestamp(self._second, UTC)
-            self._time = at.strftime("%d/%b/%Y:%H:%M:%S +0000")
+            self._time = datetime.fromtimestamp(second, UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
         request = f"{_quoted(line.method)} {_quoted(line.path)} {line.proto}".strip() or "-"
         referer, agent = _quoted(line.referer) or "-", _quoted(line.user_agent) or "-"
         text = (
             f'{line.client or "-"} - - [{self._time}] "{request}" {line.status} {line.bytes_out or "-"}'
             f' "{referer}" "{agent}"\n'
         )
-        buffer += text.encode("ascii", "backslashreplace")
+        return _put(buffer, at, text.encode("ascii", "backslashreplace"))
 
 
 def _quoted(data: bytes) -> str:

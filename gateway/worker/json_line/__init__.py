@@ -11,11 +11,14 @@ from typing import Final
 from gateway.plain import native_beside
 
 
-def append_none(_buffer: bytearray, *_values: object) -> bool:
-    """Add a line of values in the order that `native.pyi` has. False: it is to be written with care."""
-    return False
+def write_none(_buffer: bytearray, at: int, *_values: object) -> int:
+    """Write a line of values in the order that `native.pyi` has into `_buffer`, from `at` on.
+
+    Returns the place behind it; `at`: nothing is written, it is to be done with care.
+    """
+    return at
 
 
 _module: Final = native_beside(__name__, Path(__file__).with_name("json_line.c"))
 IS_NATIVE: Final = _module is not None
-append: Callable[..., bool] = append_none if _module is None else _module.append
+write: Callable[..., int] = write_none if _module is None else _module.write

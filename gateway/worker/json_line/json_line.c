@@ -1,10 +1,14 @@
 /* A line of the access log as JSON, of values that need no escape: nearly every line.
  *
- * append(buffer, ...) takes the values of VALUES in their order and adds the line to a bytearray. False, and
- * nothing is added: a text holds what may not stand in a string as it is, or a number is out of range, or all of
- * it is too long. Then it is written with care, in Python; the two are held against each other by a property test.
+ * write(buffer, at, ..., end) takes the values of VALUES in their order and writes the line into a bytearray, from
+ * `at` on; it returns the place behind it. `at` itself: a text holds what may not stand in a string as it is, or a
+ * number is out of range, or there may not be room for all of it. Then it is written with care, in Python; the two
+ * are held against each other by a property test.
  *
- * Bounds: texts are summed up before anything is written, and all else has a size that ROOM covers.
+ * Texts are copied without a look; the whole line is looked at then, sixteen bytes at a time: it may hold no more
+ * quotation marks than its frame does.
+ *
+ * Bounds: texts are summed up before anything is written, and all else has a size that FRAME covers.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -15,7 +19,6 @@ enum Kind {
     NUMBER, /* an int, not negative */
     MICROS, /* six digits */
     MILLIS, /* microseconds, shown as milliseconds */
-    RAW,    /* bytes that are no text */
 };
 
 #define BEHIND(text) sizeof text - 1, text
@@ -46,15 +49,15 @@ static const struct {
     {NUMBER, BEHIND(",\"bytes_in\":")},
     {NUMBER, BEHIND(",\"bytes_out\":")},
     {TEXT, BEHIND(",\"user_agent\":\"")},
-    {RAW, BEHIND("\"")},
 };
 #define COUNT ((Py_ssize_t)(sizeof VALUES / sizeof VALUES[0]))
+static int QUOTES; /* of a line's frame */
 
-#define LONGEST 8192 /* bytes of a line's texts together */
-#define DIGITS 21    /* of 2^63, and a point */
-#define ROOM (COUNT * (BEFORE + DIGITS))
-#define ONES 0x0101010101010101u
-#define HIGH 0x8080808080808080u
+#define DIGITS 21 /* of 2^63, and a point */
+#define WIDTH 16  /* of Bytes: the last of a line may be filled up */
+#define FRAME (COUNT * (BEFORE + DIGITS) + WIDTH)
+
+typedef signed char Bytes __attribute__((vector_size(WIDTH))); /* those beyond ASCII are negative */
 
 typedef struct {
     const char *data;
@@ -71,44 +74,26 @@ static Text text_of(PyObject *value)
     return (Text){NULL, 0};
 }
 
-/* Nonzero if a byte is none of ' ' … '~', or is '"' or '\'. Each term is exact in whether there is such a byte. */
-static uint64_t unsafe_8(uint64_t bytes)
+/* Whether all from `at` to `end`, and up to WIDTH behind it, is of ' ' … '~', without '\\' and with QUOTES '"'. */
+static int is_safe(const char *at, const char *end)
 {
-    uint64_t quote = bytes ^ ONES * '"', slash = bytes ^ ONES * '\\';
-    uint64_t low = (bytes - ONES * ' ') & ~bytes, high = bytes | (bytes + ONES);
-    return (low | high | ((quote - ONES) & ~quote) | ((slash - ONES) & ~slash)) & HIGH;
-}
-
-static uint64_t load_4(const char *from)
-{
-    uint32_t bytes;
-    memcpy(&bytes, from, 4);
-    return bytes;
-}
-
-/* Copy a text, and tell whether it is unsafe. The last eight, or four, bytes may overlap with those before. */
-static uint64_t copy(char *to, Text text)
-{
-    const char *from = text.data, *end = text.data + text.size;
-    uint64_t unsafe = 0, bytes;
-    if (text.size < 4) {
-        for (bytes = ONES * ' '; from < end; bytes = bytes << 8 | (unsigned char)*from++)
-            *to++ = *from;
-        return unsafe_8(bytes);
+    Bytes unsafe = {0};
+    int quotes = 0;
+    while (at < end) {
+        Bytes counts = {0}; /* less than nothing; of so many at once as a byte can count */
+        for (int rounds = 0; rounds < 127 && at < end; rounds++, at += WIDTH) {
+            Bytes bytes;
+            memcpy(&bytes, at, WIDTH);
+            unsafe |= (bytes < ' ') | (bytes == 127) | (bytes == '\\');
+            counts += bytes == '"';
+        }
+        for (int place = 0; place < WIDTH; place++)
+            quotes -= counts[place];
     }
-    if (text.size < 8) {
-        memcpy(to, from, 4);
-        memcpy(to + text.size - 4, end - 4, 4);
-        return unsafe_8(load_4(from) << 32 | load_4(end - 4));
-    }
-    for (; from + 8 < end; from += 8, to += 8) {
-        memcpy(&bytes, from, 8);
-        memcpy(to, &bytes, 8);
-        unsafe |= unsafe_8(bytes);
-    }
-    memcpy(&bytes, end - 8, 8);
-    memcpy(to + (end - from) - 8, &bytes, 8);
-    return unsafe | unsafe_8(bytes);
+    for (int place = 0; place < WIDTH; place++)
+        if (unsafe[place])
+            return 0;
+    return quotes == QUOTES;
 }
 
 static char *digits(char *to, uint64_t number)
@@ -149,62 +134,70 @@ static char *put(char *to, enum Kind kind, PyObject *value)
     return fixed(to, (uint64_t)number % 1000, 3);
 }
 
-/* Write the line. Returns its size; 0: with care, please. */
-static Py_ssize_t write_line(char *line, PyObject *const *values, const Text *texts)
+static char *copy(char *to, Text text)
 {
-    uint64_t unsafe = 0;
+    memcpy(to, text.data, (size_t)text.size);
+    return to + text.size;
+}
+
+/* Write the line. Returns the place behind it; `line` itself: with care, please. */
+static char *write_line(char *line, PyObject *const *values, const Text *texts, Text end)
+{
     char *to = line;
     for (int place = 0; place < COUNT; place++) {
         enum Kind kind = VALUES[place].kind;
         memcpy(to, VALUES[place].before, BEFORE);
         to += VALUES[place].size;
-        if (kind == TEXT || kind == RAW) {
-            uint64_t found = copy(to, texts[place]);
-            unsafe |= kind == TEXT ? found : 0;
-            to += texts[place].size;
+        if (kind == TEXT) {
+            to = copy(to, texts[place]);
         } else if (!(to = put(to, kind, values[place]))) {
             PyErr_Clear(); /* an int beyond 64 bits */
-            return 0;
+            return line;
         }
     }
-    return unsafe ? 0 : to - line;
+    *to++ = '"';
+    memset(to, ' ', WIDTH);
+    return is_safe(line, to) ? copy(to, end) : line;
 }
 
-static PyObject *append(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
+static PyObject *write_json(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
 {
-    char line[LONGEST + ROOM];
     Text texts[sizeof VALUES / sizeof VALUES[0]];
-    Py_ssize_t size = 0;
-    if (count != COUNT + 1 || !PyByteArray_CheckExact(arguments[0])) {
-        PyErr_Format(PyExc_TypeError, "append takes a bytearray and %zd values", COUNT);
+    if (count != COUNT + 3 || !PyByteArray_CheckExact(arguments[0])) {
+        PyErr_Format(PyExc_TypeError, "write takes a bytearray, a place in it, %zd values and an end", COUNT);
         return NULL;
     }
-    PyObject *buffer = arguments[0], *const *values = arguments + 1;
+    PyObject *buffer = arguments[0], *const *values = arguments + 2;
+    Py_ssize_t at = PyLong_AsSsize_t(arguments[1]);
+    if (PyErr_Occurred())
+        return NULL;
+    Text end = text_of(values[COUNT]);
+    Py_ssize_t size = FRAME + end.size;
+    int are_texts = end.data != NULL;
     for (int place = 0; place < COUNT; place++)
-        if (VALUES[place].kind == TEXT || VALUES[place].kind == RAW) {
+        if (VALUES[place].kind == TEXT) {
             texts[place] = text_of(values[place]);
             size += texts[place].size;
-            if (!texts[place].data || size > LONGEST)
-                Py_RETURN_FALSE;
+            are_texts &= texts[place].data != NULL;
         }
-    size = write_line(line, values, texts);
-    if (!size)
-        Py_RETURN_FALSE;
-    Py_ssize_t before = PyByteArray_GET_SIZE(buffer);
-    if (PyByteArray_Resize(buffer, before + size) < 0)
-        return NULL;
-    memcpy(PyByteArray_AS_STRING(buffer) + before, line, (size_t)size);
-    Py_RETURN_TRUE;
+    if (!are_texts || at < 0 || size > PyByteArray_GET_SIZE(buffer) - at)
+        return Py_NewRef(arguments[1]);
+    char *begin = PyByteArray_AS_STRING(buffer);
+    return PyLong_FromSsize_t(write_line(begin + at, values, texts, end) - begin);
 }
 
 static PyMethodDef FUNCTIONS[] = {
-    {"append", (PyCFunction)(void (*)(void))append, METH_FASTCALL, NULL},
+    {"write", (PyCFunction)(void (*)(void))write_json, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "native", NULL, -1, FUNCTIONS, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit_native(void)
 {
+    QUOTES = 1; /* behind the last text */
+    for (int place = 0; place < COUNT; place++)
+        for (const char *at = VALUES[place].before; *at; at++)
+            QUOTES += *at == '"';
     PyObject *module = PyModule_Create(&MODULE);
     if (module && PyModule_AddObject(module, "SOURCE", PyLong_FromUnsignedLong(SOURCE_SUM)) < 0)
         Py_CLEAR(module);

@@ -1,7 +1,8 @@
 SOURCE: int
 
-def append(
+def write(
     buffer: bytearray,
+    at: int,
     second: bytes,
     microsecond: int,
     request_id: bytes,
@@ -25,4 +26,4 @@ def append(
     user_agent: bytes,
     end: bytes,
     /,
-) -> bool: ...
+) -> int: ...

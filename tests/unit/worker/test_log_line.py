@@ -14,6 +14,7 @@ from gateway.worker.log_line import CombinedFormat, JsonFormat, Line, LineFormat
 from tests.effort import effort
 
 START: Final = datetime(1970, 1, 1, tzinfo=UTC)
+BUFFER_BYTES: Final = 8_192
 OFFSET: Final = 1_700_000_000.25
 """What Unix time is ahead of monotonic seconds."""
 IDS: Final = st.from_regex(rb"[A-Za-z0-9._:+/=@-]{0,40}", fullmatch=True)
@@ -80,9 +81,10 @@ def line_of(values: dict[str, Any]) -> Line:
 
 
 def written_by(format: LineFormat, line: Line) -> bytes:
-    buffer = bytearray()
-    format.append(buffer, line, OFFSET)
-    return bytes(buffer)
+    buffer = bytearray(b"before\n").ljust(BUFFER_BYTES)
+    end = format.write(buffer, 7, line, OFFSET)
+    assert buffer.startswith(b"before\n")
+    return bytes(buffer[7:end])
 
 
 def meant(line: Line) -> dict[str, Any]:
@@ -167,11 +169,11 @@ needs_native = pytest.mark.skipif(not json_line.IS_NATIVE, reason="nothing is co
 
 def natively(place: int, value: Any) -> bytes | None:
     """Return the usual line with another value; None: it is not taken."""
-    buffer = bytearray(b"before\n")
-    is_taken = json_line.append(buffer, *USUAL[:place], value, *USUAL[place + 1 :])
+    buffer = bytearray(b"before\n").ljust(BUFFER_BYTES)
+    end = json_line.write(buffer, 7, *USUAL[:place], value, *USUAL[place + 1 :])
     assert buffer.startswith(b"before\n")
-    assert is_taken == (len(buffer) > 7)
-    return bytes(buffer[7:]) if is_taken else None
+    assert len(buffer) == BUFFER_BYTES
+    return bytes(buffer[7:end]) if end != 7 else None
 
 
 @needs_native
@@ -185,7 +187,7 @@ def test_usual_line_is_written_natively() -> None:
 @needs_native
 @pytest.mark.parametrize("place", TEXTS)
 def test_native_line_takes_only_what_stands_for_itself(place: int) -> None:
-    """Eight bytes are looked at together, then the rest: an odd one is seen wherever it is."""
+    """Sixteen bytes are looked at together: an odd one is seen wherever it is."""
     is_text = isinstance(USUAL[place], str)
     cases = [(1, 0, byte) for byte in range(256)]
     cases += [
@@ -200,21 +202,39 @@ def test_native_line_takes_only_what_stands_for_itself(place: int) -> None:
 
 @needs_native
 def test_native_line_is_bounded() -> None:
-    room = 8192 - sum(len(each) for each in USUAL if not isinstance(each, int)) + len(USUAL[8])
-    assert json.loads(natively(8, b"x" * room) or b"0")["path"] == "x" * room
-    assert natively(8, b"x" * (room + 1)) is None
-    assert natively(21, b"x" * 8192) is None
+    taken = [size for size in range(BUFFER_BYTES + 100) if natively(8, b"x" * size)]
+    assert taken == list(range(len(taken)))
+    line = natively(8, b"x" * taken[-1])
+    assert line is not None
+    assert json.loads(line)["path"] == "x" * taken[-1]
+    assert BUFFER_BYTES - 1_100 < 7 + len(line) <= BUFFER_BYTES
+    assert natively(21, b"x" * BUFFER_BYTES) is None
+    for at in (BUFFER_BYTES, BUFFER_BYTES - 1, 2**63 - 1, -1, -(2**63)):
+        assert json_line.write(bytearray(BUFFER_BYTES), at, *USUAL) == at
     for place in NUMBERS:
         assert natively(place, 2**63 - 1) is not None
         assert [natively(place, number) for number in (2**63, -1, -(2**63), -(2**64))] == [None] * 4
 
 
 @needs_native
+@pytest.mark.parametrize("odd", [b'"', b"\\", b"\x1f", b"\x7f", b"\x80"])
+def test_native_line_is_seen_to_its_end(odd: bytes) -> None:
+    """Quotation marks are counted in bytes, so many rounds at a time: no number of them comes out even."""
+    for size in range(2_000, 2_100):
+        assert natively(8, b"x" * size + odd) is None
+    for quotes in (*range(1, 300), 16 * 128, 16 * 256, 7_000):
+        assert natively(8, odd * quotes) is None
+        assert natively(20, odd * quotes + b"~" * 17) is None
+
+
+@needs_native
 def test_native_line_wants_the_values_there_are() -> None:
     with pytest.raises(TypeError):
-        json_line.append(bytearray(), *USUAL[:-1])
+        json_line.write(bytearray(), 0, *USUAL[:-1])
     with pytest.raises(TypeError):
-        json_line.append(b"", *USUAL)
+        json_line.write(b"", 0, *USUAL)
+    with pytest.raises(OverflowError):
+        json_line.write(bytearray(), 2**63, *USUAL)
     assert natively(2, None) is None
     assert natively(4, "é") is None
     assert natively(10, "200") is None
@@ -225,6 +245,6 @@ def test_native_line_wants_the_values_there_are() -> None:
 def test_line_written_with_care_is_the_record_too(some: list[Line]) -> None:
     format = JsonFormat()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(log_line, "_append", json_line.append_none)
+        patch.setattr(log_line, "_write", json_line.write_none)
         for line in some:
             assert json.loads(written_by(format, line)) == json.loads(json.dumps(meant(line)))
