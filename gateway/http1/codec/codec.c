@@ -40,6 +40,7 @@ typedef struct {
     uint64_t marks; /* of the names kept: see mark_of */
     int is_usual;   /* none is acted on but USUAL ones */
     int is_traced;  /* there is a traceparent of the usual form */
+    int is_dated;
     Py_ssize_t length;       /* of the body, or */
     const Field *connection; /* unless it says what holds without it */
     const Field *host;
@@ -50,7 +51,8 @@ enum { CHUNKED = -1, UNSAID = -2 };
 
 /* A field acted on may be PASSED_ON all the same; USUAL: nothing follows from it but what it says itself; APART:
  * what it says is told apart. */
-enum { PASSED_ON = 1, USUAL = 2, APART = 4, LENGTH = 8, CODING = 16, CONNECTION = 32, HOST = 64, PARENT = 128 };
+enum { PASSED_ON = 1, USUAL = 2, APART = 4 };
+enum { LENGTH = 8, CODING = 16, CONNECTION = 32, HOST = 64, PARENT = 128, DATE = 256 };
 
 /* Names of fields acted on, in order of size, and the first place of each size. */
 #define LONGEST 25
@@ -77,8 +79,8 @@ static Table REQUEST = {.names = {
     NAME("x-forwarded-proto", USUAL), NAME("proxy-authorization", 0),
 }};
 static Table RESPONSE = {.names = {
-    NAME("te", 0), NAME("trailer", 0), NAME("upgrade", 0), NAME("x-outcome", 0),
-    NAME("connection", CONNECTION | APART), NAME("keep-alive", 0),
+    NAME("te", 0), NAME("date", DATE | APART | PASSED_ON), NAME("trailer", 0), NAME("upgrade", 0),
+    NAME("x-outcome", 0), NAME("connection", CONNECTION | APART), NAME("keep-alive", 0),
     NAME("content-length", LENGTH | APART | PASSED_ON), NAME("proxy-connection", 0),
     NAME("transfer-encoding", CODING | APART), NAME("proxy-authenticate", 0), NAME("proxy-authentication-info", 0),
 }};
@@ -249,7 +251,7 @@ static int read_framing(Fields *head, const Name *names)
     head->length = UNSAID;
     head->connection = head->host = NULL;
     head->is_usual = 1;
-    head->is_traced = 0;
+    head->is_traced = head->is_dated = 0;
     for (const Field *field = head->fields; field < head->fields + head->count; field++) {
         int kind = field->place < 0 ? 0 : names[field->place].kind;
         if (kind & (LENGTH | CODING)) {
@@ -269,19 +271,12 @@ static int read_framing(Fields *head, const Name *names)
             head->host = field;
         } else if (kind & PARENT) {
             head->is_traced = is_traceparent(field);
+        } else if (kind & DATE) {
+            head->is_dated = 1;
         }
         head->is_usual &= field->place < 0 || kind & USUAL;
     }
     return 1;
-}
-
-/* Whether a field is passed on whose name is `name`. */
-static int has_field(const Fields *head, const char *name)
-{
-    for (const Field *field = head->fields; field < head->fields + head->count; field++)
-        if (field->place == KEPT && is_word(field->name, field->name_size, PLAIN, name))
-            return 1;
-    return 0;
 }
 
 static PyObject *NOTHING; /* a dict that stays empty */
@@ -525,7 +520,7 @@ static PyObject *read_response(PyObject *module, PyObject *const *args, Py_ssize
         !read_framing(&head, RESPONSE.names))
         Py_RETURN_NONE;
     return TUPLE_OF(PyLong_FromSsize_t(head.end - data), PyLong_FromLong(status), PyLong_FromSsize_t(head.length),
-                    value_of(head.connection), PyBool_FromLong(has_field(&head, "date")),
+                    value_of(head.connection), PyBool_FromLong(head.is_dated),
                     special_of(&head, RESPONSE.names), block_of(&head, RESPONSE.names));
 }
 
