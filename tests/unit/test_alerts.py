@@ -49,6 +49,12 @@ def unknown(expression: str) -> list[str]:
     return wrong
 
 
+def test_no_two_rules_have_one_name() -> None:
+    """Guards: of two rules of one name the runbook, a silence and `promtool` know one."""
+    names = [rule.get("alert") or rule["record"] for rule in ALL]
+    assert len(names) == len(set(names))
+
+
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
 def test_alert_asks_for_what_is_exposed(rule: dict[str, Any]) -> None:
     assert unknown(rule["expr"]) == []
