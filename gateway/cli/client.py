@@ -14,6 +14,8 @@ from gateway.cli.text import printable
 BASE: Final = "/api/v1/admin"
 HANDOVER_WAITS_S: Final = (0.5, 1.0, 2.0, 4.0, 0.0)
 """Between tries while the API answers 503: it is being replaced, and did nothing."""
+NO_ROUTE: Final = "no route names this host and path"
+"""What a worker says: it was taken for the admin listener."""
 PIECE_BYTES: Final = 256 * 1024
 STREAM_IDLE_S: Final = 60.0
 """An event stream beats every 15 s; silent for longer than this, it is gone."""
@@ -51,7 +53,7 @@ class AdminClient:
     ) -> None:
         """url: or several, with commas between. tls: makes the context for an https url."""
         self._places = [_place_of(each.strip()) for each in url.split(",")]
-        self._token = token
+        self._token = _sound(token)
         self._tls = tls
         self.timeout_s = timeout_s
         self.listen: tuple[str, ...] = ()
@@ -219,6 +221,15 @@ def _place_of(url: str) -> SplitResult:
     return SplitResult(parts.scheme, parts.netloc, "", "", "")
 
 
+def _sound(token: str | None) -> str | None:
+    """Return a token as a field's value may hold it. Raises CliError (2), without showing it."""
+    if token and not (token.isascii() and token.isprintable() and " " not in token):
+        raise CliError(
+            "that is no token: --token or GATEWAY_TOKEN has a blank, or what is no ASCII, in it", 2
+        )
+    return token
+
+
 def segment(name: str) -> str:
     """Return a name as one path segment."""
     return quote(name, safe="")
@@ -231,6 +242,8 @@ def refusal(reply: Reply, problem: object, *, has_token: bool, token_file: str =
         line = "no token: use --token or GATEWAY_TOKEN; none is readable beside the store"
     elif status == 401 and token_file:
         line = f"{explain(status, problem)}: it is that of {token_file}; use --token or GATEWAY_TOKEN"
+    elif status == 404 and (line := explain(status, problem)) == NO_ROUTE:
+        line = f"{line}: clients are answered there; is GATEWAY_ADMIN_URL admin.address (127.0.0.1:4201)?"
     else:
         line = explain(status, problem)
     if reply.retry_after:
@@ -248,6 +261,8 @@ def unreachable(url: str, exc: Exception) -> str:
             f"{url} shows a certificate that is not trusted ({exc.verify_message}): "
             "GATEWAY_ADMIN_CA names the file of its CA"
         )
+    if isinstance(exc, ssl.SSLError):
+        return f"{url} does not speak TLS as we do ({exc.reason}): is it http://?"
     if isinstance(exc, ConnectionRefusedError):
         return (
             f"connection refused at {url}: control is down; traffic is still served by its workers, "

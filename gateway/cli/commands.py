@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import click
 
@@ -80,6 +81,11 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         # The reader of our output has gone (`| head`). Python would complain once more when it flushes at
         # exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return FAILED
+    except OSError as exc:
+        with suppress(OSError):
+            say(f"gateway: the output cannot be written: {exc.strerror or exc}", err=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return FAILED
     return code if isinstance(code, int) else OK

@@ -68,4 +68,6 @@ def refusal_once_ended(status: str, event: Event) -> str:
     """Return why an order comes too late, and what is possible instead."""
     if isinstance(event, Rollback) and status == Status.COMPLETED.value:
         return f"the deployment has ended ({status}): undo takes it back, by a new one"
+    if isinstance(event, Rollback) and status == Status.ROLLED_BACK.value:
+        return "it is rolled back already: the old version has the traffic"
     return f"the deployment has ended ({status}): start a new one"

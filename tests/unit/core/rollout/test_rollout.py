@@ -517,7 +517,7 @@ def test_completing_below_full_traffic_is_refused_and_changes_nothing() -> None:
 def test_a_rollback_that_comes_too_late_says_what_is_possible_instead() -> None:
     with pytest.raises(IllegalTransition, match="undo takes it back"):
         at(Phase.COMPLETED)(Rollback("ann"))
-    with pytest.raises(IllegalTransition, match="start a new one"):
+    with pytest.raises(IllegalTransition, match="rolled back already"):
         at(Phase.ROLLED_BACK)(Rollback("ann"))
 
 
