@@ -135,8 +135,8 @@ class Tunnel:
         if self._cut_at <= now:
             self.forced = self.forced or self.phase < Phase.CLOSING
             self.abort()
-        elif self._leave_at <= now and self.phase is Phase.OPEN:
-            self._leave()
+        elif self._leave_at <= now:
+            self.leave()
         if self._has_moved:
             self._has_moved = False
             self._deadline = now + self._patience_s()
@@ -172,13 +172,15 @@ class Tunnel:
         self.bytes_down += len(data)
         self._client.write(data)
         if self.phase is Phase.LEAVING:
-            self._leave()
+            self.leave()
 
     # The goodbye
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
         """Say goodbye, at the end of a frame that is under way. What is no WebSocket runs until it is cut."""
         follower = self._follower
+        if self.phase > Phase.LEAVING:
+            return
         if follower is None or follower.lost:
             self._leave_at = NEVER
         elif follower.at_boundary:

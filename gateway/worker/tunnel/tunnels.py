@@ -66,10 +66,10 @@ class Tunnels:
         )
         self.open[tunnel] = began
         # An endpoint that was called back meanwhile has the same key, and no drain.
-        for drained in (None, key) if endpoint is not None and endpoint.draining else (None,):
-            if drained in self._drains:
-                cut_at, code = self._drains[drained]
-                tunnel.drain(0.0, cut_at, code)  # too late to be spread
+        drained = (None, key) if endpoint is not None and endpoint.draining else (None,)
+        under_way = [self._drains[each] for each in drained if each in self._drains]
+        for cut_at, code in under_way:
+            tunnel.drain(0.0, cut_at, code)
         tunnel.start(
             from_client=pending,
             from_upstream=rest,
@@ -77,6 +77,8 @@ class Tunnels:
             client_writable=client.writable,
             upstream_writable=upstream.writable,
         )
+        if under_way:
+            tunnel.leave()  # too late to be spread; it may be cut before the next sweep
 
     def sweep(self, now: float) -> None:
         for tunnel in list(self.open):
