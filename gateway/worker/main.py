@@ -152,7 +152,7 @@ class Worker:
     def on_link_lost(self) -> None:
         """Serve on; leave if nobody comes. A worker that never accepted serves nobody, and leaves at once."""
         if not self.is_accepting and not self.is_draining:
-            self._end(0)
+            self._be_done()
             return
         timeout_s = self.order.orphan_timeout_s
         if self.live_table.current.number:
@@ -166,6 +166,8 @@ class Worker:
         self._cancel("orphan")
         self.is_abandoned = False
         self.reporter.repeat()
+        if self.is_ending:
+            self._say_last_words()
 
     def on_message(self, message: Down, fds: list[int]) -> None:
         """Do what control says."""
@@ -189,7 +191,7 @@ class Worker:
             case ReopenLogs():
                 self.plane.context.log_file.reopen()
             case Quit():
-                self._end(0)
+                self._end()
         close_all(fds)
 
     # -- tables
@@ -326,24 +328,28 @@ class Worker:
 
     async def _leave(self) -> None:
         await self.plane.draining.drained.wait()
-        self._end(0)
+        self._end()
 
-    def _end(self, code: int) -> None:
-        """Say the last words, and be done once control has them."""
+    def _end(self) -> None:
+        """Say the last words, and be done once control has them: one that was killed is back in a moment."""
         if self.done.done() or self.is_ending:
             return
         self.is_ending = True
         self.is_draining = True
         self._stop_accepting()
         self.plane.close_now()
+        self._later("flush", FLUSH_S, self._be_done)
+        if self.uplink.is_connected:
+            self._say_last_words()
+
+    def _say_last_words(self) -> None:
         self.uplink.send(Leaving(self.plane.draining.forced))
         self.reporter.report_last()
-        self._later("flush", FLUSH_S, lambda: self._be_done(code))
-        self.uplink.when_flushed(lambda: self._be_done(code))
+        self.uplink.when_flushed(self._be_done)
 
-    def _be_done(self, code: int) -> None:
+    def _be_done(self) -> None:
         if not self.done.done():
-            self.done.set_result(code)
+            self.done.set_result(0)
 
     # -- time
 

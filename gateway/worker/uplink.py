@@ -39,7 +39,6 @@ class Uplink:
         self._channel: Channel[Down] | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._is_closed = False
-        self._on_flushed: Callable[[], None] | None = None
 
     @property
     def is_connected(self) -> bool:
@@ -61,11 +60,11 @@ class Uplink:
             self._channel.send(message, fds)
 
     def when_flushed(self, callback: Callable[[], None]) -> None:
-        """Call back once all that was sent is with control, or never will be."""
-        if self._channel is None or not self._channel.backlog:
-            callback()
-        else:
-            self._on_flushed = self._channel.on_flushed = callback
+        """Call back once all that was sent is with control; never, if control is gone before that."""
+        if self._channel is not None:
+            self._channel.on_flushed = callback
+            if not self._channel.backlog:
+                callback()
 
     def close(self) -> None:
         """End the link and stop trying."""
@@ -121,7 +120,5 @@ class Uplink:
     def on_lost(self, reason: str) -> None:
         """Control is gone, or gave this link up."""
         self._channel = None
-        if self._on_flushed is not None:
-            self._on_flushed()
         self._owner.on_link_lost()
         self._retry_later()

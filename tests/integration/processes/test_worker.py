@@ -265,6 +265,26 @@ async def test_a_drained_worker_says_how_it_went_and_ends(tmp_path: Path, upstre
         assert await bench.ended() == 0
 
 
+async def test_a_worker_that_ends_between_two_controls_tells_the_next_one(
+    tmp_path: Path, upstream: Upstream
+) -> None:
+    """What it had served since control was killed was never counted."""
+    async with worker(tmp_path) as bench:
+        await bench.accept(upstream)
+        await ask(bench.listener)
+        bench.control.channel.close()
+        os.kill(bench.process.pid, signal.SIGTERM)
+        listener = link.listen(tmp_path / "control.sock")
+        sock, _ = await asyncio.get_running_loop().sock_accept(listener)
+        second = Control(sock)
+        await second.until(lambda: second.is_lost)
+        assert second.of(Leaving) == [Leaving(0)]
+        (totals,) = next(each.versions for each in second.of(Counts) if each.versions)
+        assert totals.requests == [("GET", 200, 1)]
+        assert await bench.ended() == 0
+        listener.close()
+
+
 async def test_a_worker_told_to_end_introduces_itself_as_leaving(tmp_path: Path, upstream: Upstream) -> None:
     async with worker(tmp_path) as bench:
         await bench.accept(upstream)
