@@ -1,5 +1,6 @@
 """Clients that stay: each opens a WebSocket, says something now and then, and leaves in the end."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Final
@@ -11,6 +12,7 @@ from tests.simulation.world import Wire
 EVERY_S: Final = 4.0
 STAY_S: Final = 9.0
 TALK_S: Final = 1.5
+VERSION: Final = re.compile(rb"(?i)x-version: (\S+)")
 CLOSE: Final = b"\x88\x02"
 """A Close frame with a code alone (RFC 6455 §5.5.1)."""
 
@@ -44,6 +46,7 @@ class Visitor(Wire):
                 self.ended(f"answered {int(self.head.split(b' ', 2)[1])}")
                 return
             self.visitors.joined += 1
+            self.version = VERSION.search(self.head)[1].decode()  # type: ignore[index]
             self._talk()
         while len(self.data) >= 2 and len(self.data) >= 2 + self.data[1]:
             frame, self.data = self.data[: 2 + self.data[1]], self.data[2 + self.data[1] :]
@@ -55,7 +58,9 @@ class Visitor(Wire):
             self.send(frame)
             self.ended(f"goodbye {self.goodbye}")
             return
-        self.version, number = frame[2:].decode().split()
+        version, number = frame[2:].decode().split()
+        if version != self.version:
+            self.visitors.wrong(f"visitor {self.number} is with {self.version}, and heard {version}")
         if int(number) != self.number:
             self.visitors.wrong(f"visitor {self.number} heard what was said to {number}")
 

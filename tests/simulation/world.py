@@ -178,7 +178,8 @@ class _UpstreamWire(Wire):
     def _join(self) -> None:
         self.upstream.joined += 1
         self.send(
-            b"HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: y\r\n\r\n"
+            b"HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: y\r\n"
+            b"X-Version: %s\r\n\r\n" % self.upstream.name.encode()
         )
         self._say()
 

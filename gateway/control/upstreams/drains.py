@@ -168,10 +168,9 @@ class Drains:
         if self._catalog.version_record(version_id).drained:
             return  # whoever asked was killed before it knew
         try:
-            deadline = await self._mark(version_id, timeout_ms, called_back)
-            if deadline is None or called_back.is_set():  # also while the disk took its time
+            left_s = await self._mark(version_id, timeout_ms, called_back)
+            if left_s is None or called_back.is_set():  # also while the disk took its time
                 return
-            left_s = max(0.0, (deadline - self._now()).total_seconds())
             service = self._catalog.version_record(version_id).service_name
             number = self._catalog.publish([service])
             keys = self._catalog.endpoint_keys(version_id)
@@ -183,18 +182,19 @@ class Drains:
         finally:
             self._hub.forget_endpoints(self._catalog.endpoint_keys(version_id))
 
-    async def _mark(self, version_id: str, timeout_ms: int, called_back: asyncio.Event) -> datetime | None:
+    async def _mark(self, version_id: str, timeout_ms: int, called_back: asyncio.Event) -> float | None:
         """Store that the version drains, unless it is stored already.
 
-        Returns the deadline; None if it was called back while others wrote: it may have all the traffic now.
-        One that is called back while this is being stored is stored all the same, and then the rollback is.
+        Returns the seconds that are left, all of them once it is stored, however long that took: nothing has
+        been told to end by then. None if it was called back while others wrote: it may have all the traffic
+        now. One that is called back while this is being stored is stored all the same; then the rollback is.
         """
         async with self._store.transaction() as tx:
             if called_back.is_set():
                 return None
             record = self._catalog.version_record(version_id)
             if record.draining and record.drain_deadline is not None:
-                return record.drain_deadline
+                return max(0.0, (record.drain_deadline - self._now()).total_seconds())
             now = self._now()
             deadline = now + timedelta(milliseconds=timeout_ms)
             marked = replace(
@@ -203,7 +203,7 @@ class Drains:
             tx.put_version(marked)
             tx.add_event(_event(marked, "version.draining", now, {"deadline": deadline.isoformat()}))
             tx.on_commit(lambda: self._catalog.put_version(marked))
-            return deadline
+            return timeout_ms / 1000
 
     async def _empty(self, keys: Sequence[str], timeout_s: float, called_back: asyncio.Event) -> int:
         """Wait until the workers report nothing at `keys`. Returns how many exchanges were cut."""

@@ -96,7 +96,10 @@ class Tunnels:
             self._drains[key] = (cut_at, code)
         for tunnel in self.open:
             if keys is None or tunnel.key in keys:
-                tunnel.drain(now + self._chance() * SPREAD * deadline_s, cut_at, code)
+                leave_at = now + self._chance() * SPREAD * deadline_s
+                tunnel.drain(leave_at, cut_at, code)
+                if leave_at <= now:
+                    tunnel.leave()  # it may be cut at the next sweep
 
     def abort(self) -> None:
         for tunnel in list(self.open):

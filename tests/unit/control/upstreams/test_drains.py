@@ -192,6 +192,21 @@ async def test_a_version_that_is_called_back_while_its_drain_is_stored_sends_nob
         assert it.hub.forgotten == [KEY]
 
 
+async def test_what_runs_has_all_of_its_time_however_long_the_disk_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stored after its deadline, a drain cut at once what nobody had told to end."""
+    async with room(tmp_path) as it:
+        disk = Slow(it.world)
+        monkeypatch.setattr(it.world.store, "transaction", disk.transaction)
+        it.drains.begin("v1", 2_000)
+        await disk.is_committing.wait()
+        it.time = START + timedelta(seconds=3)
+        disk.is_done.set()
+        await it.until(lambda: it.hub.drained)
+        assert it.hub.drained == [((KEY,), 2.0)]
+
+
 async def test_a_drain_may_be_called_back_before_it_has_begun_to_run(tmp_path: Path) -> None:
     async with room(tmp_path) as it:
         task = it.drains.begin("v1", 60_000)

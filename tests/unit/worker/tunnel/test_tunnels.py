@@ -97,6 +97,15 @@ def test_goodbyes_are_spread_over_the_window() -> None:
         assert [each.client.sent for each in joined].count(close_frame(GOING_AWAY)) == said
 
 
+def test_a_drain_without_time_says_goodbye_all_the_same() -> None:
+    tunnels = Tunnels()
+    joined = Joined(tunnels)
+    tunnels.drain(100, 0, None)
+    assert joined.client.sent == close_frame(GOING_AWAY)
+    tunnels.sweep(100)
+    assert joined.client.closed == "aborted"
+
+
 def test_drain_of_an_endpoint_leaves_other_tunnels_alone() -> None:
     tunnels = Tunnels(lambda: 0.0)
     old, other = Joined(tunnels, "old"), Joined(tunnels, "other")
