@@ -6,7 +6,7 @@ import signal
 from contextlib import suppress
 from typing import Final
 
-from gateway.control.processes.listeners import Listeners
+from gateway.control.processes.listeners import Held, Listeners
 from gateway.control.processes.peer import Peer
 from gateway.link.fds import close_all
 from gateway.link.messages import Hello
@@ -27,6 +27,8 @@ class Orphans:
         self._drain_s = drain_s
         self._peers: dict[str, Peer] = {}
         """By incarnation."""
+        self._brought: dict[str, list[Held]] = {}
+        """By incarnation: sockets that it accepts on, or is to."""
         self._came = asyncio.Event()
 
     def __len__(self) -> int:
@@ -58,8 +60,8 @@ class Orphans:
 
     def adopt(self, peer: Peer, hello: Hello, fds: list[int]) -> None:
         """Take an orphan in, and the sockets it brings."""
-        for name, fd in zip(hello.listeners, fds, strict=False):
-            self._listeners.adopt(name, fd)
+        held = [self._listeners.adopt(name, fd) for name, fd in zip(hello.listeners, fds, strict=False)]
+        self._brought.setdefault(hello.incarnation, []).extend(each for each in held if each is not None)
         close_all(fds[len(hello.listeners) :])
         if self._peers.get(hello.incarnation) is not peer:
             log.info(
@@ -78,6 +80,17 @@ class Orphans:
         """Forget one whose link ended."""
         if self._peers.pop(peer.incarnation, None) is not None:
             log.info("orphan_gone", slot=peer.slot, pid=peer.pid, reason=reason)
+            self._hand_on(self._brought.pop(peer.incarnation, []))
+
+    def _hand_on(self, held: list[Held]) -> None:
+        """Let another orphan accept on the sockets of one that is gone, if ours do not serve yet.
+
+        A start that waits for its store may take long, and so would whoever has connected there.
+        """
+        heir = next((each for each in self._peers.values() if each.accepting and not each.draining), None)
+        if heir is not None and held:
+            heir.lend(held)
+            self._brought.setdefault(heir.incarnation, []).extend(held)
 
     def kill(self) -> None:
         """End them now. Their links stand, so their pids are theirs."""
@@ -88,3 +101,4 @@ class Orphans:
     def clear(self) -> None:
         """Leave them to another control."""
         self._peers.clear()
+        self._brought.clear()

@@ -351,6 +351,21 @@ async def test_orphans_drain_only_once_ours_accept(path: Path) -> None:
     orphan.channel.close()
 
 
+async def test_the_sockets_of_an_orphan_that_dies_during_a_start_go_to_another_one(path: Path) -> None:
+    """Who connected there waited for the end of the start, and was reset where that did not come."""
+    room = Room(2, path)
+    brought = socket.create_server(("127.0.0.1", 0), reuse_port=True)
+    dying, heir = room.orphan(0, "dying", sock=brought), room.orphan(1, "heir")
+    brought.close()
+    await room.until(lambda: {"dying", "heir"} <= room.hub.peers.keys() and len(room.listeners.held) == 3)
+    dying.channel.close()
+    await room.until(lambda: any(isinstance(message, Lend) for message in heir.received))
+    (lent,) = [message for message in heir.received if isinstance(message, Lend)]
+    assert len(lent.listeners) == 1
+    room.supervisor.release()
+    heir.channel.close()
+
+
 async def test_an_orphan_that_comes_late_brings_a_socket_that_is_served(path: Path) -> None:
     room = Room(1, path)
     await room.serve()
