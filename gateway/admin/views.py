@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import msgspec
 
 from gateway.admin.schemas import AcknowledgementView, DeploymentView, view
+from gateway.core.rollout.change import silent_words
 from gateway.core.rollout.rollout import Paused, Phase, Rollout
 from gateway.core.settings.secrets import hidden
 from gateway.store.records import AcknowledgementRecord, DeploymentRecord
@@ -50,11 +51,16 @@ def summary(state: Rollout) -> str:
         return f"The new version serves everything; the old one is drained (completed by {state.cause})."
     if state.reason:
         return state.reason
+    kept = f"the old version is kept: {silent_words(state.silent)}" if state.silent else ""
+    if kept and state.phase is Phase.ENDING:
+        return kept
+    late = f"waiting for {', '.join(state.behind)} to apply the weights" if state.behind else ""
     waits = _WAITS.get(state.phase)
     if waits is not None:
         return waits
     said = f"{state.judged.verdict}: {state.judged.reason}" if state.judged is not None else ""
-    return f"changes are frozen, it stays here; {said}".removesuffix("; ") if state.frozen else said
+    frozen = "changes are frozen, it stays here" if state.frozen else ""
+    return "; ".join(part for part in (kept, late, frozen, said) if part)
 
 
 _WAITS = {

@@ -26,10 +26,16 @@ class Changing(Protocol):
 class Feed:
     """How far one gateway has followed."""
 
-    def __init__(self, store: Changing, read: Callable[[Unread], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        store: Changing,
+        read: Callable[[Unread], Awaitable[None]],
+        on_applied: Callable[[], object] = lambda: None,
+    ) -> None:
         """read: reads again what it is told; what it raises leaves the gateway where it was, and it is
-        told anew.
+        told anew. on_applied: called when it has read something.
         """
+        self._on_applied = on_applied
         self._store = store
         self._read = read
         self._wake = asyncio.Event()
@@ -61,4 +67,6 @@ class Feed:
             if changed.everything and self.applied is not None:
                 log.warning("reading_everything", was=self.applied.revision, found=found.at.revision)
             await self._read(changed)
-        self.applied = found.at
+        was, self.applied = self.applied, found.at
+        if was != self.applied:
+            self._on_applied()

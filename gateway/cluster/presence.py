@@ -30,6 +30,11 @@ class Presence:
         self.is_alone = is_alone
         self.applied: Callable[[], int | None] = lambda: None
         """Which revision it goes by now; None: it is a stand-by."""
+        self._hurry = asyncio.Event()
+
+    def hurry(self) -> None:
+        """Say it soon: somebody may wait for the revision that it goes by now."""
+        self._hurry.set()
 
     async def say(self) -> None:
         """Say it once; a store that cannot hear it now hears it later."""
@@ -40,7 +45,10 @@ class Presence:
         """Say it for as long as this runs; once, if nobody else can look."""
         await self.say()
         while not self.is_alone:
-            await asyncio.sleep(BEAT_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_S):
+                    await self._hurry.wait()
+            self._hurry.clear()
             await self.say()
 
     async def leave(self) -> None:

@@ -59,7 +59,7 @@ class Following:
         self._background = background
         self._followed = Followed(components.catalog)
         self._settings = settings
-        self._feed = Feed(self._store, self._read)
+        self._feed = Feed(self._store, self._read, presence.hurry)
         self._reporting = Reporting(
             components.store,
             components.tally,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
+from gateway.control.rollouts.barrier import Barrier
 from gateway.control.rollouts.webhooks import Answer, Message, Webhooks
 from gateway.control.upstreams.drains import Drains
 from gateway.core.rollout.commands import (
@@ -85,6 +86,7 @@ class Acts:
         checks: Checks,
         drains: Drains,
         webhooks: Webhooks,
+        barrier: Barrier | None = None,
         *,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -93,6 +95,7 @@ class Acts:
         self._checks = checks
         self._drains = drains
         self.webhooks = webhooks
+        self.barrier = barrier
         self._wall = wall
         self._gathered: tuple[set[str], asyncio.Future[int]] | None = None
         """Services whose weights go out in a moment, and the number of the table they go out in."""
@@ -120,7 +123,9 @@ class Acts:
                 return ShutdownDone()
 
     async def _set_weights(self, record: DeploymentRecord, state: Rollout, act: SetWeights) -> WeightsApplied:
-        """Send out the weights that were committed with the state; wait until every live worker has them."""
+        """Send out the weights that were committed with the state; wait until every live worker has them, on
+        every gateway that lives.
+        """
         for version in (act.old, act.new):
             if not self._catalog.version_record(version).draining:
                 self._drains.call_back(version)
@@ -139,6 +144,8 @@ class Acts:
                 percent=act.new_weight,
                 after_ms=after_ms,
             )
+        if self.barrier is not None:
+            await self.barrier.passed(state.service, state.id)
         return WeightsApplied(act.serial, generation)
 
     async def _publish(self, service: str) -> int:

@@ -11,7 +11,7 @@ REASONS: Final = (
 )
 """What a rollback comes from: a person's order, what the judge's verdict rested on, or who else wanted it."""
 ACTIONS: Final = (
-    *("start", "gate", "step", "judge", "ask", "cleared", "pause", "resume", "set_percent"),
+    *("start", "gate", "step", "judge", "wait", "ask", "cleared", "pause", "resume", "set_percent"),
     *("promote", "complete", "rollback", "warning", "fail"),
 )
 """What a decision did: see `gateway/core/rollout/commands.py`."""

@@ -18,6 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gateway.control.rollouts.acts import Acts, CatalogView
+from gateway.control.rollouts.barrier import Barrier
 from gateway.control.rollouts.counted import RolloutCounts
 from gateway.control.rollouts.elsewhere import CountsElsewhere, Elsewhere
 from gateway.control.rollouts.in_force import InForce, is_done
@@ -127,6 +128,7 @@ class Rollouts:
         """The commit of a tick, as long as it takes."""
         self._ticking = asyncio.Lock()
         self._elsewhere = Elsewhere(store, tally)
+        self._barrier = acts.barrier or Barrier(store)
         self.freeze_state = FreezeState()
         self.schedule = FreezeSchedule(catalog, wall)
         self._stopping = False
@@ -354,6 +356,8 @@ class Rollouts:
         `patience_s` goes on, and the next tick waits for it too. Raises StoreError.
         """
         async with self._ticking:
+            if self._in_force.open:
+                await self._barrier.look(LOOK_S)
             await self._elsewhere.look(self.under_judgement, LOOK_S)
             self._ticks += 1
             is_first = not self._close_windows()
@@ -425,10 +429,11 @@ class Rollouts:
         """Return what every window and all time that nothing in force was made of lead to."""
         state = running.state
         happenings: list[Happening] = [
+            *self._barrier.news(state),
             *self._freeze_news(state),
             *self._in_force.usability_news(state),
             *(partial(_judgement, window, self._chance) for window in running.windows.pending),
-            Tick(round(min(running.elapsed_s * 1000, MAX_TICK_MS))),
+            Tick(0 if self._barrier.is_blind else round(min(running.elapsed_s * 1000, MAX_TICK_MS))),
         ]
         moved = self._in_force.decide(running, happenings)
         return judged(moved, running.windows, running.counted, self._catalog, elapsed_s=running.elapsed_s)

@@ -212,6 +212,23 @@ def revert(change: Change, cause: str, reason: str) -> None:
 
 
 def end(change: Change, cause: str, why: str) -> None:
-    """Let the old version drain; until it has, it can be called back."""
+    """Let the old version drain; until it has, it can be called back.
+
+    Raises IllegalTransition while a gateway that took part is silent: nobody knows what it serves.
+    """
+    if change.state.silent:
+        raise IllegalTransition(f"the old version is still needed: {silent_words(change.state.silent)}")
     change.set(phase=Phase.ENDING, paused=None, back_to=None, cause=cause)
     change.decide("complete", cause, f"{why}: the old version is drained.")
+
+
+def silent_words(names: tuple[str, ...]) -> str:
+    """Say who is waited for, and what ends that."""
+    some = names[:3]
+    more = f" and {len(names) - len(some)} more" if len(names) > len(some) else ""
+    listed = ", ".join(repr(name) for name in some)
+    who = "gateway" if len(names) == 1 else "gateways"
+    return (
+        f"nothing is heard of the {who} {listed}{more}, which may serve it: start again, "
+        f"or `gateway nodes rm {some[0]}`"
+    )

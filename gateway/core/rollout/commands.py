@@ -19,6 +19,7 @@ Action = Literal[
     "gate",
     "step",
     "judge",
+    "wait",
     "ask",
     "cleared",
     "pause",

@@ -133,6 +133,17 @@ class UsabilityChanged(Observation, frozen=True):
     new: bool
 
 
+class GatewaysSeen(Observation, frozen=True):
+    """Which gateways share the store, and what is waited for."""
+
+    serving: tuple[str, ...]
+    """Ids of those that serve and live."""
+    silent: tuple[str, ...] = ()
+    """Names of those that took part, are silent, and were not removed."""
+    behind: tuple[str, ...] = ()
+    """Names of those that live and have not applied the weights."""
+
+
 class FreezeOn(Observation, frozen=True):
     """No advance until further notice. Rollbacks go on working."""
 

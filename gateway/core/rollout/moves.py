@@ -22,6 +22,7 @@ from gateway.core.rollout.change import (
     revert,
     roll_back_automatically,
     set_step_share,
+    silent_words,
 )
 from gateway.core.rollout.commands import (
     Activate,
@@ -36,6 +37,7 @@ from gateway.core.rollout.events import (
     FreezeOn,
     GateFailed,
     GatePassed,
+    GatewaysSeen,
     HookAnswered,
     Isolated,
     Judged,
@@ -113,7 +115,7 @@ def _weights_applied(change: Change, event: WeightsApplied) -> None:
     state = change.state
     if event.serial != state.serial or state.applied:
         return
-    change.set(applied=True, evidence=step_live(state.evidence, event.generation))
+    change.set(applied=True, behind=(), evidence=step_live(state.evidence, event.generation))
 
 
 def _tick(change: Change, event: Tick) -> None:
@@ -130,6 +132,8 @@ def _tick(change: Change, event: Tick) -> None:
 def _step_over(change: Change) -> None:
     state = change.state
     lacking = _lacking(state)
+    if not lacking and state.silent and state.next_percent is None:
+        return  # the bake goes on until they are back, or removed
     if not lacking:
         proceed(change, "clock" if state.plan.dry_run else "judge", "The step passed")
     elif state.plan.auto_pause and not _is_answering(state):
@@ -178,7 +182,7 @@ def _promote_answered(change: Change, event: HookAnswered) -> None:
             "hook:confirm-promote",
             f"A webhook refused the next step: {event.reason or 'no reason given'}",
         )
-    elif change.state.frozen:
+    elif change.state.frozen or (change.state.silent and change.state.next_percent is None):
         change.set(phase=phase_at(change.state.percent))
     else:
         advance(change, "hook:confirm-promote", "The step passed and was confirmed")
@@ -344,7 +348,7 @@ def _reverted(change: Change, event: WeightsApplied) -> None:
     state = change.state
     if event.serial != state.serial:
         return
-    change.set(phase=Phase.ROLLED_BACK, applied=True, ended_at=change.now)
+    change.set(phase=Phase.ROLLED_BACK, applied=True, behind=(), ended_at=change.now)
     change.notify("rolled_back", state.cause, state.reason, alert=True)
 
 
@@ -356,7 +360,7 @@ def _new_drained(change: Change, event: DrainDone) -> None:
 
 def _old_drained(change: Change, event: DrainDone) -> None:
     state = change.state
-    if event.version != state.old:
+    if event.version != state.old or state.silent:
         return
     change.set(phase=Phase.COMPLETED, ended_at=change.now)
     change.records += [MakeCurrent(state.new), Deprecate(state.old)]
@@ -389,6 +393,21 @@ def _usability(change: Change, event: UsabilityChanged) -> None:
     state = change.state
     if state.paused is not None and state.paused.kind == "stranded" and (event.old or not event.new):
         revert(change, state.cause, state.reason)
+
+
+def _gateways_seen(change: Change, event: GatewaysSeen) -> None:
+    """Take note of who takes part, and put on record who is waited for."""
+    state = change.state
+    change.set(
+        gateways=tuple(sorted({*state.gateways, *event.serving})),
+        silent=event.silent,
+        behind=() if state.applied else event.behind,
+    )
+    if event.silent != state.silent and state.serial:
+        if event.silent:
+            change.decide("wait", "gateways", f"The old version is kept: {silent_words(event.silent)}.")
+        else:
+            change.decide("wait", "gateways", "Nobody is waited for any more: all are back, or removed.")
 
 
 def _freeze(change: Change, event: FreezeOn) -> None:
@@ -457,6 +476,7 @@ MOVES: Final[dict[type[Event], dict[Phase, Handler]]] = {
     ShutdownDone: _in(_tidied, Phase.COMPLETED),
     Superseded: _in(_tidied, Phase.COMPLETED, Phase.ROLLED_BACK),
     UsabilityChanged: _in(_usability, *_OPEN),
+    GatewaysSeen: _in(_gateways_seen, *_OPEN),
     FreezeOn: _in(_freeze, *_OPEN),
     FreezeOff: _in(_thaw, *_OPEN) | _in(_thaw_ready, Phase.READY),
 }

@@ -133,6 +133,12 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     frozen: bool = False
     old_usable: bool = True
     new_usable: bool = True
+    gateways: tuple[str, ...] = ()
+    """Ids of those that share the store and took part."""
+    silent: tuple[str, ...] = ()
+    """Names of those among them that nothing is heard of: the old version stays until they are back."""
+    behind: tuple[str, ...] = ()
+    """Names of gateways that live and have yet to apply the weights."""
     evidence: Evidence = Evidence()
     judged: Decision | None = None
     """The judge's last word in this step."""
@@ -205,7 +211,7 @@ def due(state: Rollout) -> tuple[Act, ...]:
             acts.append(AskHook("during-step", state.serial))
         if state.smoke == "due":
             acts.append(RunSmoke(state.new, state.serial, plan.smoke_tests))
-    if state.phase is Phase.ENDING:
+    if state.phase is Phase.ENDING and not state.silent:
         acts.append(StartDrain(state.old, plan.drain_timeout_ms))
     if state.phase is Phase.ROLLED_BACK and not state.cleaned:
         acts.append(StartDrain(state.new, plan.drain_timeout_ms))

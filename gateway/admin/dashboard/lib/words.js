@@ -21,6 +21,7 @@ const VERDICTS = {
 };
 const MOVES = {
   start: "started",
+  wait: "waits for a gateway",
   gate: "checks passed",
   step: "next share",
   set_percent: "share set",
