@@ -321,6 +321,10 @@ class Tally:
             self._base.pop(version_id, None)
         self._cohort_errors.setdefault(service, []).extend(errors)
 
+    def answers_lately(self, version_ids: Iterable[str]) -> int:
+        """Return how many answers our own workers gave in about the last ten seconds."""
+        return sum(self.recent.version(each).answers for each in version_ids)
+
     def settle(self, service: str) -> None:
         """A rollout has ended, and nobody reports what belonged to it: add up what other gateways did."""
         self._met.pop(service, None)

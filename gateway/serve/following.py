@@ -64,6 +64,7 @@ class Following:
             components.store,
             components.tally,
             lambda: components.rollouts.under_judgement,
+            components.catalog,
             node=presence.node.id,
         )
         presence.applied = self._applied

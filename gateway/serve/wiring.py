@@ -23,7 +23,7 @@ from gateway.control.catalog.retention import Retention
 from gateway.control.processes.hub import Hub
 from gateway.control.processes.peer import Peer
 from gateway.control.rollouts.acts import Acts
-from gateway.control.rollouts.barrier import Barrier
+from gateway.control.rollouts.elsewhere import Elsewhere
 from gateway.control.rollouts.loop import Rollouts, load_counts
 from gateway.control.rollouts.unstored import counting
 from gateway.control.rollouts.webhooks import Webhooks
@@ -95,8 +95,8 @@ class Components:
         self.checks = Checks(store, self.catalog, self.probes, rules=rules)
         self.drains = Drains(store, self.catalog, hub)
         self.webhooks = Webhooks(rules._replace(allowed=()))  # anywhere else: chat services are not targets
-        barrier = Barrier(store)
-        acts = Acts(self.catalog, hub, self.checks, self.drains, self.webhooks, barrier)
+        elsewhere = Elsewhere(store, tally)
+        acts = Acts(self.catalog, hub, self.checks, self.drains, self.webhooks, elsewhere)
         self.rollouts = Rollouts(store, self.catalog, tally, acts)
         self.rollouts.schedule.windows = settings.freeze_windows
         self.retention = Retention(store, self.catalog, tally)

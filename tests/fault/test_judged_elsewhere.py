@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from bench.harness import World
+from bench.load import Load
 from bench.procs import kill
 from tests import postgres
 from tests.fault.test_followers import are, light, two
@@ -28,6 +29,33 @@ async def test_a_version_that_fails_only_where_a_follower_serves_it_is_rolled_ba
             assert await first.settled(rollout) == "rolled_back"
         said = next(each for each in await decisions(first, rollout) if each["verdict"] == "rollback")
         assert said["actor"] == "judge", said
+
+
+async def test_the_next_in_charge_judges_what_the_former_one_has_served_on(tmp_path: Path) -> None:
+    """Its workers serve on while it is dead: once it follows, what they counted is judged."""
+    async with two(tmp_path, postgres.shared().database()) as (first, second):
+        await second.until(lambda: are(second, a="in charge", b="serves"), "both to be seen")
+        await first.add_version("v1.1", "--error-rate", "1", "--error-path", "/bad")
+        hurt = msgspec.structs.replace(light(first), path="/bad")
+        async with under_load(light(second)):
+            rollout = await first.start_rolling("v1.1", steps=[50, 100], stepInterval=600_000, warmUp=0)
+            await first.until(lambda: has_seen(first, rollout, 20), "some answers to be judged")
+            await first.kill_control()
+            async with under_load(hurt, allowed=MAY_FAIL) as load:
+                await second.until(lambda: are(second, a="silent", b="in charge"), "b to take over")
+                await second.until(lambda: has_failed(load), "errors that nobody hears of")
+            judged = (await second.deployment(rollout))["errorCount"]
+            assert judged == 0, "nor of its orphans"
+            first.start_gateway()
+            assert await second.settled(rollout) == "rolled_back"
+
+
+async def has_failed(load: Load) -> bool:
+    return sum(load.lost.values()) > 20
+
+
+async def has_seen(world: World, rollout: str, answers: int) -> bool:
+    return bool((await world.deployment(rollout))["requestCount"] >= answers)
 
 
 async def test_the_old_version_stays_while_a_gateway_of_the_rollout_is_silent(tmp_path: Path) -> None:

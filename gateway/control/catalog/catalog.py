@@ -289,6 +289,11 @@ class Catalog:
         entry = self._by_version.get(version_id)
         return entry is not None and entry.is_usable
 
+    def is_healthy(self, version_id: str) -> bool:
+        """Return whether any endpoint of a version passes its probes, or nobody probes them."""
+        entry = self._by_version.get(version_id)
+        return entry is not None and any(each.is_healthy for each in entry.endpoints.values())
+
     def health_of(self, version_id: str) -> Health:
         """Return a version's health: healthy if any endpoint is, unhealthy if all are. Raises KeyError."""
         return self._by_version[version_id].health

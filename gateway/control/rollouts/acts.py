@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-from gateway.control.rollouts.barrier import Barrier
+from gateway.control.rollouts.elsewhere import Elsewhere
 from gateway.control.rollouts.webhooks import Answer, Message, Webhooks
 from gateway.control.upstreams.drains import Drains
 from gateway.core.rollout.commands import (
@@ -86,7 +86,7 @@ class Acts:
         checks: Checks,
         drains: Drains,
         webhooks: Webhooks,
-        barrier: Barrier | None = None,
+        elsewhere: Elsewhere | None = None,
         *,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -95,7 +95,7 @@ class Acts:
         self._checks = checks
         self._drains = drains
         self.webhooks = webhooks
-        self.barrier = barrier
+        self.elsewhere = elsewhere
         self._wall = wall
         self._gathered: tuple[set[str], asyncio.Future[int]] | None = None
         """Services whose weights go out in a moment, and the number of the table they go out in."""
@@ -107,6 +107,8 @@ class Acts:
                 return await self._set_weights(record, state, act)
             case RunGate():
                 reason = await self._checks.gate(act.version)
+                if not reason and self.elsewhere is not None:
+                    reason = await self.elsewhere.gate(state.id)
                 reason = reason or await self._smoke(state, act.version, act.smoke_tests)
                 return GateFailed(reason) if reason else GatePassed()
             case RunSmoke():
@@ -144,8 +146,8 @@ class Acts:
                 percent=act.new_weight,
                 after_ms=after_ms,
             )
-        if self.barrier is not None:
-            await self.barrier.passed(state.service, state.id)
+        if self.elsewhere is not None:
+            await self.elsewhere.barrier.passed(state.service, state.id)
         return WeightsApplied(act.serial, generation)
 
     async def _publish(self, service: str) -> int:

@@ -34,19 +34,21 @@ def serving(nodes: Sequence[NodeState]) -> tuple[str, ...]:
     return tuple(each.id for each in nodes if not each.is_silent and each.applied_revision is not None)
 
 
+def others(nodes: Sequence[NodeState]) -> list[NodeState]:
+    """Return the gateways that live and serve, but for the one in charge."""
+    return [
+        each
+        for each in nodes
+        if not each.is_silent and not each.is_leader and each.applied_revision is not None
+    ]
+
+
 def behind(nodes: Sequence[NodeState], revision: int) -> tuple[str, ...]:
     """Return the names of the gateways that live and have not applied `revision`.
 
     The one in charge is not among them: it knows better than by its row.
     """
-    return tuple(
-        each.name
-        for each in nodes
-        if not each.is_silent
-        and not each.is_leader
-        and each.applied_revision is not None
-        and each.applied_revision < revision
-    )
+    return tuple(each.name for each in others(nodes) if (each.applied_revision or 0) < revision)
 
 
 def silent(nodes: Sequence[NodeState], took_part: Collection[str]) -> tuple[str, ...]:

@@ -2,19 +2,24 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec.structs import replace
 
+from gateway.control.rollouts.barrier import AGAIN_S, Barrier, others
 from gateway.control.rollouts.running import Running
-from gateway.control.rollouts.served import later, served_of
+from gateway.control.rollouts.served import Word, later, served_of, usable_by
 from gateway.control.sums import CohortError
+from gateway.core.rollout.state import Rollout
 from gateway.errors import StoreError
 from gateway.link.totals import JudgedTotals
 from gateway.log import get_logger
-from gateway.store.records import ServedRecord
+from gateway.store.records import NodeState, ServedRecord
 
 log = get_logger(component="rollouts")
+
+GATE_S: Final = 15.0
+"""How long a test gate waits for the probes of other gateways."""
 
 
 class CountsElsewhere(Protocol):
@@ -25,6 +30,7 @@ class CountsElsewhere(Protocol):
     ) -> None: ...
     def take_met(self, service: str, run: str, errors: Iterable[tuple[int, CohortError]]) -> None: ...
     def settle(self, service: str) -> None: ...
+    def answers_lately(self, version_ids: Iterable[str]) -> int: ...
 
 
 class Shared(Protocol):
@@ -34,6 +40,9 @@ class Shared(Protocol):
     def is_shared(self) -> bool: ...
     async def served(self, known: Iterable[ServedRecord]) -> list[ServedRecord]: ...
     async def drop_served(self) -> None: ...
+    async def nodes(self) -> list[NodeState]: ...
+    @property
+    def revision(self) -> int: ...
 
 
 class Elsewhere:
@@ -42,6 +51,9 @@ class Elsewhere:
     def __init__(self, store: Shared, tally: CountsElsewhere) -> None:
         self._store = store
         self._tally = tally
+        self.barrier = Barrier(store)
+        self._words: dict[str, dict[str, Word]] = {}
+        """What each gateway says of the two versions, by deployment and node."""
         self._known: dict[tuple[str, str], ServedRecord] = {}
         """The newest row taken, by deployment and process."""
         self._judged: dict[str, Running] = {}
@@ -89,6 +101,45 @@ class Elsewhere:
                     log.error("served_elsewhere_unread", error=str(exc))
                 self._known[row.deployment_id, row.run] = replace(row, data=b"")
         self._known = {key: row for key, row in self._known.items() if key[0] in self._judged}
+        self._words = {each: words for each, words in self._words.items() if each in self._judged}
+
+    def usable(self, state: Rollout, own: tuple[bool, bool]) -> tuple[bool, bool]:
+        """Return whether the old and the new version count as usable on all gateways that live.
+
+        own: whether they are here.
+        """
+        words = self._words.get(state.id, {})
+        if not words:
+            return own
+        here = Word(usable=own, lately=self._tally.answers_lately((state.old, state.new)))
+        alive = {each.id for each in self.barrier.nodes or () if not each.is_silent and not each.is_leader}
+        return usable_by([here, *(word for node, word in words.items() if node in alive)])
+
+    async def gate(self, deployment: str) -> str:
+        """Wait until the new version has passed the probes of every gateway that lives, but not for long.
+
+        Returns who has not found it healthy; empty: nobody. One that says nothing of it, of another release,
+        is not asked.
+        """
+        if not self._store.is_shared:
+            return ""
+        missing: list[NodeState] = []
+        for _ in range(round(GATE_S / AGAIN_S)):
+            await self.barrier.look(AGAIN_S)
+            if not (missing := self._not_healthy(deployment)):
+                return ""
+            await asyncio.sleep(AGAIN_S)
+        words = self._words.get(deployment, {})
+        failed = [each.name for each in missing if each.id in words]
+        return f"it has not passed the probes of {', '.join(failed)}" if failed else ""
+
+    def _not_healthy(self, deployment: str) -> list[NodeState]:
+        words = self._words.get(deployment, {})
+        return [
+            each
+            for each in others(self.barrier.nodes or ())
+            if each.id not in words or not words[each.id].is_healthy
+        ]
 
     def _take(self, running: Running, row: ServedRecord) -> None:
         record, state, served = running.record, running.state, served_of(row)
@@ -99,3 +150,6 @@ class Elsewhere:
                     version = names[version_id], version_id
                     self._tally.take_elsewhere(incarnation, state.service, version, cells)
         self._tally.take_met(state.service, row.run, served.errors)
+        words, word = self._words.setdefault(record.id, {}), served.word
+        if word is not None and (row.node not in words or words[row.node].begun <= word.begun):
+            words[row.node] = word

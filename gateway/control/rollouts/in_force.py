@@ -30,15 +30,20 @@ class InForce:
         catalog: CatalogView,
         acts: Acts,
         *,
+        usable: Callable[[Rollout], tuple[bool, bool]],
         wall: Callable[[], float],
         grace_s: float,
     ) -> None:
-        """wall: seconds since the epoch. grace_s: how long a rollback waits for its commit."""
+        """usable: whether the old and the new version are. wall: seconds since the epoch.
+
+        grace_s: how long a rollback waits for its commit.
+        """
         self.running: dict[str, Running] = {}
         self.open: dict[str, Running] = {}
         """Of those, the open ones, by service."""
         self._store = store
         self._catalog = catalog
+        self._usable = usable
         self._wall = wall
         self._grace_s = grace_s
         self._queue: CommitQueue[Running] = CommitQueue(store, self._move_by)
@@ -64,7 +69,7 @@ class InForce:
 
     def usability_news(self, state: Rollout) -> list[UsabilityChanged]:
         """Return what a rollout does not know yet: a person's order must not rest on the last tick's."""
-        old, new = self._catalog.is_usable(state.old), self._catalog.is_usable(state.new)
+        old, new = self._usable(state)
         return [] if (old, new) == (state.old_usable, state.new_usable) else [UsabilityChanged(old, new)]
 
     # by a commit

@@ -18,7 +18,6 @@ import msgspec
 from msgspec.structs import replace
 
 from gateway.control.rollouts.acts import Acts, CatalogView
-from gateway.control.rollouts.barrier import Barrier
 from gateway.control.rollouts.counted import RolloutCounts
 from gateway.control.rollouts.elsewhere import CountsElsewhere, Elsewhere
 from gateway.control.rollouts.in_force import InForce, is_done
@@ -123,12 +122,12 @@ class Rollouts:
         self._wall = wall
         self._chance = chance
         self._grace_s = grace_s
-        self._in_force = InForce(store, catalog, acts, wall=wall, grace_s=grace_s)
+        self._in_force = InForce(store, catalog, acts, usable=self._usable, wall=wall, grace_s=grace_s)
         self._committing: asyncio.Task[None] | None = None
         """The commit of a tick, as long as it takes."""
         self._ticking = asyncio.Lock()
-        self._elsewhere = Elsewhere(store, tally)
-        self._barrier = acts.barrier or Barrier(store)
+        self._elsewhere = acts.elsewhere or Elsewhere(store, tally)
+        self._barrier = self._elsewhere.barrier
         self.freeze_state = FreezeState()
         self.schedule = FreezeSchedule(catalog, wall)
         self._stopping = False
@@ -255,6 +254,11 @@ class Rollouts:
                 is_frozen = freeze_state.frozen or self.schedule.in_force(running.state.service) is not None
                 self._in_force.move(tx, running, [FreezeOn() if is_frozen else FreezeOff()])
         tx.on_commit(lambda: setattr(self, "freeze_state", freeze_state))
+
+    def _usable(self, state: Rollout) -> tuple[bool, bool]:
+        """Return whether the old version and the new one count as usable."""
+        own = self._catalog.is_usable(state.old), self._catalog.is_usable(state.new)
+        return self._elsewhere.usable(state, own)
 
     def _freeze_news(self, state: Rollout) -> list[Event]:
         """Return the begin or the end of a freeze that a rollout has not heard of: one by schedule."""
@@ -385,7 +389,7 @@ class Rollouts:
                 self._tally.judged(state.service),
                 self._tally.take_cohort_errors(state.service),
                 seconds=elapsed_s,
-                usable=(self._catalog.is_usable(state.old), self._catalog.is_usable(state.new)),
+                usable=self._usable(state),
                 percent=state.percent,
             )
             running.counted = encoded_part(self._tally.part(state.service))

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from gateway.control.rollouts.rows import Asked, asked_of
 from gateway.control.rollouts.running import Running
-from gateway.control.rollouts.served import Cells, Served, encoded, later, together, untaken
+from gateway.control.rollouts.served import Cells, Served, Word, encoded, later, together, untaken
 from gateway.control.sums import CohortError
 from gateway.control.tally import Tally
 from gateway.errors import StoreError
@@ -31,13 +31,28 @@ class Shared(Protocol):
     async def put_served(self, records: Sequence[ServedRecord]) -> None: ...
 
 
+class CatalogView(Protocol):
+    """How the versions look from here."""
+
+    def is_usable(self, version_id: str) -> bool: ...
+    def is_healthy(self, version_id: str) -> bool: ...
+
+
 class Reporting:
     """One process of a gateway that follows."""
 
     def __init__(
-        self, store: Shared, tally: Tally, rollouts: Callable[[], Iterable[Running]], *, node: str
+        self,
+        store: Shared,
+        tally: Tally,
+        rollouts: Callable[[], Iterable[Running]],
+        catalog: CatalogView,
+        *,
+        node: str,
     ) -> None:
         """rollouts: those that are open. node: this gateway's id."""
+        self._catalog = catalog
+        self._begun = time.time()
         self._store = store
         self._tally = tally
         self._rollouts = rollouts
@@ -103,7 +118,13 @@ class Reporting:
         }
         cells = together(later(ended, asked.floor), self._tally.cells_above(versions, asked.floor))
         errors = self._untaken(running, asked)
-        return encoded(Served(cells, errors)) if cells or errors else b""
+        word = Word(
+            self._begun,
+            (self._catalog.is_usable(state.old), self._catalog.is_usable(state.new)),
+            self._catalog.is_healthy(state.new),
+            self._tally.answers_lately(versions),
+        )
+        return encoded(Served(cells, errors, word))
 
     def _untaken(self, running: Running, asked: Asked) -> Numbered:
         """Return the errors that sticky users met, and the judge has not taken yet."""

@@ -3,7 +3,7 @@
 Totals and no windows: whatever is lost, comes twice or comes late, the newest row makes good.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -16,12 +16,26 @@ Cells = dict[str, dict[str, list[JudgedTotals]]]
 """Worker's incarnation -> version id -> what it has counted under each weight."""
 
 
+class Word(msgspec.Struct, frozen=True, array_like=True):
+    """How the two versions of a rollout look from one gateway."""
+
+    begun: float = 0.0
+    """When the process that says so began, by its own clock: of two of one gateway the later one counts."""
+    usable: tuple[bool, bool] = (True, True)
+    """The old version, the new one."""
+    is_healthy: bool = True
+    """Whether the new version has passed this gateway's own probes."""
+    lately: int = 0
+    """Answers of both in about the last ten seconds."""
+
+
 class Served(msgspec.Struct, frozen=True, array_like=True):
     """Of one rollout, since it was begun, by all workers of one process of a gateway."""
 
     cells: Cells
     errors: list[tuple[int, CohortError]]
     """Of sticky users, numbered from one; without those that were taken."""
+    word: Word | None = None
 
 
 def encoded(served: Served) -> bytes:
@@ -59,3 +73,19 @@ def later(cells: Cells, floor: int) -> Cells:
 def untaken(errors: Iterable[tuple[int, CohortError]], taken: int) -> list[tuple[int, CohortError]]:
     """Return the errors whose numbers are above `taken`."""
     return [each for each in errors if each[0] > taken]
+
+
+def usable_by(words: Sequence[Word]) -> tuple[bool, bool]:
+    """Return whether the old version and the new one count as usable.
+
+    Unusable is what gateways with at least half of the recent traffic cannot use; without any traffic, what
+    the first of them cannot.
+    """
+    whole = sum(word.lately for word in words)
+    if not whole:
+        return words[0].usable
+
+    def by_most(side: int) -> bool:
+        return 2 * sum(word.lately for word in words if not word.usable[side]) < whole
+
+    return by_most(0), by_most(1)

@@ -63,6 +63,9 @@ class FakeCatalog:
     def is_usable(self, version_id: str) -> bool:
         return version_id not in self.unusable
 
+    def is_healthy(self, version_id: str) -> bool:
+        return version_id not in self.unusable
+
     def endpoint_keys(self, version_id: str) -> tuple[str, ...]:
         return (f"{version_id}|url|address",)
 

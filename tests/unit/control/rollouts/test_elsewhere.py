@@ -7,22 +7,27 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from msgspec.structs import replace
 
+from gateway.control.rollouts import elsewhere
+from gateway.control.rollouts.acts import Acts
+from gateway.control.rollouts.elsewhere import Elsewhere
 from gateway.control.rollouts.loop import load_counts
 from gateway.control.rollouts.reporting import Reporting
 from gateway.control.rollouts.rows import decoded
 from gateway.control.rollouts.running import Running
-from gateway.control.rollouts.served import Served, encoded
+from gateway.control.rollouts.served import Word, served_of, usable_by
 from gateway.control.sums import CohortError
 from gateway.control.tally import Tally
 from gateway.core.rollout.state import Rollout
 from gateway.errors import StoreUnreachable
 from gateway.link.messages import Counts
 from gateway.link.totals import JudgedTotals, VersionTotals
-from gateway.store.records import ServedRecord
+from gateway.store.records import NodeState, ServedRecord
 from gateway.store.sqlite import SqliteStore
 from tests.effort import effort
-from tests.unit.control.world import START, FakeWorker, World
+from tests.unit.control.rollouts.test_barrier import LEADER, node
+from tests.unit.control.world import START, FakeCatalog, FakeWorker, World
 
 QUICK: Final[dict[str, Any]] = {
     "steps": (10, 50, 100),
@@ -41,6 +46,12 @@ class SharedStore(SqliteStore):
         super().__init__(*args)
         self.said: dict[tuple[str, str], ServedRecord] = {}
         self.away = False
+        self.seen: list[NodeState] = []
+
+    async def nodes(self) -> list[NodeState]:
+        if self.away:
+            raise StoreUnreachable("away")
+        return self.seen
 
     async def put_served(self, records: Sequence[ServedRecord]) -> None:
         if self.away:
@@ -64,6 +75,8 @@ class Cluster(World):
         self.store: SharedStore
         self.workers = [self.worker, *(FakeWorker(f"w{k}") for k in range(followers))]
         self.tallies = [Tally() for _ in range(followers)]
+        self.views = [FakeCatalog() for _ in range(followers)]
+        """How the versions look from each of them."""
         self.reportings: list[Reporting] = []
         self.shown: list[Running] = []
         self.said: dict[tuple[str, str], ServedRecord] = {}
@@ -76,11 +89,15 @@ class Cluster(World):
     async def open_store(self, url: str) -> SqliteStore:
         return await SharedStore.open(url, now=START)
 
+    def make_acts(self) -> Acts:
+        made = Elsewhere(self.store, self.tally)
+        return Acts(self.catalog, self.hub, self.checks, self.drains, self.webhooks, made)
+
     def follow(self) -> None:
         """Begin the processes of those that follow."""
         self.reportings = [
-            Reporting(self.store, tally, lambda: self.shown, node=f"n{k}")
-            for k, tally in enumerate(self.tallies)
+            Reporting(self.store, tally, lambda: self.shown, view, node=f"n{k}")
+            for k, (tally, view) in enumerate(zip(self.tallies, self.views, strict=True))
         ]
 
     async def report(self) -> None:
@@ -307,4 +324,93 @@ async def test_errors_of_sticky_users_are_taken_once_from_each_process(tmp_path:
             await made.look()
         assert [error[3] for error in taken] == [0, 1, 2, 3, 4]
         (row,) = made.store.said.values()
-        assert row.data == encoded(Served({"w0": tally.cells_above({"v2"}, 0)["w0"]}, []))
+        said = served_of(row)
+        assert (said.cells, said.errors) == ({"w0": tally.cells_above({"v2"}, 0)["w0"]}, [])
+
+
+def word(lately: int, *, old: bool = True, new: bool = True) -> Word:
+    return Word(usable=(old, new), lately=lately)
+
+
+def test_unusable_is_what_gateways_with_half_of_the_traffic_cannot_use() -> None:
+    assert usable_by([word(10), word(9, new=False)]) == (True, True)
+    assert usable_by([word(10), word(10, new=False)]) == (True, False)
+    assert usable_by([word(10, old=False), word(11)]) == (True, True)
+    assert usable_by([word(0, old=False), word(0)]) == (False, True), "nobody serves: what is seen here"
+    assert usable_by([word(0, new=False), word(1)]) == (True, True)
+
+
+def at_nodes(made: Cluster) -> None:
+    """Have the gateways be seen: the one in charge, and those that follow."""
+    seen = [replace(node(f"n{k}"), id=f"n{k}") for k in range(len(made.tallies))]
+    made.store.seen = [LEADER, *seen]
+
+
+async def test_a_version_that_most_cannot_use_is_unusable_although_it_is_here(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 1) as made:
+        at_nodes(made)
+        deployment = await made.start(**SLOW)
+        await made.settle()
+        await made.look()
+        made.views[0].unusable = {"v2"}
+        for tally in (made.tally, *made.tallies):
+            tally.answers_lately = lambda version_ids: 10  # type: ignore[method-assign]
+        await made.report()
+        await made.look()
+        state = made.state(deployment)
+        assert state is not None
+        assert (state.old_usable, state.new_usable) == (True, False)
+        made.store.seen[1] = replace(made.store.seen[1], is_silent=True)
+        await made.look()
+        state = made.state(deployment)
+        assert state is not None
+        assert state.new_usable, "what a silent one has said is old"
+        assert state.silent == ("n0",)
+
+
+async def gate(made: Cluster, healthy: bool) -> str:
+    """Return the status after a gate that the follower's probes pass, or do not."""
+    made.views[0].unusable = set() if healthy else {"v2"}
+    deployment = await made.start(**SLOW)
+    for _ in range(3):
+        await made.report()
+        made.now += 1
+        await made.rollouts.tick()
+    await made.settle()
+    record = await made.store.deployment(deployment)
+    assert record is not None
+    return record.status if not record.error_message else record.error_message
+
+
+async def test_the_gate_is_passed_on_every_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(elsewhere, "GATE_S", 1.0)
+    async with cluster(tmp_path, 1) as made:
+        at_nodes(made)
+        failed = await gate(made, healthy=False)
+        assert failed == "The new version did not pass its gate: it has not passed the probes of n0"
+        assert await gate(made, healthy=True) == "rolling"
+
+
+async def test_nothing_goes_on_while_nobody_knows_who_there_is(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 0) as made:
+        deployment = await made.start(**{**QUICK, "steps": (100,)})
+        await made.settle()
+        made.serve(0, 20, 0)
+        await made.look()
+        await made.crash()
+        made.store.away = True
+        for _ in range(8):
+            made.serve(0, 20, 0)
+            made.worker.report(made.tally)
+            made.now += 1
+            await made.rollouts.tick()
+        state = made.state(deployment)
+        assert state is not None
+        assert (state.applied, state.elapsed_ms) == (True, 0)
+        made.store.away = False
+        for _ in range(8):
+            made.serve(0, 20, 0)
+            await made.look()
+        record = await made.store.deployment(deployment)
+        assert record is not None
+        assert record.status == "completed"
