@@ -53,8 +53,15 @@ def find_plainly(block: bytes, name: bytes, plain: bool) -> bytes | None:
     return None
 
 
+def holds_plainly(block: bytes, word: bytes) -> bool:
+    """Tell whether a word is somewhere in a block."""
+    return block.find(word) >= 0
+
+
 _module: Final = native_beside(__name__, Path(__file__).with_name("codec.c"))
 find: Callable[[bytes, bytes, bool], bytes | None] = find_plainly
+holds: Callable[[bytes, bytes], bool] = holds_plainly
 IS_NATIVE: Final = _module is not None
 if _module is not None:
-    read_request, read_response, find = _module.read_request, _module.read_response, _module.find
+    read_request, read_response = _module.read_request, _module.read_response
+    find, holds = _module.find, _module.holds

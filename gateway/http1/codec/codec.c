@@ -444,9 +444,8 @@ other:
 
 /* read_request(data, header_bytes, header_fields, uri_bytes) -> (end, method, target, path, raw_path, query, host,
  * length, special, block, has_claims, is_usual, marks, is_traced), or None. */
-static PyObject *read_request(PyObject *module, PyObject *const *args, Py_ssize_t count)
+static PyObject *read_request(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
 {
-    (void)module;
     if (count != 4 || !PyBytes_CheckExact(args[0])) {
         PyErr_SetString(PyExc_TypeError, "read_request(bytes, int, int, int)");
         return NULL;
@@ -491,9 +490,8 @@ static PyObject *read_request(PyObject *module, PyObject *const *args, Py_ssize_
 
 /* read_response(data, header_bytes, header_fields) -> (end, status, length, connection, has_date, special, block),
  * or None. Of HTTP/1.1 and final responses only. */
-static PyObject *read_response(PyObject *module, PyObject *const *args, Py_ssize_t count)
+static PyObject *read_response(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
 {
-    (void)module;
     if (count != 3 || !PyBytes_CheckExact(args[0])) {
         PyErr_SetString(PyExc_TypeError, "read_response(bytes, int, int)");
         return NULL;
@@ -528,9 +526,8 @@ static PyObject *read_response(PyObject *module, PyObject *const *args, Py_ssize
 
 /* find(block, name, plain) -> the value of its first field of that name, or None. name: in lower case; plain:
  * `-` and other marks are one. */
-static PyObject *find(PyObject *module, PyObject *const *args, Py_ssize_t count)
+static PyObject *find(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
 {
-    (void)module;
     if (count != 3 || !PyBytes_CheckExact(args[0]) || !PyBytes_CheckExact(args[1])) {
         PyErr_SetString(PyExc_TypeError, "find(bytes, bytes, bool)");
         return NULL;
@@ -547,6 +544,17 @@ static PyObject *find(PyObject *module, PyObject *const *args, Py_ssize_t count)
         at = line_end + 2;
     }
     Py_RETURN_NONE;
+}
+
+/* holds(block, word) -> whether the word is somewhere in it: bytes.find takes several times as long. */
+static PyObject *holds(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 2 || !PyBytes_CheckExact(args[0]) || !PyBytes_CheckExact(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "holds(bytes, bytes)");
+        return NULL;
+    }
+    return PyBool_FromLong(memmem(PyBytes_AS_STRING(args[0]), (size_t)PyBytes_GET_SIZE(args[0]),
+                                  PyBytes_AS_STRING(args[1]), (size_t)PyBytes_GET_SIZE(args[1])) != NULL);
 }
 
 /* --- the module ----------------------------------------------------------------------------------------- */
@@ -589,6 +597,7 @@ static PyMethodDef FUNCTIONS[] = {
     {"read_request", (PyCFunction)(void (*)(void))read_request, METH_FASTCALL, NULL},
     {"read_response", (PyCFunction)(void (*)(void))read_response, METH_FASTCALL, NULL},
     {"find", (PyCFunction)(void (*)(void))find, METH_FASTCALL, NULL},
+    {"holds", (PyCFunction)(void (*)(void))holds, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "native", NULL, -1, FUNCTIONS, NULL, NULL, NULL, NULL};

@@ -11,7 +11,7 @@ from random import Random
 from typing import Any, Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.core.routing.service import RouteSettings, ServiceSettings
@@ -23,6 +23,7 @@ from gateway.http1.request import RequestReader
 from gateway.http1.response import ResponseReader
 from gateway.worker.exchange.request_head import Forwarder, ForwardSettings, RequestIds
 from gateway.worker.exchange.response_head import begun_head
+from tests.effort import effort
 from tests.unit.http1 import grammar
 
 HEADS: Final = int(os.environ.get("DEEP_HEADS", "20000"))
@@ -253,3 +254,13 @@ def test_both_find_the_same_field(plain: bool, seed: int) -> None:
     )
     for name in (b"a", b"x-y", b"x_y", b"ab", b"abcd", b""):
         assert codec.find(lines, name, plain) == codec.find_plainly(lines, name, plain)
+
+
+@settings(max_examples=effort(50, 200, 5_000))
+@given(
+    st.text("ab", max_size=40).map(str.encode),
+    st.sampled_from((b"", b"a", b"ab", b"aab", b"babab", b"\x00", b"a" * 41)),
+)
+@example(b"\x00a", b"a")
+def test_both_hold_the_same_words(block: bytes, word: bytes) -> None:
+    assert codec.holds(block, word) == codec.holds_plainly(block, word)
