@@ -103,6 +103,13 @@ def response_head(status: int, fields: Iterable[tuple[str, str]]) -> list[bytes]
     return pieces
 
 
+def length_field(status_line: bytes, body: bytes) -> bytes:
+    """Return the Content-Length of a whole answer; nothing where it may not stand (RFC 9110 §8.6): a 204 has
+    none, and what a 304 would have had is not known here.
+    """
+    return b"" if status_line[9:12] in (b"204", b"304") else b"Content-Length: %d\r\n" % len(body)
+
+
 def problem(error: GatewayError) -> bytes:
     """Return the body of an error as application/problem+json (RFC 9457)."""
     document = {"type": "about:blank", "title": error.title, "status": error.status, "detail": str(error)}

@@ -15,6 +15,7 @@ from gateway.http1.message import (
     CONNECTION_KEEP_ALIVE,
     CONTINUE,
     CRLF,
+    length_field,
     problem_response,
 )
 from gateway.http1.request import RequestReader
@@ -209,7 +210,7 @@ class ServerProtocol:
     def answer(self, pieces: list[bytes], body: bytes) -> None:
         """Give a whole answer: `pieces` of its head up to framing and connection fields, and its content."""
         self.begin_answer()
-        pieces += (b"Content-Length: %d\r\n" % len(body), self.connection_field(), CRLF)
+        pieces += (length_field(pieces[0], body), self.connection_field(), CRLF)
         if self.reader.method != b"HEAD":
             pieces.append(body)
         self.transport.write(b"".join(pieces))

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import pytest
 import uvloop
 
 from gateway.errors import NoRoute
@@ -132,3 +133,18 @@ def test_stream_is_closed_when_its_client_leaves() -> None:
         await app.close(5)
 
     uvloop.run(scenario())
+
+
+@pytest.mark.parametrize(("status", "has_length"), [(200, True), (205, True), (204, False), (304, False)])
+def test_an_answer_without_content_names_no_length_where_it_may_not(status: int, *, has_length: bool) -> None:
+    """Guards (RFC 9110 §8.6): every DELETE and OPTIONS was a 204 with `Content-Length: 0`."""
+
+    async def empty(_: Request) -> Response:
+        return Response(status, [])
+
+    asked = (
+        b"GET / HTTP/1.1\r\nHost: h\r\n\r\n" * 2 + b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+    )
+    answer = run(App(empty, name="t"), asked)
+    assert answer.count(b"HTTP/1.1 %d " % status) == 3, "the connection goes on"
+    assert (b"Content-Length" in answer) == has_length
