@@ -347,6 +347,13 @@ def internals() -> dict[str, Any]:
             (by("gateway_audit_ok", kind="min"), "{{instance}} audit"),
             text="1: all is well.",
         ),
+        panel(
+            "Nodes: revisions behind, cut off",
+            "short",
+            (f"max by (node) (gateway_node_revisions_behind{{{i}}})", "{{node}} behind"),
+            (by("gateway_isolated_status"), "{{instance}} isolated"),
+            text="A commit each second leaves one behind; it must not grow.",
+        ),
         panel("Store errors", "ops", (rated("gateway_store_errors_total", "kind"), "{{instance}} {{kind}}")),
         panel(
             "Lost lines and spans",

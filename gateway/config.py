@@ -113,6 +113,9 @@ class ClusterSettings(Settings, frozen=True, kw_only=True):
     """What the others call it; None: the machine's name."""
     serve: bool = False
     """Serve by the store's state while another one is in charge, instead of standing by."""
+    isolation: Annotated[int, Meta(ge=5_000, le=86_400_000)] = 30_000
+    """After so long without the database, milliseconds, open rollouts are served by their old versions. It is
+    longer than it takes another gateway to be in charge."""
 
 
 class ForwardingSettings(Settings, frozen=True, kw_only=True):

@@ -84,6 +84,18 @@ class SpansWatched(Protocol):
         """Return some of them, of a version."""
 
 
+class IsolationWatched(Protocol):
+    """What is known of how long this gateway has been without the store."""
+
+    @property
+    def trouble(self) -> str:
+        """Return what is to be said of it; empty: nothing."""
+
+
+class _NoIsolation:
+    trouble = ""
+
+
 class _NoRollouts:
     counts = RolloutCounts()
 
@@ -108,12 +120,14 @@ class Watched:
         spans: SpansWatched | None = None,
         probes: Mapping[str, Mapping[str, int]] | None = None,
         store_errors: Mapping[str, int] | None = None,
+        isolation: IsolationWatched | None = None,
     ) -> None:
         """probes: version id -> result -> checks. store_errors: by kind. None: nothing is known of it."""
         self.rollouts: RolloutsWatched = rollouts or _NoRollouts()
         self.spans: SpansWatched = spans or _NoSpans()
         self.probes = {} if probes is None else probes
         self.store_errors = {} if store_errors is None else store_errors
+        self.isolation: IsolationWatched = isolation or _NoIsolation()
 
 
 class Metrics:
@@ -169,6 +183,11 @@ class Metrics:
         )
         for reason in REFUSALS:
             self._admin_refused.labels(reason)
+
+    @property
+    def isolation(self) -> str:
+        """What is to be said of being without the store; empty: nothing."""
+        return self._watched.isolation.trouble
 
     def admin_request(self, method: str, status: int, seconds: float) -> None:
         """Count one answer of the admin listener."""
@@ -271,6 +290,8 @@ class Metrics:
         yield gauge("gateway_store_ok", whole, int(not watch.problem))
         errors = Family("gateway_store_errors", "counter", "Reads and writes of the store that failed.")
         yield by_label(errors, "kind", dict(self._watched.store_errors))
+        isolated = "1 while it has been without a shared store for longer than cluster.isolation."
+        yield gauge("gateway_isolated_status", isolated, int(bool(self.isolation)))
         yield gauge("gateway_audit_ok", "0 from a break of the audit trail to its ack.", int(watch.audit.ok))
         yield gauge("gateway_epoch_number", "Rises when another control takes over.", self._store.epoch)
 
@@ -287,6 +308,15 @@ def node_families(nodes: Sequence[NodeState]) -> Iterator[Family]:
             behind[each.name] = max(far, behind.get(each.name, 0))
     far_behind = Family("gateway_node_revisions_behind", "gauge", "What it has yet to apply of the store.")
     yield by_label(far_behind, "node", behind)
+    applied: dict[str, int] = {}
+    for each in nodes:
+        if each.applied_revision is not None:
+            applied[each.name] = min(each.applied_revision, applied.get(each.name, each.applied_revision))
+    goes_by = Family("gateway_node_revision", "gauge", "What of the store a gateway goes by.")
+    yield by_label(goes_by, "node", applied)
+    if nodes:
+        newest = max(each.wanted_revision for each in nodes)
+        yield gauge("gateway_store_revision", "How often the store has been written.", newest)
 
 
 def state_of(node: NodeState) -> str:

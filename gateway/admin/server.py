@@ -221,6 +221,7 @@ class AdminServer:
             reason = self._state.unready()
             troubles = [f"store: {self._watch.problem}"] if self._watch.problem else []
             troubles += [] if self._watch.audit.ok else [f"audit: {self._watch.audit.reason}"]
+            troubles += [self._metrics.isolation] if self._metrics.isolation else []
             head = "ready" if reason is None else f"not ready: {reason}"
             return _text(200 if reason is None else 503, "\n".join((head, *troubles)))
         if request.path == "/openapi.json":

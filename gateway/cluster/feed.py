@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Final, Protocol
 
 from gateway.cluster.unread import Unread, unread
+from gateway.core.rollout.isolation import Lease
 from gateway.errors import GatewayError, StoreUnreachable
 from gateway.log import get_logger
 from gateway.store.records import Changes, Position
@@ -31,13 +32,16 @@ class Feed:
         store: Changing,
         read: Callable[[Unread], Awaitable[None]],
         on_applied: Callable[[], object] = lambda: None,
+        caught_up: Callable[[Lease], object] = lambda lease: None,
     ) -> None:
         """read: reads again what it is told; what it raises leaves the gateway where it was, and it is
-        told anew. on_applied: called when it has read something.
+        told anew. on_applied: called when it has read something. caught_up: told, each time, who was in
+        charge when the store was as it has been read.
         """
         self._on_applied = on_applied
         self._store = store
         self._read = read
+        self._caught_up = caught_up
         self._wake = asyncio.Event()
         self.applied: Position | None = None
         """Where memory is; None: nowhere yet."""
@@ -70,3 +74,4 @@ class Feed:
         was, self.applied = self.applied, found.at
         if was != self.applied:
             self._on_applied()
+        self._caught_up(found.lease)

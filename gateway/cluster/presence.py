@@ -30,6 +30,8 @@ class Presence:
         self.is_alone = is_alone
         self.applied: Callable[[], int | None] = lambda: None
         """Which revision it goes by now; None: it is a stand-by."""
+        self.isolated_in_s: Callable[[], float | None] = lambda: None
+        """How soon it is isolated; None: never."""
         self._hurry = asyncio.Event()
 
     def hurry(self) -> None:
@@ -39,7 +41,8 @@ class Presence:
     async def say(self) -> None:
         """Say it once; a store that cannot hear it now hears it later."""
         with suppress(StoreError):
-            await self._store.beat(replace(self.node, applied_revision=self.applied()))
+            said = replace(self.node, applied_revision=self.applied(), isolated_in_s=self.isolated_in_s())
+            await self._store.beat(said)
 
     async def run(self) -> None:
         """Say it for as long as this runs; once, if nobody else can look."""

@@ -78,6 +78,8 @@ class Background:
             self.spawn(components.spans.run(), "spans"),
             self.spawn(keep_reaping(), "reaper"),
         ]
+        if components.isolation.limit_s:
+            self._loops.append(self.spawn(components.isolation.run(), "isolation"))
         if self._notifier.watchdog_s is not None:
             self._loops.append(
                 self.spawn(feed_watchdog(self._notifier, self._notifier.watchdog_s), "watchdog")

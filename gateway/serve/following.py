@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Final
 
 from gateway.cluster.feed import Feed
@@ -10,7 +11,8 @@ from gateway.cluster.unread import Unread
 from gateway.config import Config
 from gateway.control.catalog.followed import Followed
 from gateway.control.rollouts.reporting import Reporting
-from gateway.errors import StoreTaken, StoreUnreachable
+from gateway.core.rollout.isolation import Lease, Then, on_return
+from gateway.errors import StoreError, StoreTaken, StoreUnreachable
 from gateway.log import get_logger
 from gateway.serve.background import Background
 from gateway.serve.wiring import Components
@@ -30,6 +32,7 @@ async def begin(
     components: Components, presence: Presence, background: Background, settings: Callable[[], Config]
 ) -> None:
     """Lead if the store is ours; follow whoever has it. settings: as read last. Raises GatewayError."""
+    presence.isolated_in_s = lambda: components.isolation.left_s
     if components.store.follows:
         await Following(components, presence, background, settings).begin()
     else:
@@ -39,6 +42,8 @@ async def begin(
 async def _lead(components: Components, background: Background, settings: Config) -> None:
     """Go on with what the store says is under way: the catalog is loaded."""
     await components.take_up(settings.store.folder / TOKEN_NAME)
+    with suppress(StoreError):  # the first tick tries again
+        await components.rollouts.settle()
     background.lead(components)
 
 
@@ -59,7 +64,7 @@ class Following:
         self._background = background
         self._followed = Followed(components.catalog)
         self._settings = settings
-        self._feed = Feed(self._store, self._read, presence.hurry)
+        self._feed = Feed(self._store, self._read, presence.hurry, self._caught_up)
         self._reporting = Reporting(
             components.store,
             components.tally,
@@ -131,6 +136,11 @@ class Following:
             await parts.auth.reread()
             await parts.rollouts.reread_freeze()
         self._store.on_event()
+
+    def _caught_up(self, lease: Lease) -> None:
+        isolation = self._components.isolation
+        if on_return(lease, isolation.limit_s) is Then.FOLLOW:
+            isolation.in_touch(lease.at)
 
     async def why_held(self) -> str:
         """Return why a change is refused here, and who takes it."""

@@ -20,6 +20,7 @@ from gateway.config import Config
 from gateway.control.catalog.catalog import Catalog
 from gateway.control.catalog.declared import Declared, store_declared
 from gateway.control.catalog.retention import Retention
+from gateway.control.isolation import Isolation
 from gateway.control.processes.hub import Hub
 from gateway.control.processes.peer import Peer
 from gateway.control.rollouts.acts import Acts
@@ -36,6 +37,7 @@ from gateway.control.upstreams.drains import Drains
 from gateway.control.upstreams.probes import Probes
 from gateway.control.upstreams.resolver import Resolver
 from gateway.core.judge.decision import Decision
+from gateway.core.settings.store_url import is_postgres
 from gateway.core.settings.targets import Listener, TargetRules
 from gateway.errors import StoreError
 from gateway.http1.form import native_form
@@ -99,6 +101,7 @@ class Components:
         acts = Acts(self.catalog, hub, self.checks, self.drains, self.webhooks, elsewhere)
         self.rollouts = Rollouts(store, self.catalog, tally, acts)
         self.rollouts.schedule.windows = settings.freeze_windows
+        self.isolation = self._isolation(settings, hub)
         self.retention = Retention(store, self.catalog, tally)
         self.resolver = Resolver(self.catalog, rules=rules)
         self.auth = auth = Authenticator(
@@ -204,8 +207,19 @@ class Components:
                 spans=self.spans,
                 probes=self.probes.counts,
                 store_errors=self.store.errors.by_kind,
+                isolation=self.isolation,
             ),
         )
+
+    def _isolation(self, settings: Config, hub: Hub) -> Isolation:
+        isolation = Isolation(isolation_s(settings), hub.in_touch, self._carried)
+        if isolation.limit_s:
+            self.rollouts.isolation = isolation
+        return isolation
+
+    def _carried(self) -> list[str]:
+        """Return the services whose new version has requests by what was stored last."""
+        return sorted(each.state.service for each in self.rollouts.under_judgement if each.state.percent)
 
     def _judged(self, service: str) -> Decision | None:
         """Return the judge's last word on a service's open rollout."""
@@ -236,6 +250,7 @@ class Components:
             trace_expose=settings.trace.expose,
             orphan_timeout_s=settings.shutdown.orphan_timeout / 1000,
             drain_s=settings.shutdown.drain / 1000,
+            isolation_s=isolation_s(settings),
         )
 
     async def begin_anew(self, declared: Sequence[Declared]) -> None:
@@ -295,6 +310,11 @@ class Components:
         self.breakers.on_report(peer, report)
         if report.kind in ("failures", "opened", "trial_failed"):
             self.probes.hurry(report.key)
+
+
+def isolation_s(settings: Config) -> float:
+    """Return after how long without the store open rollouts go back; 0: never, as nobody shares it."""
+    return settings.cluster.isolation / 1000 if is_postgres(settings.store.url) else 0.0
 
 
 def link_path(settings: Config) -> Path:

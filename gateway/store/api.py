@@ -152,10 +152,10 @@ class Store(Protocol):
     def lease(self) -> Lease:
         """Who is in charge, as it was when this gateway last found that it is, by `claim` or `hold`."""
 
-    async def settle(self) -> None:
-        """Say that everything is stored that follows from a time in which nobody was in charge.
+    async def settle(self, vacant_s: float) -> None:
+        """Say that everything is stored that follows from so many seconds without anybody in charge.
 
-        Raises StaleEpoch: another one is; StoreError.
+        If there were more by now, nothing is said. Raises StaleEpoch: another one is; StoreError.
         """
 
     async def release(self) -> None:

@@ -269,7 +269,7 @@ class SqliteStore(Reads):
         """See `api.Store.lease`. A file has nobody else."""
         return Lease(0.0, is_ours=True)
 
-    async def settle(self) -> None:
+    async def settle(self, vacant_s: float) -> None:
         """See `api.Store.settle`."""
 
     async def token_by_hash(self, digest: str) -> TokenRecord | None:

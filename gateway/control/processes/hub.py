@@ -82,6 +82,8 @@ class Hub:
         self._progress = asyncio.Event()
         self._drains: dict[str, float] = {}
         """Endpoint key -> monotonic deadline, sent to workers that come later too."""
+        self._in_touch_at: float | None = None
+        """When control last had the store; None: it has not gone by it yet, or shares it with nobody."""
 
     # -- links
 
@@ -172,6 +174,8 @@ class Hub:
         if hello.protocol == PROTOCOL and self.whole is not None and not peer.sent:
             peer.snapshot(self.personal(self.whole(), peer.incarnation))
             self._repeat_drains(peer)
+            if self._in_touch_at is not None:
+                peer.in_touch(self._in_touch_at)
 
     def _drop(self, peer: Peer) -> None:
         self._nameless.discard(peer)
@@ -196,6 +200,13 @@ class Hub:
                 peer.snapshot(self.personal(snapshot, peer.incarnation))
             elif self.whole is not None:
                 peer.snapshot(self.personal(self.whole(), peer.incarnation))
+
+    def in_touch(self, at: float) -> None:
+        """Let every worker that goes by our table know when control had the store. at: monotonic seconds."""
+        self._in_touch_at = at
+        for peer in self.peers.values():
+            if peer.sent:
+                peer.in_touch(at)
 
     async def sent(self) -> None:
         """Return once every table published so far has left: who is answered then finds it in force, or on

@@ -15,6 +15,7 @@ from gateway.link.messages import (
     Drain,
     DrainEndpoints,
     EndpointLoad,
+    InTouch,
     Lend,
     Quit,
     Reclaim,
@@ -99,6 +100,10 @@ class Peer:
     def reopen_logs(self) -> None:
         """Let the worker open its log file anew."""
         self._send(ReopenLogs())
+
+    def in_touch(self, at: float) -> None:
+        """Let the worker know when control had the store. at: monotonic seconds."""
+        self._send(InTouch(at))
 
     def quit(self) -> None:
         """Let the worker leave at once."""

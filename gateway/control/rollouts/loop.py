@@ -17,6 +17,7 @@ from typing import Final, Protocol
 import msgspec
 from msgspec.structs import replace
 
+from gateway.control.isolation import Isolation
 from gateway.control.rollouts.acts import Acts, CatalogView
 from gateway.control.rollouts.counted import RolloutCounts
 from gateway.control.rollouts.elsewhere import CountsElsewhere, Elsewhere
@@ -33,6 +34,7 @@ from gateway.control.rollouts.rows import (
 )
 from gateway.control.rollouts.running import Running
 from gateway.control.rollouts.schedule import FreezeSchedule
+from gateway.control.rollouts.settling import settle
 from gateway.control.rollouts.unstored import (
     GRACE_S,
     Ordered,
@@ -128,6 +130,8 @@ class Rollouts:
         self._ticking = asyncio.Lock()
         self._elsewhere = acts.elsewhere or Elsewhere(store, tally)
         self._barrier = self._elsewhere.barrier
+        self.isolation: Isolation | None = None
+        """Who is to hear that this gateway is in charge; None: nobody else could be."""
         self.freeze_state = FreezeState()
         self.schedule = FreezeSchedule(catalog, wall)
         self._stopping = False
@@ -405,8 +409,14 @@ class Rollouts:
             if proposed.state.percent < proposed.base.percent or is_asking(proposed):
                 self._in_force.act_before_commit(running, proposed)
 
+    async def settle(self) -> None:
+        """Store what follows from a time in which nobody was in charge, first of all. Raises StoreError."""
+        if self.isolation is not None:
+            await settle(self._store, self._in_force, self.isolation)
+
     async def _commit_tick(self, *, is_first: bool) -> None:
         """Store what the tick comes to, by batches."""
+        await self.settle()
         await self._notices.catch_up()
         if is_first:
             return

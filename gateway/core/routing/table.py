@@ -86,10 +86,8 @@ class Service:
         """Where a retry may go last."""
         self.rollout = rollout
         """Id of the open deployment."""
-        self.new = new
-        """Id of the version it brings in."""
-        self.old = old
-        """Id of the one that it replaces."""
+        self.new, self.old = new, old
+        """Ids of the version it brings in, and of the one that it replaces."""
         self.is_isolated = False
         """Nobody judges what is served here: the old version alone serves, while it is usable."""
         self.paused = paused

@@ -55,7 +55,12 @@ _RENEW: Final = f"""
     WHERE holder = $1
     RETURNING {_VACANT_S}
 """
-_SETTLE: Final = f"UPDATE {LEASE} SET vacated_at = NULL WHERE holder = $1 RETURNING 1"
+_SETTLE: Final = f"""
+    UPDATE {LEASE} SET vacated_at = CASE WHEN {_VACANT_S} < $2 + {LEASE_S} THEN NULL ELSE vacated_at END
+    WHERE holder = $1
+    RETURNING vacated_at IS NULL
+"""
+"""Not if it has been longer than what was decided by: it lapsed again meanwhile."""
 _RELEASE: Final = f"UPDATE {LEASE} SET holder = '', lapses_at = clock_timestamp() WHERE holder = $1"
 _HELD: Final = f"SELECT name, renewed_at, since, holder FROM {LEASE}"
 
@@ -145,15 +150,17 @@ class Lease:
     def _note(self, asked_at: float, vacant_s: float | None) -> None:
         self.found = Found(asked_at, is_ours=True, vacant_s=vacant_s)
 
-    async def settle(self) -> None:
-        """Say that everything is stored that follows from a time without anybody in charge.
+    async def settle(self, vacant_s: float) -> None:
+        """Say that everything is stored that follows from so long without anybody in charge.
 
         Raises StaleEpoch: another has the lease; StoreError.
         """
         with named(self._label):
-            if not await self._session.fetch(_SETTLE, self.holder):
-                raise StaleEpoch("another gateway has taken over")
-        self.found = msgspec.structs.replace(self.found, vacant_s=None)
+            settled = await self._session.fetch(_SETTLE, self.holder, vacant_s)
+        if not settled:
+            raise StaleEpoch("another gateway has taken over")
+        if settled[0][0]:
+            self.found = msgspec.structs.replace(self.found, vacant_s=None)
 
     async def release(self) -> None:
         """Let another one take over at once. Raises StoreError."""

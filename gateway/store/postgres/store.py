@@ -143,9 +143,9 @@ class PostgresStore(Reads):
         """See `api.Store.lease`."""
         return self._lease.found
 
-    async def settle(self) -> None:
+    async def settle(self, vacant_s: float) -> None:
         """See `api.Store.settle`."""
-        await self._lease.settle()
+        await self._lease.settle(vacant_s)
 
     async def release(self) -> None:
         """See `api.Store.release`."""

@@ -8,6 +8,7 @@ import pytest
 from gateway.cluster.feed import Feed
 from gateway.cluster.presence import Presence
 from gateway.cluster.unread import ALL, Unread
+from gateway.core.rollout.isolation import Lease
 from gateway.errors import ConfigError, StoreUnreachable
 from gateway.store.records import OF_SERVICE, Change, Changes, NodeRecord, Position
 
@@ -57,12 +58,15 @@ async def test_what_could_not_be_read_is_read_again() -> None:
         if is_broken:
             raise StoreUnreachable("away")
 
-    feed = Feed(source, reading)
+    leases = list[Lease]()
+    feed = Feed(source, reading, caught_up=leases.append)
     with pytest.raises(StoreUnreachable):
         await feed.look()
     assert feed.applied is None
+    assert leases == [], "it does not go by what is stored"
     is_broken = False
     await feed.look()
+    assert leases == [Lease(0.0)]
     source.commit(OF_SERVICE + "auth")
     source.commit()
     await feed.look()
@@ -114,12 +118,13 @@ async def test_a_gateway_says_what_it_goes_by_whenever_it_is_heard() -> None:
     node = NodeRecord(id="1", name="a", release="1", listen=(), admin="127.0.0.1:1")
     presence = Presence(source, node)
     await presence.say()
-    presence.applied = lambda: 7
+    presence.applied, presence.isolated_in_s = lambda: 7, lambda: 21.0
     source.is_away = True
     await presence.say()
     source.is_away = False
     await presence.say()
     assert [each.applied_revision for each in source.beats] == [None, 7]
+    assert [each.isolated_in_s for each in source.beats] == [None, 21.0]
     source.is_away = True
     await presence.leave()
     source.is_away = False

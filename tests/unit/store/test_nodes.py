@@ -316,8 +316,10 @@ async def test_for_how_long_nobody_was_in_charge_is_known_until_what_follows_is_
     await other.claim("2", "b")
     assert 80 <= other.lease.vacant_s < 110, "whoever was in charge between has stored nothing"
     with pytest.raises(StaleEpoch):
-        await store.settle()
-    await other.settle()
+        await store.settle(80)
+    await other.settle(20)
+    assert other.lease.vacant_s is not None, "it was longer than what was decided by"
+    await other.settle(other.lease.vacant_s)
     assert other.lease.vacant_s is None
     await other._lease.renew()
     assert other.lease.vacant_s is None

@@ -21,6 +21,7 @@ from gateway.link.messages import (
     DrainReport,
     EndpointLoad,
     Hello,
+    InTouch,
     ListenerName,
 )
 from gateway.link.snapshot import ServiceSnap, Snapshot
@@ -100,6 +101,21 @@ async def test_a_worker_gets_the_whole_table_and_then_what_changes() -> None:
     assert [info.applied for info in hub.workers()] == [6]
     assert hub.apply_us == {0: 7}
     end(hub, worker)
+
+
+async def test_a_worker_hears_that_control_has_the_store_once_it_goes_by_its_table() -> None:
+    hub = Hub()
+    early = await greeted(hub, 0)
+    hub.in_touch(7.0)
+    hub.whole = lambda: snapshot(5, whole=True)
+    late = await greeted(hub, 1)
+    await until(lambda: len(late.received) == 2)
+    assert late.received == [snapshot(5, whole=True), InTouch(7.0)]
+    hub.publish(snapshot(6, whole=True))
+    hub.in_touch(8.0)
+    await until(lambda: InTouch(8.0) in early.received)
+    assert early.received == [snapshot(6, whole=True), InTouch(8.0)]
+    end(hub, early, late)
 
 
 async def test_tables_that_come_close_together_leave_as_one() -> None:
