@@ -120,7 +120,10 @@ CONNECTION: Final = (
         "GATEWAY_ADMIN_CA, …_CERTIFICATE, …_KEY",
         "For an https admin API: files of its CA, and of a client certificate where it wants one.",
     ),
-    ("-o, --output table|json", "What results look like (GATEWAY_OUTPUT)."),
+    (
+        "-o, --output table|json",
+        "What results look like (GATEWAY_OUTPUT). A refusal is {error, exitCode, problem} then.",
+    ),
 )
 CODES: Final = (
     ("0", "done"),
