@@ -76,8 +76,9 @@ class AccessLog:
         self._query = query
         self._format: LineFormat = JsonFormat() if format == "json" else CombinedFormat()
         self._writer = LogWriter(path)
-        self._piece = bytearray()
-        """What the thread is given next, up to `_end`."""
+        self._piece = bytearray(PIECE_BYTES + LINE_BYTES)
+        """What the thread is given a copy of next, up to `_end`. A new one each time would first be cleared,
+        or would grow, which copies all of it eight times."""
         self._end = 0
         self._lines = 0
         """In it."""
@@ -108,8 +109,6 @@ class AccessLog:
         if self._timer is None and self._loop is not None:
             self._timer = self._loop.call_later(FLUSH_S, self.flush)
             self._offset = time() - monotonic()
-        if not self._lines:  # whole from the start: one that grows line by line is copied eight times
-            self._piece = bytearray(PIECE_BYTES + LINE_BYTES)
         self._end = self._format.write(self._piece, self._end, self.line, self._offset)
         self._lines += 1
         if self._end >= PIECE_BYTES:
@@ -120,8 +119,7 @@ class AccessLog:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        piece, self._piece = self._piece, bytearray()
-        del piece[self._end :]
+        piece = bytes(memoryview(self._piece)[: self._end])
         lines, self._lines, self._end = self._lines, 0, 0
         if lines and not self._writer.put(piece, lines):
             self._refused += lines

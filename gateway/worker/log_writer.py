@@ -20,11 +20,11 @@ class LogWriter(threading.Thread):
         self.lost = 0
         """Lines of pieces that could not be written."""
         self._target = LogTarget(path)
-        self._pieces: queue.SimpleQueue[tuple[bytes | bytearray, int] | None] = queue.SimpleQueue()
+        self._pieces: queue.SimpleQueue[tuple[bytes, int] | None] = queue.SimpleQueue()
         self._put_bytes = 0
         self._taken_bytes = 0
 
-    def put(self, piece: bytearray, lines: int) -> bool:
+    def put(self, piece: bytes, lines: int) -> bool:
         """Take a piece; False if too much waits already."""
         if self._put_bytes - self._taken_bytes > BACKLOG_BYTES:
             return False
