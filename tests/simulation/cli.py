@@ -9,6 +9,7 @@ import gc
 import hashlib
 import json
 import os
+import select
 import sys
 import traceback
 from collections import Counter
@@ -80,26 +81,32 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _run_all(seeds: list[int], chosen: argparse.Namespace) -> dict[int, Found]:
-    """Run each seed in a child of its own, so many at a time; print what comes of each."""
+    """Run each seed in a child of its own, so many at a time; print what comes of each, in their order."""
     gc.freeze()
     waiting, running, found = list(seeds), dict[int, tuple[int, Any]](), dict[int, Found]()
+    unsaid = [] if chosen.quiet else list(seeds)
     while waiting or running:
         while waiting and len(running) < chosen.jobs:
             seed = waiting.pop(0)
             running[seed] = _fork(seed, chosen)
-        seed = min(running)
-        pid, pipe = running.pop(seed)
-        with pipe:
-            text = pipe.read()
-        os.waitpid(pid, 0)
-        found[seed] = (
-            json.loads(text) if text else {"error": "the child died", "digest": "", "counted": {}, "steps": 0}
-        )
-        if not chosen.quiet:
-            _print(seed, found[seed], chosen)
-        if chosen.stop and found[seed]["error"]:
-            waiting.clear()
+        ended, _, _ = select.select([pipe for _, pipe in running.values()], [], [])
+        for seed in [seed for seed, (_, pipe) in running.items() if pipe in ended]:
+            found[seed] = _collect(*running.pop(seed))
+            if chosen.stop and found[seed]["error"]:
+                waiting.clear()
+        while unsaid and (unsaid[0] in found or not (waiting or running)):
+            seed = unsaid.pop(0)
+            if seed in found:
+                _print(seed, found[seed], chosen)
     return found
+
+
+def _collect(pid: int, pipe: Any) -> Found:
+    """Return what a child has found."""
+    with pipe:
+        text = pipe.read()
+    os.waitpid(pid, 0)
+    return json.loads(text) if text else {"error": "the child died", "digest": "", "counted": {}, "steps": 0}
 
 
 def _check_mutants(chosen: argparse.Namespace) -> int:

@@ -41,6 +41,10 @@ CALM_S: Final = 1.0
 """How long links and processes are as they should be before that is asked of them."""
 
 
+STICKY_USERS: Final = (*USERS, *(b"nobody %d" % number for number in range(50)))
+"""Those who ask, and others: a worker knows where each of them would go."""
+
+
 class Owner(Protocol):
     """The simulation."""
 
@@ -74,6 +78,8 @@ class Invariants:
         self._cohorts: dict[str, dict[bytes, tuple[int, int]]] = {}
         """By deployment and user: the largest share at which they had the old version, and the least at which
         they had the new one."""
+        self._cohorts_seen_at: dict[int, tuple[Any, int]] = {}
+        """By pid: the service, as its table has it, and the share at which a worker was last asked."""
         self._draining_since: dict[tuple[int, int], float] = {}
         """By pid and object: when an endpoint was first seen to drain."""
         self._connection: sqlite3.Connection | None = None
@@ -95,10 +101,10 @@ class Invariants:
 
     def _read(self) -> None:
         """Read the store, if it has changed."""
-        path = self.owner.system.folder / "gateway.db"
-        if not path.exists():
-            return
         if self._connection is None:
+            path = self.owner.system.folder / "gateway.db"
+            if not path.exists():
+                return
             self._connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
         (version,) = self._connection.execute("PRAGMA data_version").fetchone()
         if version == self._version:
@@ -257,8 +263,12 @@ class Invariants:
         usable = [each for each in service.versions if each.share]
         if new is None or new not in usable or len(usable) != 2:
             return
+        at = (service, new.share)
+        if self._cohorts_seen_at.get(process.pid) == at:
+            return
+        self._cohorts_seen_at[process.pid] = at
         seen = self._cohorts.setdefault(service.rollout, {})
-        for user in USERS:
+        for user in STICKY_USERS:
             old_at, new_at = seen.get(user, (0, 10_001))
             if service.choose(0.0, user) is new:
                 new_at = min(new_at, new.share)

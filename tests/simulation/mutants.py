@@ -318,7 +318,6 @@ HARD: Final[dict[str, Callable[[], None]]] = {
         fence_not_looked_at,
         questions_have_another_time,
         twin_watches_nobody,
-        cohorts_by_table,
     )
 }
 """Those that the first seeds do not find: they need a rare moment, or heal by the next table."""
@@ -339,6 +338,7 @@ MUTANTS: Final[dict[str, Callable[[], None]]] = {
         tunnels_all_go,
         tunnels_counted_twice,
         blocks_mix,
+        cohorts_by_table,
         notices_forgotten,
         written_before_in_charge,
         marks_not_asked_for,
