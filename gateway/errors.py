@@ -62,6 +62,10 @@ class NotInCharge(StoreError):
     """This gateway follows another one, which alone writes the store."""
 
 
+class NotFollowed(StoreError):
+    """What another gateway has stored cannot be taken into memory here, so nothing can be decided by it."""
+
+
 class StaleEpoch(StoreError):
     """A control process that has been replaced tried to write."""
 

@@ -24,7 +24,7 @@ from gateway.control.upstreams.drains import DrainState
 from gateway.control.upstreams.probes import ProbeResult
 from gateway.control.upstreams.smoke import SmokeReport
 from gateway.core.resilience.breaker import compile_breaker
-from gateway.core.rollout.events import Event, Order, Superseded
+from gateway.core.rollout.events import Event, Order
 from gateway.core.rollout.plan import HookKind, Plan, RolloutSettings, plan
 from gateway.core.rollout.state import Rollout
 from gateway.core.routing.service import ServiceSettings
@@ -93,6 +93,7 @@ class Rollouts(Protocol):
         self, tx: Transaction, record: DeploymentRecord, plan: Plan, actor: str
     ) -> DeploymentRecord: ...
     def order(self, tx: Transaction, deployment_id: str, event: Event) -> DeploymentRecord: ...
+    def supersede(self, tx: Transaction, record: DeploymentRecord) -> None: ...
     def record_of(self, deployment_id: str) -> DeploymentRecord | None: ...
     def unstored(self, deployment_id: str) -> DeploymentRecord | None: ...
     async def order_at_once(self, deployment_id: str, order: Order, audit: AuditEntry) -> Ordered: ...
@@ -157,7 +158,7 @@ class Access:
         second_person: bool = False,
         release: str = "",
         native: str = "",
-        node: str = "",
+        node: str = "gateway",
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """resolve: looks up the host of (version id, url). upgrade: hands over to a new control, returns its
@@ -200,7 +201,10 @@ class Access:
         block: no other writer changes it meanwhile.
         """
         noted = details if details is not None else {}
-        async with self.refusals(actor, action, resource_id, noted), self.store.transaction() as tx:
+        async with (
+            self.refusals(actor, action, resource_id, noted),
+            self.store.transaction(anywhere=True) as tx,
+        ):
             yield tx
             tx.add_audit(self.entry(actor, action, resource_id, noted))
 
@@ -221,7 +225,7 @@ class Access:
     ) -> None:
         """Audit a refusal in a transaction of its own; a store that fails must not hide the reason."""
         try:
-            async with self.store.transaction() as tx:
+            async with self.store.transaction(anywhere=True) as tx:
                 tx.add_audit(self.entry(actor, action, resource_id, details, allowed=False))
         except GatewayError as exc:
             log.error("refusal_not_audited", action=action, actor=actor.name, error=str(exc))
@@ -306,9 +310,7 @@ class Access:
     async def supersede(self, tx: Transaction, service: str) -> None:
         """Let ended deployments of a service that still tidy up leave its versions alone from now on."""
         for record in (await self.store.deployments(service=service, limit=RECENT)).items:
-            state = self.rollouts.state_of(record.id)
-            if state is not None and not state.is_open:
-                self.rollouts.order(tx, record.id, Superseded())
+            self.rollouts.supersede(tx, record)
 
     def refuse_while_open(self, service: str) -> None:
         """While a deployment is open its two versions share all the traffic. Raises Problem 409."""

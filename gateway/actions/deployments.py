@@ -4,8 +4,6 @@ import asyncio
 import uuid
 from typing import Any, Final
 
-import msgspec
-
 from gateway.actions.access import (
     Access,
     Actor,
@@ -17,7 +15,8 @@ from gateway.actions.access import (
     why_so,
 )
 from gateway.actions.bodies import Explain, Promote, StartDeployment, Traffic
-from gateway.actions.problems import Problem, conflict, not_found
+from gateway.actions.problems import conflict, not_found
+from gateway.actions.replay import plain, replayed
 from gateway.actions.second_person import is_watched, sets_share
 from gateway.control.catalog.entries import ServiceEntry, VersionEntry
 from gateway.control.rollouts.unstored import Ordered
@@ -92,9 +91,14 @@ class Deployments:
         in_force = [self._access.rollouts.unstored(record.id) or record for record in page.items]
         return Page(in_force, page.next)
 
-    def is_stored(self, deployment_id: str) -> bool:
-        """Return whether the store has a deployment as it is in force."""
-        return self._access.rollouts.unstored(deployment_id) is None
+    @property
+    def node(self) -> str:
+        """Return what this gateway is called."""
+        return self._access.node
+
+    def unstored_at(self, deployment_id: str) -> str:
+        """Return where a deployment is in force as the store does not have it yet; empty: it has."""
+        return self.node if self._access.rollouts.unstored(deployment_id) is not None else ""
 
     async def decisions(
         self, deployment_id: str, *, cursor: str | None = None, limit: int = 100
@@ -191,7 +195,7 @@ class Deployments:
     ) -> DeploymentRecord | None:
         """Return the deployment this Idempotency-Key has opened. Raises Problem 422 if `body` differs."""
         earlier = await self._access.store.deployment_by_key(key) if key is not None else None
-        return _replayed(earlier, body, settings) if earlier is not None else None
+        return replayed(earlier, body, settings) if earlier is not None else None
 
     def _new_record(
         self,
@@ -213,7 +217,7 @@ class Deployments:
             to_version_id=new.record.id,
             to_version=new.record.version,
             strategy=strategy,
-            config=_plain(settings),
+            config=plain(settings),
             created_by=actor.name,
             idempotency_key=key,
             created_at=now,
@@ -362,6 +366,9 @@ class Deployments:
         async with access.refusals(actor, action, deployment_id, details):
             running = rollouts.record_of(deployment_id)
             if running is None:
+                await access.store.refresh()  # another gateway may have begun it just now
+                running = rollouts.record_of(deployment_id)
+            if running is None:
                 record = await self.get(deployment_id)
                 details["service"] = record.service_name
                 raise conflict(refusal_once_ended(record.status, order), _after_the_end(record, order))
@@ -466,31 +473,6 @@ class Deployments:
 def _reason(body: Explain | Promote | Traffic) -> dict[str, Any]:
     """Return why somebody wants it, for the audit trail."""
     return {"reason": body.reason} if body.reason else {}
-
-
-def _plain(settings: RolloutSettings) -> dict[str, Any]:
-    """Return settings as they come back from JSON."""
-    return dict(msgspec.json.decode(msgspec.json.encode(settings)))
-
-
-def _replayed(
-    earlier: DeploymentRecord, body: StartDeployment, settings: RolloutSettings
-) -> DeploymentRecord:
-    """Return the deployment a key opened. Raises Problem 422 if it was another request's key."""
-    same = (
-        earlier.service_name == body.service_name
-        and body.to_version in (earlier.to_version, earlier.to_version_id)
-        and body.from_version in (None, earlier.from_version, earlier.from_version_id)
-        and earlier.strategy == body.strategy
-        and earlier.config == _plain(settings)
-    )
-    if not same:
-        raise Problem(
-            422,
-            "Unprocessable Content",
-            f"the Idempotency-Key was used for deployment {earlier.id}, which differs",
-        )
-    return earlier
 
 
 def _after_the_end(record: DeploymentRecord, order: Event) -> str:

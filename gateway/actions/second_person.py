@@ -150,7 +150,7 @@ class Approvals:
     ) -> ApprovalRecord:
         """Write down what came of a confirmed call. status: of its answer; outcome: why it was refused."""
         done = replace(record, state=state, status=status, outcome=outcome)
-        async with self._access.store.transaction() as tx:
+        async with self._access.store.transaction(anywhere=True) as tx:
             tx.put_approval(done)
             tx.add_event(
                 EventRecord(

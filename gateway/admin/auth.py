@@ -197,7 +197,7 @@ class Authenticator:
     async def _audit(self, entry: AuditEntry) -> None:
         """Store a refusal. It stands even when it cannot be stored."""
         try:
-            async with self._store.transaction() as tx:
+            async with self._store.transaction(anywhere=True) as tx:
                 tx.add_audit(entry)
         except StoreError as exc:
             log.error("audit_lost", action=entry.action, actor=entry.actor, reason=str(exc))
@@ -205,8 +205,6 @@ class Authenticator:
     async def _note_use(self, record: TokenRecord) -> None:
         """Store that a token is used, now and then; a store that is slow keeps nobody waiting."""
         now = self._utc()
-        if self._store.follows:
-            return
         if record.last_used_at is not None and now - record.last_used_at < USE_NOTED_EVERY:
             return
         self.learn(msgspec.structs.replace(record, last_used_at=now))
@@ -217,7 +215,7 @@ class Authenticator:
 
     async def _store_use(self, record: TokenRecord, now: datetime) -> None:
         try:
-            async with self._store.transaction() as tx:
+            async with self._store.transaction(anywhere=True) as tx:
                 # Read again under the writer's lock: a revocation in between must not be undone.
                 latest = await self._store.token_by_hash(record.hash)
                 if latest is not None and latest.revoked_at is None:

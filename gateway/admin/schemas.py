@@ -156,6 +156,8 @@ class DeploymentView(View, frozen=True, kw_only=True):
     """Null: nobody has."""
     stored: bool
     """False: what is shown is in force, and the store could not take it yet."""
+    nodes: list[str]
+    """While it is not stored: the gateways where it is in force; otherwise empty, it is on all."""
     config: dict[str, Any]
     started_at: datetime | None
     completed_at: datetime | None

@@ -5,7 +5,7 @@ import ipaddress
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 from msgspec.structs import replace
@@ -141,7 +141,6 @@ class AdminServer:
         self._changes: set[asyncio.Task[Reply]] = set()
         self._is_loopback = False
         self._are_changes_held = False
-        self._why_held: Callable[[], Awaitable[str]] | None = None
 
     @property
     def connections(self) -> Connections:
@@ -162,12 +161,9 @@ class AdminServer:
         self._eviction.enter(connection)
         return connection
 
-    def hold_changes(self, *, held: bool, why: Callable[[], Awaitable[str]] | None = None) -> None:
-        """Answer changes with 503 while another process is taking over: what they did could be lost on it.
-
-        why: says why, if it is something else. It may raise StoreError.
-        """
-        self._are_changes_held, self._why_held = held, why
+    def hold_changes(self, *, held: bool) -> None:
+        """Answer changes with 503 while another process is taking over: what they did could be lost on it."""
+        self._are_changes_held = held
 
     async def close(self, deadline_s: float) -> None:
         """Accept no more, end the event streams, let running calls finish for up to `deadline_s` seconds."""
@@ -257,8 +253,7 @@ class AdminServer:
         if route is None:
             raise MethodRefused(request.method, _allowed(methods))
         if route.is_change and self._are_changes_held:
-            why = await self._why_held() if self._why_held is not None else REPLACED
-            raise Problem(503, "Service Unavailable", why, retry_after_s=1)
+            raise Problem(503, "Service Unavailable", REPLACED, retry_after_s=1)
         await self._admit(route, actor, params)
         call = await self._parse(request, route, actor, params)
         if route is EVENTS and "application/json" not in request.fields.get("accept", ""):

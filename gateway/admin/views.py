@@ -17,11 +17,12 @@ _state = msgspec.json.Decoder(Rollout)
 
 
 def deployment(
-    record: DeploymentRecord, seen: Mapping[str, AcknowledgementRecord], *, stored: bool = True
+    record: DeploymentRecord, seen: Mapping[str, AcknowledgementRecord], *, unstored_at: str = ""
 ) -> DeploymentView:
     """Return what is shown of a rollout: its row, and what the machine's state says of progress.
 
-    seen: what was acknowledged, by deployment id. stored: whether the store has it so.
+    seen: what was acknowledged, by deployment id. unstored_at: the gateway where it is in force and not
+    stored; empty: it is stored.
     """
     ack = seen.get(record.id)
     state = _state.decode(record.state) if record.state else None
@@ -36,7 +37,8 @@ def deployment(
         verdict=state.judged if state else None,
         warning=state.warning if state else "",
         acknowledged=view(AcknowledgementView, ack) if ack is not None else None,
-        stored=stored,
+        stored=not unstored_at,
+        nodes=[unstored_at] if unstored_at else [],
         **columns,
     )
 

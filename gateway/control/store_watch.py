@@ -113,7 +113,7 @@ class StoreWatch:
 
     async def acknowledge(self, entry: AuditEntry) -> AuditState:
         """Note that somebody has looked into the break, and who. Raises StoreError."""
-        async with self._store.transaction() as tx:
+        async with self._store.transaction(anywhere=True) as tx:
             tx.add_audit(entry)
             tx.set_meta(BROKEN, b"")
         self.audit = AuditState()

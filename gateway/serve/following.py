@@ -12,7 +12,7 @@ from gateway.config import Config
 from gateway.control.catalog.followed import Followed
 from gateway.control.rollouts.reporting import Reporting
 from gateway.core.rollout.isolation import Lease, Then, on_return
-from gateway.errors import StoreError, StoreTaken, StoreUnreachable
+from gateway.errors import StoreBusy, StoreError, StoreTaken, StoreUnreachable
 from gateway.log import get_logger
 from gateway.serve.background import Background
 from gateway.serve.wiring import Components
@@ -23,6 +23,8 @@ log = get_logger(component="cluster")
 APPLY_S: Final = 5.0
 """How long workers that do not take a table keep this gateway from saying that it has applied it."""
 AGAIN_S: Final = 1.0
+LATE_S: Final = 0.5
+"""How often a follower tries to store what it did without the store."""
 
 
 TOKEN_NAME: Final = "admin.token"  # noqa: S105  # a file's name
@@ -33,8 +35,11 @@ async def begin(
 ) -> None:
     """Lead if the store is ours; follow whoever has it. settings: as read last. Raises GatewayError."""
     presence.isolated_in_s = lambda: components.isolation.left_s
-    if components.store.follows:
-        await Following(components, presence, background, settings).begin()
+    if not presence.is_alone:
+        components.feed = Reading(components, presence).feed
+        presence.applied = components.feed.applied_revision
+    if components.feed is not None and components.store.follows:
+        await Following(components, components.feed, presence, background, settings).begin()
     else:
         await _lead(components, background, settings())
 
@@ -47,12 +52,58 @@ async def _lead(components: Components, background: Background, settings: Config
     background.lead(components)
 
 
+class Reading:
+    """Takes into memory what other gateways have committed, and has the workers go by it."""
+
+    def __init__(self, components: Components, presence: Presence) -> None:
+        self._components = components
+        self._store: Store = components.store
+        self._followed = Followed(components.catalog)
+        hurry = presence.hurry
+        # Nobody waits for what the one in charge says of itself.
+        self.feed = Feed(
+            self._store, self._read, self._apply, lambda: self._store.follows and hurry(), self._caught_up
+        )
+        components.rollouts.follow()  # until they are taken up
+
+    async def _read(self, what: Unread) -> None:
+        parts = self._components
+        if what.everything or what.services:
+            names = None if what.everything else what.services
+            rows = await self._store.load_catalog(names)
+            stored = await parts.rollouts.stored(rows.deployments, names)
+            # All at once from here: what acts find is as it was stored.
+            is_leading = not self._store.follows
+            self._followed.put(rows, names, skips_unusable=is_leading)
+            if parts.rollouts.go_on(stored):
+                self._followed.forget()
+                self._followed.put(rows, names, skips_unusable=is_leading)
+            self._followed.publish()
+            if parts.rollouts.leads:
+                parts.drains.recover(rows.versions)
+        if what.everything or what.settings:
+            await self._store.reread_tokens()
+            await parts.auth.reread()
+            await parts.rollouts.reread_freeze()
+        self._store.on_event()
+
+    def _caught_up(self, lease: Lease) -> None:
+        isolation = self._components.isolation
+        if self._store.follows and on_return(lease, isolation.limit_s) is Then.FOLLOW:
+            isolation.in_touch(lease.at)
+
+    async def _apply(self) -> None:
+        await self._components.resolver.resolve_new()
+        await self._components.hub.applied(self._components.catalog.number, APPLY_S)
+
+
 class Following:
     """The time between its start and its being in charge."""
 
     def __init__(
         self,
         components: Components,
+        feed: Feed,
         presence: Presence,
         background: Background,
         settings: Callable[[], Config],
@@ -60,11 +111,10 @@ class Following:
         """settings: as read last."""
         self._components = components
         self._store: Store = components.store
+        self._feed = feed
         self._presence = presence
         self._background = background
-        self._followed = Followed(components.catalog)
         self._settings = settings
-        self._feed = Feed(self._store, self._read, presence.hurry, self._caught_up)
         self._reporting = Reporting(
             components.store,
             components.tally,
@@ -72,25 +122,21 @@ class Following:
             components.catalog,
             node=presence.node.id,
         )
-        presence.applied = self._applied
-
-    def _applied(self) -> int | None:
-        return self._feed.applied.revision if self._feed.applied is not None else None
 
     async def begin(self) -> None:
-        """Catch up, refuse changes, and follow from now on. Raises GatewayError."""
-        self._components.admin.hold_changes(held=True, why=self.why_held)
+        """Read all that is stored, and follow from now on. Raises GatewayError."""
+        self._store.known = None  # a start has read services alone
         await self._feed.look()
         self._components.catalog.follow(self._components.rollouts)
         self._background.follow(self._run())
-        log.info("following", revision=self._applied())
+        log.info("following", revision=self._feed.applied_revision())
 
     async def _run(self) -> None:
         """Follow until the lease is ours; then lead. The workers stay as they are."""
-        await self._meanwhile(self._feed.run(), self._reporting.run())
-        log.warning("taking_over", revision=self._applied())
+        await self._meanwhile(self._feed.run(), self._reporting.run(), self._store_late())
+        log.warning("taking_over", revision=self._feed.applied_revision())
+        self._components.admin.hold_changes(held=True)
         self._background.hold(self._store)
-        self._presence.applied = lambda: self._store.revision
         settings = self._settings()
         await self._components.begin_anew(settings.service)
         self._reporting.give_back()
@@ -111,6 +157,15 @@ class Following:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def _store_late(self) -> None:
+        """Store what was ordered here without the store, as soon as it takes it."""
+        rollouts = self._components.rollouts
+        while True:
+            await asyncio.sleep(LATE_S)
+            if rollouts.has_unstored:
+                with suppress(StoreError):
+                    await rollouts.store_late()
+
     async def _claim(self) -> None:
         node = self._presence.node
         while True:
@@ -118,36 +173,5 @@ class Following:
                 return await self._store.claim(node.id, node.name)
             except StoreTaken:  # found out by seeing its lease renewed: that took a second
                 continue
-            except StoreUnreachable:
+            except (StoreUnreachable, StoreBusy):
                 await asyncio.sleep(AGAIN_S)
-
-    async def _read(self, what: Unread) -> None:
-        """Read again what has changed, and have the workers go by it."""
-        parts = self._components
-        if what.everything or what.services:
-            names = None if what.everything else what.services
-            rows = await self._store.load_catalog(names)
-            parts.rollouts.show(rows.deployments, names)
-            number = self._followed.take(rows, names)
-            await parts.resolver.resolve_new()
-            await parts.hub.applied(number, APPLY_S)
-        if what.everything or what.settings:
-            await self._store.reread_tokens()
-            await parts.auth.reread()
-            await parts.rollouts.reread_freeze()
-        self._store.on_event()
-
-    def _caught_up(self, lease: Lease) -> None:
-        isolation = self._components.isolation
-        if on_return(lease, isolation.limit_s) is Then.FOLLOW:
-            isolation.in_touch(lease.at)
-
-    async def why_held(self) -> str:
-        """Return why a change is refused here, and who takes it."""
-        leader = next((each for each in await self._store.nodes() if each.is_leader), None)
-        if leader is None or leader.id == self._presence.node.id:
-            return "another gateway takes over just now: ask again"
-        return (
-            f"this gateway follows {leader.name!r}, which is in charge: "
-            f"ask that one, at {leader.admin} (--admin-url)"
-        )

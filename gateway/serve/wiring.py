@@ -16,6 +16,7 @@ from gateway.actions.actions import Actions
 from gateway.admin.auth import Authenticator, ensure_bootstrap_token
 from gateway.admin.metrics import Watched
 from gateway.admin.server import AdminServer, ProcessState
+from gateway.cluster.feed import Feed
 from gateway.config import Config
 from gateway.control.catalog.catalog import Catalog
 from gateway.control.catalog.declared import Declared, store_declared
@@ -25,7 +26,8 @@ from gateway.control.processes.hub import Hub
 from gateway.control.processes.peer import Peer
 from gateway.control.rollouts.acts import Acts
 from gateway.control.rollouts.elsewhere import Elsewhere
-from gateway.control.rollouts.loop import Rollouts, load_counts
+from gateway.control.rollouts.loop import Rollouts
+from gateway.control.rollouts.stored import load_counts
 from gateway.control.rollouts.unstored import counting
 from gateway.control.rollouts.webhooks import Webhooks
 from gateway.control.spans import SpanExporter
@@ -64,6 +66,9 @@ Marks = Mapping[str, Mark]
 
 class Components:
     """Store, catalog, and everything that reads or writes them."""
+
+    feed: Feed | None = None
+    """What takes in what other gateways commit; None: no other can."""
 
     def __init__(
         self,
@@ -136,6 +141,7 @@ class Components:
         marks: what a former control did before it could store it, by deployment: it stays in force.
         """
         try:
+            await store.know()
             own_id = (await store.meta("gateway_id") or b"").decode()
             components = cls(
                 settings,

@@ -1,6 +1,6 @@
 """What the rest of control may ask of a store, whichever of the two adapters keeps it."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ from gateway.store.records import (
     HealthCheckRecord,
     NodeRecord,
     NodeState,
+    Position,
     Retention,
     ServedRecord,
     ServiceRecord,
@@ -120,20 +121,42 @@ class Store(Protocol):
     is_shared: bool
     """Whether other gateways may use it too."""
     follows: bool
-    """Whether another gateway is in charge, and every transaction of this one raises NotInCharge."""
+    """Whether another gateway is in charge, and a transaction of this one that is not for anywhere raises
+    NotInCharge.
+    """
+    known: Position | None
+    """Where this process's memory is, which the store's own commits take further; None: nobody keeps it."""
+    catch_up: Callable[[], Awaitable[object]] | None
+    """Takes memory from there to where the store is: called in the writer's turn, as each transaction begins
+    that finds the store further. Raises StoreError. None: nobody does.
+    """
 
     @property
     def revision(self) -> int:
-        """How far this process has followed: what its last commit made of the store; 0: it has made none."""
+        """How far memory is; where nobody keeps it, what this process's last commit made of the store."""
 
-    def transaction(self, *, urgent: bool = False) -> AbstractAsyncContextManager[Transaction]:
+    def transaction(
+        self, *, urgent: bool = False, anywhere: bool = False
+    ) -> AbstractAsyncContextManager[Transaction]:
         """Open a write transaction: commits when the block ends, rolls back on any exception.
 
-        urgent: before all that wait for their turn but the first.
+        What the block finds in memory is what is stored, also by other gateways, and stays so until it ends.
+
+        urgent: before all that wait for their turn but the first. anywhere: may be written by any gateway,
+        for instance what somebody has ordered; anything else is for the one in charge.
 
         Raises StaleEpoch if another control has raised the epoch since, NotInCharge while it follows;
         StoreError names the store and the reason.
         """
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """Have the writer's turn for the block: nothing of ours is committed, and memory follows nothing."""
+
+    async def know(self) -> None:
+        """Begin to keep memory: what is read from now on is read again when others have changed it."""
+
+    async def refresh(self) -> None:
+        """Have in memory what others have committed until now. Raises StoreError."""
 
     async def raise_epoch(self) -> int:
         """Take the store over: from now on every other process's transaction fails. Returns the new epoch."""
@@ -184,8 +207,10 @@ class Store(Protocol):
         itself before it was. Raises StoreError.
         """
 
-    def on_change(self, callback: Callable[[], object]) -> None:
-        """Call `callback` when another process may have committed. It must not raise."""
+    def on_change(self, callback: Callable[[int], object]) -> None:
+        """Call `callback` with the revision when a process has committed; with 0 when one may have. It must
+        not raise.
+        """
 
     async def changes(self, since: int) -> Changes:
         """Return where the store is, and its log from the revision `since` on, as far as it goes back.

@@ -45,7 +45,9 @@ class Copyable(Store, Protocol):
     def standing_still(self) -> AbstractAsyncContextManager[Rows]:
         """Return what reads as of one moment, for the block; others may write meanwhile."""
 
-    def transaction(self, *, urgent: bool = False) -> AbstractAsyncContextManager[Collected]: ...
+    def transaction(
+        self, *, urgent: bool = False, anywhere: bool = False
+    ) -> AbstractAsyncContextManager[Collected]: ...
 
 
 async def copy(source: Copyable, target: Copyable) -> dict[str, int]:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -104,6 +104,10 @@ class SqliteStore(Reads):
         self._known_tokens = KnownTokens(self.tokens)
         self.follows = False
         """See `api.Store.follows`. A file has one gateway."""
+        self.known: Position | None = None
+        """See `api.Store.known`. Nobody else writes."""
+        self.catch_up: Callable[[], Awaitable[object]] | None = None
+        """See `api.Store.catch_up`."""
         self._commits = 0
         self._node: NodeRecord | None = None
         """This gateway, once it has said so."""
@@ -142,7 +146,9 @@ class SqliteStore(Reads):
         await self._writer.close()
 
     @asynccontextmanager
-    async def transaction(self, *, urgent: bool = False) -> AsyncIterator[SqliteTransaction]:
+    async def transaction(
+        self, *, urgent: bool = False, anywhere: bool = False
+    ) -> AsyncIterator[SqliteTransaction]:
         """See `api.Store.transaction`. Once the block has ended, a cancellation waits for the commit.
 
         The turn ends with the commit, and memory has followed it by then: the next writer does not wait for
@@ -193,6 +199,18 @@ class SqliteStore(Reads):
         self._known_tokens.follow(transaction.tokens)
         transaction.follow()
 
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """See `api.Store.turn`."""
+        async with self._turns.lock:
+            yield
+
+    async def know(self) -> None:
+        """See `api.Store.know`. Nobody else writes."""
+
+    async def refresh(self) -> None:
+        """See `api.Store.refresh`. Nobody else writes."""
+
     async def raise_epoch(self) -> int:
         """See `api.Store.raise_epoch`."""
         async with self._turns.lock:
@@ -225,7 +243,7 @@ class SqliteStore(Reads):
         """See `api.Store.changes`. Nobody else's: what this process has changed it has in memory."""
         return Changes(Position(0, self._commits, ""), ())
 
-    def on_change(self, callback: Callable[[], object]) -> None:
+    def on_change(self, callback: Callable[[int], object]) -> None:
         """See `api.Store.on_change`. Nobody else writes."""
 
     async def beat(self, node: NodeRecord) -> None:

@@ -24,7 +24,7 @@ async def list_all(call: Call) -> Reply:
     )
     seen = await call.actions.acknowledgements.of(record.id for record in found.items)
     shown = [
-        views.deployment(record, seen, stored=call.actions.deployments.is_stored(record.id))
+        views.deployment(record, seen, unstored_at=call.actions.deployments.unstored_at(record.id))
         for record in found.items
     ]
     return listing(shown, found.next)
@@ -32,7 +32,7 @@ async def list_all(call: Call) -> Reply:
 
 async def get(call: Call) -> Reply:
     """Show a rollout."""
-    stored = call.actions.deployments.is_stored(call.id)
+    stored = not call.actions.deployments.unstored_at(call.id)
     found = Ordered(await call.actions.deployments.get(call.id), stored=stored)
     return await ordered(call, found, unstored=200)
 
@@ -111,7 +111,8 @@ async def whatif(call: Call) -> Reply:
 async def ordered(call: Call, done: Ordered, *, unstored: int = 202) -> Reply:
     """Return what came of an order. unstored: the status where it is in force and not stored yet."""
     if not done.stored:  # nor may the store be readable: the answer to a rollback needs none
-        return replace(tagged(views.deployment(done.record, {}, stored=False), done.record), status=unstored)
+        shown = views.deployment(done.record, {}, unstored_at=call.actions.deployments.node)
+        return replace(tagged(shown, done.record), status=unstored)
     return await _shown(call, done.record)
 
 

@@ -108,11 +108,12 @@ class Catalog:
         StoreError if a row does not load, ConfigError if two services claim the same route.
         """
         self._marks = dict(marks or {})
-        self._open = {
-            record.service_name: as_marked(record, self._marks.get(record.id))
-            for record in await store.open_deployments()
-        }
-        self._take(await self._read(store, tuple(declared)))
+        async with store.turn():  # nothing newer gets into memory meanwhile
+            self._open = {
+                record.service_name: as_marked(record, self._marks.get(record.id))
+                for record in await store.open_deployments()
+            }
+            self._take(await self._read(store, tuple(declared)))
 
     async def reload(self, store: Store, declared: Iterable[Declared], proxy: ProxySettings) -> None:
         """Take a new configuration, all or nothing, and send out what it comes to.
@@ -126,7 +127,8 @@ class Catalog:
             if entry.record.source == "file" and name not in names and self.open_for(name) is not None:
                 raise ConfigError("service", f"{name!r} has an open deployment and cannot be dropped")
         if store.follows:
-            self._take(await self._read(store, services))
+            async with store.turn():
+                self._take(await self._read(store, services))
         else:
             async with store.transaction() as tx:
                 found = await self._read(store, services)

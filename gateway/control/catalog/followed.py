@@ -1,12 +1,17 @@
 """What another gateway has stored, taken into the catalog of one that follows it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from msgspec.structs import replace
 
 from gateway.control.catalog.catalog import Catalog
+from gateway.control.catalog.entries import context_of
+from gateway.errors import ConfigError
 from gateway.link.snapshot import ServiceSnap
+from gateway.log import get_logger
 from gateway.store.records import CatalogRows, ServiceRecord, VersionRecord
+
+log = get_logger(component="catalog")
 
 
 class Followed:
@@ -18,16 +23,20 @@ class Followed:
         """By id, as they were stored when they were last taken."""
         self._taken: dict[str, ServiceSnap] = {}
         """What workers were to go by when a service was last taken: most rows change nothing of it."""
+        self._touched: set[str] = set()
+        """Services that were taken since the last table."""
 
-    def take(self, rows: CatalogRows, names: Collection[str] | None) -> int:
-        """Take these services, or all, and send out what workers are to know of it.
+    def put(self, rows: CatalogRows, names: Collection[str] | None, *, skips_unusable: bool = False) -> None:
+        """Take these services, or all. `publish` comes next.
 
-        Returns the number of the table that holds it. Raises ConfigError, and changes nothing, if a service's
-        TLS cannot be used here.
+        skips_unusable: leave a service as it is whose TLS cannot be used here, instead of raising. Raises
+        ConfigError, and changes nothing, if a service's TLS cannot be used here.
         """
         catalog = self._catalog
+        unusable = _unusable(rows.services) if skips_unusable else set()
+        rows = replace(rows, services=[each for each in rows.services if each.name not in unusable])
         served = {record.name: record for record in catalog.served(rows)}
-        known = catalog.services.keys() if names is None else catalog.services.keys() & set(names)
+        known = set(catalog.services if names is None else catalog.services.keys() & set(names)) - unusable
         gone = known - served.keys()
         made_anew = {each for each in known - gone if served[each].id != catalog.service_record(each).id}
         for name in gone | made_anew:
@@ -44,7 +53,18 @@ class Followed:
                 continue
             if self._is_new(version) or not catalog.has_version(version.id):
                 catalog.put_version(version)
-        snaps = {name: _ageless(catalog.snap_of(name)) for name in served}
+        self._touched |= served.keys() | gone
+
+    def forget(self) -> None:
+        """Take every row for new: what is in force was ahead of the store, and is not any more."""
+        self._rows.clear()
+
+    def publish(self) -> int:
+        """Send out what workers are to know of it. Returns the number of the table that has it."""
+        catalog, touched = self._catalog, self._touched
+        self._touched = set()
+        gone = touched - catalog.services.keys()
+        snaps = {name: _ageless(catalog.snap_of(name)) for name in touched - gone}
         news = {name for name, snap in snaps.items() if snap != self._taken.get(name)}
         self._taken.update(snaps)
         return catalog.publish(news | gone) if news or gone else catalog.number
@@ -53,6 +73,18 @@ class Followed:
         """Note a row. Returns whether it differs from what it was: the catalog knows more than rows say."""
         before, self._rows[record.id] = self._rows.get(record.id), record
         return record != before
+
+
+def _unusable(services: Iterable[ServiceRecord]) -> set[str]:
+    """Return the names of those whose TLS cannot be used here."""
+    found = set()
+    for record in services:
+        try:
+            context_of(record.settings.tls)
+        except ConfigError as exc:
+            log.error("not_followed", service=record.name, error=str(exc), consequence="it stays as it was")
+            found.add(record.name)
+    return found
 
 
 def _ageless(service: ServiceSnap) -> ServiceSnap:

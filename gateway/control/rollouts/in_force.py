@@ -1,8 +1,10 @@
 """The rollouts of this process as they are in force, and how that changes: by a commit, or ahead of it."""
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
+
+from msgspec.structs import replace
 
 from gateway.control.rollouts.acts import Acts, CatalogView
 from gateway.control.rollouts.commit_queue import CommitQueue
@@ -12,8 +14,8 @@ from gateway.control.rollouts.performer import Performer
 from gateway.control.rollouts.running import Running
 from gateway.control.rollouts.unstored import ANSWER_S, MAX_UNSTORED, Ordered, may_act
 from gateway.core.rollout.events import Event, Order, UsabilityChanged
-from gateway.core.rollout.state import Rollout
-from gateway.errors import StaleEpoch, StoreBusy, StoreError
+from gateway.core.rollout.state import Rollout, due
+from gateway.errors import IllegalTransition, StaleEpoch, StoreBusy, StoreError
 from gateway.log import get_logger
 from gateway.store.api import Store, Transaction
 from gateway.store.records import AuditEntry, DeploymentRecord
@@ -50,6 +52,8 @@ class InForce:
         self.performer = Performer(acts, self._commit_event, self._forget)
         self._commits: set[asyncio.Task[None]] = set()
         self.counts = RolloutCounts()
+        self.leads = True
+        """Whether acts are carried out here; else by the gateway in charge, once it reads what is stored."""
 
     def decide(
         self,
@@ -135,7 +139,7 @@ class InForce:
         committed = asyncio.Event()
 
         async def commit() -> None:
-            async with self._store.transaction(urgent=True) as tx:
+            async with self._store.transaction(urgent=True, anywhere=True) as tx:
                 if made and made[0] not in running.unstored:
                     return  # it has gone ahead, and come to the store with another commit
                 made[:] = made or [self._ordered(running, order, audit)]
@@ -154,7 +158,7 @@ class InForce:
                 made[:] = [moved]
                 self.act_before_commit(running, moved)
                 await asyncio.wait({task}, timeout=ANSWER_S)
-                return Ordered(running.record, stored=moved not in running.unstored)
+                return Ordered(running.record, stored=not running.unstored)
         await asyncio.shield(task)
         return Ordered(running.record)
 
@@ -192,6 +196,8 @@ class InForce:
             self._catalog.put_ahead(moved.service, moved.versions)
         else:
             self._put(moved)
+        if moved.has_weights and not self.leads:
+            self._catalog.publish([running.state.service])
         self.performer.drop_unwanted(running)
         self.performer.perform(running, moved.commands)
         self._forget(running)
@@ -216,15 +222,67 @@ class InForce:
             del self.open[state.service]
             running.closed.set()
 
-    def show(self, shown: Iterable[Running], names: Collection[str] | None) -> None:
-        """Put these in the place of all rollouts of these services, or of all."""
-        for running in list(self.running.values()):
-            if names is None or running.state.service in names:
-                del self.running[running.record.id]
-                self.open.pop(running.state.service, None)
-                running.closed.set()
-        for running in shown:
-            self.running[running.record.id] = self.open[running.state.service] = running
+    def adopt(self, running: Running, record: DeploymentRecord, state: Rollout) -> bool:
+        """Go on from what another gateway has stored.
+
+        What a person has ordered here ahead of the store is done again on top of it, or has come too late;
+        what the judge wanted is stored over it. Returns whether nothing is ahead of the store any more.
+        """
+        ahead = running.unstored
+        if state.is_open and any(each.order is None for each in ahead):
+            return False
+        running.unstored, running.overtaken, running.proposed = [], [], None
+        self.take(running, record, state)
+        self.performer.drop_unwanted(running)
+        self.performer.perform(running, due(state))
+        for each in ahead:
+            self._do_again(running, each)
+        is_caught_up = bool(ahead) and not running.unstored
+        if is_caught_up:
+            self._catalog.caught_up(state.service)
+        self._forget(running)
+        return is_caught_up
+
+    def _do_again(self, running: Running, ahead: Moved) -> None:
+        if ahead.order is None:
+            return
+        try:
+            moved = self.decide(running, [ahead.order], audit=ahead.audit, wall=ahead.wall)
+        except IllegalTransition as exc:
+            why = str(exc)
+        else:
+            if moved.state is not moved.base:
+                self.act_before_commit(running, moved)
+                return
+            why = "it is so already"
+        about = {"service": running.state.service, "deployment": running.record.id}
+        log.warning("came_too_late", **about, order=type(ahead.order).__name__, reason=why)
+        if ahead.audit is not None:
+            self.spawn(self._note_too_late(ahead.audit, why), "note what came too late")
+
+    async def _note_too_late(self, entry: AuditEntry, why: str) -> None:
+        """Have the audit trail say what somebody has ordered without the store."""
+        details = {**entry.details, "stored": "too late", "why": why}
+        try:
+            async with self._store.transaction(anywhere=True) as tx:
+                tx.add_audit(replace(entry, details=details))
+        except StoreError as exc:
+            log.error("audit_lost", action=entry.action, actor=entry.actor, reason=str(exc))
+
+    async def store_late(self) -> None:
+        """Store what was done here ahead of the store, where no tick does. Raises StoreError."""
+        for running in [each for each in self.running.values() if each.unstored]:
+            async with self._store.transaction(urgent=True, anywhere=True) as tx:
+                if running.unstored:
+                    self.put(tx, running, running.unstored[-1])
+
+    def drop(self, running: Running) -> None:
+        """Forget a rollout that is stored no more."""
+        self.running.pop(running.record.id, None)
+        if self.open.get(running.state.service) is running:
+            del self.open[running.state.service]
+        running.closed.set()
+        self.performer.drop_all(running)
 
     def _forget(self, running: Running) -> None:
         if running.is_done and not running.acts and not running.unstored:

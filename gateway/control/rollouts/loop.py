@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from gateway.control.isolation import Isolation
 from gateway.control.rollouts.acts import Acts, CatalogView
 from gateway.control.rollouts.counted import RolloutCounts
-from gateway.control.rollouts.elsewhere import CountsElsewhere, Elsewhere
+from gateway.control.rollouts.elsewhere import Elsewhere
 from gateway.control.rollouts.in_force import InForce, is_done
 from gateway.control.rollouts.moved import Happening, Moved, judged
 from gateway.control.rollouts.notices import Notices
@@ -35,6 +35,8 @@ from gateway.control.rollouts.rows import (
 from gateway.control.rollouts.running import Running
 from gateway.control.rollouts.schedule import FreezeSchedule
 from gateway.control.rollouts.settling import settle
+from gateway.control.rollouts.stored import TALLY, Stored, changed, unfinished
+from gateway.control.rollouts.tally_view import TallyView
 from gateway.control.rollouts.unstored import (
     GRACE_S,
     Ordered,
@@ -44,9 +46,7 @@ from gateway.control.rollouts.unstored import (
     mark_of,
     ordered_by,
 )
-from gateway.control.rollouts.windows import Judged as JudgedCells
 from gateway.control.rollouts.windows import OpenRow, cells_of
-from gateway.control.tally import Part, Tally
 from gateway.core.judge.judge import judge, seeded
 from gateway.core.judge.window import Window
 from gateway.core.rollout.events import (
@@ -56,6 +56,7 @@ from gateway.core.rollout.events import (
     Judged,
     Order,
     Start,
+    Superseded,
     Tick,
 )
 from gateway.core.rollout.moves import MAX_TICK_MS
@@ -79,25 +80,6 @@ SAVE_TICKS: Final = 10
 """All totals are stored this often: workers that live would say them again. Those that the evidence of open
 rollouts was made of are stored with it.
 """
-TALLY: Final = "tally"
-"""Under this name the totals are stored."""
-RECENT: Final = 200
-"""How many of the newest deployments are looked at, at a start, for ends that were not tidied up."""
-
-
-class TallyView(CountsElsewhere, Protocol):
-    """What rollouts need of the counts."""
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether totals of a worker that ended are stored nowhere yet."""
-
-    def judged(self, service: str) -> JudgedCells: ...
-    def take_cohort_errors(self, service: str) -> list[tuple[str, int, int, int, str]]: ...
-    def part(self, service: str) -> Part: ...
-    def start_of(self, part: Part, service: str, floor: int) -> JudgedCells: ...
-    def dump(self) -> bytes: ...
-    def dump_stored(self) -> None: ...
 
 
 class Rollouts:
@@ -215,8 +197,20 @@ class Rollouts:
         running.windows.start_from(counts)
         running.counted = encoded_part(self._tally.part(state.service))
         floor = running.windows.floor = self._catalog.service_record(state.service).generation
-        running.record = replace(record, progress=encoded_progress(running.counted, OpenRow(), floor))
+        if self._in_force.leads:  # else whoever is in charge counts on from where it is
+            running.record = replace(record, progress=encoded_progress(running.counted, OpenRow(), floor))
         return self._in_force.move(tx, running, [Start(actor)])
+
+    def supersede(self, tx: Transaction, record: DeploymentRecord) -> None:
+        """Let a deployment that has ended leave its versions alone from now on, if it still tidies up.
+
+        record: as stored.
+        """
+        running = self._in_force.running.get(record.id)
+        if running is None and record.state:
+            running = Running(record, decoded(record))
+        if running is not None and not running.state.is_open and not running.is_done:
+            self._in_force.move(tx, running, [Superseded()])
 
     def order(self, tx: Transaction, deployment_id: str, event: Event) -> DeploymentRecord:
         """Carry out a person's order inside the caller's transaction.
@@ -279,30 +273,63 @@ class Rollouts:
         marks: what was done before it could be stored, by deployment, as workers have it. Raises StoreError
         naming a deployment whose state does not load.
         """
-        self._stopping = self._in_force.performer.is_stopping = False
+        self._stopping = False
         self._last_tick = None
         known = dict(marks or {})
         known.update((mark.deployment, mark) for name in self._in_force.open if (mark := self.mark_for(name)))
-        self._in_force.running.clear()
-        self._in_force.open.clear()
         await self._notices.recover()
-        await self.reread_freeze()
-        records = await _unfinished(self._store)
-        known = counting(known, records)
-        for record in records:
-            self._take_up(record, known.get(record.id))
+        async with self._store.turn():  # nothing else that is committed gets into memory meanwhile
+            await self.reread_freeze()
+            records = await unfinished(self._store)
+            known = counting(known, records)
+            self._in_force.leads = True
+            self._in_force.performer.is_stopping = False
+            self._in_force.running.clear()
+            self._in_force.open.clear()
+            for record in records:
+                self._take_up(record, known.get(record.id))
 
     async def reread_freeze(self) -> None:
         """Go by the freeze that is stored. Raises StoreError."""
         stored = await self._store.meta(FREEZE)
         self.freeze_state = msgspec.json.decode(stored, type=FreezeState) if stored else FreezeState()
 
-    def show(self, records: Iterable[DeploymentRecord], names: Collection[str] | None) -> None:
-        """Have it known how far another gateway is with the open deployments of these services, or of all.
+    @property
+    def leads(self) -> bool:
+        """Whether what rollouts ask for is carried out here."""
+        return self._in_force.leads
 
-        Nothing is done about them here. Raises StoreError naming a deployment whose state does not load.
+    def follow(self) -> None:
+        """Carry nothing out: another gateway is in charge, until `recover`."""
+        self._in_force.leads = False
+        self._in_force.performer.is_stopping = True
+
+    async def stored(self, opened: Iterable[DeploymentRecord], names: Collection[str] | None) -> Stored:
+        """Return what others may have changed, as it is stored: see `stored.changed`. Raises StoreError."""
+        return await changed(self._store, list(self._in_force.running.values()), opened, names)
+
+    def go_on(self, stored: Stored) -> bool:
+        """Go on from what other gateways have stored; the catalog has their rows.
+
+        Returns whether rows that were ahead of the store are not any more: the catalog has to take them
+        again. Raises StoreError naming a deployment whose state does not load.
         """
-        self._in_force.show([Running(record, decoded(record)) for record in records], names)
+        is_caught_up = False
+        states = {key: decoded(record) for key, record in stored.items() if record is not None}
+        for key, record in stored.items():
+            found = self._in_force.running.get(key)
+            if record is None:
+                if found is not None:
+                    self._in_force.drop(found)
+            elif found is None:
+                self._take_up(record, None)
+            elif found.record.state != record.state:
+                is_caught_up |= self._in_force.adopt(found, record, states[key])
+        return is_caught_up
+
+    async def store_late(self) -> None:
+        """Store what was done here ahead of the store, while another gateway ticks. Raises StoreError."""
+        await self._in_force.store_late()
 
     def _take_up(self, record: DeploymentRecord, mark: Mark | None) -> None:
         running = Running(record, decoded(record))
@@ -326,7 +353,8 @@ class Rollouts:
         running.state, commands = resume(running.state)
         state = running.state
         about = {"service": state.service, "deployment": record.id}
-        log.info("rollout_resumed", **about, phase=state.phase, step=state.step)
+        if self.leads:
+            log.info("rollout_resumed", **about, phase=state.phase, step=state.step)
         self._in_force.performer.perform(running, commands)
 
     def _do_again(self, running: Running, mark: Mark) -> None:
@@ -468,22 +496,3 @@ def _judgement(window: Window, chance: Callable[[], float], state: Rollout) -> J
     if state.phase not in JUDGED:
         return None
     return Judged(*judge(state.evidence, window, state.plan.rules), draw=chance())
-
-
-async def load_counts(store: Store, tally: Tally) -> None:
-    """Let `tally` go on from what was stored: all totals, and those stored later with rollouts' evidence.
-
-    Raises StoreError.
-    """
-    found = [progress_of(record) for record in await _unfinished(store)]
-    parts = [progress.counted for progress in found if progress is not None]
-    tally.load(await store.meta(TALLY) or b"", parts)
-
-
-async def _unfinished(store: Store) -> list[DeploymentRecord]:
-    """Return the open deployments, and recent ones, whose end may not be tidied up."""
-    found = {record.id: record for record in await store.open_deployments()}
-    for record in (await store.deployments(limit=RECENT)).items:
-        if record.state:
-            found.setdefault(record.id, record)
-    return list(found.values())

@@ -59,6 +59,11 @@ class Performer:
                 if key not in wanted:
                     task.cancel()
 
+    def drop_all(self, running: Running) -> None:
+        """End every act of a rollout that is no more."""
+        for task in running.acts.values():
+            task.cancel()
+
     async def stop(self) -> None:
         """End every act; the next control issues them again."""
         self.is_stopping = True

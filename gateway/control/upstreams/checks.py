@@ -76,7 +76,7 @@ class Checks:
         record = self._catalog.version_record(version_id)
         chosen = tests or self.smoke_settings(record)
         report = await run_smoke(record.url, chosen, tls=self._catalog.tls_of(version_id), rules=self._rules)
-        async with self._store.transaction() as tx:
+        async with self._store.transaction(anywhere=True) as tx:
             tx.add_smoke(
                 SmokeRecord(
                     id=str(uuid.uuid4()),

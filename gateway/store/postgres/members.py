@@ -51,8 +51,10 @@ class Members:
         self._session = KeptSession(server, self._listen)
         self.said = ""
         """Who we are, once we have said so."""
-        self.on_notify: Callable[[], object] = lambda: None
-        """Called when somebody has committed, or may have: after the session was made anew."""
+        self.on_notify: Callable[[int], object] = lambda revision: None
+        """Called with the revision when somebody has committed; with 0 when somebody may have: after the
+        session was made anew.
+        """
 
     async def beat(self, node: NodeRecord) -> None:
         """Say that this gateway lives. Raises StoreError."""
@@ -74,8 +76,13 @@ class Members:
 
     async def _listen(self, connection: Connection) -> None:
         await hurry_commits(connection)
-        await connection.add_listener(CHANNEL, lambda *_: self.on_notify())
-        self.on_notify()
+        await connection.add_listener(CHANNEL, lambda *heard: self.on_notify(_revision_in(heard[-1])))
+        self.on_notify(0)
+
+
+def _revision_in(text: str) -> int:
+    """Return the revision a commit has said; 0: somebody else has spoken on the channel."""
+    return int(text) if text.isdecimal() and len(text) < 19 else 0
 
 
 def node_of(row: Any) -> NodeState:

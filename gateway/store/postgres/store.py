@@ -2,14 +2,14 @@
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
 from gateway.core.rollout.isolation import Lease as FoundLease
-from gateway.errors import NotInCharge, StaleEpoch, StoreError, StoreSetBack, StoreUnreachable
+from gateway.errors import NotInCharge, StaleEpoch, StoreBusy, StoreError, StoreSetBack, StoreUnreachable
 from gateway.store import copying
 from gateway.store import prune as pruning
 from gateway.store.api import Place
@@ -35,6 +35,7 @@ from gateway.store.records import (
     Changes,
     NodeRecord,
     NodeState,
+    Position,
     Retention,
     ServedRecord,
     TokenRecord,
@@ -54,7 +55,9 @@ _BEGINNING: Final = f"""
         (SELECT seq FROM {SEQUENCES} WHERE name = 'gateway_audit'),
         (SELECT hash FROM gateway_audit ORDER BY id DESC LIMIT 1),
         (SELECT value FROM gateway_meta WHERE key = 'commit'),
-        (SELECT max(revision) FROM {CHANGES})
+        (SELECT max(revision) FROM {CHANGES}),
+        (SELECT min(revision) FROM {CHANGES}),
+        (SELECT mark FROM {CHANGES} WHERE revision = $1)
 """
 """Asked after the row is held: a statement sees what was committed when it began, not when its lock came."""
 
@@ -70,10 +73,16 @@ class PostgresStore(Reads):
         """Called by `open`."""
         self.label = server.label
         self.epoch = epoch
-        self.revision = 0
-        """See `api.Store.revision`."""
+        self._was_anothers = False
+        """Whether whoever had the lease before us can still write."""
+        self._committed = 0
+        """What our last commit made of the revision."""
         self.follows = False
         """See `api.Store.follows`."""
+        self.known: Position | None = None
+        """See `api.Store.known`."""
+        self.catch_up: Callable[[], Awaitable[object]] | None = None
+        """See `api.Store.catch_up`."""
         self.on_event: Callable[[], object] = lambda: None
         """See `api.Store.on_event`."""
         self.errors = ErrorCounts()
@@ -90,11 +99,11 @@ class PostgresStore(Reads):
         self._run = secrets.token_hex(4)
         """Tells our commits from those of another process in the same epoch."""
         self._commits = 0
-        self._newest: bytes | None = None
-        """The mark of our last commit; None: we have made none."""
+        self._newest: tuple[int, str] | None = None
+        """Revision and mark of our last commit; None: we have made none."""
         self._set_back = ""
         """How we know that the database has lost some of them; empty: it has not, as far as we know."""
-        self._in_doubt: tuple[bytes, PostgresTransaction] | None = None
+        self._in_doubt: tuple[str, PostgresTransaction] | None = None
         """Mark and transaction of a commit whose answer never came, and nothing could be asked since."""
 
     @classmethod
@@ -126,12 +135,19 @@ class PostgresStore(Reads):
             await self._members.close()
             await self._served.close()
 
+    @property
+    def revision(self) -> int:
+        """See `api.Store.revision`."""
+        return self.known.revision if self.known is not None else self._committed
+
     # -- being in charge
 
     async def claim(self, holder: str, name: str) -> None:
         """See `api.Store.claim`. Whoever was in charge before cannot write any more when this returns."""
-        if await self._lease.claim(holder, name):
+        self._was_anothers |= await self._lease.claim(holder, name)
+        if self._was_anothers:  # also if that failed the last time, when the lease was ours already
             await self.raise_epoch()
+            self._was_anothers = False
         self.follows = False
 
     async def hold(self) -> None:
@@ -181,7 +197,7 @@ class PostgresStore(Reads):
         """See `api.Store.drop_served`."""
         await self._served.drop(self._lease.holder)
 
-    def on_change(self, callback: Callable[[], object]) -> None:
+    def on_change(self, callback: Callable[[int], object]) -> None:
         """See `api.Store.on_change`."""
         self._members.on_notify = callback
 
@@ -189,6 +205,24 @@ class PostgresStore(Reads):
         """See `api.Store.changes`."""
         asked_at = time.monotonic()
         return found_in(await self.rows(SINCE, since), asked_at, self._lease.holder)
+
+    async def know(self) -> None:
+        """See `api.Store.know`."""
+        self.known = (await self.changes(0)).at
+
+    async def refresh(self) -> None:
+        """See `api.Store.refresh`."""
+        if self.catch_up is not None:
+            async with self.turn():
+                if self._in_doubt is not None:
+                    await to_the_end(self._is_settled())
+                await to_the_end(self.catch_up())
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """See `api.Store.turn`."""
+        async with self._turns.lock:
+            yield
 
     async def raise_epoch(self) -> int:
         """See `api.Store.raise_epoch`."""
@@ -218,13 +252,15 @@ class PostgresStore(Reads):
     # -- writing
 
     @asynccontextmanager
-    async def transaction(self, *, urgent: bool = False) -> AsyncIterator[PostgresTransaction]:
+    async def transaction(
+        self, *, urgent: bool = False, anywhere: bool = False
+    ) -> AsyncIterator[PostgresTransaction]:
         """See `api.Store.transaction`. Once the block has ended, a cancellation waits for the commit."""
-        if self.follows:
-            raise NotInCharge(f"{self.label}: this gateway follows another one, which alone writes")
+        if self.follows and not anywhere:
+            raise NotInCharge(f"{self.label}: this gateway follows another one, which alone writes this")
         with self.errors.counting():
             async with self._turns.next(urgent=urgent), self._ending():
-                transaction = await to_the_end(self._begin())
+                transaction = await to_the_end(self._begin(tries=2 if anywhere else 1))
                 yield transaction
                 await to_the_end(self._commit(transaction))
 
@@ -237,55 +273,93 @@ class PostgresStore(Reads):
             await to_the_end(self._roll_back(is_broken=isinstance(exc, StoreUnreachable)))
             raise
 
-    async def _begin(self) -> PostgresTransaction:
+    async def _begin(self, *, tries: int) -> PostgresTransaction:
+        """Begin, and have in memory what is stored: until the transaction ends nobody else changes it.
+
+        tries: how often to wait for whoever holds the epoch's row.
+        """
+        connection = await self._locked(tries)
         with named(self.label):
-            connection = await self._connected()
-            await connection.execute(_BEGIN)
-            row = await connection.fetchrow(_BEGINNING)
+            await self._settle_doubt(connection)
+            row = await connection.fetchrow(_BEGINNING, self._newest[0] if self._newest is not None else -1)
         assert row is not None, "a SELECT without FROM has a row"
-        epoch, event, decision, audit_id, audit_hash, mark, revision = row
-        self._settle_doubt(mark)
-        if int(epoch) > self.epoch:
+        epoch, event, decision, audit_id, audit_hash, mark, revision, oldest, ours = row
+        commit = bytes(mark or b"").decode()
+        if self.follows:
+            self.epoch = int(epoch)
+        elif int(epoch) > self.epoch:
             raise StaleEpoch(f"epoch {int(epoch)} has begun, this process writes in {self.epoch}")
-        if int(epoch) < self.epoch or self._newest not in (None, mark):
-            self._set_back = f"epoch {int(epoch)}, commit {bytes(mark or b'').decode()}"
+        elif int(epoch) < self.epoch or is_lost(self._newest, ours, oldest or 0):
+            self._set_back = f"epoch {int(epoch)}, commit {commit}"
         self._refuse_set_back()
+        known = self.known
+        is_behind = known is not None and (known.revision, known.commit) != (revision, commit)
+        if is_behind and self.catch_up is not None:
+            await self.catch_up()
         tail = Tail(audit_id or 0, audit_hash or GENESIS)
         counters = Counters(event or 0, decision or 0, tail)
-        return PostgresTransaction(
-            self.label, connection, counters, revision or 0, bytes(mark or b""), self.on_event
-        )
+        return PostgresTransaction(self.label, connection, counters, revision or 0, commit, self.on_event)
+
+    async def _locked(self, tries: int) -> Connection:
+        """Return the writer, in a transaction that holds the epoch's row. Raises StoreError.
+
+        Whoever is frozen with the row in its hands loses it about when the first wait for it ends.
+        """
+        with named(self.label):
+            connection = await self._connected()
+        for is_last in (*[False] * (tries - 1), True):
+            try:
+                with named(self.label):
+                    await connection.execute(_BEGIN)
+                    break
+            except StoreBusy:
+                if is_last:
+                    raise
+            with named(self.label):
+                await connection.execute("ROLLBACK")
+        return connection
 
     async def _commit(self, transaction: PostgresTransaction) -> None:
         """Commit, and let memory follow. A COMMIT that was not answered may have been done: that is asked."""
         self._commits += 1
-        mark = f"{self.epoch}.{self._run}.{self._commits}".encode()
+        mark = f"{self.epoch}.{self._run}.{self._commits}"
         await transaction.flush()
         try:
-            await transaction.commit(mark)
+            await transaction.commit(mark.encode())
         except StoreUnreachable:
             self._in_doubt = mark, transaction
-            if await self._settled_mark() != mark:
-                self._in_doubt = None
+            if not await self._is_settled():
                 raise
-        self._in_doubt = None
-        self._follow(transaction, mark)
+        else:
+            self._follow(transaction, mark)
 
-    async def _settled_mark(self) -> bytes | None:
-        """Return the mark of the last commit, once no transaction of ours can still be ending.
+    async def _is_settled(self) -> bool:
+        """Return whether the commit in doubt was done, once no transaction of ours can still be ending.
 
         A server that was frozen, or cut off, may carry out a COMMIT long after we gave up: as long as it has
         not, it holds the epoch's row. Raises StoreError if that takes too long: nobody knows yet.
         """
         self._drop_writer()
+        connection = await self._locked(1)
         with named(self.label):
-            connection = await self._connected()
-            await connection.execute(_BEGIN)
-            mark: bytes | None = await connection.fetchval(
-                "SELECT value FROM gateway_meta WHERE key = 'commit'"
-            )
+            was_done = await self._settle_doubt(connection)
             await connection.execute("ROLLBACK")
-        return mark
+        return was_done
+
+    async def _settle_doubt(self, connection: Connection) -> bool:
+        """Learn what became of a commit that was not answered, and let memory follow if it was done.
+
+        connection: holds the epoch's row. Returns whether there was one and it was done.
+        """
+        if self._in_doubt is None:
+            return False
+        mark, transaction = self._in_doubt
+        query = f"SELECT mark FROM {CHANGES} WHERE revision = $1"
+        found = await connection.fetchval(query, transaction.revision)
+        self._in_doubt = None
+        if found == mark:
+            self._follow(transaction, mark)
+        return bool(found == mark)
 
     def _refuse_set_back(self) -> None:
         """Raise StoreSetBack if the database has lost commits: a failover to a member that lagged behind.
@@ -297,15 +371,14 @@ class PostgresStore(Reads):
                 f"{self.label}: it has gone back to {self._set_back}: what was committed later is lost"
             )
 
-    def _settle_doubt(self, found: bytes | None) -> None:
-        """Learn what became of a commit after which nothing could be asked. found: the store's mark."""
-        if self._in_doubt is not None:
-            (mark, transaction), self._in_doubt = self._in_doubt, None
-            if found == mark:
-                self._follow(transaction, mark)
-
-    def _follow(self, transaction: PostgresTransaction, mark: bytes) -> None:
-        self._newest, self.revision = mark, transaction.revision
+    def _follow(self, transaction: PostgresTransaction, mark: str) -> None:
+        self._newest, self._committed = (transaction.revision, mark), transaction.revision
+        known = self.known
+        if known is not None and (known.revision + 1, known.commit) == (
+            transaction.revision,
+            transaction.follows,
+        ):
+            self.known = Position(known.timeline, transaction.revision, mark)
         self._known_tokens.follow(transaction.tokens)
         transaction.follow()
 
@@ -342,7 +415,7 @@ class PostgresStore(Reads):
             return await self._readers.rows(query, *parameters)
 
     async def token_by_hash(self, digest: str) -> TokenRecord | None:
-        """See `api.Store.token_by_hash`. From memory: only who is in charge writes tokens."""
+        """See `api.Store.token_by_hash`. From memory, which follows what others write."""
         return await self._known_tokens.by_hash(digest)
 
     async def reread_tokens(self) -> None:
@@ -412,3 +485,12 @@ class PostgresStore(Reads):
         if old := await forget_old(self):
             deleted[CHANGES] = old
         return deleted
+
+
+def is_lost(ours: tuple[int, str] | None, found: str | None, oldest: int) -> bool:
+    """Return whether a database has lost our last commit: a log that goes back so far has another there.
+
+    ours: its revision and mark; None: we have made none. found: the mark in the log at that revision; None:
+    there is none. oldest: where the log begins.
+    """
+    return ours is not None and found != ours[1] and (found is not None or ours[0] >= oldest)

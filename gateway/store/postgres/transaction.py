@@ -50,7 +50,7 @@ class PostgresTransaction(Collected):
         connection: Connection,
         counters: Counters,
         revision: int,
-        follows: bytes,
+        follows: str,
         on_event: Callable[[], object],
     ) -> None:
         """label: what messages call the database. revision, follows: the store's before this, and the mark of
@@ -59,7 +59,8 @@ class PostgresTransaction(Collected):
         super().__init__(counters, on_event)
         self.revision = revision + 1
         """The store's once this is committed."""
-        self._follows = follows
+        self.follows = follows
+        """The mark of the commit before."""
         self._topics: set[str] = set()
         """What of it other gateways have in memory too."""
         self._label = label
@@ -134,7 +135,7 @@ class PostgresTransaction(Collected):
             [
                 _MARK.format(mark.hex()),
                 *(_COUNT.format(*each) for each in changed),
-                _LOG.format(self.revision, self._follows.decode(), mark.decode(), topics.hex()),
+                _LOG.format(self.revision, self.follows, mark.decode(), topics.hex()),
                 "COMMIT",
             ]
         )

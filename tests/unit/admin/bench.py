@@ -44,7 +44,7 @@ class FakeStore:
         self.node_states: list[NodeState] = []
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator["FakeStore"]:
+    async def transaction(self, *, anywhere: bool = False) -> AsyncIterator["FakeStore"]:
         yield self
 
     def add_audit(self, entry: AuditEntry) -> None:
@@ -90,10 +90,11 @@ class FakeNoun:
     def __init__(self, actions: FakeActions, noun: str) -> None:
         self._actions = actions
         self._noun = noun
+        self.node = "a"
 
     def __getattr__(self, verb: str) -> Callable[..., Any]:
-        if verb == "is_stored":
-            return lambda deployment_id: True
+        if verb == "unstored_at":
+            return lambda deployment_id: ""
         name = f"{self._noun}.{verb}"
 
         async def action(*args: Any, **kwargs: Any) -> Any:

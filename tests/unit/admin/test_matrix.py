@@ -36,8 +36,8 @@ class Anything:
 
         class Noun:
             def __getattr__(self, verb: str) -> Any:
-                if verb == "is_stored":
-                    return lambda _: True
+                if verb == "unstored_at":
+                    return lambda _: ""
 
                 async def action(*_: object, **__: object) -> None:
                     reached.append(f"{noun}.{verb}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.control.rollouts.acts import Acts
-from gateway.control.rollouts.loop import load_counts
+from gateway.control.rollouts.stored import load_counts
 from gateway.control.rollouts.webhooks import Answer, Message, Webhooks
 from gateway.control.tally import Tally
 from gateway.core.rollout.commands import Act
@@ -63,8 +63,10 @@ class MortalStore(SqliteStore):
     fate: Fate
 
     @asynccontextmanager
-    async def transaction(self, *, urgent: bool = False) -> AsyncIterator[SqliteTransaction]:
-        async with super().transaction(urgent=urgent) as tx:
+    async def transaction(
+        self, *, urgent: bool = False, anywhere: bool = False
+    ) -> AsyncIterator[SqliteTransaction]:
+        async with super().transaction(urgent=urgent, anywhere=anywhere) as tx:
             tx.on_commit(lambda: self.fate.point("between a commit and its acts"))
             yield tx
             self.fate.point("before a commit")

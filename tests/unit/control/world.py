@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.control.rollouts.acts import Acts
-from gateway.control.rollouts.loop import Rollouts, load_counts
+from gateway.control.rollouts.loop import Rollouts
+from gateway.control.rollouts.stored import load_counts
 from gateway.control.rollouts.webhooks import Webhooks
 from gateway.control.tally import Tally
 from gateway.control.upstreams.drains import Drains

@@ -213,7 +213,7 @@ async def test_revisions_taken_back_have_everything_read(mortal: postgres.Server
 async def test_a_commit_is_heard_of_also_after_the_session_was_cut(database: str) -> None:
     store, other = await Kept(database).opened(), await Kept(database).opened()
     heard = asyncio.Event()
-    other.on_change(heard.set)
+    other.on_change(lambda revision: heard.set())
     await other.beat(NODE)
     for is_cut in (False, True):
         if is_cut:

@@ -25,7 +25,11 @@ class Follower:
 
     async def read(self, *names: str) -> int:
         chosen = set(names) or None
-        return self.followed.take(await self.made.store.load_catalog(chosen), chosen)
+        return self.take(await self.made.store.load_catalog(chosen), chosen)
+
+    def take(self, rows: CatalogRows, names: set[str] | None) -> int:
+        self.followed.put(rows, names)
+        return self.followed.publish()
 
     def weights(self) -> dict[str, int]:
         entries = self.catalog.services["auth"].versions.values()
@@ -73,10 +77,10 @@ async def test_a_service_that_comes_back_as_it_was_is_taken_again(tmp_path: Path
         await made.two_versions()
         follower = Follower(made)
         rows = await made.store.load_catalog()
-        follower.followed.take(rows, None)
-        follower.followed.take(CatalogRows([], [], []), None)
+        follower.take(rows, None)
+        follower.take(CatalogRows([], [], []), None)
         assert not follower.catalog.services
-        follower.followed.take(rows, None)
+        follower.take(rows, None)
         assert follower.weights() == {"v1": 100, "v2": 0}
 
 
@@ -85,10 +89,10 @@ async def test_a_service_that_was_made_anew_has_nothing_of_the_old_one(tmp_path:
         await made.two_versions()
         follower = Follower(made)
         rows = await made.store.load_catalog()
-        follower.followed.take(rows, None)
+        follower.take(rows, None)
         anew = [replace(each, id="anew") for each in rows.services]
         version = replace(rows.versions[0], id="another", service_id="anew", weight=70)
-        follower.followed.take(CatalogRows(anew, [version], []), {"auth"})
+        follower.take(CatalogRows(anew, [version], []), {"auth"})
         assert follower.weights() == {"v1": 70}
         assert follower.catalog.service_record("auth").id == "anew"
         assert not follower.catalog.has_version(rows.versions[0].id)

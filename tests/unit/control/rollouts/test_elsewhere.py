@@ -12,11 +12,11 @@ from msgspec.structs import replace
 from gateway.control.rollouts import elsewhere
 from gateway.control.rollouts.acts import Acts
 from gateway.control.rollouts.elsewhere import Elsewhere
-from gateway.control.rollouts.loop import load_counts
 from gateway.control.rollouts.reporting import Reporting
 from gateway.control.rollouts.rows import decoded
 from gateway.control.rollouts.running import Running
 from gateway.control.rollouts.served import Word, served_of, usable_by
+from gateway.control.rollouts.stored import load_counts
 from gateway.control.sums import CohortError
 from gateway.control.tally import Tally
 from gateway.core.rollout.state import Rollout

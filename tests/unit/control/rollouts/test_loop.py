@@ -408,13 +408,11 @@ async def test_what_another_gateway_does_is_shown_and_nothing_is_done_about_it(t
         await made.settle()
         record = await made.store.deployment(deployment)
         assert record is not None
-        made.rollouts.show([], {"other"})
+        made.rollouts.follow()
+        made.rollouts.go_on(await made.rollouts.stored([], {"other"}))
         assert made.rollouts.open_for("auth") is not None
-        made.rollouts.show([], {"auth"})
-        assert made.rollouts.open_for("auth") is made.rollouts.record_of(deployment) is None
-        made.rollouts.show([record], None)
+        made.rollouts.go_on(await made.rollouts.stored([record], None))
         assert made.rollouts.open_for("auth") == record
-        assert made.rollouts.open_state("auth") == made.rollouts.state_of(deployment)
         assert made.rollouts.under_way == []
         await made.rollouts.recover()
         assert made.rollouts.open_for("auth") is not None
