@@ -346,11 +346,21 @@ def at_nodes(made: Cluster) -> None:
     made.store.seen = [LEADER, *seen]
 
 
+async def through_gate(made: Cluster) -> str:
+    """Return the deployment that the followers say a word of, as its gate asks them."""
+    deployment = await made.start(**SLOW)
+    for _ in range(3):
+        await made.report()
+        made.now += 1
+        await made.rollouts.tick()
+    await made.settle()
+    return deployment
+
+
 async def test_a_version_that_most_cannot_use_is_unusable_although_it_is_here(tmp_path: Path) -> None:
     async with cluster(tmp_path, 1) as made:
         at_nodes(made)
-        deployment = await made.start(**SLOW)
-        await made.settle()
+        deployment = await through_gate(made)
         await made.look()
         made.views[0].unusable = {"v2"}
         for tally in (made.tally, *made.tallies):
@@ -371,12 +381,7 @@ async def test_a_version_that_most_cannot_use_is_unusable_although_it_is_here(tm
 async def gate(made: Cluster, healthy: bool) -> str:
     """Return the status after a gate that the follower's probes pass, or do not."""
     made.views[0].unusable = set() if healthy else {"v2"}
-    deployment = await made.start(**SLOW)
-    for _ in range(3):
-        await made.report()
-        made.now += 1
-        await made.rollouts.tick()
-    await made.settle()
+    deployment = await through_gate(made)
     record = await made.store.deployment(deployment)
     assert record is not None
     return record.status if not record.error_message else record.error_message
