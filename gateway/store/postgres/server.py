@@ -25,6 +25,14 @@ SESSION: Final = {
     "idle_in_transaction_session_timeout": LIMIT,
     "jit": "off",
 }
+FREE: Final = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND usename = current_user AND application_name = 'gateway'
+        AND state = 'active' AND wait_event = 'ClientRead' AND state_change < now() - interval '0.5 seconds'
+        AND pid <> pg_backend_pid()
+"""
+"""Ends sessions of a process that is frozen within a message (after Parse, before Sync): none of the time
+limits that a session has counts there."""
 OLDEST: Final = 130_000
 """PostgreSQL 13."""
 

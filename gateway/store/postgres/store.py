@@ -25,7 +25,7 @@ from gateway.store.postgres.members import SEEN, Members, node_of
 from gateway.store.postgres.migrating import migrate
 from gateway.store.postgres.readers import PAGE, Readers
 from gateway.store.postgres.served import Served
-from gateway.store.postgres.server import Server
+from gateway.store.postgres.server import FREE, Server
 from gateway.store.postgres.transaction import PostgresTransaction
 from gateway.store.reads import Reads, Rows, catalog_of
 from gateway.store.records import (
@@ -235,9 +235,8 @@ class PostgresStore(Reads):
         return self.epoch
 
     async def _raise_epoch(self) -> int:
+        connection = await self._locked(2)
         with named(self.label):
-            connection = await self._connected()
-            await connection.execute(_BEGIN)
             if not await self._lease.is_ours(connection):
                 raise StaleEpoch("another gateway has taken over")
             epoch = int(await connection.fetchval("SELECT value FROM gateway_meta WHERE key = 'epoch'")) + 1
@@ -317,6 +316,7 @@ class PostgresStore(Reads):
                     raise
             with named(self.label):
                 await connection.execute("ROLLBACK")
+                await connection.execute(FREE)
         return connection
 
     async def _commit(self, transaction: PostgresTransaction) -> None:
