@@ -1,7 +1,7 @@
 """What may be done before it is stored: a rollback, whatever else returns traffic, and a person's pause.
 
 Workers carry a mark of it in their tables and say it to the next control. A mark counts only for a deployment
-that the store still has open and does not know of it yet; if the workers die too, the store's state stands.
+that the store still has open and without it; if the workers die too, the store's state stands.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ import msgspec
 from gateway.control.rollouts.moved import Moved
 from gateway.control.rollouts.rows import decoded
 from gateway.core.rollout.events import Pause, Rollback
-from gateway.core.rollout.state import Phase
+from gateway.core.rollout.state import Phase, Rollout
 from gateway.link.snapshot import Mark
 from gateway.store.records import AuditEntry, DeploymentRecord
 
@@ -69,11 +69,22 @@ def counting(marks: Mapping[str, Mark], deployments: Iterable[DeploymentRecord])
     Raises StoreError naming a deployment whose state does not load.
     """
     marked = [record for record in deployments if record.id in marks and record.state]
-    return {
-        record.id: marks[record.id]
-        for record in marked
-        if (state := decoded(record)).is_open and state.records < marks[record.id].serial
-    }
+    return {record.id: marks[record.id] for record in marked if _says_more(marks[record.id], decoded(record))}
+
+
+def _says_more(mark: Mark, state: Rollout) -> bool:
+    """Return whether a mark says more of a rollout than the store does.
+
+    What it went ahead of may have been stored after all: a state with as many records, or more. A rollback is
+    not taken back by anything, so one that is not stored counts whatever else is.
+    """
+    if not state.is_open:
+        return False
+    if mark.order == "rollback":
+        return state.phase is not Phase.REVERTING
+    if mark.order == "pause" and state.phase is not Phase.PAUSED:
+        return state.records <= mark.serial
+    return state.records < mark.serial
 
 
 def ordered_by(mark: Mark) -> Rollback | Pause | None:

@@ -10,10 +10,12 @@ import pytest
 
 from gateway.control.rollouts.rows import progress_of
 from gateway.control.rollouts.unstored import Ordered
-from gateway.core.rollout.events import Order, Pause, Rollback
+from gateway.core.rollout.events import Order, Pause, PromoteFull, Rollback, SetPercent
+from gateway.core.rollout.state import Phase
 from gateway.store import turns
 from gateway.store.records import AuditEntry
 from tests.unit.control.failing_world import FailingWorld, failing_world
+from tests.unit.store.failing import Disk
 
 AT = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -110,6 +112,37 @@ async def test_a_step_that_was_overtaken_leaves_no_weights_in_the_store(tmp_path
         stored = {each.version: each.weight for each in await made.store.load_versions()}
         assert stored == {"v1": 90, "v2": 10}
         assert (await made.stored(deployment)).traffic_percent == 10
+
+
+@pytest.mark.parametrize("what", [Rollback("ann"), Pause("ann")])
+@pytest.mark.parametrize("overtaken", [PromoteFull("bob"), SetPercent("bob", 50), Pause("bob")])
+async def test_what_has_overtaken_a_commit_outlives_control(
+    tmp_path: Path, what: Order, overtaken: Order
+) -> None:
+    """Its mark counted for nothing beside the commit it was ahead of, which has as many records."""
+    async with impatient(tmp_path, step_interval=60_000) as (made, deployment):
+        made.disk.commits_may_end.clear()
+        first = asyncio.create_task(committed(made, deployment, overtaken))  # noqa: TID251
+        await until(lambda: made.disk.is_committing)
+        order = ordered(made, deployment, what)
+        await until(lambda: made.rollouts.has_unstored)
+        mark = made.rollouts.mark_for("auth")
+        assert mark is not None
+        made.disk.fails = "commit"  # the next one, of what went ahead
+        made.disk.commits_may_end.set()
+        await first
+        await until(lambda: made.disk.failed > 0)
+        made.disk = Disk()  # for the next control
+        await made.crash({deployment: mark})
+        await order
+        state = made.rollouts.state_of(deployment)
+        assert state is not None
+        assert state.phase is (Phase.REVERTING if isinstance(what, Rollback) else Phase.PAUSED)
+
+
+async def committed(made: FailingWorld, deployment: str, what: Order) -> None:
+    async with made.store.transaction() as tx:
+        made.rollouts.order(tx, deployment, what)
 
 
 async def test_an_order_that_was_stored_late_is_not_stored_again_over_what_followed(
