@@ -68,6 +68,13 @@ class AdminClient:
         """Return where it is asked now."""
         return self._places[0].geturl()
 
+    def others(self) -> "Iterator[AdminClient]":
+        """Yield a client of each other gateway that was given."""
+        for place in self._places[1:]:
+            other = AdminClient(place.geturl(), self._token, timeout_s=self.timeout_s, tls=self._tls)
+            other.token_file, other.is_for_people = self.token_file, self.is_for_people
+            yield other
+
     def get(self, path: str, **query: object) -> Any:
         """Return the JSON of a GET under the admin base; parameters that are None are left out."""
         return self.call("GET", path, query=query)

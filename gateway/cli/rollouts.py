@@ -7,7 +7,7 @@ import click
 from gateway.cli import overview
 from gateway.cli.client import AdminClient, segment
 from gateway.cli.connect import client_command
-from gateway.cli.exits import FAILED, OK
+from gateway.cli.exits import FAILED, OK, CliError
 from gateway.cli.lookup import rollout_of
 from gateway.cli.options import reason_option, service_argument
 from gateway.cli.output import Output
@@ -33,13 +33,34 @@ def status(api: AdminClient, out: Output, service: str) -> int:
     return FAILED if newest["status"] in ("failed", "rolled_back") else OK
 
 
+def _ordered(api: AdminClient, out: Output, path: str, reason: str) -> dict[str, Any]:
+    """Give an order, and give it to each other gateway too while no store can tell them of it.
+
+    Returns the deployment; `nodes`: everywhere it is in force.
+    """
+    deployment: dict[str, Any] = api.post(path, {"reason": reason})
+    if deployment.get("stored") is not False:
+        return deployment
+    for other in api.others():
+        try:
+            there = other.post(path, {"reason": reason})
+        except CliError as exc:
+            out.note(f"warning: {other.url} was not told: {exc}")
+            continue
+        if there.get("stored") is not False:
+            return dict(there)
+        deployment["nodes"] = [*deployment.get("nodes", []), *there.get("nodes", [])]
+    return deployment
+
+
 def _moved(out: Output, deployment: dict[str, Any]) -> int:
     lines = [overview.rollout_line(deployment), overview.why_line(deployment)]
     out.value(deployment, *(line for line in lines if line))
     if deployment.get("warning"):
         out.note(f"warning: {deployment['warning']}")
     if deployment.get("stored") is False:
-        out.note("warning: it is in force, but the gateway's store cannot take it yet; it is stored later")
+        where = f" at {', '.join(deployment['nodes'])}" if deployment.get("nodes") else ""
+        out.note(f"warning: it is in force{where}, but the store cannot take it yet; it is stored later")
     return OK
 
 
@@ -62,7 +83,7 @@ def _move(name: str, help_text: str, *, must_be_open: bool = True) -> click.Comm
     @reason_option
     def command(api: AdminClient, out: Output, service: str, reason: str) -> int:
         deployment = rollout_of(api, service, must_be_open=must_be_open)
-        return _moved(out, api.post(f"deployment/{deployment['id']}/{name}", {"reason": reason}))
+        return _moved(out, _ordered(api, out, f"deployment/{deployment['id']}/{name}", reason))
 
     return command
 
@@ -79,7 +100,7 @@ rollback = _move("rollback", "Move all traffic back to the old version, now.", m
 @reason_option
 def undo(api: AdminClient, out: Output, service: str, reason: str) -> int:
     """Take back SERVICE's last release: at once while its rollout is open, later by a new one."""
-    undone = api.post(f"services/{segment(service)}/undo", {"reason": reason})
+    undone = _ordered(api, out, f"services/{segment(service)}/undo", reason)
     if undone["status"] in ("pending", "testing"):
         out.note(f"the release was over: a new rollout takes {service} back to {undone['toVersion']}")
     return _moved(out, undone)

@@ -62,7 +62,7 @@ async def test_a_rollout_goes_on_through_kills_upgrades_and_a_database_that_is_a
             assert (await world.ask("PUT", "freeze", {"frozen": True})).status == 503
             code, said = await _command(world, "rollback", "auth", "--reason", "it smells")
             assert code == 0, said
-            assert "the gateway's store cannot take it yet" in said
+            assert "the store cannot take it yet" in said
             assert not (await world.deployment(rollout))["stored"]
             assert time.monotonic() - began < 60
             assert (await _command(world, "get"))[0] == 0

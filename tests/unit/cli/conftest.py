@@ -1,7 +1,7 @@
 """The command line in front of an admin API that answers from a table."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -19,6 +19,10 @@ class CannedApi(AdminClient):
         self.answers: dict[str, Any] = {}
         self.asked: list[tuple[str, object]] = []
         self.sent_fields: list[Mapping[str, str]] = []
+        self.beside: list[AdminClient] = []
+
+    def others(self) -> Iterator[AdminClient]:
+        return iter(self.beside)
 
     def raw(
         self, method: str, target: str, *, body: object = None, fields: Mapping[str, str] | None = None

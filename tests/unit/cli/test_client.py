@@ -124,6 +124,11 @@ def test_of_several_gateways_the_one_that_takes_a_change_is_found_and_kept() -> 
         assert (len(follower.calls), len(leader.calls)) == (1, 2), "each is made once where it is taken"
 
 
+def test_the_others_of_several_gateways_are_those_that_were_not_asked() -> None:
+    api = AdminClient("http://127.0.0.1:1,https://h:2,127.0.0.1:3", "gw_x")
+    assert [other.url for other in api.others()] == ["https://h:2", "http://127.0.0.1:3"]
+
+
 def test_where_none_can_be_reached_the_last_says_why() -> None:
     first, second = closed_port(), closed_port()
     with pytest.raises(Unreachable, match=f"connection refused at {second}"):

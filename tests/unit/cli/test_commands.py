@@ -9,7 +9,7 @@ import pytest
 
 from gateway.cli import connect, operate
 from gateway.cli.client import AdminClient, ServerEvent
-from gateway.cli.exits import Unreachable
+from gateway.cli.exits import CliError, Unreachable
 
 Capture = pytest.CaptureFixture[str]
 
@@ -55,6 +55,27 @@ def test_rollback_is_tried_whatever_the_rollout_says_of_itself(
     assert cli("rollback", "auth", "--reason", "smoke") == 0
     assert api.asked[-1][1] == {"reason": "smoke"}
     assert "warning: v1.0 is unhealthy" in capsys.readouterr().err
+
+
+def test_a_rollback_without_a_store_is_ordered_at_each_gateway(
+    api: Any, cli: Any, made: Any, capsys: Capture
+) -> None:
+    path = "POST deployment/dep-1/rollback"
+    ahead = made.deployment(status="rolled_back", stored=False)
+    beside = [type(api)() for _ in range(3)]
+    api.beside = beside[:2]
+    api.answers |= {"GET deployment": made.page(made.deployment()), path: (202, ahead | {"nodes": ["a"]})}
+    beside[0].answers[path] = CliError("connection refused")
+    beside[1].answers[path] = (202, ahead | {"nodes": ["c"]})
+    assert cli("rollback", "auth") == 0
+    said = capsys.readouterr().err
+    assert "was not told: connection refused" in said
+    assert "it is in force at a, c, but the store cannot take it yet" in said
+
+    beside[2].answers[path] = made.deployment(status="rolled_back", stored=True)
+    api.beside = beside[2:]
+    assert cli("rollback", "auth") == 0
+    assert "cannot take it" not in capsys.readouterr().err, "it is stored after all"
 
 
 def test_status_fails_when_the_rollout_did(api: Any, cli: Any, made: Any) -> None:
