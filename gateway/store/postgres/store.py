@@ -302,21 +302,21 @@ class PostgresStore(Reads):
     async def _locked(self, tries: int) -> Connection:
         """Return the writer, in a transaction that holds the epoch's row. Raises StoreError.
 
-        Whoever is frozen with the row in its hands loses it about when the first wait for it ends.
+        Whoever is frozen with the row in its hands loses it when a wait for it ends: for the next who asks.
         """
         with named(self.label):
             connection = await self._connected()
-        for is_last in (*[False] * (tries - 1), True):
+        for tries_left in range(tries - 1, -1, -1):
             try:
                 with named(self.label):
                     await connection.execute(_BEGIN)
                     break
             except StoreBusy:
-                if is_last:
+                with named(self.label):
+                    await connection.execute("ROLLBACK")
+                    await connection.execute(FREE)
+                if not tries_left:
                     raise
-            with named(self.label):
-                await connection.execute("ROLLBACK")
-                await connection.execute(FREE)
         return connection
 
     async def _commit(self, transaction: PostgresTransaction) -> None:
