@@ -22,7 +22,7 @@ export function millis(value) {
 
 /** How much likelier something is: three digits, never an exponent. */
 export function odds(value) {
-  if (value >= 1e9) return "over 1,000,000,000";
+  if (value > 1e6) return "over 1,000,000";
   if (value >= 100) return Math.round(value).toLocaleString("en");
   return value >= 0.01 ? String(Number(value.toPrecision(3))) : "0";
 }
