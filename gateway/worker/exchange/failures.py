@@ -1,5 +1,6 @@
 """What follows a failed attempt: another one, somewhere, or an answer of our own."""
 
+from collections.abc import Callable
 from typing import Final
 
 from gateway.core.resilience.retry import IDEMPOTENT
@@ -133,25 +134,35 @@ class Failures:
         assert failed is not None
         self.tried += (failed,)
         admit = self.admit_tester if record.is_tester else self.admit
-        if not record.is_tester:
-            version = self._next_version(service, version, record.attempts)
-        endpoint = admit(version, now)
-        if endpoint is None:
+        order = (version,) if record.is_tester else self._next_versions(service, version, record.attempts)
+        place = _first(order, admit, now)
+        if place is None:
             self.tried = ()
-            endpoint = admit(version, now)
-        if endpoint is None:
-            return None
-        if service.budget is not None:
+            place = _first((*order, version), admit, now)
+        if place is not None and service.budget is not None:
             service.budget.take(now)
-        return version, endpoint
+        return place
 
-    def _next_version(self, service: Service, version: Version, attempts: int) -> Version:
-        """Return the version to try next.
+    def _next_versions(self, service: Service, version: Version, attempts: int) -> tuple[Version, ...]:
+        """Return the versions with an endpoint not tried yet, the one to try next first.
 
         One more try at the version itself; were it bad as a whole, three endpoints would use up all tries.
+        In a table that is not the newest, one may seem usable that lets nobody in: then the other is tried.
         """
         order = (version, service.stable) if attempts == 1 else (service.stable, version)
-        for other in order:
-            if other is not None and other.usable and any(each not in self.tried for each in other.available):
-                return other
-        return version
+        return tuple(
+            other
+            for other in order
+            if other is not None and other.usable and any(each not in self.tried for each in other.available)
+        )
+
+
+def _first(
+    versions: tuple[Version, ...], admit: Callable[[Version, float], Endpoint | None], now: float
+) -> tuple[Version, Endpoint] | None:
+    """Return the first of the versions that lets an attempt in, and where."""
+    for version in versions:
+        endpoint = admit(version, now)
+        if endpoint is not None:
+            return version, endpoint
+    return None

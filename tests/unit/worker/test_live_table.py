@@ -24,6 +24,8 @@ from gateway.link.snapshot import (
     VersionSnap,
 )
 from gateway.worker import live_table as live_module
+from gateway.worker.exchange.failures import Failures
+from gateway.worker.exchange.record import Record
 from gateway.worker.live_table import LiveTable
 
 SETTINGS = ServiceSettings(
@@ -296,6 +298,24 @@ def test_a_breaker_outlives_swaps_and_refreshes_the_service_of_the_current_table
     assert breaker is not None
     assert breaker.state is BreakerState.OPEN
     assert [each.share for each in worker.service().versions] == [10_000, 0]
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_a_request_of_an_older_table_is_tried_again_where_it_is_let_in(attempts: int) -> None:
+    """It gave up: the version that failed seemed usable, whose breakers had opened in a newer table."""
+    worker = Worker()
+    endpoints = [endpoint(f"b{index}") for index in range(3)]
+    worker.apply(service(version("v1"), version("v2", 100, *endpoints), current="v1"))
+    record, older = Record(), worker.service()
+    record.service, record.version = older, older.versions[1]
+    record.endpoint, record.attempts = older.versions[1].endpoints[0], attempts
+    worker.apply(service(version("v1"), version("v2", 50, *endpoints), generation=2, current="v1"))
+    for index in range(3):
+        worker.fail(worker.endpoint(1, index))
+    assert older.versions[1].usable
+    place = Failures().admit_again(record, worker.now)
+    assert place is not None
+    assert place[0] is older.stable
 
 
 def test_control_opens_grants_and_closes_by_snapshot() -> None:
