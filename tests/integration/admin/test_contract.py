@@ -63,6 +63,7 @@ def test_all_checks_are_made_but_those_left_out() -> None:
     assert len(names - LEFT_OUT.keys()) >= 11
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 async def test_every_call_answers_as_the_document_says(tmp_path: Path, mode: GenerationMode) -> None:
     async with sample("v1") as url, running(tmp_path, logins=MANY_LOGINS) as gateway:
