@@ -309,6 +309,7 @@ def fence_not_looked_at() -> None:
 HARD: Final[dict[str, Callable[[], None]]] = {
     each.__name__: each
     for each in (
+        notices_forgotten,
         drain_not_called_back,
         reported_each_second,
         no_table_for_who_comes_back,
@@ -339,7 +340,6 @@ MUTANTS: Final[dict[str, Callable[[], None]]] = {
         tunnels_counted_twice,
         blocks_mix,
         cohorts_by_table,
-        notices_forgotten,
         written_before_in_charge,
         marks_not_asked_for,
         rollback_undone_by_a_late_row,
