@@ -7,8 +7,9 @@ from typing import Final, Protocol
 from msgspec.structs import replace
 
 from gateway.control.rollouts.barrier import AGAIN_S, Barrier, others
+from gateway.control.rollouts.barrier import Shared as WithNodes
 from gateway.control.rollouts.running import Running
-from gateway.control.rollouts.served import Word, later, served_of, usable_by
+from gateway.control.rollouts.served import Cells, Word, later, served_of, usable_by
 from gateway.control.sums import CohortError
 from gateway.core.rollout.state import Rollout
 from gateway.errors import StoreError
@@ -33,16 +34,11 @@ class CountsElsewhere(Protocol):
     def answers_lately(self, version_ids: Iterable[str]) -> int: ...
 
 
-class Shared(Protocol):
+class Shared(WithNodes, Protocol):
     """Where it is stored."""
 
-    @property
-    def is_shared(self) -> bool: ...
     async def served(self, known: Iterable[ServedRecord]) -> list[ServedRecord]: ...
     async def drop_served(self) -> None: ...
-    async def nodes(self) -> list[NodeState]: ...
-    @property
-    def revision(self) -> int: ...
 
 
 class Elsewhere:
@@ -142,14 +138,20 @@ class Elsewhere:
         ]
 
     def _take(self, running: Running, row: ServedRecord) -> None:
-        record, state, served = running.record, running.state, served_of(row)
-        names = {state.old: record.from_version or state.old, state.new: record.to_version}
-        for incarnation, versions in later(served.cells, running.windows.floor).items():
-            for version_id, cells in versions.items():
-                if cells and version_id in names:
-                    version = names[version_id], version_id
-                    self._tally.take_elsewhere(incarnation, state.service, version, cells)
-        self._tally.take_met(state.service, row.run, served.errors)
-        words, word = self._words.setdefault(record.id, {}), served.word
+        served = served_of(row)
+        take_cells(self._tally, running, served.cells, running.windows.floor)
+        self._tally.take_met(running.state.service, row.run, served.errors)
+        words, word = self._words.setdefault(running.record.id, {}), served.word
         if word is not None and (row.node not in words or words[row.node].begun <= word.begun):
             words[row.node] = word
+
+
+def take_cells(tally: CountsElsewhere, running: Running, cells: Cells, floor: int) -> None:
+    """Let `tally` take what other workers have counted of a rollout, under generations above `floor`."""
+    record, state = running.record, running.state
+    names = {state.old: record.from_version or state.old, state.new: record.to_version}
+    for incarnation, versions in later(cells, floor).items():
+        for version_id, theirs in versions.items():
+            if theirs and version_id in names:
+                version = names[version_id], version_id
+                tally.take_elsewhere(incarnation, state.service, version, theirs)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
+from gateway.control.rollouts.elsewhere import take_cells
 from gateway.control.rollouts.rows import Asked, asked_of
 from gateway.control.rollouts.running import Running
 from gateway.control.rollouts.served import Cells, Served, Word, encoded, later, together, untaken
@@ -95,16 +96,11 @@ class Reporting:
         """We are in charge now: leave all that was not taken of ours to our own tally, before it loads."""
         self._tally.on_ending = lambda incarnation, last: None
         for running in self._rollouts():
-            state, record, asked = running.state, running.record, asked_of(running.record)
-            errors = [error for _, error in self._errors.get(record.id, [])]
+            state, asked = running.state, asked_of(running.record)
+            errors = [error for _, error in self._errors.get(running.record.id, [])]
             self._tally.give_back(state.service, (state.old, state.new), errors)
-            if asked is None or asked.floor is None:
-                continue
-            names = {state.old: record.from_version or state.old, state.new: record.to_version}
-            for incarnation, versions in later(self._ended, asked.floor).items():
-                for version_id in versions.keys() & names.keys():
-                    version = names[version_id], version_id
-                    self._tally.take_elsewhere(incarnation, state.service, version, versions[version_id])
+            if asked is not None and asked.floor is not None:
+                take_cells(self._tally, running, self._ended, asked.floor)
 
     def _served(self, running: Running) -> bytes:
         """Return what is to be said of a rollout; empty: nothing."""
