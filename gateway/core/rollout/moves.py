@@ -132,7 +132,7 @@ def _tick(change: Change, event: Tick) -> None:
 def _step_over(change: Change) -> None:
     state = change.state
     lacking = _lacking(state)
-    if not lacking and state.silent and state.next_percent is None:
+    if not lacking and state.is_end_held:
         return  # the bake goes on until they are back, or removed
     if not lacking:
         proceed(change, "clock" if state.plan.dry_run else "judge", "The step passed")
@@ -182,7 +182,7 @@ def _promote_answered(change: Change, event: HookAnswered) -> None:
             "hook:confirm-promote",
             f"A webhook refused the next step: {event.reason or 'no reason given'}",
         )
-    elif change.state.frozen or (change.state.silent and change.state.next_percent is None):
+    elif change.state.frozen or change.state.is_end_held:
         change.set(phase=phase_at(change.state.percent))
     else:
         advance(change, "hook:confirm-promote", "The step passed and was confirmed")

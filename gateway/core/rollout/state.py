@@ -194,6 +194,11 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
         percent = self.percent if self.back_to is None else self.back_to
         return next((step.percent for step in self.plan.steps if step.percent > percent), None)
 
+    @property
+    def is_end_held(self) -> bool:
+        """Whether the end comes next, and a silent gateway keeps the old version from being drained."""
+        return bool(self.silent) and self.next_percent is None
+
 
 def due(state: Rollout) -> tuple[Act, ...]:
     """Return the acts the state waits for. Issuing them again is harmless."""
