@@ -163,6 +163,14 @@ class Versions:
             return None
         return deployment
 
+    def _refuse_while_rolling(self, record: VersionRecord) -> None:
+        """Raise Problem 409 while an open deployment uses a version."""
+        deployment = self._open_of(record)
+        if deployment is not None:
+            raise conflict(
+                f"deployment {deployment.id} is open and uses this version", end_it(record.service_name)
+            )
+
     def _new_version(
         self, record_id: str, service: ServiceRecord, body: CreateVersion, actor: Actor
     ) -> VersionRecord:
@@ -386,11 +394,7 @@ class Versions:
     async def _check_drain(self, actor: Actor, entry: VersionEntry) -> None:
         service, record = entry.service, entry.record
         await self._require_unused(actor, entry, "draining it")
-        deployment = self._open_of(record)
-        if deployment is not None:
-            raise conflict(
-                f"deployment {deployment.id} is open and uses this version", end_it(record.service_name)
-            )
+        self._refuse_while_rolling(record)
         rest = [each for each in service.versions.values() if each is not entry and each.record.weight]
         if record.weight and record.ever_healthy and not any(each.is_usable for each in rest):
             raise conflict(
@@ -435,11 +439,7 @@ class Versions:
             details.update(service=record.service_name, version=record.version)
             require_scope(actor, record.service_name)
             require_match(if_match, record)
-            deployment = self._open_of(record)
-            if deployment is not None:
-                raise conflict(
-                    f"deployment {deployment.id} is open and uses this version", end_it(record.service_name)
-                )
+            self._refuse_while_rolling(record)
             if not record.drained:
                 raise conflict(
                     "the version is not drained",
