@@ -187,7 +187,7 @@ class Catalog:
         self._links.whole = self.whole
 
     def served(self, rows: CatalogRows) -> list[ServiceRecord]:
-        """Return the services that are served: one that the file has dropped is not. Raises ConfigError."""
+        """Return the services that are served: one that the file has dropped is not."""
         return served_of(rows, self._declared)
 
     # -- rows that were committed

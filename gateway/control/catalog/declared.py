@@ -66,6 +66,8 @@ class Served(msgspec.Struct, frozen=True):
         """Return what another gateway has stored, as far as it is served here. Raises ConfigError."""
         for each in declared:
             check_tls(each)
+        for stored in rows.services:
+            context_of(stored.settings.tls)
         names = frozenset(each.name for each in declared)
         services = {record.name: record for record in served_of(rows, names)}
         return cls(services, list(rows.versions), Made([], []), {}, names)
@@ -108,9 +110,7 @@ async def served(
 
 
 def served_of(rows: CatalogRows, declared: Collection[str]) -> list[ServiceRecord]:
-    """Return the services that are served: one that no file declares any more is not. Raises ConfigError."""
-    for record in rows.services:
-        context_of(record.settings.tls)
+    """Return the services that are served: one that no file declares any more is not."""
     kept = {*declared, *(record.service_name for record in rows.deployments)}
     return [each for each in rows.services if each.source == "api" or each.name in kept]
 

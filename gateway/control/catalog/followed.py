@@ -33,7 +33,7 @@ class Followed:
         ConfigError, and changes nothing, if a service's TLS cannot be used here.
         """
         catalog = self._catalog
-        unusable = _unusable(rows.services) if skips_unusable else set()
+        unusable = _unusable(rows.services, is_refused=not skips_unusable)
         rows = replace(rows, services=[each for each in rows.services if each.name not in unusable])
         served = {record.name: record for record in catalog.served(rows)}
         known = set(catalog.services if names is None else catalog.services.keys() & set(names)) - unusable
@@ -75,13 +75,15 @@ class Followed:
         return record != before
 
 
-def _unusable(services: Iterable[ServiceRecord]) -> set[str]:
-    """Return the names of those whose TLS cannot be used here."""
+def _unusable(services: Iterable[ServiceRecord], *, is_refused: bool) -> set[str]:
+    """Return the names of those whose TLS cannot be used here. Raises ConfigError if one is refused."""
     found = set()
     for record in services:
         try:
             context_of(record.settings.tls)
         except ConfigError as exc:
+            if is_refused:
+                raise
             log.error("not_followed", service=record.name, error=str(exc), consequence="it stays as it was")
             found.add(record.name)
     return found
