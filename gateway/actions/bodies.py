@@ -16,15 +16,16 @@ from gateway.core.settings.base import Settings
 from gateway.core.settings.faults import camel, fault_of, faults_of, pointer_step
 from gateway.core.settings.limits import Millis, PositiveMillis
 from gateway.core.settings.smoke import SmokeSettings
+from gateway.core.settings.text import worded
 from gateway.store.records import Role, Strategy, VersionStatus
 
 T = TypeVar("T")
 
 VersionName = Annotated[
     str,
-    Meta(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,62}$(?!\n)",
-        extra={"is": "a version's name: letters, digits and ._+- (63 at most, a letter or digit first)"},
+    worded(
+        r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,62}",
+        "a version's name: letters, digits and ._+- (63 at most, a letter or digit first)",
     ),
 ]
 Url = Annotated[str, Meta(min_length=1, max_length=2048)]
@@ -32,25 +33,25 @@ Weight = Annotated[int, Meta(ge=0, le=100)]
 Percent = Annotated[int, Meta(ge=0, le=100)]
 ErrorKind = Annotated[
     str,
-    Meta(
-        pattern=r"^([45]xx|[45]\d\d|connect|reset|timeout)$(?!\n)",
-        extra={"is": "a kind of error: 5xx, 4xx, a status such as 503, connect, reset or timeout"},
+    worded(
+        r"^([45]xx|[45]\d\d|connect|reset|timeout)",
+        "a kind of error: 5xx, 4xx, a status such as 503, connect, reset or timeout",
     ),
 ]
 ServicePattern = Annotated[
     str,
-    Meta(
-        pattern=r"^[A-Za-z0-9*?][A-Za-z0-9._*?-]{0,62}$(?!\n)",
-        extra={"is": "a pattern of services' names: letters, digits, ._- and * or ? (63 at most)"},
+    worded(
+        r"^[A-Za-z0-9*?][A-Za-z0-9._*?-]{0,62}",
+        "a pattern of services' names: letters, digits, ._- and * or ? (63 at most)",
     ),
 ]
 Label = Annotated[
     str,
-    Meta(
+    worded(
+        r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*",
+        "a name on one line: 1 to 100 characters, none that steers a terminal",
         min_length=1,
         max_length=100,
-        pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$(?!\n)",
-        extra={"is": "a name on one line: 1 to 100 characters, none that steers a terminal"},
     ),
 ]
 """A name for people: on one line, and no terminal takes it for a command."""

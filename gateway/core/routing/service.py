@@ -24,13 +24,14 @@ from gateway.core.settings.text import (
     normal_method,
     normal_route_host,
     normal_route_path,
+    worded,
 )
 
 Name = Annotated[
     str,
-    Meta(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$(?!\n)",
-        extra={"is": "a service's name: letters, digits and ._- (63 at most, a letter or digit first)"},
+    worded(
+        r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}",
+        "a service's name: letters, digits and ._- (63 at most, a letter or digit first)",
     ),
 ]
 BODILESS: Final = frozenset({204, 205, 304})

@@ -2,33 +2,29 @@
 
 from typing import Annotated, Final
 
-from msgspec import Meta
-
 from gateway.core.settings.base import Settings
+from gateway.core.settings.text import worded
 
 NEW: Final = "@new"
 """Instead of a version's name: the open rollout's new version, or the newest without weight."""
 Token = Annotated[
     str,
-    Meta(
-        pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}$(?!\n)",
-        extra={"is": "a token of HTTP: letters, digits and !#$%&'*+-.^_`|~ (64 at most)"},
+    worded(
+        r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}",
+        "a token of HTTP: letters, digits and !#$%&'*+-.^_`|~ (64 at most)",
     ),
 ]
 Secret = Annotated[
     str,
-    Meta(
-        pattern=r"^([!#-+\--:<-\[\]-~]{1,256})$(?!\n)",
-        extra={"is": "what a cookie may hold: visible ASCII without quotes, commas, ; and backslashes"},
+    worded(
+        r"^([!#-+\--:<-\[\]-~]{1,256})",
+        "what a cookie may hold: visible ASCII without quotes, commas, ; and backslashes",
     ),
 ]
 """What a cookie may hold (RFC 6265 §4.1.1)."""
 Wish = Annotated[
     str,
-    Meta(
-        pattern=r"^(@new|[A-Za-z0-9][A-Za-z0-9._-]{0,62})$(?!\n)",
-        extra={"is": "a version's name, or @new"},
-    ),
+    worded(r"^(@new|[A-Za-z0-9][A-Za-z0-9._-]{0,62})", "a version's name, or @new"),
 ]
 _NOT_OURS: Final = frozenset(
     (

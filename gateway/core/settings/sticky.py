@@ -2,9 +2,8 @@
 
 from typing import Annotated
 
-from msgspec import Meta
-
 from gateway.core.settings.base import Settings
+from gateway.core.settings.text import worded
 
 
 class StickySettings(Settings):
@@ -12,9 +11,9 @@ class StickySettings(Settings):
 
     by: Annotated[
         str,
-        Meta(
-            pattern=r"^(client_ip|(cookie|header):[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256})$(?!\n)",
-            extra={"is": "one of client_ip, cookie:NAME and header:NAME"},
+        worded(
+            r"^(client_ip|(cookie|header):[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256})",
+            "one of client_ip, cookie:NAME and header:NAME",
         ),
     ]
     """`cookie:NAME`, `header:NAME` or `client_ip`."""

@@ -12,56 +12,53 @@ from msgspec import Meta
 from gateway.core.settings.faults import wrong
 
 _END: Final = r"$(?!\n)"
+_HOST: Final = r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_]([A-Za-z0-9._-]{0,252}[A-Za-z0-9_.])?)"
+
+
+def worded(pattern: str, words: str, *, min_length: int | None = None, max_length: int | None = None) -> Meta:
+    """Return what a text has to match, with nothing behind it, and what it is in words: "is not {words}"."""
+    return Meta(pattern=f"{pattern}{_END}", min_length=min_length, max_length=max_length, extra={"is": words})
+
 
 Token = Annotated[
     str,
-    Meta(
-        pattern=rf"^[!#$%&'*+.^_`|~0-9A-Za-z-]{{1,256}}{_END}",
-        extra={"is": "a token of HTTP: letters, digits and !#$%&'*+-.^_`|~ (256 at most)"},
+    worded(
+        r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}",
+        "a token of HTTP: letters, digits and !#$%&'*+-.^_`|~ (256 at most)",
     ),
 ]
 """A method, or a field's or a cookie's name (RFC 9110 §5.6.2)."""
 FieldValue = Annotated[
     str,
-    Meta(
-        pattern=rf"^([!-~]([ -~\t]*[!-~])?)?{_END}",
+    worded(
+        r"^([!-~]([ -~\t]*[!-~])?)?",
+        "a field's value: visible ASCII, blanks only inside (8192 at most)",
         max_length=8192,
-        extra={"is": "a field's value: visible ASCII, blanks only inside (8192 at most)"},
     ),
 ]
 """Visible ASCII with blanks inside (RFC 9110 §5.5): what every reader takes for the same."""
 RequestPath = Annotated[
     str,
-    Meta(
-        pattern=rf"^/[!-\"$-\[\]-~]*{_END}",
+    worded(
+        r"^/[!-\"$-\[\]-~]*",
+        "a path as a request has it: it begins with /, and what is no visible ASCII is escaped",
         max_length=8192,
-        extra={"is": "a path as a request has it: it begins with /, and what is no visible ASCII is escaped"},
     ),
 ]
 """A path, and a query if need be, as it stands in a request: nothing in it is escaped any more."""
 Host = Annotated[
     str,
-    Meta(
-        pattern=rf"^(\[[0-9A-Fa-f:.]{{2,45}}\]|[A-Za-z0-9_]([A-Za-z0-9._-]{{0,252}}[A-Za-z0-9_.])?){_END}",
-        extra={"is": "a host's name or address, without a port"},
-    ),
+    worded(f"^{_HOST}", "a host's name or address, without a port"),
 ]
 """A name or an address, without a port."""
 Authority = Annotated[
     str,
-    Meta(
-        pattern=rf"^(\[[0-9A-Fa-f:.]{{2,45}}\]|[A-Za-z0-9_]([A-Za-z0-9._-]{{0,252}}[A-Za-z0-9_.])?)(:[0-9]{{1,5}})?{_END}",
-        extra={"is": "a host's name or address, and a port if need be: example.com:8080"},
-    ),
+    worded(f"^{_HOST}(:[0-9]{{1,5}})?", "a host's name or address, and a port if need be: example.com:8080"),
 ]
 """A host, and a port if need be: what a Host field holds."""
 FilePath = Annotated[
     str,
-    Meta(
-        pattern=rf"^[^\x00-\x1f\x7f]+{_END}",
-        max_length=4096,
-        extra={"is": "a file's path: no control characters (4096 at most)"},
-    ),
+    worded(r"^[^\x00-\x1f\x7f]+", "a file's path: no control characters (4096 at most)", max_length=4096),
 ]
 
 FRAMING: Final = frozenset({"content-length", "transfer-encoding", "connection", "upgrade", "trailer", "te"})
