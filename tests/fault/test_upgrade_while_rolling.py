@@ -17,9 +17,11 @@ from tests.fault.under_load import under_load, upgrade
 
 pytestmark = pytest.mark.timeout(180)
 
+# A step lasts until it is measured and promoted, however long an upgrade takes; the last one ends by itself.
+HOUR_MS: Final = 3_600_000
 CONFIG: Final[dict[str, Any]] = {
     "steps": [20, 60, 100],
-    "stepInterval": [10_000, 10_000, 1_000],
+    "stepInterval": [HOUR_MS, HOUR_MS, 1_000],
     "drainTimeout": 5_000,
 }
 RATE: Final = 300.0
@@ -88,7 +90,7 @@ async def test_a_canary_goes_on_over_upgrades_with_the_right_shares(tmp_path: Pa
                 found = await world.deployment(rollout)
                 assert (found["status"], found["currentStep"]) == ("rolling", step)
                 assert abs(await share_of_next(load, 600) - percent) <= 1.5
-                assert await is_at(world, rollout, percent), "the share was measured in its step"
+                await world.api("POST", f"deployment/{rollout}/promote")
             assert await world.settled(rollout) == "completed"
             said = await world.api("GET", f"deployment/{rollout}/events")
             newest = max(event["id"] for event in said["items"])
