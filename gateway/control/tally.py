@@ -7,7 +7,8 @@ made good by the next.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import islice
 from typing import Final, Self
 
 import msgspec
@@ -37,7 +38,7 @@ MAX_KEPT: Final = 1024
 LONG_S: Final = 60.0
 """A worker that lives finds a new control within this."""
 MAX_JUDGED: Final = 512
-"""(generation, share) pairs kept in a version's base: some dozen rollouts."""
+"""(generation, share) pairs kept in a version's base, beside those workers report: some dozen rollouts."""
 MAX_COHORT_ERRORS: Final = 10_000
 """Sticky keys' errors kept for each service until they are taken; further ones are dropped."""
 
@@ -430,16 +431,31 @@ class Tally:
         if before is None:
             return
         kept = {(judged.generation, judged.share): judged.answers for judged in now.judged}
-        for judged in before.judged:
-            if kept.get((judged.generation, judged.share), -1) < judged.answers:
-                self._base_of(now.version_id).service = now.service
-                self._base_of(now.version_id).version = now.version
-                self._base_of(now.version_id).judge(judged)
+        evicted = [
+            judged
+            for judged in before.judged
+            if kept.get((judged.generation, judged.share), -1) < judged.answers
+        ]
+        if not evicted:
+            return
+        base = self._base_of(now.version_id)
+        base.service, base.version = now.service, now.version
+        for judged in evicted:
+            base.judge(judged)
+        self._bound_judged(now.version_id)
 
     def _bound_judged(self, version_id: str) -> None:
+        """Forget a version's cells that were added up first, but none that is reported: no sum falls."""
         cells = self._base[version_id].judged
-        for cell in list(_excess(cells, MAX_JUDGED)):
-            del cells[cell]
+        if len(cells) <= MAX_JUDGED:
+            return
+        reports = (newest.versions.get(version_id) for newest in self._newest.values())
+        reported = {
+            (judged.generation, judged.share) for totals in reports if totals for judged in totals.judged
+        }
+        for cell in list(islice(cells, len(cells) - MAX_JUDGED)):
+            if cell not in reported:
+                del cells[cell]
 
     def _end_the_longest_absent(self) -> None:
         """Add up for good what is not coming back: one that does, after that, is counted twice."""
@@ -449,8 +465,3 @@ class Tally:
         absent = [each for each in self._newest if each in self._unheard]
         for incarnation in absent[: max(0, len(absent) - MAX_KEPT)]:
             self.on_ended(incarnation)
-
-
-def _excess(cells: dict[tuple[int, int], JudgedSum], limit: int) -> Iterator[tuple[int, int]]:
-    """Yield the cells beyond `limit`, those of the oldest generations first."""
-    yield from sorted(cells)[: max(0, len(cells) - limit)]

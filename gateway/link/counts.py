@@ -42,14 +42,28 @@ def place_of(us: int, bucket: int) -> int:
 class JudgedCounts:
     """First attempts that the split chose, of one version at one (generation, share): evidence."""
 
-    __slots__ = ("answers", "errors", "latency")
+    __slots__ = ("_totals", "answers", "errors", "latency")
 
     def __init__(self) -> None:
         self.answers = 0
-        """Attempts that ended with an answer or an error; a client that went away never counts."""
+        """Attempts that ended with an answer or an error; a client that went away never counts. It rises with
+        whatever is counted here."""
         self.errors: dict[str, int] = {}
         """By kind: `connect`, `reset`, `timeout`, or the status (`502`, `404`) of an answer >= 400."""
-        self.latency: list[int] = [0] * BUCKETS
+        self.latency: dict[int, int] = {}
+        """By bucket."""
+        self._totals: JudgedTotals | None = None
+        """What was sent last."""
+
+    def totals(self, generation: int, share: int) -> JudgedTotals:
+        """Return what is held now, to send: made anew only if something came, for most are of weights gone
+        by.
+        """
+        totals = self._totals
+        if totals is None or totals.answers != self.answers:
+            errors, latency = dict(self.errors), dict(self.latency)
+            totals = self._totals = JudgedTotals(generation, share, self.answers, errors, latency)
+        return totals
 
 
 class _Plain:
@@ -170,7 +184,8 @@ class VersionCounts(AttemptCounts):
         counts.answers += 1
         if error is not None:
             counts.errors[error] = counts.errors.get(error, 0) + 1
-        counts.latency[bucket_of(latency_us)] += 1
+        bucket = bucket_of(latency_us)
+        counts.latency[bucket] = counts.latency.get(bucket, 0) + 1
         self.dirty = True
 
     def bounded(self, route: str) -> str:
@@ -220,7 +235,7 @@ class VersionCounts(AttemptCounts):
             judged.answers += plain.answers
             for bucket, count in plain.buckets.items():
                 self.latency[bucket] += count
-                judged.latency[bucket] += count
+                judged.latency[bucket] = judged.latency.get(bucket, 0) + count
         self._plain.clear()
         self._last = _Plain("", 0, 0, 0)
 
@@ -255,10 +270,7 @@ def totals_of(counts: VersionCounts) -> VersionTotals:
         latency_us=counts.latency_us,
         in_flight=counts.in_flight,
         streams=counts.streams,
-        judged=[
-            JudgedTotals(generation, share, judged.answers, dict(judged.errors), sparse(judged.latency))
-            for (generation, share), judged in counts.judged.items()
-        ],
+        judged=[judged.totals(generation, share) for (generation, share), judged in counts.judged.items()],
         cohort_errors=cohort_errors,
         seconds=list(counts.seconds),
         upstream=list(counts.upstream),

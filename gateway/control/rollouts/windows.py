@@ -184,8 +184,8 @@ def _cell(key: Key, total: JudgedTotal) -> Cell:
 
 
 def _difference(now: Cell, before: Cell | None) -> Cell | None:
-    """Return what came between two totals; None if nothing did."""
-    if before is None:
+    """Return what came between two totals; None if nothing did. One that fell was forgotten meanwhile."""
+    if before is None or now.answers < before.answers:
         return now if now.answers else None
     return Cell(
         generation=now.generation,

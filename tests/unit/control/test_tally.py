@@ -142,6 +142,26 @@ def test_evidence_a_worker_has_evicted_is_not_lost() -> None:
     assert tally.judged("auth") == found
 
 
+def test_evidence_workers_evict_is_kept_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that change all day long: a cell for each change was kept until the worker ended."""
+    monkeypatch.setattr(module, "MAX_JUDGED", 8)
+    tally = Tally()
+    for newest in range(100):
+        held = [cell(3, generation) for generation in range(max(newest - 4, 0), newest + 1)]
+        tally.on_counts(0, "a", counts(totals(judged=held)))
+    assert {generation for _, generation, _ in tally.judged("auth")} == set(range(100 - 5 - 8, 100))
+
+
+def test_no_evidence_is_forgotten_that_is_still_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sum would fall, and a rollout's window is the difference of two."""
+    monkeypatch.setattr(module, "MAX_JUDGED", 2)
+    tally = Tally()
+    tally.on_counts(1, "slow", counts(totals(judged=[cell(7)])))
+    for generation in range(1, 50):
+        tally.on_counts(0, "quick", counts(totals(judged=[cell(3, generation)])))
+        assert tally.judged("auth")[V1, 1, 1000].answers == 10
+
+
 def test_asking_changes_nothing() -> None:
     tally = Tally()
     tally.on_counts(0, "a", counts(totals(requests=[("GET", 200, 3)], judged=[cell(3)])))

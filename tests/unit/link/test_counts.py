@@ -95,6 +95,17 @@ def test_evidence_is_bounded_and_the_oldest_goes_first() -> None:
     assert [generation for generation, _ in counts.judged] == list(range(36, 100))
 
 
+def test_evidence_that_nothing_came_to_is_not_put_together_again() -> None:
+    """Guards the worker's loop: a hundred weights gone by are in each report."""
+    counts = counted()
+    first = totals_of(counts).judged
+    counts.judge(4, 5000, None, 100)
+    counts.answer("GET", 200, 100, 90, 5, 1000)
+    second = totals_of(counts).judged
+    assert second[0] is first[0]
+    assert [each.answers for each in second] == [2, 2, 1]
+
+
 def snap(name: str, generation: int) -> ServiceSnap:
     return ServiceSnap(id=name, name=name, generation=generation, settings=ServiceSettings())
 
