@@ -63,7 +63,9 @@ class Gateway:
         info = await self.info()
         async with self._access.change(actor, "gateway.upgrade", "", {"from": info.pid}):
             require_unscoped(actor, "an upgrade of the gateway")
-        return replace(info, pid=await self._access.upgrade(), epoch=info.epoch + 1)
+        pid = await self._access.upgrade()
+        is_anothers = self._access.store.follows
+        return replace(info, pid=pid, epoch=info.epoch if is_anothers else info.epoch + 1)
 
     # -- what happened
 

@@ -41,12 +41,14 @@ class Background:
         return task
 
     def be_seen(self, presence: Presence) -> None:
-        """Say to other gateways that this one lives, in charge or not."""
-        self._present = self.spawn(presence.run(), "presence")
+        """Say to other gateways that this one lives, in charge or not; asking twice is as well."""
+        if self._present is None:
+            self._present = self.spawn(presence.run(), "presence")
 
     def hold(self, store: Store) -> None:
         """Stay the store's one gateway: also while all is handed over to a successor, in the same place."""
-        self._holding = self.spawn(store.hold(), "lease")
+        if self._holding is None:
+            self._holding = self.spawn(store.hold(), "lease")
 
     async def release(self) -> None:
         """Hold it no longer; the store is closed next."""

@@ -46,7 +46,7 @@ async def in_charge(
     """Open the store, and be its one gateway. Returns it, and what is to say that we live.
 
     on_standby: wait until no other gateway is; called now and then with who is, or that the database is away.
-    With `cluster.serve` the store follows that one instead. None: raises StoreTaken. Raises StoreError.
+    None: raises StoreTaken. With `cluster.serve` the store follows that one instead. Raises StoreError.
     """
     store = await open_store(
         settings.store.url,
@@ -56,7 +56,7 @@ async def in_charge(
     )
     try:
         presence = await _presence_of(settings, store)
-        if on_standby is not None and settings.cluster.serve and not presence.is_alone:
+        if settings.cluster.serve and not presence.is_alone:
             await _claim_or_follow(store, presence)
         elif on_standby is not None:
             await _stand_by(store, presence, on_standby)

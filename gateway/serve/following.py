@@ -32,16 +32,18 @@ TOKEN_NAME: Final = "admin.token"  # noqa: S105  # a file's name
 
 async def begin(
     components: Components, presence: Presence, background: Background, settings: Callable[[], Config]
-) -> None:
-    """Lead if the store is ours; follow whoever has it. settings: as read last. Raises GatewayError."""
+) -> "Following | None":
+    """Lead if the store is ours: None; follow whoever has it. settings: as read last. Raises GatewayError."""
     presence.isolated_in_s = lambda: components.isolation.left_s
     if not presence.is_alone:
         components.feed = Reading(components, presence).feed
         presence.applied = components.feed.applied_revision
     if components.feed is not None and components.store.follows:
-        await Following(components, components.feed, presence, background, settings).begin()
-    else:
-        await _lead(components, background, settings())
+        following = Following(components, components.feed, presence, background, settings)
+        await following.begin()
+        return following
+    await _lead(components, background, settings())
+    return None
 
 
 async def _lead(components: Components, background: Background, settings: Config) -> None:
@@ -115,6 +117,8 @@ class Following:
         self._presence = presence
         self._background = background
         self._settings = settings
+        self.is_over = False
+        """Whether this gateway is in charge now."""
         self._reporting = Reporting(
             components.store,
             components.tally,
@@ -128,12 +132,17 @@ class Following:
         self._store.known = None  # a start has read services alone
         await self._feed.look()
         self._components.catalog.follow(self._components.rollouts)
-        self._background.follow(self._run())
+        self.go_on()
         log.info("following", revision=self._feed.applied_revision())
+
+    def go_on(self) -> None:
+        """Follow in the background, also once more after that was ended."""
+        self._background.follow(self._run())
 
     async def _run(self) -> None:
         """Follow until the lease is ours; then lead. The workers stay as they are."""
-        await self._meanwhile(self._feed.run(), self._reporting.run(), self._store_late())
+        if self._store.follows:  # else it was ended amid what follows
+            await self._meanwhile(self._feed.run(), self._reporting.run(), self._store_late())
         log.warning("taking_over", revision=self._feed.applied_revision())
         self._components.admin.hold_changes(held=True)
         self._background.hold(self._store)
@@ -142,6 +151,7 @@ class Following:
         self._reporting.give_back()
         await _lead(self._components, self._background, settings)
         self._components.admin.hold_changes(held=False)
+        self.is_over = True
 
     async def _meanwhile(self, *works: Coroutine[object, object, None]) -> None:
         """Claim the lease, and do this until then: none of it ends by itself."""

@@ -38,7 +38,7 @@ from gateway.net.tls import Certificate, ServerTls, expiry_of
 from gateway.serve import loading, signals
 from gateway.serve.background import Background
 from gateway.serve.charge import SAY_S, in_charge, until_there
-from gateway.serve.following import begin
+from gateway.serve.following import Following, begin
 from gateway.serve.handles import LINK_NAME, Handles
 from gateway.serve.runtime_file import RUNTIME_NAME, remove_runtime, write_runtime
 from gateway.serve.wiring import Components, Marks
@@ -125,6 +125,7 @@ class Control:
         self.opened: Components | None = None
         self.background = Background(self.notifier, self._on_broken)
         self._presence: Presence
+        self._following: Following | None = None
         self._epoch = 0
         """As raised by a successor."""
         self._unready: str | None = "starting"
@@ -210,6 +211,7 @@ class Control:
         try:
             await until_there(self.settings.store, self._on_waiting)
             store = await self._in_charge(self._on_waiting)
+            self.background.be_seen(self._presence)
         except asyncio.CancelledError:
             await self.supervisor.stop(self.settings.shutdown.drain / 1000)
             raise
@@ -219,7 +221,6 @@ class Control:
     async def _in_charge(self, on_standby: Callable[[StoreError], None] | None = None) -> Store:
         """Return the store, ours from now on: a start may take longer than a lease lasts. Or it follows."""
         store, self._presence = await in_charge(self.settings, on_standby)
-        self.background.be_seen(self._presence)
         if not store.follows:
             self.background.hold(store)
         return store
@@ -246,8 +247,10 @@ class Control:
         else:
             self.handles.inherit(handed)
         self.hub.open(self.handles.link)
-        self._epoch = await self.components.store.raise_epoch()
-        await self.components.begin_anew(self.settings.service)
+        if not self.components.store.follows:
+            await self.components.store.raise_epoch()
+            await self.components.begin_anew(self.settings.service)
+        self._epoch = self.components.store.epoch
 
     async def _open_components(self, store: Store, marks: Marks | None = None) -> None:
         """See `Components.open`."""
@@ -266,7 +269,8 @@ class Control:
     async def _take_charge(self) -> None:
         """The store is ours: go on with everything it says is under way, and let the workers accept."""
         components = self.components
-        await begin(components, self._presence, self.background, lambda: self.settings)
+        self._following = await begin(components, self._presence, self.background, lambda: self.settings)
+        self.background.be_seen(self._presence)  # a successor only now: its predecessor was until here
         await components.admin.start(self.handles.admin.dup(), self.admin_tls)
         self.supervisor.open()  # last of what can fail: until here a former control's workers serve on
         self.background.start_loops(components)
@@ -370,8 +374,6 @@ class Control:
         """
         if self.components.rollouts.has_unstored:
             raise UpgradeFailed(UNSTORED)
-        if self.components.store.follows:
-            raise UpgradeFailed("it follows another gateway: restart it instead")
         handles = self.handles
         upgrade = Upgrade(
             lock=handles.lock,
@@ -413,6 +415,16 @@ class Control:
             raise
 
     async def _take_back(self) -> None:
+        if self._following is not None and not self._following.is_over:
+            self.hub.open(self.handles.link)
+            self._following.go_on()
+        else:
+            await self._lead_again()
+        self.background.start_loops(self.components)
+        self.components.admin.hold_changes(held=False)
+        self._announce()
+
+    async def _lead_again(self) -> None:
         store = self.components.store
         if not await store.is_current():
             logger.warning("epoch_taken_back", reason="the new control died after it had raised it")
@@ -421,9 +433,6 @@ class Control:
         self.hub.open(self.handles.link)
         await self.components.resume()
         self.background.lead(self.components)
-        self.background.start_loops(self.components)
-        self.components.admin.hold_changes(held=False)
-        self._announce()
 
     # -- stopping
 
@@ -471,10 +480,10 @@ class Control:
     async def _leave(self) -> None:
         """Answer what was asked of us and go, but leave the workers: they serve on, for our successor."""
         self.supervisor.release()  # first: until they meet our successor, they serve by our last table
+        await self.background.release()  # what there is to be said of this gateway, a successor says
         await self.components.admin.close(ADMIN_CLOSE_S)
         await self.components.webhooks.close()
         await self.components.spans.close()
-        await self.background.release()
         await self.components.store.close()
         self.handles.drop()
         logger.info("left", pid=os.getpid())

@@ -293,10 +293,10 @@ class Components:
     async def suspend(self) -> None:
         """End what is under way here and store the last of it; `resume` goes on with it, here or elsewhere.
 
-        A store that takes nothing any more does not hold this up: it is as if control had been killed. Nor
-        does one that another gateway writes.
+        A store that takes nothing any more does not hold this up: it is as if control had been killed. Where
+        another gateway is in charge, or this one is only about to be, nothing is under way here.
         """
-        if self.store.follows:
+        if not self.rollouts.leads:
             return
         await self.drains.stop()
         for storing in (

@@ -18,11 +18,14 @@ from tests.fault.under_load import under_load, upgrade
 pytestmark = pytest.mark.timeout(180)
 
 # A step lasts until it is measured and promoted, however long an upgrade takes; the last one ends by itself.
+# A machine that is busy with the upgrade is no reason to hold one.
 HOUR_MS: Final = 3_600_000
 CONFIG: Final[dict[str, Any]] = {
     "steps": [20, 60, 100],
     "stepInterval": [HOUR_MS, HOUR_MS, 1_000],
     "drainTimeout": 5_000,
+    "maxLatencyRatio": None,
+    "autoPause": False,
 }
 RATE: Final = 300.0
 

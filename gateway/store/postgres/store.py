@@ -144,7 +144,8 @@ class PostgresStore(Reads):
 
     async def claim(self, holder: str, name: str) -> None:
         """See `api.Store.claim`. Whoever was in charge before cannot write any more when this returns."""
-        self._was_anothers |= await self._lease.claim(holder, name)
+        # Who followed until now may not know the epoch in which its own predecessor was in charge.
+        self._was_anothers |= await self._lease.claim(holder, name) or self.follows
         if self._was_anothers:  # also if that failed the last time, when the lease was ours already
             await self.raise_epoch()
             self._was_anothers = False

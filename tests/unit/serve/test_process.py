@@ -16,8 +16,10 @@ from gateway.errors import StoreError
 from gateway.serve import process as serve
 from gateway.serve.charge import in_charge
 from gateway.serve.wiring import Components
+from gateway.store.opening import open_store
 from gateway.store.sqlite import SqliteStore
 from gateway.store.transaction import SqliteTransaction
+from tests import postgres
 
 SUCCESSOR = 4_000_000
 """A pid."""
@@ -153,6 +155,54 @@ async def test_control_takes_the_epoch_back_from_a_dead_successor(
     await control.abandon()
 
 
+class _LostSuccessor:
+    """An upgrade whose successor dies once all was handed over."""
+
+    def __init__(self, *, quiesce: Any, resume: Any, **_: Any) -> None:
+        self._quiesce, self._resume = quiesce, resume
+
+    async def run(self) -> int:
+        await self._quiesce()
+        await self._resume()
+        raise UpgradeFailed("the new control ended with 7 before it was in charge")
+
+
+@postgres.needs_postgres
+async def test_a_follower_whose_successor_dies_follows_on_and_takes_over_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(serve, "Upgrade", _LostSuccessor)
+    url = postgres.shared().migrated()
+    leader = await open_store(url, now=datetime.now(UTC))
+    await leader.claim("a", "a")
+    holding = asyncio.ensure_future(leader.hold())
+    settings = config.check({**settings_in(tmp_path), "store": {"url": url}, "cluster": {"serve": True}})
+    control = serve.Control(settings, lambda: settings, _Template())  # type: ignore[arg-type]
+    control.folder.mkdir()
+    control.handles.acquire()
+    control.handles.bind_admin()
+    await control._open_components(await control._in_charge())
+    control.supervisor.open = lambda: None  # type: ignore[method-assign]  # nobody forks here
+    await control._take_charge()
+    rollouts = control.components.rollouts
+    try:
+        with pytest.raises(UpgradeFailed):
+            await control.upgrade()
+        assert (control.components.store.follows, rollouts.leads) == (True, False)
+        holding.cancel()
+        await leader.release()
+        async with asyncio.timeout(60):
+            while not rollouts.leads:
+                await asyncio.sleep(0.05)
+        assert await control.components.store.is_current()
+    finally:
+        await control.background.stop_loops()
+        await control.components.admin.close(1)
+        await control.abandon()
+        await leader.close()
+
+
 async def test_control_that_cannot_take_the_epoch_back_ends_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,7 +251,7 @@ async def test_the_store_is_held_before_anything_is_built_on_it(tmp_path: Path) 
     """A start that looks names up takes longer than a lease lasts: a stand-by would take over amid it."""
     settings = config.check(settings_in(tmp_path))
     control = serve.Control(settings, lambda: settings, _Template())  # type: ignore[arg-type]
-    store = await control._in_charge()
+    store = await control._until_ours()
     assert {"lease", "presence"} <= {task.get_name() for task in asyncio.all_tasks()}
     await asyncio.sleep(0)
     (node,) = await store.nodes()

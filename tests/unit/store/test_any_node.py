@@ -236,3 +236,15 @@ def test_which_commit_of_ours_is_lost(
     ours: tuple[int, str] | None, found: str | None, oldest: int, lost: bool
 ) -> None:
     assert is_lost(ours, found, oldest) is lost
+
+
+@postgres.needs_postgres
+async def test_whoever_followed_until_now_writes_in_an_epoch_of_its_own(database: str) -> None:
+    """Of two processes in one place the first came to be in charge while the second one started."""
+    async with two(database) as (leader, follower):
+        await leader.store.raise_epoch()
+        await follower.store.claim("1", "a")
+        await follower.count()
+        assert await follower.store.is_current()
+        with pytest.raises(StaleEpoch):
+            await leader.count()
