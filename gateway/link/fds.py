@@ -22,9 +22,10 @@ _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 
 def link_address(path: Path) -> str | bytes:
     """Return what to bind for a socket at `path`: the path, or where it is too long an abstract name."""
-    absolute = os.fsencode(path.absolute())
+    text = str(path.absolute())
+    absolute = os.fsencode(text)
     if len(absolute) <= MAX_PATH_BYTES:
-        return str(path.absolute())
+        return text
     return b"\0gateway-" + hashlib.sha256(absolute).hexdigest().encode()
 
 

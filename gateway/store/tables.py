@@ -1,6 +1,6 @@
 """Records <-> rows: which table keeps which record, and how each field becomes a column."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from types import NoneType, UnionType
 from typing import Any, Final, Generic, Literal, TypeVar, Union, get_args, get_origin
@@ -71,6 +71,7 @@ class Table(Generic[R]):
             for name, kind in fields.items()
             if name not in self._times and kind not in _PLAIN and get_origin(kind) is not Literal
         )
+        self._writers = tuple((name, self._writer(name, kind)) for name, kind in fields.items())
         self.stored = stored = {field: _COLUMNS.get(field, field) for field in self.columns}
         names = ", ".join(stored.values())
         slots = ", ".join("?" * len(self.columns))
@@ -87,7 +88,11 @@ class Table(Generic[R]):
 
     def row(self, record: R) -> tuple[Any, ...]:
         """Return the values of `columns`."""
-        return tuple(self._value(column, getattr(record, column)) for column in self.columns)
+        found: list[Any] = []
+        for column, write in self._writers:
+            value = getattr(record, column)
+            found.append(value if value is None or write is None else write(value))
+        return tuple(found)
 
     def record(self, row: Sequence[Any]) -> R:
         """Return the record a row holds.
@@ -104,14 +109,13 @@ class Table(Generic[R]):
     def _label(self) -> int:
         return self.columns.index("id") if "id" in self.columns else 0
 
-    def _value(self, column: str, value: Any) -> Any:
-        if value is None:
-            return None
+    def _writer(self, column: str, kind: Any) -> Callable[[Any], Any] | None:
+        """Return what makes the stored value of a column's; None: it is stored as it is."""
         if column in self._times:
-            return time_text(value)
+            return time_text
         if column in self._json:
-            return json_text(value)
-        return int(value) if isinstance(value, bool) else value
+            return json_text
+        return int if kind is bool else None
 
     def _plain(self, column: str, value: Any) -> Any:
         return msgspec.json.decode(value) if column in self._json and value is not None else value

@@ -6,7 +6,7 @@ retry budgets outlive the swap; a service that did not change is the same object
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import chain
 from random import Random
 from typing import Any, Final
@@ -107,10 +107,9 @@ class LiveTable:
         for breaker in list(self._not_closed.values()):
             breaker.tick(now)
 
-    def endpoints(self) -> Iterator[Endpoint]:
-        """Yield every endpoint of the current table."""
-        for service in self.current.services.values():
-            yield from service.endpoints()
+    def endpoints(self) -> Iterable[Endpoint]:
+        """Return every endpoint of the current table."""
+        return self._endpoints.values()
 
     def _build(self, draft: "_Draft") -> None:
         """Make all that can fail, and touch nothing that requests are served by."""
