@@ -349,19 +349,21 @@ class Actions:
         """Kill it at one of its next callbacks: at any await."""
         self._doomed[process] = 1 + int(self.chance.expovariate(1 / 30))
         self.owner.loop.on_turn = self._on_turn
-        self.owner.loop.after(1.0, process.die)
+        self.owner.loop.after(1.0, lambda: self._end(process))
 
     def _on_turn(self, process: Any) -> None:
         left = self._doomed.get(process)
         if left is None:
             return
         if left <= 1:
-            del self._doomed[process]
-            if not self._doomed:
-                self.owner.loop.on_turn = None
-            process.die()
+            self._end(process)
         else:
             self._doomed[process] = left - 1
+
+    def _end(self, process: Any) -> None:
+        if self._doomed.pop(process, None) is not None and not self._doomed:
+            self.owner.loop.on_turn = None
+        process.die()
 
     def kill_control(self) -> None:
         controls = self.owner.system.alive_controls()

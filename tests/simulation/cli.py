@@ -76,7 +76,6 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--mutants", action="store_true", help="see that each of them is found")
     parser.add_argument("--hard", action="store_true", help="those that are seldom found, too")
     parser.add_argument("--trace", action="store_true", help="print what happened")
-    parser.set_defaults(quiet=False)
     return parser.parse_args(arguments)
 
 
@@ -84,7 +83,7 @@ def _run_all(seeds: list[int], chosen: argparse.Namespace) -> dict[int, Found]:
     """Run each seed in a child of its own, so many at a time; print what comes of each, in their order."""
     gc.freeze()
     waiting, running, found = list(seeds), dict[int, tuple[int, Any]](), dict[int, Found]()
-    unsaid = [] if chosen.quiet else list(seeds)
+    unsaid = list(seeds)
     while waiting or running:
         while waiting and len(running) < chosen.jobs:
             seed = waiting.pop(0)
@@ -110,15 +109,30 @@ def _collect(pid: int, pipe: Any) -> Found:
 
 
 def _check_mutants(chosen: argparse.Namespace) -> int:
-    """Run the seeds with each defect until one finds it. Returns 1 if none finds some."""
+    """Run the seeds with each defect until one finds it, so many defects at a time.
+
+    The seed that found it last comes first. Returns 1 if none finds some.
+    """
+    seeds = list(range(chosen.first, chosen.first + chosen.seeds))
+    waiting = {
+        name: sorted(seeds, key=lambda seed: seed != mutants.FOUND_BY.get(name))
+        for name in (mutants.MUTANTS | mutants.HARD if chosen.hard else mutants.MUTANTS)
+    }
+    running: dict[str, tuple[int, int, Any]] = {}
     missed = 0
-    for name in mutants.MUTANTS | mutants.HARD if chosen.hard else mutants.MUTANTS:
-        one = argparse.Namespace(**{**vars(chosen), "mutant": name, "stop": True, "quiet": True})
-        found = _run_all(list(range(chosen.first, chosen.first + chosen.seeds)), one)
-        by = [seed for seed in sorted(found) if found[seed]["error"]]
-        missed += not by
-        why = found[by[0]]["error"].strip().splitlines()[-1] if by else "NOT FOUND"
-        print(f"{name}: seed {by[0] if by else None}: {why}", flush=True)
+    while waiting or running:
+        for name in [name for name in waiting if name not in running][: chosen.jobs - len(running)]:
+            seed = waiting[name].pop(0)
+            running[name] = (seed, *_fork(seed, argparse.Namespace(**{**vars(chosen), "mutant": name})))
+        ended, _, _ = select.select([pipe for *_, pipe in running.values()], [], [])
+        for name in [name for name, (*_, pipe) in running.items() if pipe in ended]:
+            seed, *child = running.pop(name)
+            error = _collect(*child)["error"]
+            if error or not waiting[name]:
+                del waiting[name]
+                missed += not error
+                why = f"seed {seed}: {error.strip().splitlines()[-1]}" if error else "NOT FOUND"
+                print(f"{name}: {why}", flush=True)
     return 1 if missed else 0
 
 

@@ -24,6 +24,10 @@ VISITS: Final = ("begin", "write", "commit", "sync", "settle")
 COMMITS: Final = ("COMMIT", "commit")
 WAITS_FOR_DISK: Final = (*COMMITS, "sync", "settle")
 FSYNC: Final = "FSYNC"
+READS: Final = ("SELECT", "PRAGMA", "BEGIN", "begin", "sync", "settle", "close")
+"""How statements and visits begin that change nothing anybody else sees."""
+IN_ONE_PROCESS: Final = "&vfs=unix-excl"
+"""SQLite's locks, without asking the kernel for them: all connections are this process's."""
 _BUSY_TIMEOUT: Final = re.compile(r"PRAGMA busy_timeout = (\d+)")
 
 
@@ -35,6 +39,8 @@ class Disk:
         self.failing: Callable[[str], str] | None = None
         """(statement) -> what goes wrong with it: "" nothing, "fails", "done" (yet reported as failed)."""
         self.commits = 0
+        self.changes = 0
+        """What was run that may have changed a file."""
         self.faults = 0
 
 
@@ -190,6 +196,8 @@ class Connection:
             self._answer(future, result)
 
     def _faulty(self, statement: str, work: Callable[[], Any]) -> Any:
+        if not statement.startswith(READS):
+            self._machine.disk.changes += 1  # type: ignore[attr-defined]
         if statement in VISITS:
             return work()  # each of its statements is passed to `faulty` by itself
         return self.faulty(statement, work)
@@ -234,6 +242,7 @@ class Connection:
         if self._current is not None:
             name, work = self._current
             if name in COMMITS and self._machine.chance.random() < 0.5:
+                self._machine.disk.changes += 1  # type: ignore[attr-defined]
                 with contextlib.suppress(sqlite3.Error):
                     work()
         self._raw.close()
@@ -266,7 +275,7 @@ async def connect(path: Any, **kwargs: Any) -> Connection:
     """Do what `aiosqlite.connect` does."""
     timeout_s = kwargs.pop("timeout", 5.0)
     await asyncio.sleep(0)
-    raw = sqlite3.connect(path, timeout=0, **kwargs)
+    raw = sqlite3.connect(f"{path}{IN_ONE_PROCESS}", timeout=0, **kwargs)
     return Connection(raw, timeout_s)
 
 

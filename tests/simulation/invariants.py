@@ -15,6 +15,7 @@ from gateway.control.rollouts.rows import progress_of
 from gateway.core.rollout.state import JUDGED, Rollout
 from gateway.store.audit import Walk
 from gateway.store.tables import AUDIT
+from tests.simulation.disk import IN_ONE_PROCESS
 from tests.simulation.world import USERS
 
 ENDED: Final = ("completed", "rolled_back", "failed")
@@ -80,10 +81,15 @@ class Invariants:
         they had the new one."""
         self._cohorts_seen_at: dict[int, tuple[Any, int]] = {}
         """By pid: the service, as its table has it, and the share at which a worker was last asked."""
+        self._weighed: dict[int, tuple[Any, int, int]] = {}
+        """By pid: the table whose weights were looked at, and how many rollouts were known of then."""
         self._draining_since: dict[tuple[int, int], float] = {}
         """By pid and object: when an endpoint was first seen to drain."""
         self._connection: sqlite3.Connection | None = None
         self._version = -1
+        self._changes = -1
+        self._read_progress = ("", b"", 0, 0)
+        """A deployment's progress, as it was read last, and what it says: see `_counted`."""
         self._statuses: dict[str, str] = {}
         """Of deployments, as they were stored last."""
         self.open_at: dict[str, tuple[str, int]] = {}
@@ -105,7 +111,12 @@ class Invariants:
             path = self.owner.system.folder / "gateway.db"
             if not path.exists():
                 return
-            self._connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+            address = f"file:{path}?mode=ro{IN_ONE_PROCESS}"
+            self._connection = sqlite3.connect(address, uri=True, isolation_level=None)
+        changes = self.owner.machine.disk.changes
+        if changes == self._changes:
+            return
+        self._changes = changes
         (version,) = self._connection.execute("PRAGMA data_version").fetchone()
         if version == self._version:
             return
@@ -170,18 +181,11 @@ class Invariants:
             self.broken.append(f"deployment {key} was rolled back, and is {state.phase} at {state.percent} %")
         if state.weights[state.old] + state.weights[state.new] != 100:
             self.broken.append(f"deployment {key} has weights {state.weights}")
-        found = progress_of(SimpleNamespace(id=key, progress=progress))  # type: ignore[arg-type]
-        if found is None:
+        if not progress:
             return
-        counted = (
-            sum(cell.answers for cell in found.counted.versions[new].judged.values())
-            if (new in found.counted.versions)
-            else 0
-        )
-        for versions in found.counted.newest.values():
-            if new in versions:
-                counted += sum(each.answers for each in versions[new].judged)
-        gathered = sum(cell.answers for cell in found.row.gathered.new) if found.row.gathered else 0
+        if self._read_progress[:2] != (key, progress):
+            self._read_progress = (key, progress, *_counted(key, progress, new))
+        counted, gathered = self._read_progress[2:]
         query = (
             "SELECT coalesce(sum(answers), 0) FROM gateway_window WHERE deployment_id = ? AND version_id = ?"
         )
@@ -240,22 +244,31 @@ class Invariants:
     def _look_into_workers(self) -> None:
         for process, worker in self._workers():
             table = worker.live_table
+            self._look_at_weights(process, table.current)
             for service in table.current.services.values():
-                weights = {each.id: each.weight for each in service.versions if each.weight}
-                if sum(weights.values()) not in (0, 100):
-                    self.broken.append(f"{process} serves {service.name} by weights {weights}")
-                if service.rollout in self._unmixed - self.ordered and len(weights) > 1:
-                    self.broken.append(f"{process} mixes versions in {service.rollout}: {weights}")
-                for endpoint in service.endpoints():
-                    if endpoint.in_flight < 0 or endpoint.streams < 0:
-                        self.broken.append(f"{process}: {endpoint.in_flight} in flight at {endpoint.key}")
                 if service.sticky is not None and service.rollout is not None:
                     self._look_at_cohorts(process, service)
+            for endpoint in table.endpoints():
+                if endpoint.in_flight < 0 or endpoint.streams < 0:
+                    self.broken.append(f"{process}: {endpoint.in_flight} in flight at {endpoint.key}")
             for counts in table.counts.values():
                 if counts.in_flight < 0:
                     self.broken.append(f"{process}: {counts.in_flight} in flight of {counts.version}")
+            if worker.plane.tunnels.open:
+                self._look_at_tunnels(process, worker)
 
-            self._look_at_tunnels(process, worker)
+    def _look_at_weights(self, process: Any, table: Any) -> None:
+        """Look at a table once, and again when more is known of what must hold in it: it never changes."""
+        known = (table, len(self._unmixed), len(self.ordered))
+        if self._weighed.get(process.pid) == known:
+            return
+        self._weighed[process.pid] = known
+        for service in table.services.values():
+            weights = {each.id: each.weight for each in service.versions if each.weight}
+            if sum(weights.values()) not in (0, 100):
+                self.broken.append(f"{process} serves {service.name} by weights {weights}")
+            if service.rollout in self._unmixed - self.ordered and len(weights) > 1:
+                self.broken.append(f"{process} mixes versions in {service.rollout}: {weights}")
 
     def _look_at_cohorts(self, process: Any, service: Any) -> None:
         """Who has seen the new version keeps it while its share only grows, at every worker."""
@@ -516,3 +529,17 @@ class Invariants:
             if not walk.step(row):
                 self.broken.append(f"the audit trail breaks at {walk.broken_at}: {walk.reason}")
                 return
+
+
+def _counted(key: str, progress: bytes, new: str) -> tuple[int, int]:
+    """Return how many answers of the new version are counted, and how many of them wait for a row."""
+    found = progress_of(SimpleNamespace(id=key, progress=progress))  # type: ignore[arg-type]
+    assert found is not None
+    part, counted = found.counted, 0
+    if new in part.versions:
+        counted += sum(cell.answers for cell in part.versions[new].judged.values())
+    for versions in part.newest.values():
+        if new in versions:
+            counted += sum(each.answers for each in versions[new].judged)
+    gathered = found.row.gathered
+    return counted, sum(cell.answers for cell in gathered.new) if gathered else 0

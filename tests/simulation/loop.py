@@ -124,19 +124,21 @@ class Loop(asyncio.AbstractEventLoop):
     def _turn(self) -> None:
         """Run one callback of one process."""
         ready = self._ready
-        process = ready[int(self._random() * len(ready))] if len(ready) > 1 else ready[0]
+        count = len(ready)
+        chosen = int(self._random() * count) if count > 1 else 0
+        process = ready[chosen]
         if self.on_turn is not None:
             self.on_turn(process)
         queue = self._queues.get(process)
         if not queue:
             return  # it has just been killed
         if process is not None and process.stopped_until > self.machine.now:
-            ready.remove(process)
+            del ready[chosen]
             self.at(process.stopped_until, lambda: self._wake(process))
             return
         handle = queue.popleft()
         if not queue:
-            ready.remove(process)
+            del ready[chosen]
         if handle._cancelled:
             return
         try:
@@ -169,16 +171,18 @@ class Loop(asyncio.AbstractEventLoop):
         self._append(process, Handle(callback, args, self, context))
 
     def _append(self, process: Process | None, handle: events.Handle) -> None:
+        queue = self._queues.get(process)
+        if queue:
+            queue.append(handle)
+            return
         if process is not None and process.is_dead:
             return
-        queue = self._queues.get(process)
         if queue is None:
             queue = self._queues[process] = deque()
-        if not queue:
-            if process is None or process.stopped_until <= self.machine.now:
-                self._ready.append(process)
-            else:
-                self.at(process.stopped_until, lambda: self._wake(process))
+        if process is None or process.stopped_until <= self.machine.now:
+            self._ready.append(process)
+        else:
+            self.at(process.stopped_until, lambda: self._wake(process))
         queue.append(handle)
 
     def forget(self, process: Process) -> None:
@@ -193,7 +197,7 @@ class Loop(asyncio.AbstractEventLoop):
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> events.Handle:
         handle = Handle(callback, args, self, context)
-        self._append(handle._context.get(PROCESS), handle)
+        self._append(PROCESS.get() if context is None else context.get(PROCESS), handle)
         return handle
 
     call_soon_threadsafe = call_soon
@@ -203,7 +207,7 @@ class Loop(asyncio.AbstractEventLoop):
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> events.TimerHandle:
         timer = Timer(when, callback, args, context)
-        process = timer._context.get(PROCESS)
+        process = PROCESS.get() if context is None else context.get(PROCESS)
         if process is None or not process.is_dead:
             self._count += 1
             heapq.heappush(self._heap, (when, self._count, process, timer))

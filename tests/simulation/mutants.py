@@ -346,3 +346,14 @@ MUTANTS: Final[dict[str, Callable[[], None]]] = {
     )
 }
 """Those that they do."""
+FOUND_BY: Final = {
+    "evidence_before_commit": 1,
+    "posts_tried_again": 2,
+    "tunnels_stay": 1,
+    "cohorts_by_table": 2,
+    "blocks_mix": 5,
+    "written_before_in_charge": 2,
+    "marks_not_asked_for": 5,
+    "rollback_undone_by_a_late_row": 4,
+}
+"""The seed of 900 steps that found a defect last, if it was not the first: it is asked before the others."""

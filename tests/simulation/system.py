@@ -6,6 +6,7 @@ program of an upgrade, and the service manager that starts a dead control again.
 
 import asyncio
 import contextlib
+import functools
 import os
 import shutil
 import socket as real
@@ -17,6 +18,7 @@ import aiosqlite
 import structlog
 
 from gateway import config
+from gateway.admin import server as admin
 from gateway.control.processes import template as templates
 from gateway.control.processes import template_process as orders
 from gateway.control.processes import upgrade as upgrades
@@ -345,6 +347,7 @@ def install(system: "System") -> None:
     templates.send_signal = lambda pidfd, number: system.kill_soon(system.machine.thing(pidfd).process)
     upgrades.Upgrade._start = lambda self, theirs: _start(system, theirs)  # type: ignore[method-assign]
     upgrades._is_containers_own = lambda: False
+    admin.Site = functools.cache(admin.Site)  # type: ignore[misc]  # the same files for each control
     ask.BLOCKS_S = BLOCKS_S  # type: ignore[misc]
 
     def note(logger: Any, method: str, event: dict[str, Any]) -> Any:
