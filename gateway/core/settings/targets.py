@@ -228,9 +228,14 @@ def check_networks(field: str, networks: Sequence[str]) -> None:
     """Raise the ValueError of `wrong` for the first of a field's networks that is none."""
     for index, network in enumerate(networks):
         try:
-            ipaddress.ip_network(network)
+            _network(network)
         except ValueError as exc:
             raise wrong(f"{field}[{index}]", str(exc)) from exc
+
+
+@lru_cache(maxsize=1024)  # a worker reads the same settings again with each change of weights
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    return ipaddress.ip_network(text)
 
 
 def _is_own(listener: Listener, reached: Address, port: int, is_local: Callable[[str], bool]) -> bool:

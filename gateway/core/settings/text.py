@@ -4,6 +4,7 @@ A pattern ends in `$` and something that takes no line break there: Python's `$`
 """
 
 import re
+from functools import lru_cache
 from typing import Annotated, Final
 from urllib.parse import quote_from_bytes
 
@@ -71,6 +72,7 @@ _ADDRESS: Final = re.compile(r"\[[0-9a-f:.]{2,45}\]")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 
 
+@lru_cache(maxsize=1024)  # a worker reads the same routes again with each change of weights
 def normal_route_path(path: str) -> str:
     """Return a route's path in the form requests are matched in (RFC 3986 §6.2.2). Idempotent.
 
@@ -101,6 +103,7 @@ def _normal_escape(match: re.Match[str]) -> str:
     return character if character in _UNRESERVED else f"%{match[1].upper()}"
 
 
+@lru_cache(maxsize=1024)
 def normal_route_host(host: str) -> str:
     """Return a route's host in the form requests are matched in: lower case, IDNA, no root dot. Idempotent.
 
