@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from itertools import chain
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from gateway.core.resilience.breaker import Breaker, BreakerState, BreakerWord, compile_breaker
 from gateway.core.routing.endpoint import Endpoint, EndpointPool
@@ -27,6 +27,14 @@ PoolFactory = Callable[[Endpoint, ServiceSettings, ProxySettings], EndpointPool]
 
 KEPT_COUNTS: Final = 256
 """Versions gone whose counts are kept, at least those not yet sent and those still running something."""
+
+
+class Swap(NamedTuple):
+    """How a table differs from the one before it."""
+
+    gone: list[Service]
+    """Services that are not in force any more: removed, or there anew."""
+    come: list[Service]
 
 
 class LiveTable:
@@ -59,8 +67,6 @@ class LiveTable:
         self._chance = Random(seed).random
         self._workers = 0
         self._snaps: dict[str, ServiceSnap] = {}
-        self._routes: dict[str, list[Route]] = {}
-        """By service."""
         self._endpoints: dict[str, Endpoint] = {}
         self._owners: dict[str, Service] = {}
         """Endpoint key -> the service to refresh when its breaker moves."""
@@ -68,12 +74,12 @@ class LiveTable:
         """Breakers that are not closed, by endpoint key: time passes for them in `tick`."""
         self._swapping = False
 
-    def apply(self, snapshot: Snapshot) -> None:
-        """Serve by `snapshot` from now on. Raises LinkError on a bad one; the old table and its pools
-        stay."""
+    def apply(self, snapshot: Snapshot) -> Swap:
+        """Serve by `snapshot` from now on. Returns what that changed. Raises LinkError on a bad one; the old
+        table and its pools stay."""
         if not snapshot.whole and snapshot.number <= self.current.number:
             raise LinkError(f"snapshot {snapshot.number} came after snapshot {self.current.number}")
-        draft = _Draft(snapshot, self._snaps, self.proxy, self._workers)
+        draft = _Draft(snapshot, self._snaps, self.current.services, self.proxy, self._workers)
         try:
             self._build(draft)
         except Exception as exc:
@@ -81,6 +87,7 @@ class LiveTable:
                 pool.close()
             raise LinkError(f"snapshot {snapshot.number}: {exc}") from exc
         self._swap(draft)
+        return Swap(draft.gone, list(draft.services.values()))
 
     def marks(self) -> tuple[Mark, ...]:
         """Return what the table says was done to deployments before it could be stored."""
@@ -113,21 +120,25 @@ class LiveTable:
 
     def _build(self, draft: "_Draft") -> None:
         """Make all that can fail, and touch nothing that requests are served by."""
-        for name, snap in draft.snaps.items():
-            if name in draft.changed:
-                self._build_endpoints(draft, snap)
-                draft.services[name] = self._build_service(draft, snap)
-                draft.routes[name] = _routes_of(draft.services[name])
-            else:
-                draft.services[name] = self.current.services[name]
-                draft.routes[name] = self._routes[name]
-            for endpoint in draft.services[name].endpoints():
+        draft.endpoints, draft.owners = self._endpoints.copy(), self._owners.copy()
+        for service in draft.gone:
+            for endpoint in service.endpoints():
+                del draft.endpoints[endpoint.key], draft.owners[endpoint.key]
+        for name in draft.changed:
+            self._build_endpoints(draft, draft.snaps[name])
+            draft.services[name] = service = self._build_service(draft, draft.snaps[name])
+            for endpoint in service.endpoints():
                 if endpoint.key in draft.owners:
                     raise LinkError(f"endpoint {endpoint.key} is named twice")
-                draft.owners[endpoint.key] = draft.services[name]
+                draft.owners[endpoint.key] = service
                 draft.endpoints[endpoint.key] = endpoint
-        routes = chain.from_iterable(draft.routes.values())
-        draft.table = RoutingTable(draft.number, draft.services.values(), routes)
+        services = draft.services.values()
+        draft.table = self.current.replaced(
+            draft.number,
+            [service.name for service in draft.gone],
+            services,
+            [route for service in services for route in _routes_of(service)],
+        )
 
     def _build_endpoints(self, draft: "_Draft", snap: ServiceSnap) -> None:
         old = self._snaps.get(snap.name)
@@ -185,8 +196,9 @@ class LiveTable:
     def _swap(self, draft: "_Draft") -> None:
         """Serve by the draft. Nothing here can fail."""
         now = self._clock()
-        gone = [each for key, each in self._endpoints.items() if draft.endpoints.get(key) is not each]
-        self._endpoints, self._owners, self._routes = draft.endpoints, draft.owners, draft.routes
+        before = chain.from_iterable(service.endpoints() for service in draft.gone)
+        gone = [each for each in before if draft.endpoints.get(each.key) is not each]
+        self._endpoints, self._owners = draft.endpoints, draft.owners
         stale = [each.pool for each in gone]
         for key, pool in draft.pools.items():
             if key not in draft.fresh:
@@ -266,6 +278,8 @@ class LiveTable:
     def _forget_counts(self) -> None:
         """Forget the counts of versions long gone, oldest first, once they are sent and nothing runs
         there."""
+        if len(self.counts) <= KEPT_COUNTS:
+            return
         services = self.current.services.values()
         if len(self.counts) - sum(len(service.versions) for service in services) <= KEPT_COUNTS:
             return
@@ -287,17 +301,28 @@ class _Draft:
     """
 
     def __init__(
-        self, snapshot: Snapshot, snaps: dict[str, ServiceSnap], proxy: ProxySettings, workers: int
+        self,
+        snapshot: Snapshot,
+        snaps: dict[str, ServiceSnap],
+        services: dict[str, Service],
+        proxy: ProxySettings,
+        workers: int,
     ) -> None:
-        kept = {} if snapshot.whole else {k: v for k, v in snaps.items() if k not in snapshot.removed}
+        """snaps, services, proxy, workers: of the current table."""
+        removed = services.keys() if snapshot.whole else snapshot.removed
         self.number = snapshot.number
-        self.snaps = {**kept, **snapshot.services}
+        self.snaps = snaps.copy()
+        for name in removed:
+            self.snaps.pop(name, None)
+        self.snaps.update(snapshot.services)
         self.proxy = snapshot.proxy or proxy
         self.workers = max(snapshot.workers, 1)
         is_same_ground = self.proxy == proxy and self.workers == workers
         self.changed = set(snapshot.services) if is_same_ground else set(self.snaps)
+        self.gone = [services[name] for name in self.changed.union(removed) if name in services]
+        """Services of the current table that this one lacks, or has anew."""
         self.services: dict[str, Service] = {}
-        self.routes: dict[str, list[Route]] = {}
+        """Those built anew."""
         self.endpoints: dict[str, Endpoint] = {}
         self.owners: dict[str, Service] = {}
         self.fresh: dict[str, Endpoint] = {}

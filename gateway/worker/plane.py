@@ -55,13 +55,13 @@ class Plane:
 
     def apply(self, snapshot: Snapshot) -> None:
         """Serve by `snapshot` from now on. Raises LinkError on a bad one; nothing changes then."""
-        self.live_table.apply(snapshot)
+        swap = self.live_table.apply(snapshot)
         proxy = self.live_table.proxy
         if proxy is not self._proxy:
             self._proxy = proxy
             self.clients.settings = server_settings(proxy)
             self.context.follow(proxy)
-        self.policies.follow(self.live_table.current, proxy)
+        self.policies.follow(swap, proxy)
 
     # --- what is counted --------------------------------------------------------------------------
 

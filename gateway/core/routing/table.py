@@ -6,7 +6,7 @@ objects that the next table takes over. Which versions are usable, and their sha
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 from gateway.core.resilience.breaker import compile_breaker
@@ -233,17 +233,51 @@ class RoutingTable:
     if two services claim the same host, path and method.
     """
 
-    __slots__ = ("_any", "_hosts", "_suffixes", "number", "services")
+    __slots__ = ("_any", "_hosts", "_routes", "_suffixes", "number", "services")
 
     def __init__(
         self, number: int = 0, services: Iterable[Service] = (), routes: Iterable[Route] = ()
     ) -> None:
         self.number = number
-        self.services = {each.name: each for each in services}
+        self.services: dict[str, Service] = {}
+        self._routes: dict[str, list[Route]] = {}
+        """By service."""
         self._hosts: dict[str, _Paths] = {}
         self._suffixes: dict[str, _Paths] = {}
         self._any = _Paths()
+        self._add(services, routes)
+
+    def replaced(
+        self, number: int, gone: Collection[str], services: Iterable[Service], routes: Collection[Route]
+    ) -> "RoutingTable":
+        """Return the next table. This one stays as it is, and shares with it what is the same in both: a
+        change of one of a thousand services costs no more than that one.
+
+        gone: names of services of this table that the next one lacks, or has anew. services, routes: those
+        that come. Raises ValueError as a table made from nothing does.
+        """
+        table = RoutingTable(number)
+        table.services, table._routes = self.services.copy(), self._routes.copy()
+        table._hosts, table._suffixes, table._any = self._hosts.copy(), self._suffixes.copy(), self._any
+        left = [route for name in gone for route in self._routes.get(name, ())]
+        hosts = {route.host for route in left} | {route.host for route in routes}
+        for host in hosts:
+            table._put(host, table._paths_of(host).copy())
+        for name in gone:
+            table.services.pop(name, None)
+            table._routes.pop(name, None)
+        for route in left:
+            table._paths_of(route.host).remove(route)
+        table._add(services, routes)
+        for host in hosts:
+            table._drop_if_empty(host)
+        return table
+
+    def _add(self, services: Iterable[Service], routes: Iterable[Route]) -> None:
+        for service in services:
+            self.services[service.name] = service
         for route in routes:
+            self._routes.setdefault(route.service.name, []).append(route)
             self._paths_of(route.host).add(route)
 
     def match(self, host: str, path: str, method: str) -> Route | None:
@@ -287,32 +321,76 @@ class RoutingTable:
             return self._suffixes.setdefault(host[1:], _Paths())
         return self._hosts.setdefault(host, _Paths())
 
+    def _put(self, host: str, paths: "_Paths") -> None:
+        if host == "*":
+            self._any = paths
+        elif host.startswith("*."):
+            self._suffixes[host[1:]] = paths
+        else:
+            self._hosts[host] = paths
+
+    def _drop_if_empty(self, host: str) -> None:
+        if host == "*" or not self._paths_of(host).is_empty:
+            return
+        if host.startswith("*."):
+            del self._suffixes[host[1:]]
+        else:
+            del self._hosts[host]
+
 
 class _Paths:
     """The routes of one host, by path. A lookup takes no more steps than the deepest route has segments."""
 
-    __slots__ = ("_by_path", "_has_depth")
+    __slots__ = ("_at_depth", "_by_path")
 
     def __init__(self) -> None:
         self._by_path: dict[str, list[Route]] = {}
-        self._has_depth: list[bool] = []
-        """By number of segments less one: whether any route is that deep."""
+        """The lists are never changed: copies share them."""
+        self._at_depth: list[int] = []
+        """By number of segments less one: how many paths are that deep; the last is not 0."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no route."""
+        return not self._by_path
+
+    def copy(self) -> "_Paths":
+        """Return one that may be changed, and leaves this one as it is."""
+        copy = _Paths()
+        copy._by_path, copy._at_depth = self._by_path.copy(), self._at_depth.copy()
+        return copy
 
     def add(self, route: Route) -> None:
         """Add a route; those limited to methods go first. Raises ValueError if another claims the same."""
-        routes = self._by_path.setdefault(route.path, [])
+        routes = self._by_path.get(route.path)
+        if routes is None:
+            self._by_path[route.path] = [route]
+            self._count(route.path, 1)
+            return
         for other in routes:
             if other.methods & route.methods or other.methods == route.methods:
                 names = f"{other.service.name} and {route.service.name}"
                 raise ValueError(f"{names} both claim {route.host}{route.path}")
-        routes.append(route)
-        if len(routes) > 1:
-            routes.sort(key=lambda each: not each.methods)
-        if route.path == "/":
+        self._by_path[route.path] = sorted([*routes, route], key=lambda each: not each.methods)
+
+    def remove(self, route: Route) -> None:
+        """Take out a route that is here."""
+        rest = [each for each in self._by_path[route.path] if each is not route]
+        if rest:
+            self._by_path[route.path] = rest
             return
-        depth = route.path.count("/")
-        self._has_depth += [False] * (depth - len(self._has_depth))
-        self._has_depth[depth - 1] = True
+        del self._by_path[route.path]
+        self._count(route.path, -1)
+
+    def _count(self, path: str, change: int) -> None:
+        """Count a path that came (1) or went (-1)."""
+        if path == "/":
+            return
+        depth, depths = path.count("/"), self._at_depth
+        depths.extend([0] * (depth - len(depths)))
+        depths[depth - 1] = depths[depth - 1] + change
+        while depths and not depths[-1]:
+            depths.pop()
 
     def match(self, path: str, method: str) -> Route | None:
         """Return the route with the longest path that fits."""
@@ -331,9 +409,9 @@ class _Paths:
         root = by_path.get("/")
         found = [] if root is None else [root]
         end = 0
-        for has_depth in self._has_depth:
+        for paths_there in self._at_depth:
             end = path.find("/", end + 1)
-            if has_depth:
+            if paths_there:
                 routes = by_path.get(path if end < 0 else path[:end])
                 if routes is not None:
                     found.append(routes)

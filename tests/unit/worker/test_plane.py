@@ -1,10 +1,23 @@
 """What a worker's data plane makes of a table that was swapped."""
 
 import asyncio
+from typing import Any, Final
 
-from gateway.core.routing.service import FallbackSettings, RouteSettings, ServiceSettings
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.routing.service import (
+    ConcurrencySettings,
+    FallbackSettings,
+    RouteSettings,
+    ServiceSettings,
+)
+from gateway.core.settings.limits import Timeouts
+from gateway.core.settings.sticky import StickySettings
 from gateway.link.snapshot import ProxySettings, ServiceSnap, Snapshot
 from gateway.worker.plane import Plane
+from gateway.worker.policy import Policy
 
 
 def service(name: str, *, paused: bool = False, fallback: str | None = None) -> ServiceSnap:
@@ -32,7 +45,7 @@ def test_swap_compiles_only_the_services_that_changed() -> None:
     plane = Plane()
     swap(plane, 1, service("a"), service("b", fallback="http://127.0.0.1:9"))
     before = {each.name: policy for each, policy in plane.policies.by_service.items()}
-    swap(plane, 2, service("a"))
+    swap(plane, 2, service("a", fallback="http://127.0.0.1:9"))
     after = {each.name: policy for each, policy in plane.policies.by_service.items()}
     assert after["a"] is not before["a"]
     assert after["b"] is before["b"]
@@ -62,6 +75,69 @@ def test_admission_of_a_service_that_goes_on_is_lifted() -> None:
     resumed = {each.name: policy for each, policy in plane.policies.by_service.items()}
     assert resumed["a"].admission is None
     assert resumed["b"] is paused["b"]
+
+
+def test_weights_that_change_leave_policies_and_fallback_connections_as_they_are() -> None:
+    plane = Plane()
+    swap(plane, 1, service("a", fallback="http://127.0.0.1:9"))
+    (before,) = plane.policies.by_service.values()
+    swap(plane, 2, msgspec.structs.replace(service("a", fallback="http://127.0.0.1:9"), generation=2))
+    ((now, after),) = plane.policies.by_service.items()
+    assert now is plane.live_table.current.services["a"]
+    assert after is before
+    assert after.fallback_endpoint is not None
+    assert not after.fallback_endpoint.pool.is_over
+
+
+SETTINGS: Final = [
+    ServiceSettings(),
+    ServiceSettings(fallback=FallbackSettings(url="http://127.0.0.1:9")),
+    ServiceSettings(concurrency=ConcurrencySettings(limit=3)),
+    ServiceSettings(retry=False, version_header=False, sticky=StickySettings(by="cookie:u")),
+]
+TABLES: Final = st.dictionaries(
+    st.sampled_from("abc"),
+    st.none() | st.tuples(st.sampled_from(SETTINGS), st.booleans()),
+    max_size=3,
+)
+"""By service, its settings and whether it is paused; None: it goes."""
+
+
+def policies_of(plane: Plane) -> dict[str, dict[str, object]]:
+    """Return every policy as it can be compared with another plane's."""
+    shown = {}
+    for of, policy in plane.policies.by_service.items():
+        assert of is plane.live_table.current.services[of.name]
+        fields = {name: getattr(policy, name) for name in Policy.__slots__}
+        admission, endpoint = fields.pop("admission"), fields.pop("fallback_endpoint")
+        asks = None if admission is None else (admission.paused, admission._settings)
+        shown[of.name] = {
+            **fields,
+            "asks": asks,
+            "fallback at": endpoint and (endpoint.url, endpoint.pool.is_over),
+        }
+    return shown
+
+
+@given(st.lists(st.tuples(TABLES, st.booleans()), max_size=5))
+def test_policies_that_follow_are_those_made_from_nothing(steps: list[tuple[dict[str, Any], bool]]) -> None:
+    """In each step some services change, and perhaps what holds for all."""
+    plane, known, proxy = Plane(), dict[str, ServiceSnap](), ProxySettings()
+    plane.apply(Snapshot(1, True, {}, proxy=proxy))
+    for number, (table, is_proxy_new) in enumerate(steps, 2):
+        come = {
+            name: ServiceSnap(f"id-{name}", name, number, given[0], paused=given[1])
+            for name, given in table.items()
+            if given is not None
+        }
+        removed = tuple(name for name, given in table.items() if given is None)
+        known = {name: each for name, each in known.items() if name not in table} | come
+        if is_proxy_new:
+            proxy = ProxySettings(timeouts=Timeouts(connect=number))
+        plane.apply(Snapshot(number, False, come, removed, proxy=proxy if is_proxy_new else None))
+        made = Plane()
+        made.apply(Snapshot(number, True, known, proxy=proxy))
+        assert policies_of(plane) == policies_of(made)
 
 
 async def test_what_else_goes_by_the_clock_comes_between_two_looks_and_ends_with_them() -> None:

@@ -1,7 +1,7 @@
 """Routes, usability and shares: what a request is answered by."""
 
 from collections import Counter
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Any
 
 import pytest
@@ -452,3 +452,54 @@ def test_head_goes_with_get_unless_another_route_names_it() -> None:
 def name_of(route: Route | None) -> str:
     assert route is not None
     return route.service.name
+
+
+# -- the table that follows on another
+
+HOSTS, PATHS = ("*", "*.example.com", "a.example.com", "b"), ("/", "/x", "/x/y", "/x/y/z")
+claims = st.tuples(st.sampled_from(HOSTS), st.sampled_from(PATHS), st.sampled_from([(), ("GET",), ("POST",)]))
+changes = st.dictionaries(st.sampled_from("abcd"), st.none() | st.lists(claims, max_size=3), max_size=3)
+"""By service: the routes it has from now on; None: it goes."""
+
+
+def routes_of(name: str, claimed: list[tuple[str, str, tuple[str, ...]]]) -> list[Route]:
+    of = Service(f"id-{name}", name, settings=ServiceSettings())
+    return [Route(of, host=host, path=path, methods=methods) for host, path, methods in claimed]
+
+
+def answers(of: RoutingTable) -> list[object]:
+    """Return whatever there is to ask of a table."""
+    asked = [
+        (host, path) for host in ("c.example.com", "a.example.com", "b", "") for path in (*PATHS, "/x/y/z/1")
+    ]
+    methods = ("GET", "POST", "HEAD", "PUT")
+    matched = [of.match(host, path, method) for host, path in asked for method in methods]
+    return [sorted(of.services), matched, [of.methods(host, path) for host, path in asked]]
+
+
+@given(st.lists(changes, max_size=6))
+def test_a_table_that_follows_is_the_one_made_from_nothing(steps: list[Any]) -> None:
+    followed, known = RoutingTable(), dict[str, list[Route]]()
+    for number, step in enumerate(steps, 1):
+        come = {name: routes_of(name, claimed) for name, claimed in step.items() if claimed is not None}
+        kept = {name: routes for name, routes in known.items() if name not in step}
+        every = kept | come
+        services = [routes[0].service for routes in every.values() if routes]
+        new = [routes[0].service for routes in come.values() if routes]
+        before, gone = answers(followed), step.keys() & known.keys()
+        try:
+            made = RoutingTable(number, services, chain.from_iterable(every.values()))
+        except ValueError:
+            with pytest.raises(ValueError, match="both claim"):
+                followed.replaced(number, gone, new, [*chain.from_iterable(come.values())])
+            assert answers(followed) == before
+            continue
+        after = followed.replaced(number, gone, new, [*chain.from_iterable(come.values())])
+        assert answers(after) == answers(made)
+        assert (after.number, after._hosts.keys(), after._suffixes.keys()) == (
+            number,
+            made._hosts.keys(),
+            made._suffixes.keys(),
+        )
+        assert answers(followed) == before
+        followed, known = after, every
