@@ -2,6 +2,7 @@
 
 import enum
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -138,6 +139,7 @@ StatusRanges = tuple[tuple[int, int], ...]
 """Inclusive (first, last) pairs."""
 
 
+@lru_cache(maxsize=1024)  # a worker reads the same settings again with each change of weights
 def parse_statuses(text: str) -> StatusRanges:
     """Return the statuses that `200-299,304` names. Raises ValueError that says which part is wrong, and
     how."""
