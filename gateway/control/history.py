@@ -71,7 +71,8 @@ class History:
     """The windows of all versions, over all workers."""
 
     def __init__(self, wall: Callable[[], float] = time.time) -> None:
-        self._wall = wall
+        self.wall = wall
+        """The clock that windows lie on, Unix seconds."""
         self._slices: dict[str, deque[Slice]] = {}
         self._known: set[str] = set()
         """Incarnations that have reported: a version that one of them is new to has begun at zero."""
@@ -135,7 +136,7 @@ class History:
 
     def version(self, version_id: str) -> list[Slice]:
         """Return the windows of the last hour in which a version answered, oldest first."""
-        since = self._wall() - KEPT_S
+        since = self.wall() - KEPT_S
         return [each for each in self._slices.get(version_id, ()) if each.start >= since]
 
     def minutes(self, version_ids: Iterable[str]) -> tuple[list[int], list[int]]:
@@ -143,7 +144,7 @@ class History:
 
         Oldest first; the last is the minute under way.
         """
-        first = int(self._wall()) // 60 - MINUTES + 1
+        first = int(self.wall()) // 60 - MINUTES + 1
         answers, failed = [0] * MINUTES, [0] * MINUTES
         for version_id in version_ids:
             for each in self._slices.get(version_id, ()):
@@ -157,7 +158,7 @@ class History:
 
     async def load(self, store: Store) -> None:
         """Go on from what is stored of the last hour. Raises StoreError."""
-        newest = int(self._wall()) // 60
+        newest = int(self.wall()) // 60
         found: list[_Minute] = []
         for place in range(MINUTES):
             data = await store.meta(NAME.format(minute=place))
@@ -183,7 +184,7 @@ class History:
     async def run(self, store: Store) -> None:
         """Close and store a window every ten seconds, until cancelled, or replaced by a newer control."""
         while True:
-            now = self._wall()
+            now = self.wall()
             end = (int(now) // WINDOW_S + 1) * WINDOW_S
             await asyncio.sleep(end - now + REPORTS_S)
             self.close(end - WINDOW_S)
@@ -196,7 +197,7 @@ class History:
 
     async def flush(self, store: Store) -> None:
         """Store the window under way: whoever comes next goes on with it. Raises StoreError."""
-        start = int(self._wall()) // WINDOW_S * WINDOW_S
+        start = int(self.wall()) // WINDOW_S * WINDOW_S
         self.close(start)
         await self.save(store, start)
 

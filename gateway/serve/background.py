@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from gateway import log
@@ -109,7 +108,7 @@ async def keep_house(store: Store, watch: StoreWatch) -> None:
     """Prune the store and verify its audit chain, hourly. Raises StaleEpoch: another control is in charge."""
     while True:
         try:
-            pruned = await store.prune(datetime.now(UTC))
+            pruned = await store.prune(store.now())
             report = await watch.verified()
         except StaleEpoch:
             raise

@@ -12,7 +12,6 @@ import os
 import signal
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
@@ -196,7 +195,7 @@ class Control:
         try:
             if not store.follows:
                 await store.raise_epoch()
-                await store_declared(store, self.settings.service, datetime.now(UTC))
+                await store_declared(store, self.settings.service, store.now())
             self.listeners.adopt_activated(os.environ)
             self.listeners.bind()
             self.handles.bind_admin()

@@ -6,7 +6,6 @@ Composition only: what each needs is named here once, and nothing is decided.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -95,29 +94,35 @@ class Components:
         self.gateway_id = gateway_id
         rules = target_rules(settings, listeners)
         proxy = self.proxy_settings(settings, certificates)
-        self.catalog = Catalog(hub, rules=rules, proxy=proxy, workers=settings.worker_count)
-        self.breakers = Breakers(store, self.catalog, hub)
+
+        def wall() -> float:
+            """Unix seconds, by the clock that all gateways of the store share."""
+            return store.now().timestamp()
+
+        tally.history.wall = wall
+        self.catalog = Catalog(hub, rules=rules, proxy=proxy, workers=settings.worker_count, now=store.now)
+        self.breakers = Breakers(store, self.catalog, hub, wall=wall)
         hub.events.breaker = self._on_breaker_report
-        self.probes = Probes(store, self.catalog, rules=rules)
-        self.checks = Checks(store, self.catalog, self.probes, rules=rules)
-        self.drains = Drains(store, self.catalog, hub)
+        self.probes = Probes(store, self.catalog, rules=rules, now=store.now)
+        self.checks = Checks(store, self.catalog, self.probes, rules=rules, now=store.now)
+        self.drains = Drains(store, self.catalog, hub, now=store.now)
         self.webhooks = Webhooks(rules._replace(allowed=()))  # anywhere else: chat services are not targets
         elsewhere = Elsewhere(store, tally)
-        acts = Acts(self.catalog, hub, self.checks, self.drains, self.webhooks, elsewhere)
-        self.rollouts = Rollouts(store, self.catalog, tally, acts)
+        acts = Acts(self.catalog, hub, self.checks, self.drains, self.webhooks, elsewhere, wall=wall)
+        self.rollouts = Rollouts(store, self.catalog, tally, acts, wall=wall)
         self.rollouts.schedule.windows = settings.freeze_windows
         self.isolation = self._isolation(settings, hub)
-        self.retention = Retention(store, self.catalog, tally)
+        self.retention = Retention(store, self.catalog, tally, now=store.now)
         self.resolver = Resolver(self.catalog, rules=rules)
         self.auth = auth = Authenticator(
-            store, failed_logins=settings.rate_limit.failed_logins_per_15_minutes
+            store, failed_logins=settings.rate_limit.failed_logins_per_15_minutes, utc=store.now
         )
         access = self._access(settings, hub, rules, on_token=auth.learn, upgrade=upgrade)
         self.spans = SpanExporter(
             settings.trace.otel, judged=self._judged, known=self._version_ids, release=__version__
         )
         hub.events.spans = self.spans.take
-        self.watch = StoreWatch(store, settings.store.folder, lambda: datetime.now(UTC))
+        self.watch = StoreWatch(store, settings.store.folder, store.now)
         self.actions = Actions(access, self.watch)
         self.admin = self._admin_server(settings, hub, state, auth)
 
@@ -192,6 +197,7 @@ class Components:
             release=__version__,
             native=native_form(),
             node=name_of(settings),
+            now=self.store.now,
         )
 
     def _admin_server(
@@ -264,7 +270,7 @@ class Components:
 
         Raises StoreError, ConfigError.
         """
-        await store_declared(self.store, declared, datetime.now(UTC))
+        await store_declared(self.store, declared, self.store.now())
         await self.catalog.load(self.store, declared)
         self.catalog.publish_all()
 
@@ -277,7 +283,7 @@ class Components:
         stored = {record.id for record in await self.store.load_versions()}
         self.tally.keep(lambda each: each in stored or self.catalog.has_version(each))
         await self.tally.history.load(self.store)
-        await ensure_bootstrap_token(self.store, token_file, datetime.now(UTC))
+        await ensure_bootstrap_token(self.store, token_file, self.store.now())
         await self.resume()
 
     async def resume(self) -> None:

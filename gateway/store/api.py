@@ -135,6 +135,12 @@ class Store(Protocol):
     def revision(self) -> int:
         """How far memory is; where nobody keeps it, what this process's last commit made of the store."""
 
+    def now(self) -> datetime:
+        """Return the time, UTC, that rows are stamped with and that stamps are compared with.
+
+        It is one for all gateways of this store, however wrong the clock of a machine is.
+        """
+
     def transaction(
         self, *, urgent: bool = False, anywhere: bool = False
     ) -> AbstractAsyncContextManager[Transaction]:

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Final, Protocol
 
 from gateway.control.rollouts.elsewhere import take_cells
@@ -29,6 +30,7 @@ Numbered = list[tuple[int, CohortError]]
 class Shared(Protocol):
     """Where it is stored."""
 
+    def now(self) -> datetime: ...
     async def put_served(self, records: Sequence[ServedRecord]) -> None: ...
 
 
@@ -53,7 +55,7 @@ class Reporting:
     ) -> None:
         """rollouts: those that are open. node: this gateway's id."""
         self._catalog = catalog
-        self._begun = time.time()
+        self._begun = store.now().timestamp()
         self._store = store
         self._tally = tally
         self._rollouts = rollouts

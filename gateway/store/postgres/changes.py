@@ -23,6 +23,7 @@ SINCE: Final = f"""
         lease.lapses_at > clock_timestamp(),
         lease.holder,
         extract(epoch FROM lease.renewed_at - lease.vacated_at)::float8,
+        clock_timestamp(),
         log.revision,
         log.follows,
         log.mark,
@@ -32,8 +33,10 @@ SINCE: Final = f"""
     LEFT JOIN {LEASE} AS lease ON true
     ORDER BY log.revision LIMIT {MOST}
 """
-"""Timeline, newest revision, mark of the last commit, and the lease: in each row, as of one moment. Then the
-log."""
+"""Timeline, newest revision, mark of the last commit, and the lease: in each row, as of one moment. Then what
+time it is, and the log."""
+TIME: Final = 6
+"""Where in a row it says so."""
 _PRUNE: Final = f"""
     DELETE FROM {CHANGES} WHERE at < clock_timestamp() - interval '{KEPT}'
     AND revision IN (SELECT revision FROM {CHANGES} ORDER BY revision LIMIT {STRIDE})

@@ -16,7 +16,8 @@ from gateway.store.api import Place
 from gateway.store.audit import GENESIS, Tail, Walk
 from gateway.store.faults import ErrorCounts
 from gateway.store.known_tokens import KnownTokens
-from gateway.store.postgres.changes import SINCE, forget_old, found_in
+from gateway.store.postgres.changes import SINCE, TIME, forget_old, found_in
+from gateway.store.postgres.clock import DatabaseClock
 from gateway.store.postgres.connection import Connection
 from gateway.store.postgres.dialect import CHANGES, SEQUENCES, placed
 from gateway.store.postgres.faults import named
@@ -69,7 +70,9 @@ class PostgresStore(Reads):
     is_shared = True
     """See `api.Store.is_shared`."""
 
-    def __init__(self, server: Server, writer: Connection, epoch: int, gateway_id: bytes) -> None:
+    def __init__(
+        self, server: Server, writer: Connection, epoch: int, gateway_id: bytes, clock: DatabaseClock
+    ) -> None:
         """Called by `open`."""
         self.label = server.label
         self.epoch = epoch
@@ -87,6 +90,7 @@ class PostgresStore(Reads):
         """See `api.Store.on_event`."""
         self.errors = ErrorCounts()
         """What has failed since the start."""
+        self._clock = clock
         self._server = server
         self._gateway_id = gateway_id
         self._writer: Connection | None = writer
@@ -120,11 +124,13 @@ class PostgresStore(Reads):
                 rows = await writer.fetch(
                     "SELECT value FROM gateway_meta WHERE key IN ('epoch', 'gateway_id') ORDER BY key"
                 )
+                asked_at = time.monotonic()
+                clock = DatabaseClock(await writer.fetchval("SELECT clock_timestamp()"), asked_at)
         except BaseException:
             writer.terminate()
             raise
         (epoch,), (gateway_id,) = rows
-        return cls(server, writer, int(epoch), gateway_id)
+        return cls(server, writer, int(epoch), gateway_id, clock)
 
     async def close(self) -> None:
         """Wait for the writer's turn to end, and end every session."""
@@ -139,6 +145,10 @@ class PostgresStore(Reads):
     def revision(self) -> int:
         """See `api.Store.revision`."""
         return self.known.revision if self.known is not None else self._committed
+
+    def now(self) -> datetime:
+        """See `api.Store.now`."""
+        return self._clock.now()
 
     # -- being in charge
 
@@ -205,7 +215,9 @@ class PostgresStore(Reads):
     async def changes(self, since: int) -> Changes:
         """See `api.Store.changes`."""
         asked_at = time.monotonic()
-        return found_in(await self.rows(SINCE, since), asked_at, self._lease.holder)
+        rows = await self.rows(SINCE, since)
+        self._clock.hear(rows[0][TIME], asked_at)
+        return found_in(rows, asked_at, self._lease.holder)
 
     async def know(self) -> None:
         """See `api.Store.know`."""

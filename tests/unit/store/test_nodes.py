@@ -61,6 +61,7 @@ async def test_a_revision_is_a_commit_of_this_process(kept: Kept) -> None:
 async def test_a_gateway_alone_is_the_leader_and_goes_by_what_is_stored(kept: Kept) -> None:
     store = await kept.opened()
     assert await store.nodes() == []
+    assert abs(store.now() - datetime.now(UTC)) < timedelta(minutes=1)
     await store.claim(NODE.id, NODE.name)
     await write(store)
     await store.beat(replace(NODE, applied_revision=store.revision))
