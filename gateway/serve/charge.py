@@ -2,20 +2,24 @@
 
 import asyncio
 import socket
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from gateway import __version__
 from gateway.cluster.presence import Presence
 from gateway.config import Config, StoreSettings
 from gateway.core.settings.store_url import is_postgres
-from gateway.errors import StoreError, StoreTaken, StoreUnreachable
+from gateway.errors import StoreBusy, StoreError, StoreTaken, StoreUnreachable
+from gateway.log import get_logger
 from gateway.store.api import Store
 from gateway.store.opening import open_store, reach
 from gateway.store.records import NodeRecord
+
+log = get_logger(component="cluster")
 
 NODE_NAME: Final = "node.id"
 """The file that says which place this is, for a database that many places can reach."""
@@ -23,6 +27,9 @@ SAY_S: Final = 10.0
 """How often a start that waits says so."""
 AGAIN_S: Final = 1.0
 """How soon a database that is away is asked again."""
+PATIENCE_S: Final = 30.0
+"""For how long a start, or a takeover, bears a database that fails it midway."""
+Result = TypeVar("Result")
 
 
 async def until_there(settings: StoreSettings, on_away: Callable[[StoreError], None]) -> None:
@@ -35,8 +42,25 @@ async def until_there(settings: StoreSettings, on_away: Callable[[StoreError], N
         try:
             await reach(settings.url, password=settings.password, password_file=settings.password_file)
             return
-        except StoreUnreachable as exc:
+        except (StoreUnreachable, StoreBusy) as exc:
             say(exc)
+        await asyncio.sleep(AGAIN_S)
+
+
+async def patiently(store: Store, work: Callable[[], Awaitable[Result]]) -> Result:
+    """Return what `work` does with the store: done again if a database that others share fails it midway.
+
+    A session is ended for less than an outage: for a second's idling on a busy machine. Raises StoreError
+    when it still fails after PATIENCE_S; a file's, at once.
+    """
+    give_up_at = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return await work()
+        except (StoreUnreachable, StoreBusy) as exc:
+            if not store.is_shared or time.monotonic() >= give_up_at:
+                raise
+            log.warning("store_failed", error=str(exc), consequence="it is asked again", next_in_s=AGAIN_S)
         await asyncio.sleep(AGAIN_S)
 
 
@@ -55,9 +79,9 @@ async def in_charge(
         password_file=settings.store.password_file,
     )
     try:
-        presence = await _presence_of(settings, store)
+        presence = await patiently(store, lambda: _presence_of(settings, store))
         if settings.cluster.serve and not presence.is_alone:
-            await _claim_or_follow(store, presence)
+            await patiently(store, lambda: _claim_or_follow(store, presence))
         elif on_standby is not None:
             await _stand_by(store, presence, on_standby)
         else:
@@ -78,7 +102,7 @@ async def _stand_by(store: Store, presence: Presence, on_standby: Callable[[Stor
                 return await _claim(store, presence)
             except StoreTaken as exc:  # found out by seeing its lease renewed: that took a second
                 say(exc)
-            except StoreUnreachable as exc:
+            except (StoreUnreachable, StoreBusy) as exc:
                 say(exc)
                 await asyncio.sleep(AGAIN_S)
     except BaseException:

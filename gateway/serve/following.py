@@ -15,6 +15,7 @@ from gateway.core.rollout.isolation import Lease, Then, on_return
 from gateway.errors import StoreBusy, StoreError, StoreTaken, StoreUnreachable
 from gateway.log import get_logger
 from gateway.serve.background import Background
+from gateway.serve.charge import patiently
 from gateway.serve.wiring import Components
 from gateway.store.api import Store
 
@@ -130,7 +131,7 @@ class Following:
     async def begin(self) -> None:
         """Read all that is stored, and follow from now on. Raises GatewayError."""
         self._store.known = None  # a start has read services alone
-        await self._feed.look()
+        await patiently(self._store, self._feed.look)
         self._components.catalog.follow(self._components.rollouts)
         self.go_on()
         log.info("following", revision=self._feed.applied_revision())

@@ -36,7 +36,7 @@ from gateway.net.listener import raise_descriptor_limit
 from gateway.net.tls import Certificate, ServerTls, expiry_of
 from gateway.serve import loading, signals
 from gateway.serve.background import Background
-from gateway.serve.charge import SAY_S, in_charge, until_there
+from gateway.serve.charge import SAY_S, in_charge, patiently, until_there
 from gateway.serve.following import Following, begin
 from gateway.serve.handles import LINK_NAME, Handles
 from gateway.serve.runtime_file import RUNTIME_NAME, remove_runtime, write_runtime
@@ -194,8 +194,8 @@ class Control:
         """
         try:
             if not store.follows:
-                await store.raise_epoch()
-                await store_declared(store, self.settings.service, store.now())
+                await patiently(store, store.raise_epoch)
+                await patiently(store, lambda: store_declared(store, self.settings.service, store.now()))
             self.listeners.adopt_activated(os.environ)
             self.listeners.bind()
             self.handles.bind_admin()
@@ -246,10 +246,11 @@ class Control:
         else:
             self.handles.inherit(handed)
         self.hub.open(self.handles.link)
-        if not self.components.store.follows:
-            await self.components.store.raise_epoch()
+        store = self.components.store
+        if not store.follows:
+            await patiently(store, store.raise_epoch)
             await self.components.begin_anew(self.settings.service)
-        self._epoch = self.components.store.epoch
+        self._epoch = store.epoch
 
     async def _open_components(self, store: Store, marks: Marks | None = None) -> None:
         """See `Components.open`."""

@@ -46,7 +46,7 @@ from gateway.link.messages import BreakerReport
 from gateway.link.snapshot import CertificatePem, Mark, ProxySettings, TargetLimits
 from gateway.log import get_logger
 from gateway.net.machine import Sockets, is_local_address
-from gateway.serve.charge import name_of
+from gateway.serve.charge import name_of, patiently
 from gateway.serve.handles import LINK_NAME
 from gateway.store.api import Store
 from gateway.store.records import TokenRecord
@@ -146,8 +146,8 @@ class Components:
         marks: what a former control did before it could store it, by deployment: it stays in force.
         """
         try:
-            await store.know()
-            own_id = (await store.meta("gateway_id") or b"").decode()
+            await patiently(store, store.know)
+            own_id = (await patiently(store, lambda: store.meta("gateway_id")) or b"").decode()
             components = cls(
                 settings,
                 store,
@@ -159,8 +159,8 @@ class Components:
                 upgrade=upgrade,
                 listeners=listeners,
             )
-            components.marks = counting(marks or {}, await store.open_deployments())
-            await components.catalog.load(store, settings.service, components.marks)
+            components.marks = counting(marks or {}, await patiently(store, store.open_deployments))
+            await patiently(store, lambda: components.catalog.load(store, settings.service, components.marks))
             with suppress(TimeoutError):
                 async with asyncio.timeout(NAMES_S):
                     await components.resolver.resolve_all()
@@ -270,8 +270,9 @@ class Components:
 
         Raises StoreError, ConfigError.
         """
-        await store_declared(self.store, declared, self.store.now())
-        await self.catalog.load(self.store, declared)
+        store = self.store
+        await patiently(store, lambda: store_declared(store, declared, store.now()))
+        await patiently(store, lambda: self.catalog.load(store, declared))
         self.catalog.publish_all()
 
     async def take_up(self, token_file: Path) -> None:
@@ -279,22 +280,26 @@ class Components:
 
         token_file: where a first token is written.
         """
-        await load_counts(self.store, self.tally)
-        stored = {record.id for record in await self.store.load_versions()}
+        store = self.store
+        await patiently(store, lambda: load_counts(store, self.tally))
+        stored = {record.id for record in await patiently(store, store.load_versions)}
         self.tally.keep(lambda each: each in stored or self.catalog.has_version(each))
-        await self.tally.history.load(self.store)
-        await ensure_bootstrap_token(self.store, token_file, self.store.now())
+        await patiently(store, lambda: self.tally.history.load(store))
+        await patiently(store, lambda: ensure_bootstrap_token(store, token_file, store.now()))
         await self.resume()
 
     async def resume(self) -> None:
         """Go on with everything the store says is under way."""
-        await self.watch.begin()
-        await self.actions.approvals.recover()
-        await self.breakers.recover()
-        await self.rollouts.recover(self.marks)
+        for step in (
+            self.watch.begin,
+            self.actions.approvals.recover,
+            self.breakers.recover,
+            lambda: self.rollouts.recover(self.marks),
+        ):
+            await patiently(self.store, step)
         self.marks = {}
         self.catalog.follow(self.rollouts)
-        self.drains.recover(await self.store.load_versions())
+        self.drains.recover(await patiently(self.store, self.store.load_versions))
 
     async def suspend(self) -> None:
         """End what is under way here and store the last of it; `resume` goes on with it, here or elsewhere.

@@ -198,6 +198,44 @@ async def test_a_start_that_follows_waits_for_its_database(tmp_path: Path) -> No
         assert await first.serves()
 
 
+async def test_a_session_that_is_ended_midway_ends_neither_a_start_nor_a_takeover(tmp_path: Path) -> None:
+    """Guards against a gateway that ended with it, as where a busy machine had it idle for a second."""
+    async with cut_off(tmp_path, postgres.shared().database()) as (first, second, cable):
+        await second.kill_control()
+        cuts = Cuts(b"gateway_service")
+        cable.from_client = cuts
+        await asyncio.to_thread(second.start_gateway)
+        assert cuts.done
+        await first.until(lambda: node_is(first, "b", isSilent=False), "it to be seen")
+        cuts = Cuts(b"gateway_approval")
+        cable.from_client = cuts
+        await first.kill_control()
+        await second.until(lambda: cuts.done, "it to take over", 60)
+        body = {"frozen": True, "reason": "it is in charge"}
+        await second.until(lambda: takes(second, "PUT", "freeze", body), "changes to be taken")
+        assert await node_is(second, "b", isLeader=True)
+
+
+class Cuts:
+    """Cuts the cable once, where a text passes."""
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+        self.done = False
+
+    def __call__(self, piece: bytes) -> bytes | None:
+        if self.done or self.text not in piece:
+            return piece
+        self.done = True
+        return None
+
+
+async def takes(world: World, method: str, path: str, body: object) -> bool:
+    with suppress(Lost):
+        return (await world.ask(method, path, body)).status < 300
+    return False
+
+
 async def node_is(world: World, name: str, **wanted: bool) -> bool:
     nodes = (await world.api("GET", "nodes"))["items"]
     return any(each["name"] == name and wanted.items() <= each.items() for each in nodes)

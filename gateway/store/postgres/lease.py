@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.core.rollout.isolation import Lease as Found
-from gateway.errors import StaleEpoch, StoreTaken, StoreUnreachable
+from gateway.errors import StaleEpoch, StoreBusy, StoreTaken, StoreUnreachable
 from gateway.store.postgres.connection import Connection
 from gateway.store.postgres.dialect import LEASE
 from gateway.store.postgres.faults import named
@@ -134,7 +134,7 @@ class Lease:
         """
         while True:
             check()
-            with suppress(StoreUnreachable):
+            with suppress(StoreUnreachable, StoreBusy):  # the next one may come in time
                 await self.renew()
             await asyncio.sleep(RENEW_S)
 

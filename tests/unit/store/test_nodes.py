@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from gateway.cluster.unread import ALL, NOTHING, Unread, unread
 from gateway.core.rollout.isolation import Then, on_return
-from gateway.errors import NotInCharge, StaleEpoch
+from gateway.errors import NotInCharge, StaleEpoch, StoreBusy, StoreError
 from gateway.store.records import (
     EVENTS,
     EVERYTHING,
@@ -332,6 +332,42 @@ async def test_for_how_long_nobody_was_in_charge_is_known_until_what_follows_is_
     assert on_return(store.lease, 30) is Then.FOLLOW
     await store.close()
     await other.close()
+
+
+@postgres.needs_postgres
+async def test_a_renewal_that_the_database_is_too_busy_for_ends_nobody(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import asyncpg
+
+    store = await Kept(database).opened()
+    await store.claim("1", "a")
+    renew, outcomes = store._lease.renew, []
+
+    async def watched() -> None:
+        try:
+            await renew()
+        except StoreError as exc:
+            outcomes.append(type(exc))
+            raise
+        outcomes.append(None)
+
+    async def until(outcome: type[StoreError] | None) -> None:
+        async with asyncio.timeout(30):
+            while not outcomes or outcomes[-1] is not outcome:
+                await asyncio.sleep(0.02)
+
+    monkeypatch.setattr(store._lease, "renew", watched)
+    other = await asyncpg.connect(database)
+    async with other.transaction():
+        await other.execute("SELECT FROM gateway_lease FOR UPDATE")
+        holding = asyncio.ensure_future(store.hold())
+        await until(StoreBusy)
+    await until(None)
+    assert not holding.done()
+    holding.cancel()
+    await other.close()
+    await store.close()
 
 
 async def away(database: str, seconds: int) -> None:

@@ -1,0 +1,73 @@
+"""Work on a store that fails midway: it is done again where others share it."""
+
+import asyncio
+import time
+from typing import Any, cast
+
+import pytest
+
+from gateway.errors import StoreBusy, StoreError, StoreTaken, StoreUnreachable
+from gateway.serve import charge
+from gateway.serve.charge import patiently
+from gateway.store.api import Store
+
+
+class Shared:
+    """All that patience asks of a store."""
+
+    def __init__(self, *, is_shared: bool) -> None:
+        self.is_shared = is_shared
+
+
+class Failing:
+    """Work that fails as it is told to, and then is done."""
+
+    def __init__(self, *errors: StoreError) -> None:
+        self.errors = list(errors)
+        self.tries = 0
+
+    async def __call__(self) -> str:
+        self.tries += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return "done"
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(charge, "AGAIN_S", 0.0)
+
+
+def store(*, is_shared: bool = True) -> Store:
+    return cast(Any, Shared(is_shared=is_shared))
+
+
+async def test_what_failed_is_done_again() -> None:
+    work = Failing(StoreUnreachable("the session was ended"), StoreBusy("a lock"))
+    assert await patiently(store(), work) == "done"
+    assert work.tries == 3
+
+
+@pytest.mark.parametrize(
+    ("is_shared", "error"),
+    [(True, StoreError("no such table")), (True, StoreTaken("by another")), (False, StoreBusy("locked"))],
+)
+async def test_what_no_waiting_makes_good_is_raised_at_once(is_shared: bool, error: StoreError) -> None:
+    work = Failing(error)
+    with pytest.raises(type(error)):
+        await patiently(store(is_shared=is_shared), work)
+    assert work.tries == 1
+
+
+async def test_it_gives_up_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    async def away() -> None:
+        nonlocal now
+        now += 10.0
+        raise StoreUnreachable("away")
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with pytest.raises(StoreUnreachable):
+        await asyncio.wait_for(patiently(store(), away), None)
+    assert now == charge.PATIENCE_S
