@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -97,9 +97,10 @@ class World:
         drain_ms: int = 30_000,
         orphan_timeout_ms: int = 3_600_000,
         database: str | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         """policies, extra: TOML inside the service's table, and of further tables. database: the store's url
-        in PostgreSQL; None: a file in the folder.
+        in PostgreSQL; None: a file in the folder. env: more of the gateway's environment.
         """
         self.folder = folder
         self.port = free_port()
@@ -115,6 +116,7 @@ class World:
         self.controls: list[ServerProcess] = []
         self.config = folder / "gateway.toml"
         self.database = database
+        self.env = {**FROM_HERE, **(env or {})}
         self.var = folder if database is None else folder / "var"
         """Where the gateway keeps what belongs to this machine."""
 
@@ -161,7 +163,7 @@ class World:
     def launch(self) -> ServerProcess:
         """Start `gateway serve`, and wait for nothing."""
         command = [sys.executable, "-m", "gateway", "serve", "--config", str(self.config)]
-        server = ServerProcess("gateway", command, port=self.admin_port, folder=self.folder, env=FROM_HERE)
+        server = ServerProcess("gateway", command, port=self.admin_port, folder=self.folder, env=self.env)
         self.controls.append(server)
         return server
 

@@ -16,6 +16,7 @@ LONG_S: Final = {
     "tests/fault/test_rows.py": 150,
     "tests/integration/admin/test_rehearse.py": 100,
     "tests/integration/admin/test_command_line.py": 90,
+    "tests/fault/test_three_gateways.py": 90,
     "tests/fault/test_processes.py": 90,
     "tests/integration/rollouts/test_matrix.py": 80,
     "tests/integration/real_clients/test_clients.py": 70,
