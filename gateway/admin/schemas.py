@@ -249,6 +249,8 @@ class EventView(View, frozen=True, kw_only=True):
     deployment_id: str | None
     actor: str
     data: dict[str, Any]
+    node: str | None
+    """Which of the gateways that share the store it comes from; null: nobody shares it."""
 
 
 class SmokeView(View, frozen=True, kw_only=True):

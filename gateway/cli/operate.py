@@ -65,6 +65,8 @@ def event_line(event: dict[str, Any]) -> str:
     detail = data.get("text") or data.get("reason")
     detail = detail or ", ".join(f"{key}={value}" for key, value in data.items() if value not in (None, ""))
     head = f"{local_time(event['at'])}  {event['kind']:<22}  {about:<20}  {event['actor']:<12}"
+    if event.get("node"):  # several gateways share the store
+        head = f"{head}  {event['node']:<12}"
     return f"{head}  {detail}".rstrip()
 
 

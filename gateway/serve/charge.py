@@ -136,6 +136,7 @@ async def _presence_of(settings: Config, store: Store) -> Presence:
         listen=tuple(listen.address for listen in settings.listeners),
         admin=settings.admin.address,
     )
+    store.node = "" if is_alone else node.name
     return Presence(store, node, is_alone=is_alone)
 
 

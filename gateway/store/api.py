@@ -124,6 +124,8 @@ class Store(Protocol):
     """Whether another gateway is in charge, and a transaction of this one that is not for anywhere raises
     NotInCharge.
     """
+    node: str
+    """What this gateway is called among those that share the store: events and audit say it; empty: not."""
     known: Position | None
     """Where this process's memory is, which the store's own commits take further; None: nobody keeps it."""
     catch_up: Callable[[], Awaitable[object]] | None

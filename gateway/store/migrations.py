@@ -1,8 +1,8 @@
 """How the schema came to be: numbered steps, never edited once released, each only adding to what is there.
 
 Release N and N-1 share one file during an upgrade, so a step adds tables, and columns that may stay
-empty; it never drops, renames or narrows. A step that N-1 cannot live with raises COMPATIBLE_FROM, and
-then N-1 refuses the file.
+empty; it never drops, renames or narrows. A step that N-1 cannot live with raises COMPATIBLE_FROM: then N-1
+refuses the store, also while it runs, and a database that gateways of N-1 live on is left as it is.
 """
 
 import hashlib
@@ -280,6 +280,8 @@ _APPROVALS: Final = (
     "ALTER TABLE gateway_token ADD COLUMN owner TEXT NOT NULL DEFAULT ''",
 )
 
+_NODE_NAMES: Final = ("ALTER TABLE gateway_event ADD COLUMN node TEXT",)
+
 MIGRATIONS: Final = (
     Migration(1, "initial", _INITIAL),
     Migration(2, "progress", _PROGRESS),
@@ -289,6 +291,7 @@ MIGRATIONS: Final = (
     Migration(6, "nodes", ()),  # nothing in a file: only a database has several gateways
     Migration(7, "served", ()),  # so here
     Migration(8, "isolation", ()),  # as little
+    Migration(9, "node_names", _NODE_NAMES),
 )
 
 SCHEMA: Final = MIGRATIONS[-1].number

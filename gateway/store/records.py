@@ -137,6 +137,8 @@ class EventRecord(Record, frozen=True, kw_only=True):
     deployment_id: str | None = None
     actor: str = "gateway"
     data: dict[str, Any] = {}
+    node: str | None = None
+    """Which of the gateways that share the store it comes from, by name; given by the store."""
 
 
 class DecisionRecord(Record, frozen=True, kw_only=True):

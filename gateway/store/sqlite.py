@@ -64,7 +64,8 @@ _BEGINNING: Final = """
         (SELECT seq FROM sqlite_sequence WHERE name = 'gateway_decision'),
         (SELECT seq FROM sqlite_sequence WHERE name = 'gateway_audit'),
         (SELECT hash FROM gateway_audit ORDER BY id DESC LIMIT 1),
-        (SELECT value FROM gateway_meta WHERE key = 'commit')
+        (SELECT value FROM gateway_meta WHERE key = 'commit'),
+        (SELECT value FROM gateway_meta WHERE key = 'compatible_from')
 """
 
 
@@ -104,6 +105,8 @@ class SqliteStore(Reads):
         self._known_tokens = KnownTokens(self.tokens)
         self.follows = False
         """See `api.Store.follows`. A file has one gateway."""
+        self.node = ""
+        """See `api.Store.node`."""
         self.known: Position | None = None
         """See `api.Store.known`. Nobody else writes."""
         self.catch_up: Callable[[], Awaitable[object]] | None = None
@@ -378,12 +381,16 @@ class SqliteStore(Reads):
     async def _begin(self) -> SqliteTransaction:
         with named(self.path):
             row = await at_once(self._writer, partial(begin, query=_BEGINNING))
-        epoch, event, decision, audit_id, audit_hash, mark = row
+        epoch, event, decision, audit_id, audit_hash, mark, needed = row
         self._settle_doubt(mark)
         if _number(epoch) != self.epoch:
             raise StaleEpoch(
                 f"{self.path}: epoch {_number(epoch)} has begun, this process writes in {self.epoch}"
             )
+        try:
+            refuse_newer(needed)
+        except StoreError as exc:  # a successor has brought the file to a schema that is not ours
+            raise StaleEpoch(f"{self.path}: {exc}") from None
         tail = Tail(audit_id or 0, audit_hash or GENESIS)
         counters = Counters(event or 0, decision or 0, tail)
         return SqliteTransaction(self.path, self._writer, counters, self.on_event)

@@ -51,6 +51,11 @@ async def test_a_follower_takes_every_order_and_the_one_in_charge_carries_it_out
         assert {
             f"deployment.{verb}" for verb in ("start", "pause", "resume", "promote", "rollback")
         } <= actions
+        ordered = [row for row in trail[0]["items"] if row["resourceId"] == rollout]
+        assert {row["details"]["node"] for row in ordered} == {"b"}
+        events = (await first.api("GET", f"deployment/{rollout}/events"))["items"]
+        nodes = {event["kind"]: event["node"] for event in events}
+        assert (nodes["deployment.paused"], nodes["deployment.rolled_back"]) == ("b", "a"), nodes
         assert (await first.api("GET", "audit/verify"))["ok"]
 
 

@@ -99,6 +99,7 @@ _ALSO: Final = {
         f"ALTER TABLE {LEASE} ADD COLUMN vacated_at TIMESTAMPTZ",
         f"ALTER TABLE {NODES} ADD COLUMN isolated_at TIMESTAMPTZ",
     ),
+    9: (f"ALTER TABLE {NODES} ADD COLUMN schema_number BIGINT",),
 }
 """What a step does here besides, by its number."""
 

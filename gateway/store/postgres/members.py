@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.store.migrations import SCHEMA
 from gateway.store.postgres.connection import Connection
 from gateway.store.postgres.dialect import CHANGES, CHANNEL, LEASE, NODES, placed
 from gateway.store.postgres.faults import named
@@ -20,8 +21,9 @@ SILENT_S: Final = 3.0
 """After so long without a word a gateway counts as silent."""
 
 _BEAT: Final = placed(f"""
-    INSERT INTO {NODES} (id, name, release, listen, admin, applied_revision, isolated_at, seen_at)
-    VALUES (?, ?, ?, ?, ?, ?, clock_timestamp() + make_interval(secs => ?), clock_timestamp())
+    INSERT INTO {NODES}
+        (id, name, release, listen, admin, applied_revision, isolated_at, seen_at, schema_number)
+    VALUES (?, ?, ?, ?, ?, ?, clock_timestamp() + make_interval(secs => ?), clock_timestamp(), {SCHEMA})
     ON CONFLICT (id) DO UPDATE SET
         name = excluded.name,
         release = excluded.release,
@@ -29,7 +31,8 @@ _BEAT: Final = placed(f"""
         admin = excluded.admin,
         applied_revision = excluded.applied_revision,
         isolated_at = excluded.isolated_at,
-        seen_at = excluded.seen_at
+        seen_at = excluded.seen_at,
+        schema_number = excluded.schema_number
 """)
 _LEAVE: Final = placed(f"DELETE FROM {NODES} WHERE id = ?")
 SEEN: Final = f"""
@@ -41,6 +44,14 @@ SEEN: Final = f"""
         (SELECT max(revision) FROM {CHANGES})
     FROM {NODES} AS node ORDER BY node.name, node.id
 """
+
+
+OLDER: Final = f"""
+    SELECT name FROM {NODES}
+    WHERE coalesce(schema_number, 0) < $1 AND seen_at >= clock_timestamp() - interval '{SILENT_S} seconds'
+    ORDER BY name
+"""
+"""Those that live and know of no schema as new as that."""
 
 
 class Members:

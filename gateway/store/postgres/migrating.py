@@ -3,9 +3,11 @@
 from datetime import datetime
 from typing import Final
 
+from gateway.errors import StaleEpoch, StoreError
 from gateway.store.migrations import (
     ADD_META,
     ADD_MIGRATION,
+    COMPATIBLE_FROM,
     SCHEMA,
     SIGNATURE,
     Migration,
@@ -15,6 +17,7 @@ from gateway.store.migrations import (
 )
 from gateway.store.postgres.connection import Connection
 from gateway.store.postgres.dialect import BEGINNING, STEPS, placed
+from gateway.store.postgres.members import OLDER
 from gateway.store.tables import time_text
 from gateway.store.transaction import PUT_META
 
@@ -25,22 +28,47 @@ STEP_S: Final = 60.0
 
 
 async def migrate(connection: Connection, now: datetime) -> None:
-    """Apply what is missing, in one transaction. Raises StoreError with both numbers if it is too new."""
+    """Apply what is missing, in one transaction.
+
+    Raises StoreError with both numbers if it is too new, or too old for gateways that live there.
+    """
     async with connection.transaction():
         await connection.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
         await connection.execute(f"SET LOCAL statement_timeout = {round(STEP_S * 1000)}")
         for statement in BEGINNING:
             await connection.execute(statement)
-        refuse_newer(
-            await connection.fetchval("SELECT value FROM gateway_meta WHERE key = 'compatible_from'")
-        )
+        needed = await connection.fetchval("SELECT value FROM gateway_meta WHERE key = 'compatible_from'")
+        refuse_newer(needed)
         rows = await connection.fetch("SELECT number, checksum FROM gateway_migration")
         applied: dict[int, str] = dict(map(tuple, rows))
         for step in missing(STEPS, applied):
             await _apply(connection, step, now)
+        if int(needed or 0) < COMPATIBLE_FROM:
+            await _refuse_older(connection)
         await connection.executemany(placed(ADD_META), birth())
         if max(applied, default=0) < SCHEMA:
             await connection.executemany(placed(PUT_META), SIGNATURE)
+
+
+def refuse_later(needed: bytes | None, label: str, *, follows: bool) -> None:
+    """Raise StoreError if a later release has made a schema that this one, which runs, cannot use.
+
+    Who is in charge ends by it: StaleEpoch. needed: the oldest schema that can, as stored.
+    """
+    try:
+        refuse_newer(needed)
+    except StoreError as exc:
+        raise (StoreError if follows else StaleEpoch)(f"{label}: {exc}") from None
+
+
+async def _refuse_older(connection: Connection) -> None:
+    """Raise StoreError if gateways live that could not go on with what this release makes of the schema."""
+    names = ", ".join(repr(row[0]) for row in await connection.fetch(OLDER, COMPATIBLE_FROM))
+    if names:
+        raise StoreError(
+            f"no gateway before schema {COMPATIBLE_FROM} can go on once it has schema {SCHEMA}, "
+            f"and these live: {names}: stop them first, then start each with this release"
+        )
 
 
 async def _apply(connection: Connection, step: Migration, now: datetime) -> None:

@@ -23,7 +23,7 @@ from gateway.store.postgres.dialect import CHANGES, SEQUENCES, placed
 from gateway.store.postgres.faults import named
 from gateway.store.postgres.lease import Lease
 from gateway.store.postgres.members import SEEN, Members, node_of
-from gateway.store.postgres.migrating import migrate
+from gateway.store.postgres.migrating import migrate, refuse_later
 from gateway.store.postgres.readers import PAGE, Readers
 from gateway.store.postgres.served import Served
 from gateway.store.postgres.server import FREE, Server
@@ -58,7 +58,8 @@ _BEGINNING: Final = f"""
         (SELECT value FROM gateway_meta WHERE key = 'commit'),
         (SELECT max(revision) FROM {CHANGES}),
         (SELECT min(revision) FROM {CHANGES}),
-        (SELECT mark FROM {CHANGES} WHERE revision = $1)
+        (SELECT mark FROM {CHANGES} WHERE revision = $1),
+        (SELECT value FROM gateway_meta WHERE key = 'compatible_from')
 """
 """Asked after the row is held: a statement sees what was committed when it began, not when its lock came."""
 
@@ -82,6 +83,8 @@ class PostgresStore(Reads):
         """What our last commit made of the revision."""
         self.follows = False
         """See `api.Store.follows`."""
+        self.node = ""
+        """See `api.Store.node`."""
         self.known: Position | None = None
         """See `api.Store.known`."""
         self.catch_up: Callable[[], Awaitable[object]] | None = None
@@ -295,7 +298,8 @@ class PostgresStore(Reads):
             await self._settle_doubt(connection)
             row = await connection.fetchrow(_BEGINNING, self._newest[0] if self._newest is not None else -1)
         assert row is not None, "a SELECT without FROM has a row"
-        epoch, event, decision, audit_id, audit_hash, mark, revision, oldest, ours = row
+        epoch, event, decision, audit_id, audit_hash, mark, revision, oldest, ours, needed = row
+        refuse_later(needed, self.label, follows=self.follows)
         commit = bytes(mark or b"").decode()
         if self.follows:
             self.epoch = int(epoch)
@@ -310,7 +314,9 @@ class PostgresStore(Reads):
             await self.catch_up()
         tail = Tail(audit_id or 0, audit_hash or GENESIS)
         counters = Counters(event or 0, decision or 0, tail)
-        return PostgresTransaction(self.label, connection, counters, revision or 0, commit, self.on_event)
+        return PostgresTransaction(
+            self.label, connection, counters, revision or 0, commit, self.node, self.on_event
+        )
 
     async def _locked(self, tries: int) -> Connection:
         """Return the writer, in a transaction that holds the epoch's row. Raises StoreError.

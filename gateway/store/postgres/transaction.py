@@ -51,16 +51,19 @@ class PostgresTransaction(Collected):
         counters: Counters,
         revision: int,
         follows: str,
+        node: str,
         on_event: Callable[[], object],
     ) -> None:
         """label: what messages call the database. revision, follows: the store's before this, and the mark of
-        the commit that made it. on_event: called once after the commit if events were added.
+        the commit that made it. node: this gateway's name. on_event: called once after the commit if events
+        were added.
         """
         super().__init__(counters, on_event)
         self.revision = revision + 1
         """The store's once this is committed."""
         self.follows = follows
         """The mark of the commit before."""
+        self._node = node
         self._topics: set[str] = set()
         """What of it other gateways have in memory too."""
         self._label = label
@@ -68,7 +71,12 @@ class PostgresTransaction(Collected):
         self._counted = numbers_of(counters)
 
     def add_audit(self, entry: AuditEntry) -> int:
-        """Link an entry to the audit chain: by what will be stored, not by what was said."""
+        """Link an entry to the audit chain: by what will be stored, not by what was said.
+
+        Which gateway it is from stands in its details: an older release would not sign a column of its own.
+        """
+        if self._node:
+            entry = msgspec.structs.replace(entry, details={**entry.details, "node": self._node})
         fields = {name: storable(getattr(entry, name)) for name in entry.__struct_fields__}
         return super().add_audit(msgspec.structs.replace(entry, **fields))
 
@@ -94,7 +102,7 @@ class PostgresTransaction(Collected):
 
     def add_event(self, record: EventRecord) -> int:
         self._topics.add(EVENTS)
-        return super().add_event(record)
+        return super().add_event(msgspec.structs.replace(record, node=self._node or None))
 
     def put_token(self, record: TokenRecord) -> None:
         self._topics.add(SETTINGS)

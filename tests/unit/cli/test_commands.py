@@ -232,6 +232,13 @@ def test_upgrade_returns_when_the_new_control_is_in_charge(api: Any, cli: Any, c
     api.answers["POST gateway/upgrade"] = Unreachable("it left before it answered")
     api.answers["GET gateway"] = [old, old | {"epoch": 4, "release": "2"}]
     assert cli("upgrade") == 0
+    follower = old | {"node": "b"}
+    others = old | {"node": "a", "epoch": 7, "pid": 70}
+    api.answers |= {"GET gateway": [follower, follower, others, follower | {"pid": 11, "release": "2"}]}
+    capsys.readouterr()
+    assert cli("upgrade") == 0
+    assert "release 2 follows on, pid 11\n" in capsys.readouterr().out
+    api.answers["GET gateway"] = old
     api.answers["POST gateway/upgrade"] = (500, {"detail": "the successor did not start: no such module"})
     assert cli("upgrade") == 1
     api.answers |= {"GET gateway": old, "POST gateway/upgrade": old}
@@ -275,9 +282,10 @@ def test_events_are_lines(api: Any, cli: Any, made: Any, capsys: Capture) -> Non
         "data": {"text": "10 % of traffic", "percent": 10, "alert": False},
     }
     probed = event | {"kind": "version.healthy", "data": {"endpoint": "http://h:1", "error": None}}
-    api.answers["GET events"] = made.page(event, probed)
+    api.answers["GET events"] = made.page(event | {"node": None}, probed, event | {"node": "b"})
     assert cli("events", "auth") == 0
-    step, healthy = [line.split(maxsplit=6) for line in capsys.readouterr().out.splitlines()]
+    step, healthy, shared = [line.split(maxsplit=6) for line in capsys.readouterr().out.splitlines()]
+    assert shared[2:] == ["deployment.step", "auth", "v1.1", "judge", "b             10 % of traffic"]
     assert step[2:] == ["deployment.step", "auth", "v1.1", "judge", "10 % of traffic"]
     assert healthy[2:] == ["version.healthy", "auth", "v1.1", "judge", "endpoint=http://h:1"]
     api.answers["GET events"] = made.page(event)

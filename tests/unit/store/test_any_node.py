@@ -11,8 +11,9 @@ from gateway.cluster.feed import Feed
 from gateway.cluster.unread import Unread
 from gateway.errors import ConfigError, NotFollowed, NotInCharge, StaleEpoch, StoreBusy, StoreSetBack
 from gateway.store.postgres.store import is_lost
+from gateway.store.records import EventRecord
 from tests import postgres
-from tests.unit.store.rows import Kept, put_service
+from tests.unit.store.rows import NOW, Kept, an_entry, put_service
 
 TIMES = 40
 
@@ -236,6 +237,20 @@ def test_which_commit_of_ours_is_lost(
     ours: tuple[int, str] | None, found: str | None, oldest: int, lost: bool
 ) -> None:
     assert is_lost(ours, found, oldest) is lost
+
+
+async def test_events_and_the_audit_trail_name_the_gateway_where_several_share_the_store(kept: Kept) -> None:
+    store = await kept.opened()
+    store.node = "b"
+    async with store.transaction() as tx:
+        tx.add_event(EventRecord(at=NOW, kind="service.paused"))
+        tx.add_audit(an_entry())
+    (event,), (entry,) = await store.events(after=0), (await store.audit()).items
+    named = {"node": "b"} if store.is_shared else {}
+    assert event.node == named.get("node")
+    assert entry.details == an_entry().details | named
+    assert (await store.verify_audit()).ok
+    await store.close()
 
 
 @postgres.needs_postgres

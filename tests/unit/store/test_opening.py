@@ -2,14 +2,29 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
-from gateway.errors import StoreError
+from gateway.errors import StaleEpoch, StoreError
 from gateway.store import migrations, sqlite
+from gateway.store.postgres import migrating
+from gateway.store.records import DecisionRecord, EventRecord, NodeRecord
 from gateway.store.sqlite import SqliteStore
-from tests.unit.store.rows import NOW, a_version, opened, with_service
+from gateway.store.tables import ALL
+from tests import postgres
+from tests.unit.store.rows import (
+    NOW,
+    Kept,
+    a_deployment,
+    a_service,
+    a_version,
+    an_entry,
+    opened,
+    put_service,
+    with_service,
+)
 
 
 async def test_a_new_store_is_made_with_its_folders_and_is_private(tmp_path: Path) -> None:
@@ -71,24 +86,24 @@ async def test_a_folder_that_cannot_be_written_is_named_with_the_reason() -> Non
 async def test_a_store_of_a_newer_release_is_refused_with_both_numbers(tmp_path: Path) -> None:
     store = await with_service(tmp_path / "s.db")
     async with store.transaction() as tx:
-        tx.set_meta("compatible_from", b"9")
+        tx.set_meta("compatible_from", b"99")
     await store.close()
-    with pytest.raises(StoreError, match=rf"s\.db: .*schema 9 or newer.*schema {migrations.SCHEMA}"):
+    with pytest.raises(StoreError, match=rf"s\.db: .*schema 99 or newer.*schema {migrations.SCHEMA}"):
         await opened(tmp_path / "s.db")
 
 
 async def test_a_newer_schema_that_is_still_compatible_is_opened_and_left_as_it_is(tmp_path: Path) -> None:
     store = await with_service(tmp_path / "s.db")
     async with store.transaction() as tx:
-        tx.set_meta("schema", b"9")
+        tx.set_meta("schema", b"99")
         await tx.execute("ALTER TABLE gateway_service_version ADD COLUMN later TEXT")
         await tx.execute("UPDATE gateway_service_version SET later = 'kept'")
-        await tx.execute("INSERT INTO gateway_migration VALUES (9, 'later', 'x', 'then')")
+        await tx.execute("INSERT INTO gateway_migration VALUES (99, 'later', 'x', 'then')")
     await store.close()
     again = await opened(tmp_path / "s.db")
     async with again.transaction() as tx:
         tx.put_version(a_version(weight=1))
-    assert await again.meta("schema") == b"9"
+    assert await again.meta("schema") == b"99"
     assert [row[0] for row in await again.rows("SELECT later FROM gateway_service_version")] == ["kept"]
     await again.close()
 
@@ -106,7 +121,7 @@ async def test_an_edited_migration_is_refused_by_name(
 async def test_a_migration_that_fails_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bad = migrations.Migration(9, "bad", ("CREATE TABLE half (id)", "CREATE NONSENSE"))
+    bad = migrations.Migration(99, "bad", ("CREATE TABLE half (id)", "CREATE NONSENSE"))
     await (await with_service(tmp_path / "s.db")).close()
     with monkeypatch.context() as patch:
         patch.setattr(sqlite, "MIGRATIONS", (*migrations.MIGRATIONS, bad))
@@ -116,3 +131,85 @@ async def test_a_migration_that_fails_changes_nothing(
     assert not await store.rows("SELECT 1 FROM sqlite_master WHERE name = 'half'")
     assert len(await store.load_services()) == 1
     await store.close()
+
+
+async def test_a_release_goes_on_while_a_later_one_has_added_to_the_store(kept: Kept) -> None:
+    """As in an upgrade node by node: N has migrated, N-1 writes and reads on, and starts again."""
+    later = migrations.SCHEMA + 1
+    store = await kept.with_service()
+    await _use(store, 0)  # statements are prepared once for each session
+    for table in ALL:
+        kept.change(f"ALTER TABLE {table.name} ADD COLUMN later TEXT")
+    kept.change("CREATE TABLE gateway_later (id TEXT PRIMARY KEY)")
+    async with store.transaction() as tx:
+        tx.set_meta("schema", str(later).encode())
+    kept.change(f"INSERT INTO gateway_migration VALUES ({later}, 'later', 'x', 'then')")
+    await _use(store, 1)
+    await store.raise_epoch()
+    await store.close()
+    again = await kept.opened()
+    await _use(again, 2)
+    assert await again.meta("schema") == str(later).encode(), "it is left as it is"
+    assert [each.kind for each in await again.events(after=0)] == ["0", "1", "2"]
+    await again.close()
+
+
+async def _use(store: Any, n: int) -> None:
+    """Write a row of most tables, and read them."""
+    async with store.transaction() as tx:
+        tx.put_service(a_service())
+        tx.put_version(a_version(weight=n))
+        tx.put_deployment(a_deployment(f"d{n}"))
+        tx.add_event(EventRecord(at=NOW, kind=str(n)))
+        tx.add_decision(
+            DecisionRecord(deployment_id=f"d{n}", at=NOW, step=0, verdict="go", reason="it is well")
+        )
+        tx.add_audit(an_entry(n))
+    rows = await store.load_catalog()
+    assert [each.weight for each in rows.versions] == [n]
+    assert (await store.newest_events(limit=1))[0].kind == str(n)
+    assert await store.deployment(f"d{n}") == a_deployment(f"d{n}")
+    assert (await store.verify_audit()).ok
+
+
+async def test_a_release_that_cannot_live_with_a_later_schema_says_so_while_it_runs(kept: Kept) -> None:
+    store = await kept.with_service()
+    kept.change("UPDATE gateway_meta SET value = '99' WHERE key = 'compatible_from'")
+    with pytest.raises(StaleEpoch, match=rf"{kept.label}it needs a gateway with schema 99 or newer"):
+        await put_service(store)
+    assert len(await store.load_services()) == 1
+    store.follows = True
+    if store.is_shared:  # it writes what is ordered there; that it does not lead is no reason to end
+        with pytest.raises(StoreError, match="schema 99 or newer") as refused:
+            async with store.transaction(anywhere=True):
+                pass
+        assert not isinstance(refused.value, StaleEpoch)
+    await store.close()
+    with pytest.raises(StoreError, match="schema 99 or newer"):
+        await kept.opened()
+
+
+@postgres.needs_postgres
+async def test_a_database_is_not_taken_from_older_gateways_that_live_on_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept = Kept(postgres.shared().migrated())
+    older = await kept.opened()
+    await older.beat(NodeRecord(id="1", name="a", release="1.0", listen=(), admin=""))
+    bad = migrations.Migration(migrations.SCHEMA + 1, "narrower", ("CREATE TABLE narrower (id TEXT)",))
+    with monkeypatch.context() as later:
+        later.setattr(migrating, "STEPS", (*migrating.STEPS, bad))
+        later.setattr(migrating, "COMPATIBLE_FROM", bad.number)
+        later.setattr(migrations, "SCHEMA", bad.number)
+        later.setattr(migrating, "SCHEMA", bad.number)
+        later.setattr(
+            migrating, "SIGNATURE", (("schema", b"%d" % bad.number), ("compatible_from", b"%d" % bad.number))
+        )
+        with pytest.raises(StoreError, match=rf"before schema {bad.number} .*these live: 'a': stop them"):
+            await kept.opened()
+        await put_service(older)  # goes on as if nothing had been
+        await older.leave("1")
+        await (await kept.opened()).close()
+    with pytest.raises(StaleEpoch, match=f"schema {bad.number} or newer"):
+        await put_service(older)
+    await older.close()

@@ -56,14 +56,19 @@ class Events extends Part {
             aboutOf(event),
             " ",
             eventText(event),
-            event.actor && event.actor !== "gateway"
-              ? h("span", { class: "quiet" }, ` (${whoOf(event.actor)})`)
-              : null,
+            fromOf(event),
           ),
         ),
       ),
     );
   }
+}
+
+/** By whom, where that is a person, and at which of several gateways. */
+function fromOf(event) {
+  const by = event.actor && event.actor !== "gateway" ? whoOf(event.actor) : "";
+  const from = [by, event.node ? `at ${event.node}` : ""].filter(Boolean).join(", ");
+  return from ? h("span", { class: "quiet" }, ` (${from})`) : null;
 }
 
 function aboutOf(event) {
