@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from gateway.cli.exits import TIMED_OUT, ApiError, CliError, Kept, Unreachable
-from gateway.cli.text import printable
+from gateway.cli.text import printable, say
 
 BASE: Final = "/api/v1/admin"
 HANDOVER_WAITS_S: Final = (0.5, 1.0, 2.0, 4.0, 0.0)
@@ -19,6 +19,10 @@ NO_ROUTE: Final = "no route names this host and path"
 PIECE_BYTES: Final = 256 * 1024
 STREAM_IDLE_S: Final = 60.0
 """An event stream beats every 15 s; silent for longer than this, it is gone."""
+
+
+READ_S: Final = 10.0
+"""How long one of several gateways may take to answer what the next one may be asked as well."""
 
 
 class ServerEvent(NamedTuple):
@@ -60,6 +64,10 @@ class AdminClient:
         """Where clients connect, as base urls, if that is known here."""
         self.token_file = ""
         """Where the token was read, if nobody gave it."""
+        self.has_moved = False
+        """Whether the one that was asked first is gone: the next may know less yet."""
+        self._said = set[str]()
+        """Which of those that were left somebody has heard of."""
         self.is_for_people = False
         """Whether what is answered is to be printed as text, not handed on as JSON."""
 
@@ -67,6 +75,10 @@ class AdminClient:
     def url(self) -> str:
         """Return where it is asked now."""
         return self._places[0].geturl()
+
+    def stay(self) -> None:
+        """Ask no other gateway from now on."""
+        self._places = self._places[:1]
 
     def others(self) -> "Iterator[AdminClient]":
         """Yield a client of each other gateway that was given."""
@@ -131,12 +143,26 @@ class AdminClient:
         self, method: str, target: str, *, body: object = None, fields: Mapping[str, str] | None = None
     ) -> Reply:
         """Return the answer of any path of the admin listener."""
-        connection = self._connect(self.timeout_s)
+        is_read = method == "GET"  # may be asked twice: of the next, where one dies or freezes amid it
+        for left in range(len(self._places) - 1, -1, -1):
+            timeout_s = min(self.timeout_s, READ_S) if is_read and left else self.timeout_s
+            connection = self._connect(timeout_s)
+            try:
+                return self._once(connection, method, target, body, fields or {})
+            except CliError as exc:
+                if not (is_read and left):
+                    raise
+                self._leave(exc)
+        raise AssertionError("the last one answers, or its error is raised")
+
+    def _once(
+        self, connection: HTTPConnection, method: str, target: str, body: object, fields: Mapping[str, str]
+    ) -> Reply:
         try:
-            answer = self._ask(connection, method, target, body, fields or {})
+            answer = self._ask(connection, method, target, body, fields)
             return Reply(answer.status, answer.read(), answer.getheader("retry-after", ""))
         except TimeoutError as exc:
-            raise CliError(f"no answer from {self.url} within {self.timeout_s:g} s", TIMED_OUT) from exc
+            raise CliError(f"no answer from {self.url} within {connection.timeout:g} s", TIMED_OUT) from exc
         except (OSError, HTTPException) as exc:
             raise Unreachable(unreachable(self.url, exc)) from exc
         finally:
@@ -172,9 +198,11 @@ class AdminClient:
             for event in parse_events(line.decode() for line in answer):
                 yield event._replace(data=printable(event.data)) if self.is_for_people else event
         except TimeoutError as exc:
-            raise Unreachable(f"the event stream of {self.url} went silent") from exc
+            raise self._left(Unreachable(f"the event stream of {self.url} went silent")) from exc
         except (OSError, HTTPException) as exc:
-            raise Unreachable(f"the event stream of {self.url} broke: {exc or type(exc).__name__}") from exc
+            raise self._left(
+                Unreachable(f"the event stream of {self.url} broke: {exc or type(exc).__name__}")
+            ) from exc
         finally:
             connection.close()
 
@@ -186,9 +214,10 @@ class AdminClient:
                 connection.connect()
             except OSError as exc:
                 connection.close()
+                error = Unreachable(unreachable(self.url, exc))
                 if not left:
-                    raise Unreachable(unreachable(self.url, exc)) from exc
-                self._turn_to_the_next()
+                    raise error from exc
+                self._leave(error)
             else:
                 break
         return connection
@@ -198,6 +227,21 @@ class AdminClient:
         if place.scheme == "https":
             return HTTPSConnection(place.netloc, timeout=timeout_s, context=self._tls())
         return HTTPConnection(place.netloc, timeout=timeout_s)
+
+    def _leave(self, why: CliError) -> None:
+        """Go on at the next gateway, and say so: once of each that is left."""
+        if len(self._places) == 1:
+            return
+        left = self.url
+        self._turn_to_the_next()
+        self.has_moved = True
+        if left not in self._said:
+            self._said.add(left)
+            say(f"{why}; going on at {self.url}", err=True)
+
+    def _left(self, why: Unreachable) -> Unreachable:
+        self._leave(why)
+        return why
 
     def _turn_to_the_next(self) -> None:
         self._places = self._places[1:] + self._places[:1]

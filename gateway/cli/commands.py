@@ -174,6 +174,7 @@ def healthcheck(api: AdminClient, out: Output, live: bool) -> int:
 def upgrade(api: AdminClient, out: Output, timeout_ms: int) -> int:
     """Replace the running gateway by the release now on disk; returns when the new control is in charge."""
     before = api.get("gateway")
+    api.stay()  # of several gateways this one is meant, also while it does not answer
     try:
         api.post("gateway/upgrade")
     except Unreachable as exc:
@@ -184,10 +185,7 @@ def upgrade(api: AdminClient, out: Output, timeout_ms: int) -> int:
             now: dict[str, object] = api.get("gateway")
         except Unreachable:
             return None
-        is_same = now.get("node") == before.get(
-            "node"
-        )  # of several gateways another one may answer meanwhile
-        return now if is_same and _process(now) != _process(before) else None
+        return now if _process(now) != _process(before) else None
 
     after = waiting.wait_for(
         in_charge, timeout_ms, "timed out: no new control took over; the old one serves on"

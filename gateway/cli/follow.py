@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway.cli import overview, progress, waiting
 from gateway.cli.client import AdminClient
-from gateway.cli.exits import INTERRUPTED, CliError, Unreachable
+from gateway.cli.exits import INTERRUPTED, ApiError, CliError, Unreachable
 from gateway.cli.output import Output
 from gateway.cli.progress import Sight
 from gateway.cli.text import is_terminal, print_line
@@ -18,7 +18,7 @@ Show = Callable[[Sight], None]
 
 def follow(api: AdminClient, out: Output, deployment: dict[str, Any], timeout_ms: int) -> dict[str, Any]:
     """Watch a rollout until it ends, showing each change, and each pause with what it waits for. A gateway
-    that restarts meanwhile is waited for.
+    that restarts meanwhile is waited for; of several, the next is asked.
 
     Raises CliError: 3 after timeout_ms, 130 on Ctrl-C.
     """
@@ -31,6 +31,10 @@ def follow(api: AdminClient, out: Output, deployment: dict[str, Any], timeout_ms
             sight = look(api, service, deployment["id"])
         except Unreachable:
             return None
+        except ApiError as exc:
+            if exc.status == 404 and api.has_moved:  # this gateway has yet to hear of it
+                return None
+            raise
         show(sight)
         last = progress.line(sight.rollout)
         return None if sight.is_open else sight.rollout

@@ -92,6 +92,8 @@ class Listening:
                 self.end_headers()
                 self.wfile.write(b"{}")
 
+            do_GET = do_POST
+
             def log_message(self, *_: object) -> None:
                 """Say nothing."""
 
@@ -133,3 +135,68 @@ def test_where_none_can_be_reached_the_last_says_why() -> None:
     first, second = closed_port(), closed_port()
     with pytest.raises(Unreachable, match=f"connection refused at {second}"):
         AdminClient(f"{first},{second}", "gw_x").get("gateway")
+
+
+class _Gone:
+    """An admin API that takes a call, and ends without an answer; or, frozen, takes it and says nothing."""
+
+    def __init__(self, *, is_frozen: bool) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self.calls = 0
+        self._is_frozen = is_frozen
+        self._taken: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._serve)
+
+    def _serve(self) -> None:
+        while True:
+            taken, _ = self._socket.accept()
+            self._taken.append(taken)
+            if not taken.recv(4096):
+                return
+            self.calls += 1
+            if not self._is_frozen:
+                taken.close()
+
+    def __enter__(self) -> "_Gone":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with socket.create_connection(self._socket.getsockname()):
+            pass
+        self._thread.join()
+        for each in (self._socket, *self._taken):
+            each.close()
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_what_is_read_from_a_gateway_that_is_lost_amid_it_is_read_from_the_next(
+    is_frozen: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(client, "READ_S", 0.5)
+    with _Gone(is_frozen=is_frozen) as lost, Listening(200) as other:
+        api = AdminClient(f"{lost.url},{other.url}", "gw_x")
+        assert api.get("gateway") == {}
+        assert (api.get("gateway"), api.url, api.has_moved) == ({}, other.url, True)
+        assert (lost.calls, len(other.calls)) == (1, 2)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert lost.url in said[0]
+    assert said[0].endswith(f"; going on at {other.url}")
+
+
+def test_who_means_one_gateway_asks_no_other() -> None:
+    with Listening(200) as other:
+        api = AdminClient(f"{closed_port()},{other.url}", "gw_x")
+        api.stay()
+        with pytest.raises(Unreachable):
+            api.get("gateway")
+        assert other.calls == []
+
+
+def test_a_change_that_was_not_answered_is_not_made_again_elsewhere() -> None:
+    with _Gone(is_frozen=False) as lost, Listening(200) as other:
+        with pytest.raises(Unreachable):
+            AdminClient(f"{lost.url},{other.url}", "gw_x").post("deployment/start")
+        assert (lost.calls, other.calls) == (1, [])
