@@ -19,7 +19,7 @@ def errors_of(model: str, folder: Path, claim: str, *defines: str) -> int:
 
 
 def build(model: str, folder: Path, *defines: str, is_safety: bool = False) -> None:
-    """Make what checks a model: `pan`, in `folder`. is_safety: its assertions alone, and none of its claims."""
+    """Make what checks a model: `pan`, in `folder`. is_safety: its assertions alone, no claim."""
     path = Path(__file__).with_name(model)
     made = ["spin", *(f"-D{each}" for each in defines), "-a", str(path)]
     subprocess.run(made, cwd=folder, check=True, capture_output=True)
