@@ -165,15 +165,25 @@ class RequestReader(Head):
         Raises a DownstreamError; nothing further can be read from that connection then.
         """
         if not self.held:
-            read = _read_request(data, self.header_bytes, self.header_fields, self.uri_bytes)
-            if read is not None:
+            read = _read_request(data)
+            if read is not None and self._has_room(read):
                 return self._take(read)
         return self._feed_piece(data)
+
+    def _has_room(self, read: codec.Request) -> bool:
+        """Tell whether a head the codec has read is within the limits. The careful reader refuses others."""
+        header_bytes, header_fields, target = read[0], read[1], read[3]
+        return (
+            header_bytes <= self.header_bytes
+            and header_fields <= self.header_fields
+            and len(target) <= self.uri_bytes
+        )
 
     def _take(self, read: codec.Request) -> int:
         """Take a head that the codec has read."""
         (
             end,
+            _fields,
             self.method,
             self.target,
             self.path,

@@ -69,8 +69,8 @@ class ResponseReader(Head):
         Raises BadResponse (RFC 9112 §4, §5, §6.3).
         """
         if not self.held:
-            read = _read_response(data, MAX_HEAD_BYTES, MAX_FIELDS)
-            if read is not None:
+            read = _read_response(data)
+            if read is not None and read[0] <= MAX_HEAD_BYTES:
                 end, self.status, self.length, connection, self.has_date, self.special, self.block = read
                 self.keep_alive = True
                 if connection is not None or self.status == 204:

@@ -12,11 +12,13 @@ from typing import Final
 from gateway.plain import native_beside
 
 _Said = dict[bytes, bytes]
-Request = tuple[int, bytes, bytes, bytes, bytes, bytes, str | None, int, _Said, bytes, bool, bool, int, bool]
-"""Bytes it takes, method, target, normal path, raw path, query with its mark, host (None: to be judged),
-length of the body (-1: chunked), the fields acted on by lower-case name, the lines passed on, whether one of
-these is a claim, whether the head is a usual one, the marks of the names passed on, whether there is a usual
-traceparent (see `request`)."""
+Request = tuple[
+    int, int, bytes, bytes, bytes, bytes, bytes, str | None, int, _Said, bytes, bool, bool, int, bool
+]
+"""Bytes it takes, fields, method, target, normal path, raw path, query with its mark, host (None: to be
+judged), length of the body (-1: chunked), the fields acted on by lower-case name, the lines passed on,
+whether one of these is a claim, whether the head is a usual one, the marks of the names passed on, whether
+there is a usual traceparent (see `request`)."""
 Response = tuple[int, int, int, bytes | None, bool, dict[bytes, bytes], bytes]
 """Bytes it takes, status, length of the body (-1: chunked, -2: until the end), connection options unless
 there are none but `keep-alive`, whether a Date is passed on, the other fields acted on, the lines passed
@@ -34,12 +36,12 @@ def mark_of(name: bytes) -> int:
     return 1 << (len(plain) * 3 + plain[0] + plain[-1]) % 61
 
 
-def read_request(data: bytes, header_bytes: int, header_fields: int, uri_bytes: int) -> Request | None:
-    """Read a head at the start of `data`. None: not whole, beyond a limit, or not in common form."""
+def read_request(data: bytes) -> Request | None:
+    """Read a head at the start of `data`, of any size. None: it is not whole, or not in common form."""
     return None
 
 
-def read_response(data: bytes, header_bytes: int, header_fields: int) -> Response | None:
+def read_response(data: bytes) -> Response | None:
     """Read a final response's head at the start of `data`. None: it is not whole, or not in common form."""
     return None
 

@@ -3,95 +3,100 @@
  * A function of bytes alone: what it returns is what the careful reader (request.py, response.py) would find in
  * the same bytes. It accepts a strict subset of what that one does, and answers None to the rest: it refuses
  * nothing itself, and decides nothing: framing, hosts and limits are judged in Python, for both readers alike.
+ * A field is taken in the form in which it is passed on, and no other: `Name: value`, one space in front of the
+ * value and no blank behind it.
  *
  * Bounds by construction. Input is a bytes object, which ends in a NUL that does not count. Every scan goes on
  * while a byte is of a class, every comparison while bytes are equal, and NUL is in no class and equals nothing
  * sought: none can pass the end. Eight bytes are looked at together only in front of it. Sizes of output are summed
- * up before it is allocated, and checked after.
+ * up before it is allocated.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <stddef.h>
 
 typedef const unsigned char *At; /* a place in the input */
 
-enum { TOKEN = 1, VALUE = 2, TARGET = 4, UNRESERVED = 8, BLANK = 16, TRACE = 32 };
+enum { TOKEN = 1, VALUE = 2, TARGET = 4, UNRESERVED = 8, LABEL = 16, DECIMAL = 32, TRACE = 64 };
 static unsigned char CLASS[256]; /* what a byte may be part of */
+static unsigned char SAME[256];  /* a byte itself */
 static unsigned char LOWER[256]; /* it in lower case */
 static unsigned char PLAIN[256]; /* the same, marks as `-`: what services in the manner of CGI take a name for */
 static signed char DIGIT[256];   /* its value as a hexadecimal digit, or -1 */
 
 #define MAX_FIELDS 128
-#define MAX_LENGTH_DIGITS 18 /* under 2^63: no length overflows */
-#define MAX_AUTHORITY 261    /* as in target.py */
+#define MAX_DIGITS 18     /* under 2^63: no number overflows */
+#define MAX_AUTHORITY 261 /* as in target.py */
 
-/* What becomes of a field: a place in the table of those acted on, or */
-enum { KEPT = -1, DROPPED = -2 };
+/* How a field is treated. TOLD: its value is. USUAL: nothing follows from it but what it says itself. */
+enum { TOLD = 1, PASSED_ON = 2, USUAL = 4 };
+/* What is found by name again. */
+enum { NONE, LENGTH, CODING, CONNECTION, HOST, PARENT, DATE, FOUND };
 
 typedef struct {
-    At name, value;
-    Py_ssize_t name_size, value_size;
-    int place;
+    const char *text; /* in lower case */
+    Py_ssize_t size;
+    int how, role;
+    uint64_t bit; /* its own; 0: there may be several of the name */
+    PyObject *key;
+} Name;
+
+static const Name KEPT = {.how = PASSED_ON | USUAL}, DROPPED = {.how = USUAL}; /* any other */
+
+#define LONGEST 25
+typedef struct {
+    const Name *posing;             /* what a name is that poses as one of these, with other marks */
+    Name names[24];                 /* of fields acted on, in order of size; the last is none */
+    const Name *first[LONGEST + 1]; /* of each size */
+} Table;
+
+#define NAME(word, ...) {.text = word, .size = sizeof word - 1, .how = __VA_ARGS__}
+
+static Table REQUEST = {.posing = &DROPPED, .names = {
+    NAME("te", TOLD), NAME("via", TOLD | USUAL), NAME("host", TOLD | USUAL, HOST), NAME("expect", TOLD),
+    NAME("trailer", TOLD), NAME("upgrade", TOLD), NAME("cdn-loop", TOLD), NAME("forwarded", TOLD | USUAL),
+    NAME("connection", TOLD | USUAL, CONNECTION), NAME("keep-alive", TOLD), NAME("tracestate", TOLD | USUAL),
+    NAME("traceparent", TOLD | USUAL, PARENT), NAME("max-forwards", TOLD), NAME("x-request-id", TOLD | USUAL),
+    NAME("content-length", TOLD | USUAL, LENGTH), NAME("http2-settings", TOLD),
+    NAME("x-forwarded-for", TOLD | USUAL), NAME("proxy-connection", TOLD),
+    NAME("x-forwarded-host", TOLD | USUAL), NAME("x-forwarded-port", TOLD | USUAL),
+    NAME("transfer-encoding", TOLD, CODING), NAME("x-forwarded-proto", TOLD | USUAL),
+    NAME("proxy-authorization", TOLD),
+}};
+static Table RESPONSE = {.posing = &KEPT, .names = {
+    NAME("te", TOLD), NAME("date", PASSED_ON, DATE), NAME("trailer", TOLD), NAME("upgrade", TOLD),
+    NAME("x-outcome", TOLD), NAME("connection", 0, CONNECTION), NAME("keep-alive", TOLD),
+    NAME("content-length", PASSED_ON, LENGTH), NAME("proxy-connection", TOLD),
+    NAME("transfer-encoding", 0, CODING), NAME("proxy-authenticate", TOLD),
+    NAME("proxy-authentication-info", TOLD),
+}};
+
+typedef struct {
+    At name, colon, value, end;
+    const Name *as;
 } Field;
 
 typedef struct {
-    Field fields[MAX_FIELDS];
-    int count;
-    int has_claims; /* a kept field says what only a trusted proxy may say */
-    uint64_t marks; /* of the names kept: see mark_of */
-    int is_usual;   /* none is acted on but USUAL ones */
-    int is_traced;  /* there is a traceparent of the usual form */
-    int is_dated;
+    Py_ssize_t bytes;        /* of all of it */
     Py_ssize_t length;       /* of the body, or */
-    const Field *connection; /* unless it says what holds without it */
-    const Field *host;
-    At end;                  /* behind the empty line */
-} Fields;
+    Py_ssize_t block_bytes;  /* of the lines passed on */
+    uint64_t marks;          /* of the names kept: see mark_of */
+    int has_claims;          /* one of these says what only a trusted proxy may say */
+    int is_unusual;          /* not all fields are USUAL, or the connection is to do more than stay */
+    const Field *found[FOUND];
+    int count;
+    Field fields[MAX_FIELDS];
+} Head;
 
-enum { CHUNKED = -1, UNSAID = -2 };
-
-/* A field acted on may be PASSED_ON all the same; USUAL: nothing follows from it but what it says itself; APART:
- * what it says is told apart. */
-enum { PASSED_ON = 1, USUAL = 2, APART = 4 };
-enum { LENGTH = 8, CODING = 16, CONNECTION = 32, HOST = 64, PARENT = 128, DATE = 256 };
-
-/* Names of fields acted on, in order of size, and the first place of each size. */
-#define LONGEST 25
-typedef struct {
-    const char *text;
-    int kind;
-    Py_ssize_t size;
-    PyObject *key;
-} Name;
-typedef struct {
-    Name names[24]; /* the last is none */
-    unsigned char first[LONGEST + 1];
-} Table;
-
-#define NAME(text, kind) {text, kind, sizeof text - 1, NULL}
-
-static Table REQUEST = {.names = {
-    NAME("te", 0), NAME("via", USUAL), NAME("host", HOST | USUAL), NAME("expect", 0), NAME("trailer", 0),
-    NAME("upgrade", 0), NAME("cdn-loop", 0), NAME("forwarded", USUAL), NAME("connection", CONNECTION),
-    NAME("keep-alive", 0), NAME("tracestate", USUAL), NAME("traceparent", PARENT | USUAL),
-    NAME("max-forwards", 0), NAME("x-request-id", USUAL), NAME("content-length", LENGTH | USUAL),
-    NAME("http2-settings", 0), NAME("x-forwarded-for", USUAL), NAME("proxy-connection", 0),
-    NAME("x-forwarded-host", USUAL), NAME("x-forwarded-port", USUAL), NAME("transfer-encoding", CODING),
-    NAME("x-forwarded-proto", USUAL), NAME("proxy-authorization", 0),
-}};
-static Table RESPONSE = {.names = {
-    NAME("te", 0), NAME("date", DATE | APART | PASSED_ON), NAME("trailer", 0), NAME("upgrade", 0),
-    NAME("x-outcome", 0), NAME("connection", CONNECTION | APART), NAME("keep-alive", 0),
-    NAME("content-length", LENGTH | APART | PASSED_ON), NAME("proxy-connection", 0),
-    NAME("transfer-encoding", CODING | APART), NAME("proxy-authenticate", 0), NAME("proxy-authentication-info", 0),
-}};
+enum { CHUNKED = -1, UNSAID = -2, OTHER = -3 };
 
 /* --- words ---------------------------------------------------------------------------------------------- */
 
-/* The place behind `text`, if the input goes on with it, whatever the case; else NULL. text: in lower case. */
-static At behind(At at, const char *text)
+/* The place behind `text`, if the input, seen through `map`, goes on with it; else NULL. */
+static At behind(At at, const unsigned char *map, const char *text)
 {
     for (; *text; at++, text++)
-        if (LOWER[*at] != (unsigned char)*text)
+        if (map[*at] != (unsigned char)*text)
             return NULL;
     return at;
 }
@@ -117,228 +122,151 @@ static At skip_value(At at, At end)
     return skip(at, VALUE);
 }
 
-/* Whether `size` bytes, each seen through `map`, are `text`. */
-static int is_word(At word, Py_ssize_t size, const unsigned char *map, const char *text)
+/* The number that is written from `at` to `end`; OTHER: not in digits alone, or in too many. */
+static Py_ssize_t number(At at, At end)
 {
-    for (; size && *text; size--, word++, text++)
-        if (map[*word] != (unsigned char)*text)
-            return 0;
-    return !size && !*text;
+    if (at == end || end - at > MAX_DIGITS || skip(at, DECIMAL) != end)
+        return OTHER;
+    Py_ssize_t number = 0;
+    for (; at < end; at++)
+        number = number * 10 + (*at - '0');
+    return number;
 }
 
 /* --- fields (RFC 9112 §5) ------------------------------------------------------------------------------- */
 
-/* What becomes of a field of this name. Other marks make it another name, but one that poses as the first:
- * X_Forwarded_For is not acted on, nor passed on. */
-static int place_of(const Field *field, const Table *table)
+/* Read `name: value` and its end. Returns the place behind it, NULL for any other form. */
+static At read_field(At at, At data_end, Field *field)
 {
-    const Py_ssize_t size = field->name_size;
-    const Name *names = table->names;
-    for (int place = size <= LONGEST ? table->first[size] : 0; names[place].size == size; place++)
-        if (is_word(field->name, size, PLAIN, names[place].text))
-            return is_word(field->name, size, LOWER, names[place].text) ? place : DROPPED;
-    return KEPT;
+    field->name = at;
+    field->colon = at = skip(at, TOKEN);
+    if (at == field->name || at[0] != ':' || at[1] != ' ')
+        return NULL;
+    field->value = at + 2;
+    field->end = at = skip_value(field->value, data_end);
+    if (at > field->value && (*field->value <= ' ' || at[-1] <= ' ')) /* a blank */
+        return NULL;
+    return behind(at, SAME, "\r\n");
+}
+
+/* What a field is by its name. In a request X_Forwarded_For is neither acted on nor passed on. */
+static const Name *name_of(const Field *field, const Table *table)
+{
+    const Py_ssize_t size = field->colon - field->name;
+    for (const Name *name = table->first[size <= LONGEST ? size : 0]; name->size == size; name++)
+        if (behind(field->name, PLAIN, name->text) == field->colon)
+            return behind(field->name, LOWER, name->text) ? name : table->posing;
+    return &KEPT;
 }
 
 /* The bit that stands for a name, and for a few others: a head without it holds no such field. */
 static uint64_t mark_of(const Field *field)
 {
-    const Py_ssize_t size = field->name_size;
-    return (uint64_t)1 << (size * 3 + PLAIN[field->name[0]] + PLAIN[field->name[size - 1]]) % 61;
+    return (uint64_t)1 << ((field->colon - field->name) * 3 + PLAIN[field->name[0]] + PLAIN[field->colon[-1]]) % 61;
 }
 
 /* Whether a request's field is for proxies alone, or a setting of a CGI service's own (CVE-2016-5385). */
 static int is_for_proxies(const Field *field)
 {
-    At rest = behind(field->name, "proxy");
+    At rest = behind(field->name, LOWER, "proxy");
     return rest && (*rest == ':' || *rest == '-');
 }
 
 /* X-Forwarded-… and X-Real-IP, however spelled; `X-Forwarded-` with nothing behind it too. */
 static int is_claim(const Field *field)
 {
-    const char *prefix = "x-forwarded-";
-    Py_ssize_t size = (Py_ssize_t)strlen(prefix);
-    if (field->name_size >= size && is_word(field->name, size, PLAIN, prefix))
-        return 1;
-    return is_word(field->name, field->name_size, PLAIN, "x-real-ip");
+    return behind(field->name, PLAIN, "x-forwarded-") || behind(field->name, PLAIN, "x-real-ip") == field->colon;
 }
 
-/* Read `name: value` and its end. Returns the place behind it, NULL for any other form. */
-static At read_field(At at, At data_end, Field *field)
+/* The length of the body as the head says it (RFC 9112 §6). OTHER: not as simple as it can be, with one length in
+ * digits, or `chunked` alone, or neither. */
+static Py_ssize_t length_of(const Head *head)
 {
-    field->name = at;
-    at = skip(at, TOKEN);
-    field->name_size = at - field->name;
-    if (!field->name_size || *at != ':')
-        return NULL;
-    field->value = at = skip(at + 1, BLANK);
-    at = skip_value(at, data_end);
-    if (at[0] != '\r' || at[1] != '\n')
-        return NULL;
-    At end = at;
-    while (end > field->value && CLASS[end[-1]] & BLANK)
-        end--;
-    field->value_size = end - field->value;
-    return at + 2;
+    const Field *length = head->found[LENGTH], *coding = head->found[CODING];
+    if (coding)
+        return !length && behind(coding->value, LOWER, "chunked") == coding->end ? CHUNKED : OTHER;
+    return length ? number(length->value, length->end) : UNSAID;
 }
 
-/* Read fields up to the empty line and say what becomes of each. Returns 0 for a head that is not whole, not
- * in this form, or holds a field twice that is acted on: several of a name are another's to join. */
-static int read_fields(At at, At data_end, Fields *head, const Table *table, int is_request)
+/* Read fields from `at` to the empty line. Returns 0 for a head that is not whole, not in this form, or holds a
+ * field twice that is acted on: several of a name are another's to join. */
+static int read_fields(At at, PyObject *data, Head *head, const Table *table)
 {
-    unsigned int seen = 0;
-    head->count = head->has_claims = 0;
-    head->marks = 0;
+    const At begin = (At)PyBytes_AS_STRING(data), data_end = begin + PyBytes_GET_SIZE(data);
+    uint64_t seen = 0;
+    memset(head, 0, offsetof(Head, fields));
     while (*at != '\r') {
         Field *field = &head->fields[head->count];
-        if (head->count == MAX_FIELDS || !(at = read_field(at, data_end, field)))
+        if (head->count++ == MAX_FIELDS || !(at = read_field(at, data_end, field)))
             return 0;
-        head->count++;
-        field->place = place_of(field, table);
-        if (field->place >= 0) {
-            if (seen & 1u << field->place)
-                return 0;
-            seen |= 1u << field->place;
-        } else if (!is_request) {
-            field->place = KEPT;
-        } else if (field->place == KEPT) {
-            if (is_for_proxies(field))
-                field->place = DROPPED;
-            else {
+        const Name *as = name_of(field, table);
+        if (as == &KEPT && table == &REQUEST) {
+            if (is_for_proxies(field)) {
+                as = &DROPPED;
+            } else {
                 head->has_claims |= is_claim(field);
                 head->marks |= mark_of(field);
             }
         }
+        if (seen & as->bit)
+            return 0;
+        seen |= as->bit;
+        head->found[as->role] = field;
+        head->is_unusual |= !(as->how & USUAL);
+        if (as->how & PASSED_ON)
+            head->block_bytes += at - field->name;
+        field->as = as;
     }
-    head->end = at + 2;
-    return at[1] == '\n';
+    head->bytes = at + 2 - begin;
+    head->length = length_of(head);
+    const Field *connection = head->found[CONNECTION];
+    if (connection && behind(connection->value, SAME, "keep-alive") == connection->end)
+        head->found[CONNECTION] = NULL; /* it says what holds without it */
+    head->is_unusual |= head->found[CONNECTION] != NULL;
+    return at[1] == '\n' && head->length != OTHER;
 }
 
-/* Whether no blanks are around a value but one space in front: llhttp takes tabs for part of a coding. */
-static int is_bare(const Field *field)
-{
-    return field->value[field->value_size] == '\r' && field->value[-1] != '\t';
-}
-
-/* Read a length in digits. Returns UNSAID for any other form. */
-static Py_ssize_t length_of(const Field *field)
-{
-    Py_ssize_t length = 0;
-    if (!is_bare(field) || !field->value_size || field->value_size > MAX_LENGTH_DIGITS)
-        return UNSAID;
-    for (Py_ssize_t k = 0; k < field->value_size; k++) {
-        if (field->value[k] < '0' || field->value[k] > '9')
-            return UNSAID;
-        length = length * 10 + (field->value[k] - '0');
-    }
-    return length;
-}
-
-/* Whether a value is a traceparent of version 00 (https://www.w3.org/TR/trace-context/ §3.2). */
+/* Whether there is a traceparent of version 00 (https://www.w3.org/TR/trace-context/ §3.2). */
 static int is_traceparent(const Field *field)
 {
-    At at = field->value;
-    if (field->value_size != 55 || memcmp(at, "00-", 3) || at[35] != '-' || at[52] != '-')
+    At at = field ? field->value : NULL;
+    if (!at || field->end - at != 55 || memcmp(at, "00-", 3) || at[35] != '-' || at[52] != '-')
         return 0;
     return skip(at + 3, TRACE) == at + 35 && skip(at + 36, TRACE) == at + 52 && skip(at + 53, TRACE) == at + 55;
 }
 
-/* Read what frames the message (RFC 9112 §6) and governs the connection. Returns 0 unless the former is as simple
- * as it can be: one length in digits, or `chunked` alone, or neither. */
-static int read_framing(Fields *head, const Name *names)
-{
-    head->length = UNSAID;
-    head->connection = head->host = NULL;
-    head->is_usual = 1;
-    head->is_traced = head->is_dated = 0;
-    for (const Field *field = head->fields; field < head->fields + head->count; field++) {
-        int kind = field->place < 0 ? 0 : names[field->place].kind;
-        if (kind & (LENGTH | CODING)) {
-            if (head->length != UNSAID)
-                return 0;
-            if (kind & LENGTH)
-                head->length = length_of(field);
-            else if (is_bare(field) && is_word(field->value, field->value_size, LOWER, "chunked"))
-                head->length = CHUNKED;
-            if (head->length == UNSAID)
-                return 0;
-        } else if (kind & CONNECTION) {
-            if (field->value_size == 10 && !memcmp(field->value, "keep-alive", 10))
-                continue;
-            head->connection = field;
-        } else if (kind & HOST) {
-            head->host = field;
-        } else if (kind & PARENT) {
-            head->is_traced = is_traceparent(field);
-        } else if (kind & DATE) {
-            head->is_dated = 1;
-        }
-        head->is_usual &= field->place < 0 || kind & USUAL;
-    }
-    return 1;
-}
-
-static PyObject *NOTHING; /* a dict that stays empty */
+/* --- what is made of them ------------------------------------------------------------------------------- */
 
 static PyObject *slice(At from, At to)
 {
     return PyBytes_FromStringAndSize((const char *)from, to - from);
 }
 
-/* Lower-case name -> value of the fields acted on but those told APART. Nobody adds to it. */
-static PyObject *special_of(const Fields *head, const Name *names)
+/* Lower-case name -> value of the fields that are TOLD. */
+static PyObject *special_of(const Head *head)
 {
-    PyObject *special = Py_NewRef(NOTHING);
-    for (const Field *field = head->fields; special && field < head->fields + head->count; field++) {
-        if (field->place < 0 || names[field->place].kind & APART)
-            continue;
-        if (special == NOTHING)
-            Py_SETREF(special, PyDict_New());
-        PyObject *value = slice(field->value, field->value + field->value_size);
-        if (!special || !value || PyDict_SetItem(special, names[field->place].key, value) < 0)
-            Py_CLEAR(special);
-        Py_XDECREF(value);
-    }
+    PyObject *special = PyDict_New();
+    for (const Field *field = head->fields; special && field < head->fields + head->count; field++)
+        if (field->as->how & TOLD) {
+            PyObject *value = slice(field->value, field->end);
+            if (!value || PyDict_SetItem(special, field->as->key, value) < 0)
+                Py_CLEAR(special);
+            Py_XDECREF(value);
+        }
     return special;
 }
 
-static int is_passed_on(const Field *field, const Name *names)
+/* The lines that are passed on. */
+static PyObject *block_of(const Head *head)
 {
-    return field->place == KEPT || (field->place >= 0 && names[field->place].kind & PASSED_ON);
-}
-
-static char *put(char *out, const void *bytes, Py_ssize_t size)
-{
-    memcpy(out, bytes, (size_t)size);
-    return out + size;
-}
-
-/* The fields that are passed on, as lines. */
-static PyObject *block_of(const Fields *head, const Name *names)
-{
-    const Field *end = head->fields + head->count;
-    Py_ssize_t size = 0;
-    for (const Field *field = head->fields; field < end; field++)
-        if (is_passed_on(field, names))
-            size += field->name_size + field->value_size + 4;
-    PyObject *block = PyBytes_FromStringAndSize(NULL, size);
-    if (!block)
-        return NULL;
-    char *out = PyBytes_AS_STRING(block);
-    for (const Field *field = head->fields; field < end; field++)
-        if (is_passed_on(field, names)) {
-            At end_of_value = field->value + field->value_size;
-            if (is_bare(field) && field->value[-1] == ' ' && field->value[-2] == ':') { /* a line like ours */
-                out = put(out, field->name, end_of_value + 2 - field->name);
-                continue;
-            }
-            out = put(out, field->name, field->name_size);
-            out = put(out, ": ", 2);
-            out = put(out, field->value, field->value_size);
-            out = put(out, "\r\n", 2);
+    PyObject *block = PyBytes_FromStringAndSize(NULL, head->block_bytes);
+    char *out = block ? PyBytes_AS_STRING(block) : NULL;
+    for (const Field *field = head->fields; block && field < head->fields + head->count; field++)
+        if (field->as->how & PASSED_ON) {
+            size_t size = (size_t)(field->end + 2 - field->name);
+            memcpy(out, field->name, size);
+            out += size;
         }
-    assert(out == PyBytes_AS_STRING(block) + size);
     return block;
 }
 
@@ -360,40 +288,28 @@ static PyObject *tuple_of(PyObject **items, Py_ssize_t count)
 }
 #define TUPLE_OF(...) tuple_of((PyObject *[]){__VA_ARGS__}, sizeof((PyObject *[]){__VA_ARGS__}) / sizeof(PyObject *))
 
-static PyObject *value_of(const Field *field)
+/* The bytes object that is an argument; NULL, with an exception, for any other. */
+static At bytes_of(PyObject *argument)
 {
-    return field ? slice(field->value, field->value + field->value_size) : Py_NewRef(Py_None);
+    if (PyBytes_CheckExact(argument))
+        return (At)PyBytes_AS_STRING(argument);
+    PyErr_SetString(PyExc_TypeError, "takes bytes");
+    return NULL;
 }
 
 /* --- the request line (RFC 9112 §3) --------------------------------------------------------------------- */
 
-static const char *const METHODS[] = {"GET", "POST", "PUT", "HEAD", "DELETE", "PATCH", "OPTIONS"};
-enum { METHOD_COUNT = sizeof METHODS / sizeof *METHODS };
-static PyObject *METHOD_OBJECTS[METHOD_COUNT];
-
-/* The method as bytes, shared if it is a usual one (RFC 9110 §9.1: case counts). */
-static PyObject *method_of(At from, At to)
-{
-    for (int k = 0; k < METHOD_COUNT; k++)
-        if ((size_t)(to - from) == strlen(METHODS[k]) && !memcmp(from, METHODS[k], (size_t)(to - from)))
-            return Py_NewRef(METHOD_OBJECTS[k]);
-    return slice(from, to);
-}
-
-/* The host of a Host field, if it is its own normal form but for a port; else None, and target.py judges it. */
+/* The host of a Host field, if it is its own normal form, and without a port; else None, and target.py judges it. */
 static PyObject *host_of(const Field *field)
 {
-    At at = field ? field->value : NULL, end = field ? at + field->value_size : NULL, begin = at;
-    while (at < end && CLASS[*at] & UNRESERVED && LOWER[*at] == *at && (*at != '.' || at[1] != '.'))
-        at++;
-    At host_end = at;
-    int port = 0;
-    if (at < end && *at == ':')
-        for (at++; at < end && at - host_end <= 5 && *at >= '0' && *at <= '9'; at++)
-            port = port * 10 + (*at - '0');
-    if (at < end || host_end == begin || host_end[-1] == '.' || port > 65535 || end - begin > MAX_AUTHORITY)
+    if (!field || field->end - field->value > MAX_AUTHORITY)
         Py_RETURN_NONE;
-    return PyUnicode_DecodeASCII((const char *)begin, host_end - begin, NULL);
+    At end = skip(field->value, LABEL);
+    while (*end == '.' && CLASS[end[1]] & LABEL)
+        end = skip(end + 1, LABEL);
+    if (end != field->end || end == field->value)
+        Py_RETURN_NONE;
+    return PyUnicode_DecodeASCII((const char *)field->value, end - field->value, NULL);
 }
 
 /* Whether a path is its own normal form: nothing escaped, no empty segment, no dot where a segment begins. */
@@ -442,33 +358,22 @@ other:
     return NULL;
 }
 
-/* read_request(data, header_bytes, header_fields, uri_bytes) -> (end, method, target, path, raw_path, query, host,
- * length, special, block, has_claims, is_usual, marks, is_traced), or None. */
-static PyObject *read_request(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
+/* read_request(data) -> (end, fields, method, target, path, raw_path, query, host, length, special, block,
+ * has_claims, is_usual, marks, is_traced), or None. */
+static PyObject *read_request(PyObject *Py_UNUSED(module), PyObject *data)
 {
-    if (count != 4 || !PyBytes_CheckExact(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "read_request(bytes, int, int, int)");
+    Head head;
+    At begin = bytes_of(data);
+    if (!begin)
         return NULL;
-    }
-    Py_ssize_t header_bytes = PyLong_AsSsize_t(args[1]), header_fields = PyLong_AsSsize_t(args[2]);
-    Py_ssize_t uri_bytes = PyLong_AsSsize_t(args[3]);
-    if (PyErr_Occurred())
-        return NULL;
-    At data = (At)PyBytes_AS_STRING(args[0]), data_end = data + PyBytes_GET_SIZE(args[0]);
-    At space = skip(data, TOKEN);
-    At target = space + 1;
-    if (space == data || *space != ' ' || *target != '/')
+    At space = skip(begin, TOKEN), target = space + 1;
+    if (space == begin || *space != ' ' || *target != '/' || behind(begin, SAME, "CONNECT") == space)
         Py_RETURN_NONE;
-    At end = skip(target, TARGET), path_end = target;
+    At end = skip(target, TARGET), fields = behind(end, SAME, " HTTP/1.1\r\n"), path_end = target;
+    if (!fields || !read_fields(fields, data, &head, &REQUEST))
+        Py_RETURN_NONE;
     while (path_end < end && *path_end != '?')
         path_end++;
-    At line_end = behind(end, " http/1.1\r\n"); /* any case: looked at below */
-    Fields head;
-    if (!line_end || memcmp(end + 1, "HTTP", 4) || end - target > uri_bytes ||
-        (space - data == 7 && !memcmp(data, "CONNECT", 7)) ||
-        !read_fields(line_end, data_end, &head, &REQUEST, 1) || head.count > header_fields ||
-        head.end - data > header_bytes || !read_framing(&head, REQUEST.names))
-        Py_RETURN_NONE;
 
     PyObject *whole = slice(target, end);
     PyObject *raw = path_end == end ? Py_XNewRef(whole) : slice(target, path_end);
@@ -478,48 +383,39 @@ static PyObject *read_request(PyObject *Py_UNUSED(module), PyObject *const *args
         Py_XDECREF(raw);
         Py_RETURN_NONE;
     }
-    return TUPLE_OF(PyLong_FromSsize_t(head.end - data), method_of(data, space), whole, path, raw,
-                    slice(path_end, end), host_of(head.host),
-                    PyLong_FromSsize_t(head.length == UNSAID ? 0 : head.length), special_of(&head, REQUEST.names),
-                    block_of(&head, REQUEST.names), PyBool_FromLong(head.has_claims),
-                    PyBool_FromLong(head.is_usual), PyLong_FromUnsignedLongLong(head.marks),
-                    PyBool_FromLong(head.is_traced));
+    return TUPLE_OF(PyLong_FromSsize_t(head.bytes), PyLong_FromLong(head.count), slice(begin, space), whole, path,
+                    raw, slice(path_end, end), host_of(head.found[HOST]),
+                    PyLong_FromSsize_t(head.length == UNSAID ? 0 : head.length), special_of(&head),
+                    block_of(&head), PyBool_FromLong(head.has_claims),
+                    PyBool_FromLong(!head.is_unusual),
+                    PyLong_FromUnsignedLongLong(head.marks),
+                    PyBool_FromLong(is_traceparent(head.found[PARENT])));
 }
 
 /* --- the status line (RFC 9112 §4) ---------------------------------------------------------------------- */
 
-/* read_response(data, header_bytes, header_fields) -> (end, status, length, connection, has_date, special, block),
- * or None. Of HTTP/1.1 and final responses only. */
-static PyObject *read_response(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
+/* read_response(data) -> (end, status, length, connection, has_date, special, block), or None. Of HTTP/1.1 and final
+ * responses only. */
+static PyObject *read_response(PyObject *Py_UNUSED(module), PyObject *data)
 {
-    if (count != 3 || !PyBytes_CheckExact(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "read_response(bytes, int, int)");
+    Head head;
+    At begin = bytes_of(data), code = begin ? behind(begin, SAME, "HTTP/1.1 ") : NULL;
+    if (!begin)
         return NULL;
-    }
-    Py_ssize_t header_bytes = PyLong_AsSsize_t(args[1]), header_fields = PyLong_AsSsize_t(args[2]);
-    if (PyErr_Occurred())
-        return NULL;
-    At data = (At)PyBytes_AS_STRING(args[0]), data_end = data + PyBytes_GET_SIZE(args[0]);
-    At at = behind(data, "http/1.1 ");
-    if (!at || memcmp(data, "HTTP", 4))
+    if (!code)
         Py_RETURN_NONE;
-    int status = 0;
-    for (int k = 0; k < 3; k++, at++) {
-        if (*at < '0' || *at > '9')
-            Py_RETURN_NONE;
-        status = status * 10 + (*at - '0');
-    }
-    if (*at == ' ')
-        at = skip(at, VALUE); /* the reason phrase means nothing */
-    At line_end = behind(at, "\r\n");
-    Fields head;
-    if (status < 200 || !line_end || !read_fields(line_end, data_end, &head, &RESPONSE, 0) ||
-        head.count > header_fields || head.end - data > header_bytes ||
-        !read_framing(&head, RESPONSE.names))
+    At end = skip(code, DECIMAL);
+    long status = end - code == 3 ? (long)number(code, end) : OTHER;
+    if (*end == ' ')
+        end = skip(end, VALUE); /* the reason phrase means nothing */
+    At fields = behind(end, SAME, "\r\n");
+    if (status < 200 || !fields || !read_fields(fields, data, &head, &RESPONSE))
         Py_RETURN_NONE;
-    return TUPLE_OF(PyLong_FromSsize_t(head.end - data), PyLong_FromLong(status), PyLong_FromSsize_t(head.length),
-                    value_of(head.connection), PyBool_FromLong(head.is_dated),
-                    special_of(&head, RESPONSE.names), block_of(&head, RESPONSE.names));
+    const Field *connection = head.found[CONNECTION];
+    return TUPLE_OF(PyLong_FromSsize_t(head.bytes), PyLong_FromLong(status),
+                    PyLong_FromSsize_t(head.length),
+                    connection ? slice(connection->value, connection->end) : Py_NewRef(Py_None),
+                    PyBool_FromLong(head.found[DATE] != NULL), special_of(&head), block_of(&head));
 }
 
 /* --- what is asked of a block --------------------------------------------------------------------------- */
@@ -536,10 +432,10 @@ static PyObject *find(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssi
     const char *name = PyBytes_AS_STRING(args[1]);
     At at = (At)PyBytes_AS_STRING(args[0]), end = at + PyBytes_GET_SIZE(args[0]);
     while (at < end) {
-        At colon = skip(at, TOKEN), line_end = memchr(at, '\r', (size_t)(end - at));
-        if (!line_end || *colon != ':')
+        At colon = behind(at, map, name), line_end = memchr(at, '\r', (size_t)(end - at));
+        if (!line_end)
             break;
-        if (is_word(at, colon - at, map, name))
+        if (colon && *colon == ':')
             return slice(colon + 2, line_end);
         at = line_end + 2;
     }
@@ -562,6 +458,7 @@ static PyObject *holds(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ss
 static void fill_tables(void)
 {
     for (int byte = 0; byte < 256; byte++) {
+        SAME[byte] = (unsigned char)byte;
         LOWER[byte] = (unsigned char)(byte >= 'A' && byte <= 'Z' ? byte + 32 : byte);
         DIGIT[byte] = -1;
         int is_letter_or_digit = (byte >= '0' && byte <= '9') || (LOWER[byte] >= 'a' && LOWER[byte] <= 'z');
@@ -570,11 +467,13 @@ static void fill_tables(void)
         PLAIN[byte] = CLASS[byte] & TOKEN && !is_letter_or_digit ? '-' : LOWER[byte];
         if (is_letter_or_digit || (byte && strchr("-._~", byte)))
             CLASS[byte] |= UNRESERVED; /* RFC 3986 §2.3 */
-        if (byte && strchr("0123456789abcdef", byte))
+        if (CLASS[byte] & UNRESERVED && byte != '.' && byte == LOWER[byte])
+            CLASS[byte] |= LABEL;
+        if (byte >= '0' && byte <= '9')
+            CLASS[byte] |= DECIMAL | TRACE;
+        if (byte >= 'a' && byte <= 'f')
             CLASS[byte] |= TRACE;
-        if (byte == ' ' || byte == '\t')
-            CLASS[byte] |= BLANK | VALUE;
-        if (byte > ' ' && byte != 127)
+        if (byte == '\t' || (byte >= ' ' && byte != 127))
             CLASS[byte] |= VALUE; /* RFC 9110 §5.5 */
         if (byte > ' ' && byte < 127 && byte != '#')
             CLASS[byte] |= TARGET; /* RFC 9112 §3.2; UTF-8 is read with care */
@@ -585,17 +484,19 @@ static void fill_tables(void)
 
 static int fill_table(Table *table)
 {
-    unsigned char place = 0;
+    Name *name = table->names;
     for (Py_ssize_t size = 0; size <= LONGEST; size++)
-        for (table->first[size] = place; table->names[place].size == size; place++)
-            if (!(table->names[place].key = PyBytes_FromString(table->names[place].text)))
+        for (table->first[size] = name; name->size == size; name++) {
+            name->bit = (uint64_t)1 << (name - table->names);
+            if (!(name->key = PyBytes_FromString(name->text)))
                 return 0;
-    return !table->names[place].text;
+        }
+    return !name->text;
 }
 
 static PyMethodDef FUNCTIONS[] = {
-    {"read_request", (PyCFunction)(void (*)(void))read_request, METH_FASTCALL, NULL},
-    {"read_response", (PyCFunction)(void (*)(void))read_response, METH_FASTCALL, NULL},
+    {"read_request", read_request, METH_O, NULL},
+    {"read_response", read_response, METH_O, NULL},
     {"find", (PyCFunction)(void (*)(void))find, METH_FASTCALL, NULL},
     {"holds", (PyCFunction)(void (*)(void))holds, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
@@ -605,11 +506,8 @@ static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "native", NULL, -1, F
 PyMODINIT_FUNC PyInit_native(void)
 {
     fill_tables();
-    if (!fill_table(&REQUEST) || !fill_table(&RESPONSE) || !(NOTHING = PyDict_New()))
+    if (!fill_table(&REQUEST) || !fill_table(&RESPONSE))
         return NULL;
-    for (int k = 0; k < METHOD_COUNT; k++)
-        if (!(METHOD_OBJECTS[k] = PyBytes_FromString(METHODS[k])))
-            return NULL;
     PyObject *module = PyModule_Create(&MODULE);
     if (module && PyModule_AddObject(module, "SOURCE", PyLong_FromUnsignedLong(SOURCE_SUM)) < 0)
         Py_CLEAR(module);

@@ -59,13 +59,11 @@ FREE: Final = (
         b"Accept: */*",
         b"User-Agent: Mozilla/5.0 (X11; Linux)",
         b"Cookie: a=b; c=d",
-        b"Empty:",
+        b"Empty: ",
         b"X: \xfc\xff",
-        b"Tabs:\ta\t",
+        b"Within: a  b\tc",
     ),
     *(
-        b"Spaces:   a b  ",
-        b"NoSpace:v",
         b"trace-parent: 00-ab-cd-01",
         b"X-Request-Idea: 1",
         b"A!#$%&'*+-.^_`|~1: v",
@@ -91,11 +89,11 @@ ACTED_ON: Final = (
     *(
         b"X-Request-ID: abc-123",
         b"X-Request-Id: not an id",
-        b"x-request-id:",
+        b"x-request-id: ",
         b"traceparent: 00-ab-cd-01",
         b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         b"TraceState: a=1,b@c=2",
-        b"tracestate:",
+        b"tracestate: ",
         b"TE: trailers",
         b"TE: gzip",
         b"Via: 1.1 front",
@@ -190,6 +188,27 @@ ODD: Final = (
     ),
     *(b"Cr: a\rb", b"Lf: a\nB: c", b"N\xe4me: x", b"X: y\r\nHost: twice", b"Host: h", b"\r", b""),
 )
+ODD_BLANKS: Final = (
+    *(
+        b"Empty:",
+        b"Blank:  ",
+        b"Blank: \t",
+        b"NoSpace:v",
+        b"Spaces:   a b  ",
+        b"Behind: a ",
+        b"Tabs:\ta\t",
+        b"Tab: a\t",
+    ),
+    *(
+        b"Connection: close ",
+        b"Connection:keep-alive",
+        b"x-request-id:",
+        b"tracestate:",
+        b"X-Forwarded-For:1.2.3.4\t",
+        b"Date:\tnow",
+    ),
+)
+"""Around a value: any but one space in front of it."""
 STATUS_LINES: Final = (
     *(
         b"HTTP/1.1 200 OK",
@@ -278,6 +297,8 @@ def spoilt_lines(chance: Random) -> list[bytes]:
     lines = []
     if chance.random() < 0.15:
         lines.append(chance.choice(CLAIMS))
+    if chance.random() < 0.05:
+        lines.append(chance.choice(ODD_BLANKS))
     if chance.random() < 0.04:
         lines.append(chance.choice(BAD_FRAMING))
     if chance.random() < 0.04:

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from gateway.core.routing.service import RouteSettings, ServiceSettings
 from gateway.core.routing.table import Route, Service
-from gateway.errors import GatewayError
+from gateway.errors import BadResponse, GatewayError, HeadTooLarge, UriTooLong
 from gateway.http1 import codec
 from gateway.http1.heads import plain_name
 from gateway.http1.request import RequestReader
-from gateway.http1.response import ResponseReader
+from gateway.http1.response import MAX_HEAD_BYTES, ResponseReader
 from gateway.worker.exchange.request_head import Forwarder, ForwardSettings, RequestIds
 from gateway.worker.exchange.response_head import begun_head
 from tests.effort import effort
@@ -96,8 +96,8 @@ def response_readers() -> tuple[Reader, Reader]:
 
 
 KINDS: Final = {
-    "request": (grammar.request, request_readers, lambda head: codec.read_request(head, *LIMITS)),
-    "response": (grammar.response, response_readers, lambda head: codec.read_response(head, 65_536, 300)),
+    "request": (grammar.request, request_readers, codec.read_request),
+    "response": (grammar.response, response_readers, codec.read_response),
 }
 Kind = tuple[Callable[[Random], bytes], Callable[[], tuple[Reader, Reader]], Callable[[bytes], object]]
 
@@ -203,18 +203,26 @@ def test_a_strangers_claim_does_not_pass(name: bytes) -> None:
 )
 @pytest.mark.parametrize("target", [b"/", b"/caf%C3%A9?x=%20", b"//a//b"])
 def test_usual_heads_are_the_codecs(fields: bytes, target: bytes) -> None:
-    assert codec.read_request(b"GET %b HTTP/1.1\r\nHost: h\r\n%b\r\n\r\n" % (target, fields), *LIMITS)
+    assert codec.read_request(b"GET %b HTTP/1.1\r\nHost: h\r\n%b\r\n\r\n" % (target, fields))
 
 
 def test_limits_are_left_to_the_careful_reader() -> None:
     head = b"GET /abc HTTP/1.1\r\nHost: h\r\nA: b\r\n\r\n"
-    assert codec.read_request(head, len(head), 2, 4) is not None
-    assert codec.read_request(head, len(head) - 1, 2, 4) is None
-    assert codec.read_request(head, len(head), 1, 4) is None
-    assert codec.read_request(head, len(head), 2, 3) is None
-    assert codec.read_response(b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n", 25, 1) is not None
-    assert codec.read_response(b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n", 24, 1) is None
-    assert codec.read_response(b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n", 25, 0) is None
+    limits = (len(head), 2, 4)
+    reader = RequestReader(*limits)
+    assert reader.feed(head) == len(head)
+    assert reader.is_usual
+    for place, error in enumerate((HeadTooLarge, HeadTooLarge, UriTooLong)):
+        with pytest.raises(error):
+            RequestReader(*(limit - (k == place) for k, limit in enumerate(limits))).feed(head)
+
+
+def test_longest_head_of_a_response_is_taken_and_no_longer_one() -> None:
+    line, end = b"HTTP/1.1 200 OK\r\nA: ", b"\r\n\r\n"
+    longest = line + b"b" * (MAX_HEAD_BYTES - len(line + end)) + end
+    assert ResponseReader().feed(longest) == MAX_HEAD_BYTES
+    with pytest.raises(BadResponse):
+        ResponseReader().feed(line + b"b" + longest.removeprefix(line))
 
 
 @given(st.integers(0, 54), st.sampled_from(b"0123456789abcdefABF-_ g"), st.booleans(), st.booleans())
