@@ -5,10 +5,9 @@
  * number is out of range, or there may not be room for all of it. Then it is written with care, in Python; the two
  * are held against each other by a property test.
  *
- * Texts are copied without a look; the whole line is looked at then, sixteen bytes at a time: it may hold no more
- * quotation marks than its frame does.
+ * A text is copied without a look, and looked at then, sixteen bytes at a time.
  *
- * Bounds: texts are summed up before anything is written, and all else has a size that FRAME covers.
+ * Bounds: each text is counted off the room there is before it is copied, and all else has a size that FRAME covers.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -51,11 +50,10 @@ static const struct {
     {TEXT, BEHIND(",\"user_agent\":\"")},
 };
 #define COUNT ((Py_ssize_t)(sizeof VALUES / sizeof VALUES[0]))
-static int QUOTES; /* of a line's frame */
 
 #define DIGITS 21 /* of 2^63, and a point */
-#define WIDTH 16  /* of Bytes: the last of a line may be filled up */
-#define FRAME (COUNT * (BEFORE + DIGITS) + WIDTH)
+#define WIDTH 16  /* of Bytes: the last ones of a text are filled up */
+#define FRAME (COUNT * (BEFORE + DIGITS) + WIDTH) /* all of a line but its texts */
 
 typedef signed char Bytes __attribute__((vector_size(WIDTH))); /* those beyond ASCII are negative */
 
@@ -74,49 +72,42 @@ static Text text_of(PyObject *value)
     return (Text){NULL, 0};
 }
 
-/* Whether all from `at` to `end`, and up to WIDTH behind it, is of ' ' … '~', without '\\' and with QUOTES '"'. */
-static int is_safe(const char *at, const char *end)
+/* Copy a text, and blanks behind it. Returns what is not zero somewhere unless all of it is of ' ' … '~', without
+ * '"' and '\\'. */
+static Bytes copy(char *to, Text text)
 {
     Bytes unsafe = {0};
-    int quotes = 0;
-    while (at < end) {
-        Bytes counts = {0}; /* less than nothing; of so many at once as a byte can count */
-        for (int rounds = 0; rounds < 127 && at < end; rounds++, at += WIDTH) {
-            Bytes bytes;
-            memcpy(&bytes, at, WIDTH);
-            unsafe |= (bytes < ' ') | (bytes == 127) | (bytes == '\\');
-            counts += bytes == '"';
-        }
-        for (int place = 0; place < WIDTH; place++)
-            quotes -= counts[place];
+    memcpy(to, text.data, (size_t)text.size);
+    memset(to + text.size, ' ', WIDTH);
+    for (const char *at = to; at < to + text.size; at += WIDTH) {
+        Bytes bytes;
+        memcpy(&bytes, at, WIDTH);
+        unsafe |= (bytes < ' ') | (bytes == 127) | (bytes == '"') | (bytes == '\\');
     }
-    for (int place = 0; place < WIDTH; place++)
-        if (unsafe[place])
-            return 0;
-    return quotes == QUOTES;
+    return unsafe;
 }
 
-static char *digits(char *to, uint64_t number)
+static int is_zero(Bytes bytes)
 {
-    if (number < 10) {
-        *to = (char)('0' + number);
-        return to + 1;
-    }
-    char reversed[20];
-    int count = 0;
-    do
-        reversed[count++] = (char)('0' + number % 10);
-    while (number /= 10);
-    while (count)
-        *to++ = reversed[--count];
-    return to;
+    uint64_t halves[2];
+    memcpy(halves, &bytes, sizeof halves);
+    return !(halves[0] | halves[1]);
 }
 
+/* Write the last `count` digits of a number. Returns the place behind them. */
 static char *fixed(char *to, uint64_t number, int count)
 {
     for (int at = count; at--; number /= 10)
         to[at] = (char)('0' + number % 10);
     return to + count;
+}
+
+static char *digits(char *to, uint64_t number)
+{
+    int count = 1;
+    for (uint64_t bound = 10; number >= bound; bound *= 10) /* 2^63 < 10^19 < 2^64 */
+        count++;
+    return fixed(to, number, count);
 }
 
 /* Write a number, behind what stands in front of it. Returns the place behind it; NULL: it is none of ours. */
@@ -134,56 +125,49 @@ static char *put(char *to, enum Kind kind, PyObject *value)
     return fixed(to, (uint64_t)number % 1000, 3);
 }
 
-static char *copy(char *to, Text text)
+/* Write the line. room: for its texts. Returns the place behind it; `line` itself: with care, please. */
+static char *write_line(char *line, Py_ssize_t room, PyObject *const *values, Text end)
 {
-    memcpy(to, text.data, (size_t)text.size);
-    return to + text.size;
-}
-
-/* Write the line. Returns the place behind it; `line` itself: with care, please. */
-static char *write_line(char *line, PyObject *const *values, const Text *texts, Text end)
-{
+    Bytes unsafe = {0};
     char *to = line;
     for (int place = 0; place < COUNT; place++) {
         enum Kind kind = VALUES[place].kind;
         memcpy(to, VALUES[place].before, BEFORE);
         to += VALUES[place].size;
         if (kind == TEXT) {
-            to = copy(to, texts[place]);
+            Text text = text_of(values[place]);
+            room -= text.size;
+            if (!text.data || room < 0)
+                return line;
+            unsafe |= copy(to, text);
+            to += text.size;
         } else if (!(to = put(to, kind, values[place]))) {
             PyErr_Clear(); /* an int beyond 64 bits */
             return line;
         }
     }
+    if (end.size > room || !is_zero(unsafe))
+        return line;
     *to++ = '"';
-    memset(to, ' ', WIDTH);
-    return is_safe(line, to) ? copy(to, end) : line;
+    memcpy(to, end.data, (size_t)end.size);
+    return to + end.size;
 }
 
 static PyObject *write_json(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
 {
-    Text texts[sizeof VALUES / sizeof VALUES[0]];
-    if (count != COUNT + 3 || !PyByteArray_CheckExact(arguments[0])) {
-        PyErr_Format(PyExc_TypeError, "write takes a bytearray, a place in it, %zd values and an end", COUNT);
+    if (count != COUNT + 3 || !PyByteArray_CheckExact(arguments[0]) || !PyBytes_CheckExact(arguments[count - 1])) {
+        PyErr_Format(PyExc_TypeError, "write takes a bytearray, a place in it, %zd values and bytes", COUNT);
         return NULL;
     }
-    PyObject *buffer = arguments[0], *const *values = arguments + 2;
     Py_ssize_t at = PyLong_AsSsize_t(arguments[1]);
     if (PyErr_Occurred())
         return NULL;
-    Text end = text_of(values[COUNT]);
-    Py_ssize_t size = FRAME + end.size;
-    int are_texts = end.data != NULL;
-    for (int place = 0; place < COUNT; place++)
-        if (VALUES[place].kind == TEXT) {
-            texts[place] = text_of(values[place]);
-            size += texts[place].size;
-            are_texts &= texts[place].data != NULL;
-        }
-    if (!are_texts || at < 0 || size > PyByteArray_GET_SIZE(buffer) - at)
+    Py_ssize_t room = PyByteArray_GET_SIZE(arguments[0]) - FRAME;
+    if (at < 0 || at > room)
         return Py_NewRef(arguments[1]);
-    char *begin = PyByteArray_AS_STRING(buffer);
-    return PyLong_FromSsize_t(write_line(begin + at, values, texts, end) - begin);
+    char *begin = PyByteArray_AS_STRING(arguments[0]);
+    Text end = {PyBytes_AS_STRING(arguments[count - 1]), PyBytes_GET_SIZE(arguments[count - 1])};
+    return PyLong_FromSsize_t(write_line(begin + at, room - at, arguments + 2, end) - begin);
 }
 
 static PyMethodDef FUNCTIONS[] = {
@@ -194,10 +178,6 @@ static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "native", NULL, -1, F
 
 PyMODINIT_FUNC PyInit_native(void)
 {
-    QUOTES = 1; /* behind the last text */
-    for (int place = 0; place < COUNT; place++)
-        for (const char *at = VALUES[place].before; *at; at++)
-            QUOTES += *at == '"';
     PyObject *module = PyModule_Create(&MODULE);
     if (module && PyModule_AddObject(module, "SOURCE", PyLong_FromUnsignedLong(SOURCE_SUM)) < 0)
         Py_CLEAR(module);
