@@ -27,6 +27,8 @@ address = "127.0.0.1:{port}"
 address = "127.0.0.1:{admin}"
 [store]
 url = "{store}"
+[timeouts]
+connect = 15000    # of a busy machine, too
 [shutdown]
 drain = {drain_ms}
 orphan_timeout = {orphan_timeout_ms}

@@ -76,7 +76,8 @@ class Load:
     def __init__(self, settings: LoadSettings) -> None:
         self.settings = settings
         self.sent = 0
-        self.in_flight = 0
+        self.under_way: set[int] = set()
+        """Numbers of the requests sent, from 1, that have no end yet."""
         self.ok = 0
         self.lost: Counter[str] = Counter()
         self.versions: Counter[str] = Counter()
@@ -107,11 +108,11 @@ class Load:
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
                 kind = settings.cycle[self.sent % len(settings.cycle)]
                 self.sent += 1
-                if self.in_flight >= settings.in_flight:
+                if len(self.under_way) >= settings.in_flight:
                     self.lose(kind, Lost("backlog"))
                     continue
-                self.in_flight += 1
-                group.create_task(self.shoot(kind, due), name=f"request-{self.sent}")
+                self.under_way.add(self.sent)
+                group.create_task(self.shoot(self.sent, kind, due), name=f"request-{self.sent}")
         self.seconds = time.monotonic() - self.started
         while self.idle:
             self.idle.pop().close()
@@ -120,7 +121,11 @@ class Load:
     def open(self) -> Coroutine[None, None, Connection]:
         return Connection.open("127.0.0.1", self.settings.port)
 
-    async def shoot(self, kind: str, due: float) -> None:
+    def has_ended(self, requests: int) -> bool:
+        """Whether each of the first `requests` was sent and has its end."""
+        return self.sent >= requests and min(self.under_way, default=requests + 1) > requests
+
+    async def shoot(self, number: int, kind: str, due: float) -> None:
         """Carry one request to its end and count it."""
         connection: Connection | None = None
         try:
@@ -134,7 +139,7 @@ class Load:
         else:
             self.settle(kind, answer)
         finally:
-            self.in_flight -= 1
+            self.under_way.remove(number)
             self.latencies_ms.append((time.monotonic() - due) * 1000)
             if connection:
                 self.put_back(kind, connection)

@@ -3,8 +3,8 @@
 What is in C is compiled before, where there is a compiler and its source has changed: tests run what is in
 the tree. GATEWAY_REQUIRE_NATIVE=1 makes it an error if it cannot be, GATEWAY_NO_NATIVE=1 leaves it out.
 
-Properties are tried by the profile that HYPOTHESIS_PROFILE names (tests/effort.py): 100 examples in `quick`,
-the default, 300 in `ci`, 5,000 in `deep`. `quick` and `ci` make the same examples each time, from seed 0, so
+Properties are tried by the profile that HYPOTHESIS_PROFILE names (tests/effort.py): 50 examples in `quick`,
+the default, 200 in `ci`, 5,000 in `deep`. `quick` and `ci` make the same examples each time, from seed 0, so
 that a change is refused only by what its author can see too; `deep` makes others each time. A run that fails
 prints its seed; `--hypothesis-seed N` makes those of N.
 
@@ -39,7 +39,7 @@ from tests.effort import PROFILE, effort  # noqa: E402
 # A busy machine is not a failure: no deadline per example, no check of how fast examples are made.
 settings.register_profile(
     PROFILE,
-    max_examples=effort(100, 300, 5_000),
+    max_examples=effort(50, 200, 5_000),
     deadline=None,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],

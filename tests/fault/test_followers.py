@@ -28,7 +28,7 @@ async def two(folder: Path, database: str) -> AsyncIterator[tuple[World, World]]
     """Start a leader and a follower, each with load of its own in mind."""
     for name in ("a", "b"):
         (folder / name).mkdir()
-    settings = '[cluster]\nname = "{}"\nserve = true\n[timeouts]\nconnect = 15000\n'  # of a busy machine, too
+    settings = '[cluster]\nname = "{}"\nserve = true\n'
     async with World(folder / "a", database=database, workers=1, extra=settings.format("a")) as first:
         second = World(folder / "b", database=database, workers=1, extra=settings.format("b"))
         second.first = first.first

@@ -95,7 +95,7 @@ async def test_the_share_of_a_version_that_fails_everywhere_moves_at_once(tmp_pa
                 each.status = 503
             await world.until(lambda: all_open(world), "the breakers to open")
             assert (await world.version(version_id))["circuitState"] == "OPEN"
-            bound = 3 * THRESHOLD * WORKERS + CONNECTIONS
+            bound = 3 * THRESHOLD * WORKERS + 2 * CONNECTIONS  # what is under way may fail at two of them
             failed = sum(early_failures(each) for each in made)
             assert failed <= bound
             # Each of those was tried once more there, then at the stable version: no client saw it.

@@ -204,9 +204,10 @@ class Traffic:
         return set(self._load.versions - before)
 
     async def _pass(self, requests: int) -> None:
+        """Return once the next requests, and all sent before them, have their ends."""
         enough = self._load.sent + requests
         async with asyncio.timeout(PATIENCE_S):
-            while self._load.sent < enough or self._load.in_flight:
+            while not self._load.has_ended(enough):
                 await asyncio.sleep(0.02)
 
     async def sent(self, requests: int) -> None:
