@@ -3,7 +3,7 @@
 A file that cannot be used is an error here, with the key's path, and not a worker that dies of it later.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -14,7 +14,7 @@ from gateway.control.catalog.entries import context_of
 from gateway.errors import ConfigError
 from gateway.link.snapshot import CertificatePem
 from gateway.link.spawn import ListenSpec
-from gateway.net.tls import Certificate, CertificateFiles, ServerTls
+from gateway.net.tls import Certificate, CertificateFiles, ServerTls, expiry_of
 
 T = TypeVar("T")
 
@@ -77,6 +77,25 @@ def _admin_tls_of(tls: AdminTlsSettings) -> AdminTls:
             raise ConfigError("client_ca", f"cannot use {tls.client_ca}: it is empty")
     ServerTls([certificate], client_ca)
     return AdminTls(certificate, client_ca)
+
+
+def certificate_expiries(
+    settings: Config, certificates: Sequence[Sequence[CertificatePem]], admin: AdminTls | None
+) -> dict[tuple[str, str], float]:
+    """Return when certificates expire, Unix seconds, by listen address and name; of two the earlier.
+
+    certificates: by index of the listen table.
+    """
+    expiries: dict[tuple[str, str], float] = {}
+    for listen, of_listen in zip(settings.listeners, certificates, strict=True):
+        for each in of_listen:
+            name, expiry = expiry_of(Certificate(each.chain, each.key, each.source))
+            key = (listen.address, name)
+            expiries[key] = min(expiry, expiries.get(key, expiry))
+    if admin is not None:
+        name, expiry = expiry_of(admin.certificate)
+        expiries[settings.admin.address, name] = expiry
+    return expiries
 
 
 def listen_spec(listen: ListenSettings) -> ListenSpec:

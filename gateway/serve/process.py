@@ -23,6 +23,7 @@ from gateway.config import Config
 from gateway.control.catalog.declared import store_declared
 from gateway.control.processes.hub import Hub
 from gateway.control.processes.listeners import Listeners
+from gateway.control.processes.peer import Peer
 from gateway.control.processes.sdnotify import Notifier
 from gateway.control.processes.succession import Succession
 from gateway.control.processes.supervisor import Supervisor
@@ -32,8 +33,9 @@ from gateway.control.tally import Tally
 from gateway.core.settings.targets import Listener
 from gateway.errors import GatewayError, StoreError, StoreTaken
 from gateway.http1.form import native_form
+from gateway.link.messages import Counts
 from gateway.net.listener import raise_descriptor_limit
-from gateway.net.tls import Certificate, ServerTls, expiry_of
+from gateway.net.tls import ServerTls
 from gateway.serve import loading, signals
 from gateway.serve.background import Background
 from gateway.serve.charge import SAY_S, in_charge, patiently, until_there
@@ -117,9 +119,7 @@ class Control:
         self.supervisor.on_ended = self.tally.on_ended
         self.supervisor.on_absent = self.tally.on_absent
         self.supervisor.on_template_gone = self._on_template_gone
-        self.hub.events.counts = lambda peer, counts: self.tally.on_counts(
-            peer.slot, peer.incarnation, counts
-        )
+        self.hub.events.counts = self._on_counts
         self.handles = Handles(self.folder, settings.admin.address)
         self.opened: Components | None = None
         self.background = Background(self.notifier, self._on_broken)
@@ -148,16 +148,7 @@ class Control:
 
     def certificate_expiries(self) -> dict[tuple[str, str], float]:
         """Return when the certificates in force expire, Unix seconds, by listen address and name."""
-        expiries: dict[tuple[str, str], float] = {}
-        for listen, certificates in zip(self.settings.listeners, self.certificates, strict=True):
-            for each in certificates:
-                name, expiry = expiry_of(Certificate(each.chain, each.key, each.source))
-                key = (listen.address, name)
-                expiries[key] = min(expiry, expiries.get(key, expiry))
-        if self._admin_certificate is not None:
-            name, expiry = expiry_of(self._admin_certificate.certificate)
-            expiries[self.settings.admin.address, name] = expiry
-        return expiries
+        return loading.certificate_expiries(self.settings, self.certificates, self._admin_certificate)
 
     # -- starting
 
@@ -331,6 +322,9 @@ class Control:
     def _on_broken(self) -> None:
         if not self._ended.done():
             self._ended.set_result("broken")
+
+    def _on_counts(self, peer: Peer, counts: Counts) -> None:
+        self.tally.on_counts(peer.slot, peer.incarnation, counts)
 
     def _on_template_gone(self) -> None:
         logger.error("template_gone", consequence="no worker can be replaced; the next control takes over")

@@ -94,12 +94,7 @@ class Components:
         self.gateway_id = gateway_id
         rules = target_rules(settings, listeners)
         proxy = self.proxy_settings(settings, certificates)
-
-        def wall() -> float:
-            """Unix seconds, by the clock that all gateways of the store share."""
-            return store.now().timestamp()
-
-        tally.history.wall = wall
+        wall = tally.history.wall = self._wall
         self.catalog = Catalog(hub, rules=rules, proxy=proxy, workers=settings.worker_count, now=store.now)
         self.breakers = Breakers(store, self.catalog, hub, wall=wall)
         hub.events.breaker = self._on_breaker_report
@@ -118,10 +113,7 @@ class Components:
             store, failed_logins=settings.rate_limit.failed_logins_per_15_minutes, utc=store.now
         )
         access = self._access(settings, hub, rules, on_token=auth.learn, upgrade=upgrade)
-        self.spans = SpanExporter(
-            settings.trace.otel, judged=self._judged, known=self._version_ids, release=__version__
-        )
-        hub.events.spans = self.spans.take
+        self.spans = self._span_exporter(settings, hub)
         self.watch = StoreWatch(store, settings.store.folder, store.now)
         self.actions = Actions(access, self.watch)
         self.admin = self._admin_server(settings, hub, state, auth)
@@ -222,6 +214,17 @@ class Components:
                 isolation=self.isolation,
             ),
         )
+
+    def _wall(self) -> float:
+        """Return Unix seconds, by the clock that all gateways of the store share."""
+        return self.store.now().timestamp()
+
+    def _span_exporter(self, settings: Config, hub: Hub) -> SpanExporter:
+        exporter = SpanExporter(
+            settings.trace.otel, judged=self._judged, known=self._version_ids, release=__version__
+        )
+        hub.events.spans = exporter.take
+        return exporter
 
     def _isolation(self, settings: Config, hub: Hub) -> Isolation:
         isolation = Isolation(isolation_s(settings), hub.in_touch, self._carried)
