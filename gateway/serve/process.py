@@ -48,7 +48,6 @@ from gateway.worker.main import run_worker
 
 logger = log.get_logger(component="serve")
 
-ADMIN_CLOSE_S: Final = 2.0
 MARKS_S: Final = 1.0
 """How long a start waits for orphans to say what is done and not stored: each does with its HELLO."""
 UNSTORED: Final = "a rollback or a pause is not stored yet"
@@ -457,10 +456,7 @@ class Control:
         logger.info("stopping", delay_ms=self.settings.shutdown.delay, drain_ms=self.settings.shutdown.drain)
         await self._delay(self.settings.shutdown.delay / 1000)
         await self.supervisor.stop(self.settings.shutdown.drain / 1000)
-        await self.components.admin.close(ADMIN_CLOSE_S)
-        await self.components.webhooks.close()
-        await self.components.spans.close()
-        await self.components.store.close()
+        await self.components.close()
         remove_runtime(self.folder)
         self.handles.release()
         logger.info("stopped")
@@ -475,10 +471,7 @@ class Control:
         """Answer what was asked of us and go, but leave the workers: they serve on, for our successor."""
         self.supervisor.release()  # first: until they meet our successor, they serve by our last table
         await self.background.release()  # what there is to be said of this gateway, a successor says
-        await self.components.admin.close(ADMIN_CLOSE_S)
-        await self.components.webhooks.close()
-        await self.components.spans.close()
-        await self.components.store.close()
+        await self.components.close()
         self.handles.drop()
         logger.info("left", pid=os.getpid())
 

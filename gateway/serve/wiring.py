@@ -55,6 +55,7 @@ log = get_logger(component="serve")
 
 Certificates = tuple[tuple[CertificatePem, ...], ...]
 
+ADMIN_CLOSE_S: Final = 2.0
 NAMES_S: Final = 5.0
 """How long a start waits for host names: until they are found, the table has no endpoint for them."""
 
@@ -303,6 +304,13 @@ class Components:
         self.marks = {}
         self.catalog.follow(self.rollouts)
         self.drains.recover(await patiently(self.store, self.store.load_versions))
+
+    async def close(self) -> None:
+        """Answer what was asked of us, say what there is to say, and leave the store."""
+        await self.admin.close(ADMIN_CLOSE_S)
+        await self.webhooks.close()
+        await self.spans.close()
+        await self.store.close()
 
     async def suspend(self) -> None:
         """End what is under way here and store the last of it; `resume` goes on with it, here or elsewhere.

@@ -66,3 +66,12 @@ async def forget_old(store: Prunable) -> int:
         total += deleted
         if deleted < STRIDE:
             return total
+
+
+def is_lost(ours: tuple[int, str] | None, found: str | None, oldest: int) -> bool:
+    """Return whether a database has lost our last commit: a log that goes back so far has another there.
+
+    ours: its revision and mark; None: we have made none. found: the mark in the log at that revision; None:
+    there is none. oldest: where the log begins.
+    """
+    return ours is not None and found != ours[1] and (found is not None or ours[0] >= oldest)

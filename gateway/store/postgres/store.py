@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from gateway.core.rollout.isolation import Lease as FoundLease
 from gateway.errors import NotInCharge, StaleEpoch, StoreBusy, StoreError, StoreSetBack, StoreUnreachable
@@ -16,7 +16,7 @@ from gateway.store.api import Place
 from gateway.store.audit import GENESIS, Tail, Walk
 from gateway.store.faults import ErrorCounts
 from gateway.store.known_tokens import KnownTokens
-from gateway.store.postgres.changes import SINCE, TIME, forget_old, found_in
+from gateway.store.postgres.changes import SINCE, TIME, forget_old, found_in, is_lost
 from gateway.store.postgres.clock import DatabaseClock
 from gateway.store.postgres.connection import Connection
 from gateway.store.postgres.dialect import CHANGES, SEQUENCES, placed
@@ -27,7 +27,7 @@ from gateway.store.postgres.migrating import migrate, refuse_later
 from gateway.store.postgres.readers import PAGE, Readers
 from gateway.store.postgres.served import Served
 from gateway.store.postgres.server import FREE, Server
-from gateway.store.postgres.transaction import PostgresTransaction
+from gateway.store.postgres.transaction import BEGIN, BEGINNING, PostgresTransaction
 from gateway.store.reads import Reads, Rows, catalog_of
 from gateway.store.records import (
     DEFAULT_RETENTION,
@@ -45,23 +45,6 @@ from gateway.store.sqlite import SqliteStore
 from gateway.store.tables import AUDIT
 from gateway.store.transaction import PUT_META, Counters
 from gateway.store.turns import Turns, to_the_end
-
-_BEGIN: Final = "BEGIN; SELECT 1 FROM gateway_meta WHERE key = 'epoch' FOR UPDATE"
-"""Whoever holds the epoch's row writes; all others wait, as long as their `lock_timeout` lets them."""
-_BEGINNING: Final = f"""
-    SELECT
-        (SELECT value FROM gateway_meta WHERE key = 'epoch'),
-        (SELECT seq FROM {SEQUENCES} WHERE name = 'gateway_event'),
-        (SELECT seq FROM {SEQUENCES} WHERE name = 'gateway_decision'),
-        (SELECT seq FROM {SEQUENCES} WHERE name = 'gateway_audit'),
-        (SELECT hash FROM gateway_audit ORDER BY id DESC LIMIT 1),
-        (SELECT value FROM gateway_meta WHERE key = 'commit'),
-        (SELECT max(revision) FROM {CHANGES}),
-        (SELECT min(revision) FROM {CHANGES}),
-        (SELECT mark FROM {CHANGES} WHERE revision = $1),
-        (SELECT value FROM gateway_meta WHERE key = 'compatible_from')
-"""
-"""Asked after the row is held: a statement sees what was committed when it began, not when its lock came."""
 
 
 class PostgresStore(Reads):
@@ -296,7 +279,7 @@ class PostgresStore(Reads):
         connection = await self._locked(tries)
         with named(self.label):
             await self._settle_doubt(connection)
-            row = await connection.fetchrow(_BEGINNING, self._newest[0] if self._newest is not None else -1)
+            row = await connection.fetchrow(BEGINNING, self._newest[0] if self._newest is not None else -1)
         assert row is not None, "a SELECT without FROM has a row"
         epoch, event, decision, audit_id, audit_hash, mark, revision, oldest, ours, needed = row
         refuse_later(needed, self.label, follows=self.follows)
@@ -328,7 +311,7 @@ class PostgresStore(Reads):
         for tries_left in range(tries - 1, -1, -1):
             try:
                 with named(self.label):
-                    await connection.execute(_BEGIN)
+                    await connection.execute(BEGIN)
                     break
             except StoreBusy:
                 with named(self.label):
@@ -504,12 +487,3 @@ class PostgresStore(Reads):
         if old := await forget_old(self):
             deleted[CHANGES] = old
         return deleted
-
-
-def is_lost(ours: tuple[int, str] | None, found: str | None, oldest: int) -> bool:
-    """Return whether a database has lost our last commit: a log that goes back so far has another there.
-
-    ours: its revision and mark; None: we have made none. found: the mark in the log at that revision; None:
-    there is none. oldest: where the log begins.
-    """
-    return ours is not None and found != ours[1] and (found is not None or ours[0] >= oldest)

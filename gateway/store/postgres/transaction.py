@@ -39,6 +39,22 @@ _LOG: Final = f"""
     VALUES ({{0}}, '{{1}}', '{{2}}', convert_from('\\x{{3}}', 'UTF8'), clock_timestamp());
     SELECT pg_notify('{CHANNEL}', '{{0}}')
 """
+BEGIN: Final = "BEGIN; SELECT 1 FROM gateway_meta WHERE key = 'epoch' FOR UPDATE"
+"""Whoever holds the epoch's row writes; all others wait, as long as their `lock_timeout` lets them."""
+BEGINNING: Final = f"""
+    SELECT
+        (SELECT value FROM gateway_meta WHERE key = 'epoch'),
+        (SELECT seq FROM {SEQUENCES} WHERE name = 'gateway_event'),
+        (SELECT seq FROM {SEQUENCES} WHERE name = 'gateway_decision'),
+        (SELECT seq FROM {SEQUENCES} WHERE name = 'gateway_audit'),
+        (SELECT hash FROM gateway_audit ORDER BY id DESC LIMIT 1),
+        (SELECT value FROM gateway_meta WHERE key = 'commit'),
+        (SELECT max(revision) FROM {CHANGES}),
+        (SELECT min(revision) FROM {CHANGES}),
+        (SELECT mark FROM {CHANGES} WHERE revision = $1),
+        (SELECT value FROM gateway_meta WHERE key = 'compatible_from')
+"""
+"""Asked after the row is held: a statement sees what was committed when it began, not when its lock came."""
 
 
 class PostgresTransaction(Collected):

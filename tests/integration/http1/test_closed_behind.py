@@ -20,7 +20,7 @@ async def test_connection_whose_end_has_arrived_is_not_used_for_what_cannot_be_r
     """Guards 404 of 1,600 POSTs that got 502: the answer and the end came in one segment."""
     upstream = Upstream(answer_and_close)
     async with proxying(upstream, retry=False, breaker=False) as proxy:
-        pool = next(proxy.plane.live_table.endpoints()).pool
+        pool = next(iter(proxy.plane.live_table.endpoints())).pool
         peer = await proxy.client()
         for _ in range(TIMES):
             # Both requests are in the gateway before it hears of the end: the second comes from its buffer.
@@ -43,7 +43,7 @@ async def test_upstream_that_closes_behind_its_answers_is_found_out() -> None:
     """Guards a third of the POSTs to a server that closes in a segment of its own: no look can see that."""
     upstream = Upstream(answer_and_close_a_moment_later)
     async with proxying(upstream, breaker=False) as proxy:
-        pool = next(proxy.plane.live_table.endpoints()).pool
+        pool = next(iter(proxy.plane.live_table.endpoints())).pool
         peer = await proxy.client()
         lost = 0
         for _ in range(TIMES):
@@ -62,7 +62,7 @@ async def test_connection_that_was_told_to_end_is_seen_by_a_look() -> None:
     upstream = Upstream(wait)
     async with proxying(upstream) as proxy:
         await proxy.ask(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
-        pool = next(proxy.plane.live_table.endpoints()).pool
+        pool = next(iter(proxy.plane.live_table.endpoints())).pool
         connection = pool.lease(0.0)
         assert connection.is_quiet
         upstream._peers[0].close()

@@ -45,7 +45,7 @@ async def test_long_answer_that_is_passed_on_arrives_whole() -> None:
     async with proxying(upstream, breaker=BreakerSettings(failure_threshold=1)) as proxy:
         answer = await proxy.ask(GET)
         assert proxy.counts("v1").attempts == {"answered": 1}
-        endpoint = next(proxy.plane.live_table.endpoints())
+        endpoint = next(iter(proxy.plane.live_table.endpoints()))
         assert endpoint.breaker is not None
         assert endpoint.breaker.epoch == 1, "one failure opened it, once"
     assert answer.endswith(b"x" * 300_000)
