@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -27,8 +28,8 @@ SAY_S: Final = 10.0
 """How often a start that waits says so."""
 AGAIN_S: Final = 1.0
 """How soon a database that is away is asked again."""
-PATIENCE_S: Final = 30.0
-"""For how long a start, or a takeover, bears a database that fails it midway."""
+PATIENCE_S: Final = 15.0
+"""For how long a step of a start or a takeover bears a database that fails it; an upgrade waits longer."""
 Result = TypeVar("Result")
 
 
@@ -53,12 +54,16 @@ async def patiently(store: Store, work: Callable[[], Awaitable[Result]]) -> Resu
     A session is ended for less than an outage: for a second's idling on a busy machine. Raises StoreError
     when it still fails after PATIENCE_S; a file's, at once.
     """
+    return await _patiently(work, is_shared=store.is_shared)
+
+
+async def _patiently(work: Callable[[], Awaitable[Result]], *, is_shared: bool) -> Result:
     give_up_at = time.monotonic() + PATIENCE_S
     while True:
         try:
             return await work()
         except (StoreUnreachable, StoreBusy) as exc:
-            if not store.is_shared or time.monotonic() >= give_up_at:
+            if not is_shared or time.monotonic() >= give_up_at:
                 raise
             log.warning("store_failed", error=str(exc), consequence="it is asked again", next_in_s=AGAIN_S)
         await asyncio.sleep(AGAIN_S)
@@ -72,12 +77,8 @@ async def in_charge(
     on_standby: wait until no other gateway is; called now and then with who is, or that the database is away.
     None: raises StoreTaken. With `cluster.serve` the store follows that one instead. Raises StoreError.
     """
-    store = await open_store(
-        settings.store.url,
-        now=datetime.now(UTC),
-        password=settings.store.password,
-        password_file=settings.store.password_file,
-    )
+    # Another gateway may be bringing the schema up to date.
+    store = await _patiently(partial(_opened, settings.store), is_shared=is_postgres(settings.store.url))
     try:
         presence = await patiently(store, lambda: _presence_of(settings, store))
         if settings.cluster.serve and not presence.is_alone:
@@ -90,6 +91,15 @@ async def in_charge(
         await store.close()
         raise
     return store, presence
+
+
+async def _opened(settings: StoreSettings) -> Store:
+    return await open_store(
+        settings.url,
+        now=datetime.now(UTC),
+        password=settings.password,
+        password_file=settings.password_file,
+    )
 
 
 async def _stand_by(store: Store, presence: Presence, on_standby: Callable[[StoreError], None]) -> None:

@@ -24,6 +24,8 @@ log = get_logger(component="cluster")
 APPLY_S: Final = 5.0
 """How long workers that do not take a table keep this gateway from saying that it has applied it."""
 AGAIN_S: Final = 1.0
+LAST_WORDS_S: Final = 1.0
+"""How long a process that ends tries to say what it has not said yet."""
 LATE_S: Final = 0.5
 """How often a follower tries to store what it did without the store."""
 
@@ -139,6 +141,13 @@ class Following:
     def go_on(self) -> None:
         """Follow in the background, also once more after that was ended."""
         self._background.follow(self._run())
+
+    async def last_words(self) -> None:
+        """Say what was not said yet of rollouts, if the store takes it soon: this process is about to end."""
+        if not self.is_over:
+            with suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(LAST_WORDS_S):
+                    await self._reporting.report()
 
     async def _run(self) -> None:
         """Follow until the lease is ours; then lead. The workers stay as they are."""

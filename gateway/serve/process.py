@@ -316,6 +316,8 @@ class Control:
     async def _stop_loops(self) -> None:
         """End the loops and commit the last tick."""
         await self.background.stop_loops()
+        if self._following is not None:
+            await self._following.last_words()
         await self.components.suspend()
 
     def _on_broken(self) -> None:
@@ -419,9 +421,9 @@ class Control:
 
     async def _lead_again(self) -> None:
         store = self.components.store
-        if not await store.is_current():
+        if not await patiently(store, store.is_current):
             logger.warning("epoch_taken_back", reason="the new control died after it had raised it")
-            await store.raise_epoch()
+            await patiently(store, store.raise_epoch)
             await self.components.begin_anew(self.settings.service)
         self.hub.open(self.handles.link)
         await self.components.resume()

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from tests.splitter import Splitter
 NAMES: Final = ("a", "b", "c")
 LOOK_S: Final = 0.25
 """How often all are asked what they say: it is their time, too."""
-SETTINGS: Final = '[cluster]\nname = "{}"\nserve = true\nisolation = {}\n[timeouts]\nconnect = 15000\n'
+SETTINGS: Final = '[cluster]\nname = "{}"\nserve = true\nisolation = {}\n'
 
 
 class Cluster:
@@ -97,9 +97,9 @@ async def three(
     port = int(database.rpartition(":")[2].partition("/")[0])
     worlds: list[World] = []
     cables = [Cable(port) for _ in NAMES]
-    try:
+    async with AsyncExitStack() as stack:
         for name, cable in zip(NAMES, cables, strict=True):
-            await cable.__aenter__()
+            await stack.enter_async_context(cable)
             (folder / name).mkdir()
             world = World(
                 folder / name,
@@ -111,17 +111,13 @@ async def three(
             )
             await asyncio.to_thread(_start, world, worlds[0] if worlds else None)
             worlds.append(world)
-        async with Splitter([world.port for world in worlds]) as splitter:
-            cluster = Cluster(worlds, cables, splitter)
-            for world in worlds:
-                await world.until(world.serves, "each to serve")
-            await worlds[0].until(cluster.all_serve, "each to be seen")
-            yield cluster
-    finally:
-        for world in reversed(worlds):
-            await asyncio.to_thread(world.close)
-        for cable in cables:
-            await cable.__aexit__()
+            stack.push_async_callback(asyncio.to_thread, world.close)
+        splitter = await stack.enter_async_context(Splitter([world.port for world in worlds]))
+        cluster = Cluster(worlds, cables, splitter)
+        for world in worlds:
+            await world.until(world.serves, "each to serve")
+        await worlds[0].until(cluster.all_serve, "each to be seen")
+        yield cluster
 
 
 def _start(world: World, first: World | None) -> None:

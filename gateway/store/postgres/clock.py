@@ -14,18 +14,19 @@ class DatabaseClock:
     ) -> None:
         """As `hear`. clock: monotonic seconds."""
         self._clock = clock
-        self._zero = math.inf
+        self._zero = -math.inf
         """What the database's clock said at this machine's second 0, Unix seconds."""
         self.hear(said, asked_at)
 
     def hear(self, said: datetime, asked_at: float) -> None:
         """Take in what the database has said, asked at `asked_at` (monotonic seconds) and answered by now.
 
-        It said so somewhen between: what was known stays unless that excludes it, so that an answer that was
-        long under way moves nothing, and a clock that is set, or another database, is followed at once.
+        It said so somewhen between, and counts as having said it last: a quicker answer moves it forward.
+        What was known stays unless that excludes it: an answer that was long under way moves nothing, and a
+        clock that is set, or another database, is followed at once.
         """
         earliest, latest = said.timestamp() - self._clock(), said.timestamp() - asked_at
-        self._zero = max(earliest, min(self._zero, latest))
+        self._zero = min(latest, max(self._zero, earliest))
 
     def now(self) -> datetime:
         """Return its time now, UTC; right to the time that the quickest answer took."""

@@ -96,7 +96,7 @@ class Lease:
                         found = await self._session.fetch(_CLAIM, holder, name)
                     if not found:
                         await asyncio.sleep(LOOK_S)
-        except StoreUnreachable:
+        except (StoreUnreachable, StoreBusy):
             self._seen = None
             raise
         self.holder = holder

@@ -279,9 +279,11 @@ class PostgresStore(Reads):
         connection = await self._locked(tries)
         with named(self.label):
             await self._settle_doubt(connection)
+            asked_at = time.monotonic()
             row = await connection.fetchrow(BEGINNING, self._newest[0] if self._newest is not None else -1)
         assert row is not None, "a SELECT without FROM has a row"
-        epoch, event, decision, audit_id, audit_hash, mark, revision, oldest, ours, needed = row
+        epoch, event, decision, audit_id, audit_hash, mark, revision, oldest, ours, needed, said = row
+        self._clock.hear(said, asked_at)
         refuse_later(needed, self.label, follows=self.follows)
         commit = bytes(mark or b"").decode()
         if self.follows:

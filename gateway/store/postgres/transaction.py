@@ -52,7 +52,8 @@ BEGINNING: Final = f"""
         (SELECT max(revision) FROM {CHANGES}),
         (SELECT min(revision) FROM {CHANGES}),
         (SELECT mark FROM {CHANGES} WHERE revision = $1),
-        (SELECT value FROM gateway_meta WHERE key = 'compatible_from')
+        (SELECT value FROM gateway_meta WHERE key = 'compatible_from'),
+        clock_timestamp()
 """
 """Asked after the row is held: a statement sees what was committed when it began, not when its lock came."""
 

@@ -224,13 +224,13 @@ def test_freeze_is_set_and_shown(api: Any, cli: Any, capsys: Capture) -> None:
 def test_upgrade_returns_when_the_new_control_is_in_charge(api: Any, cli: Any, capsys: Capture) -> None:
     old = {"epoch": 3, "release": "1", "pid": 10}
     api.answers |= {
-        "GET gateway": [old, old, Unreachable("handing over"), old | {"epoch": 4, "release": "2"}],
+        "GET gateway": [old, old, Unreachable("handing over"), old | {"epoch": 4, "release": "2", "pid": 11}],
         "POST gateway/upgrade": (202, old),
     }
     assert cli("upgrade") == 0
-    assert capsys.readouterr().out == "release 2 is in charge, epoch 4, pid 10\n"
+    assert capsys.readouterr().out == "release 2 is in charge, epoch 4, pid 11\n"
     api.answers["POST gateway/upgrade"] = Unreachable("it left before it answered")
-    api.answers["GET gateway"] = [old, old | {"epoch": 4, "release": "2"}]
+    api.answers["GET gateway"] = [old, old | {"epoch": 4}, old | {"epoch": 4, "release": "2", "pid": 11}]
     assert cli("upgrade") == 0
     follower = old | {"node": "b"}
     api.answers |= {"GET gateway": [follower, follower, follower | {"pid": 11, "release": "2"}]}

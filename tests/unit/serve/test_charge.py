@@ -64,7 +64,7 @@ async def test_it_gives_up_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def away() -> None:
         nonlocal now
-        now += 10.0
+        now += 5.0
         raise StoreUnreachable("away")
 
     monkeypatch.setattr(time, "monotonic", lambda: now)

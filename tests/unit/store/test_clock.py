@@ -70,3 +70,13 @@ def test_a_quick_answer_makes_it_more_exact(machine: Monotonic) -> None:
     clock.hear(NOW, machine.at)
     assert clock.now() == NOW
     assert isinstance(clock.now(), datetime)
+
+
+def test_it_never_goes_back_because_an_answer_was_quicker(machine: Monotonic) -> None:
+    asked_at = machine.at
+    machine.at += 1.5
+    clock = DatabaseClock(NOW + timedelta(seconds=1.4), asked_at, clock=machine)  # said late, heard soon
+    before, asked_at = clock.now(), machine.at
+    machine.at += 0.01
+    clock.hear(NOW + timedelta(seconds=1.505), asked_at)
+    assert before <= clock.now() <= NOW + timedelta(seconds=1.515)
