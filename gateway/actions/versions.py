@@ -383,8 +383,8 @@ class Versions:
             if not entry.record.draining:
                 await self._check_drain(actor, entry)
                 self._mark_draining(tx, actor, entry, timeout_ms)
-        if not self._access.version(version_id).record.drained and not self._access.store.follows:
-            self._access.drains.begin(version_id, timeout_ms)
+        if not self._access.version(version_id).record.drained:
+            self._access.drains.ordered(version_id, timeout_ms)
         return self._access.drains.state(version_id)
 
     async def drain_state(self, version_id: str) -> DrainState:

@@ -218,6 +218,7 @@ WORDS: Final[dict[str, str]] = {
     "versionHeader": "A request field by which trusted clients choose a version.",
     "versionId": "Id of the version.",
     "versions": "Its versions.",
+    "waitsFor": "Other gateways where requests may still run at it, or that say nothing, by name.",
     "webhooks": "Who hears of rollouts, and is asked about them.",
     "weight": "As asked for, 0-100: relative to the other versions' of its service.",
     "windows": "What happened in each, oldest first.",

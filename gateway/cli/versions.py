@@ -87,7 +87,8 @@ def drain(
         if state["safeToStop"]
         else f"{state['inFlight']} running, {state['streams']} streams"
     )
-    out.value(state, f"{service} {version}: {state['state']}, {safe}")
+    held = f", waiting for {', '.join(state['waitsFor'])}" if state.get("waitsFor") else ""
+    out.value(state, f"{service} {version}: {state['state']}, {safe}{held}")
     return OK
 
 

@@ -32,6 +32,8 @@ class Presence:
         """Which revision it goes by now; None: it is a stand-by."""
         self.isolated_in_s: Callable[[], float | None] = lambda: None
         """How soon it is isolated; None: never."""
+        self.draining: Callable[[], tuple[str, ...]] = lambda: ()
+        """The versions that drain and where requests may still run here, by id."""
         self._hurry = asyncio.Event()
 
     def hurry(self) -> None:
@@ -41,7 +43,12 @@ class Presence:
     async def say(self) -> None:
         """Say it once; a store that cannot hear it now hears it later."""
         with suppress(StoreError):
-            said = replace(self.node, applied_revision=self.applied(), isolated_in_s=self.isolated_in_s())
+            said = replace(
+                self.node,
+                applied_revision=self.applied(),
+                isolated_in_s=self.isolated_in_s(),
+                draining=self.draining(),
+            )
             await self._store.beat(said)
 
     async def run(self) -> None:

@@ -41,12 +41,20 @@ async def begin(
     if not presence.is_alone:
         components.feed = Reading(components, presence).feed
         presence.applied = components.feed.applied_revision
+        _say_what_drains(components, presence)
     if components.feed is not None and components.store.follows:
         following = Following(components, components.feed, presence, background, settings)
         await following.begin()
         return following
     await _lead(components, background, settings())
     return None
+
+
+def _say_what_drains(components: Components, presence: Presence) -> None:
+    """Have the beat say it while another gateway is in charge; that one knows what drains here by itself."""
+    store, here = components.store, components.drains.here
+    presence.draining = lambda: here.busy() if store.follows else ()
+    here.on_emptied = presence.hurry
 
 
 async def _lead(components: Components, background: Background, settings: Config) -> None:
@@ -86,6 +94,8 @@ class Reading:
             self._followed.publish()
             if parts.rollouts.leads:
                 parts.drains.recover(rows.versions)
+            elif not is_leading:
+                parts.drains.here.follow(version.id for version in rows.versions)
         if what.everything or what.settings:
             await self._store.reread_tokens()
             await parts.auth.reread()
@@ -159,6 +169,7 @@ class Following:
         settings = self._settings()
         await self._components.begin_anew(settings.service)
         self._reporting.give_back()
+        await self._components.drains.here.stop()  # from here on they are ours
         await _lead(self._components, self._background, settings)
         self._components.admin.hold_changes(held=False)
         self.is_over = True

@@ -101,9 +101,9 @@ class Components:
         hub.events.breaker = self._on_breaker_report
         self.probes = Probes(store, self.catalog, rules=rules, now=store.now)
         self.checks = Checks(store, self.catalog, self.probes, rules=rules, now=store.now)
-        self.drains = Drains(store, self.catalog, hub, now=store.now)
-        self.webhooks = Webhooks(rules._replace(allowed=()))  # anywhere else: chat services are not targets
         elsewhere = Elsewhere(store, tally)
+        self.drains = Drains(store, self.catalog, hub, elsewhere.barrier, now=store.now)
+        self.webhooks = Webhooks(rules._replace(allowed=()))  # anywhere else: chat services are not targets
         acts = Acts(self.catalog, hub, self.checks, self.drains, self.webhooks, elsewhere, wall=wall)
         self.rollouts = Rollouts(store, self.catalog, tally, acts, wall=wall)
         self.rollouts.schedule.windows = settings.freeze_windows
@@ -308,6 +308,7 @@ class Components:
     async def close(self) -> None:
         """Answer what was asked of us, say what there is to say, and leave the store."""
         await self.admin.close(ADMIN_CLOSE_S)
+        await self.drains.here.stop()
         await self.webhooks.close()
         await self.spans.close()
         await self.store.close()

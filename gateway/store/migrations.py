@@ -292,6 +292,7 @@ MIGRATIONS: Final = (
     Migration(7, "served", ()),  # so here
     Migration(8, "isolation", ()),  # as little
     Migration(9, "node_names", _NODE_NAMES),
+    Migration(10, "drains", ()),  # nothing in a file: it has no other gateways
 )
 
 SCHEMA: Final = MIGRATIONS[-1].number

@@ -396,6 +396,8 @@ class NodeRecord(Record, frozen=True, kw_only=True):
     """What it goes by; None: it is a stand-by and goes by nothing."""
     isolated_in_s: float | None = None
     """How soon it is isolated if it hears nothing of the store any more; None: never."""
+    draining: tuple[str, ...] | None = None
+    """Ids of versions that drain and where requests may still run; None: its release does not say."""
 
 
 class NodeState(NodeRecord, frozen=True, kw_only=True):

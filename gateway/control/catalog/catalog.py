@@ -278,6 +278,10 @@ class Catalog:
         """Return whether there is such a version, and it is served."""
         return version_id in self._by_version
 
+    def version_records(self) -> Iterator[VersionRecord]:
+        """Yield the rows of all versions that are served."""
+        return (entry.record for entry in self._by_version.values())
+
     def version(self, version_id: str) -> VersionEntry:
         """Return a version with its endpoints. Raises KeyError."""
         return self._by_version[version_id]

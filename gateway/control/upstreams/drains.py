@@ -5,47 +5,27 @@ time that is left. Whether it is over, the workers say.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
+from gateway.control.upstreams.drains_elsewhere import DrainedElsewhere, Others, Waiting
+from gateway.control.upstreams.drains_here import DrainsHere, Versions
+from gateway.control.upstreams.emptying import GRACE_S, Emptying, HubView
 from gateway.errors import StaleEpoch, StoreError
-from gateway.link.messages import EndpointLoad
 from gateway.log import get_logger
 from gateway.store.api import Store
 from gateway.store.records import EventRecord, VersionRecord
 
 log = get_logger(component="drains")
 
-REPORT_S: Final = 0.1
-"""Workers report this often while something drains."""
-GRACE_S: Final = 2.0
-"""After the deadline: what a worker has not reported gone by then died with it."""
-
 AGAIN_S: Final = 1.0
 """Between two tries to store that a version is drained."""
-
-
-class CatalogView(Protocol):
-    """What draining needs of the catalog."""
-
-    def version_record(self, version_id: str) -> VersionRecord: ...
-    def put_version(self, record: VersionRecord) -> None: ...
-    def publish(self, names: Iterable[str]) -> int: ...
-    def endpoint_keys(self, version_id: str) -> tuple[str, ...]: ...
-
-
-class HubView(Protocol):
-    """What draining needs of the links."""
-
-    async def applied(self, number: int, timeout_s: float) -> list[int]: ...
-    def drain_endpoints(self, keys: Sequence[str], deadline_s: float) -> None: ...
-    def drain_state(self, keys: Iterable[str]) -> Mapping[str, EndpointLoad]: ...
-    def forget_endpoints(self, keys: Iterable[str]) -> None: ...
 
 
 class DrainState(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -61,22 +41,29 @@ class DrainState(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Nothing runs at it and nothing new will: its process may be stopped."""
     forced: int = 0
     """Exchanges cut at the deadline."""
+    waits_for: tuple[str, ...] = ()
+    """Other gateways where requests may still run at it, by name."""
 
 
 class Drains:
-    """The drains under way in this process."""
+    """The drains under way, on the gateway in charge of them."""
 
     def __init__(
         self,
         store: Store,
-        catalog: CatalogView,
+        catalog: Versions,
         hub: HubView,
+        others: Others | None = None,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        """others: the gateways that share the store; None: nobody can."""
         self._store = store
         self._catalog = catalog
-        self._hub = hub
+        self._emptying = Emptying(catalog, hub)
+        self._elsewhere = DrainedElsewhere(others) if others is not None and store.is_shared else None
+        self.here = DrainsHere(catalog, self._emptying, now)
+        """What this gateway does while another one is in charge."""
         self._now = now
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._called_back: dict[str, asyncio.Event] = {}
@@ -87,6 +74,13 @@ class Drains:
         Returns early, without having drained, if the version is called back meanwhile.
         """
         await asyncio.shield(self.begin(version_id, timeout_ms))
+
+    def ordered(self, version_id: str, timeout_ms: int) -> None:
+        """Somebody has drained the version here, and it is stored: begin, or have a part in it."""
+        if self._store.follows:
+            self.here.follow([version_id])
+        else:
+            self.begin(version_id, timeout_ms)
 
     def begin(self, version_id: str, timeout_ms: int) -> asyncio.Task[None]:
         """Start draining a version, or join the drain under way. Returns the task that ends with it."""
@@ -124,16 +118,17 @@ class Drains:
     def state(self, version_id: str) -> DrainState:
         """Return how far the version's drain has come."""
         record = self._catalog.version_record(version_id)
-        loads = self._hub.drain_state(self._catalog.endpoint_keys(version_id)).values()
+        load = self._emptying.load(version_id)
         drained = record.drained
         return DrainState(
             state="drained" if drained else "draining" if record.draining else "active",
-            in_flight=0 if drained else sum(load.in_flight for load in loads),
-            streams=0 if drained else sum(load.streams for load in loads),
-            oldest_ms=0 if drained else max((load.oldest_ms for load in loads), default=0),
+            in_flight=0 if drained else load.in_flight,
+            streams=0 if drained else load.streams,
+            oldest_ms=0 if drained else load.oldest_ms,
             deadline=record.drain_deadline,
             safe_to_stop=drained,
-            forced=sum(load.forced for load in loads),
+            forced=load.forced,
+            waits_for=self._elsewhere.held.get(version_id, ()) if self._elsewhere is not None else (),
         )
 
     def recover(self, versions: Iterable[VersionRecord]) -> None:
@@ -171,16 +166,26 @@ class Drains:
             left_s = await self._mark(version_id, timeout_ms, called_back)
             if left_s is None or called_back.is_set():  # also while the disk took its time
                 return
-            service = self._catalog.version_record(version_id).service_name
-            number = self._catalog.publish([service])
-            keys = self._catalog.endpoint_keys(version_id)
-            self._hub.drain_endpoints(keys, left_s)
-            await self._hub.applied(number, 5.0)
-            forced = await self._empty(keys, left_s + GRACE_S, called_back)
+            over_at = time.monotonic() + left_s + GRACE_S
+            waiting = self._waiting(version_id)
+            forced = await self._emptying.empty(version_id, left_s, lambda: not called_back.is_set())
+            if self._elsewhere is not None:
+                await self._elsewhere.passed(waiting, over_at - time.monotonic(), called_back)
             if not called_back.is_set():
                 await self._settle_for_sure(version_id, forced)
         finally:
-            self._hub.forget_endpoints(self._catalog.endpoint_keys(version_id))
+            self._emptying.forget(version_id)
+
+    def _waiting(self, version_id: str) -> Waiting:
+        """Return what is asked of other gateways once it is stored that the version drains."""
+        record = self._catalog.version_record(version_id)
+        return Waiting(
+            service=record.service_name,
+            version=record.version,
+            version_id=version_id,
+            revision=self._store.revision,
+            began=record.updated_at,
+        )
 
     async def _mark(self, version_id: str, timeout_ms: int, called_back: asyncio.Event) -> float | None:
         """Store that the version drains, unless it is stored already.
@@ -204,17 +209,6 @@ class Drains:
             tx.add_event(_event(marked, "version.draining", now, {"deadline": deadline.isoformat()}))
             tx.on_commit(lambda: self._catalog.put_version(marked))
             return timeout_ms / 1000
-
-    async def _empty(self, keys: Sequence[str], timeout_s: float, called_back: asyncio.Event) -> int:
-        """Wait until the workers report nothing at `keys`. Returns how many exchanges were cut."""
-        loop = asyncio.get_running_loop()
-        ends_at = loop.time() + timeout_s
-        while not called_back.is_set() and loop.time() < ends_at:
-            loads = self._hub.drain_state(keys)
-            if all(key in loads and loads[key].in_flight == 0 for key in keys):
-                break
-            await _pause(called_back, REPORT_S)
-        return sum(load.forced for load in self._hub.drain_state(keys).values())
 
     async def _settle_for_sure(self, version_id: str, forced: int) -> None:
         """Settle; a store that cannot write is asked until it can, or another control is in charge."""
@@ -240,14 +234,6 @@ class Drains:
             tx.add_event(_event(drained, "version.drained", now, {"forced": forced}))
             tx.on_commit(lambda: self._catalog.put_version(drained))
         log.info("version_drained", service=record.service_name, version=record.version, forced=forced)
-
-
-async def _pause(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        pass
 
 
 def _event(record: VersionRecord, kind: str, at: datetime, data: dict[str, object]) -> EventRecord:

@@ -100,6 +100,7 @@ _ALSO: Final = {
         f"ALTER TABLE {NODES} ADD COLUMN isolated_at TIMESTAMPTZ",
     ),
     9: (f"ALTER TABLE {NODES} ADD COLUMN schema_number BIGINT",),
+    10: (f"ALTER TABLE {NODES} ADD COLUMN draining TEXT",),
 }
 """What a step does here besides, by its number."""
 

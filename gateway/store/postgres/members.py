@@ -20,10 +20,13 @@ from gateway.store.records import NodeRecord, NodeState
 SILENT_S: Final = 3.0
 """After so long without a word a gateway counts as silent."""
 
+DRAINS_SAID_FROM: Final = 10
+"""The schema of the first release that says what drains; one before it leaves there what a later one said."""
+
 _BEAT: Final = placed(f"""
     INSERT INTO {NODES}
-        (id, name, release, listen, admin, applied_revision, isolated_at, seen_at, schema_number)
-    VALUES (?, ?, ?, ?, ?, ?, clock_timestamp() + make_interval(secs => ?), clock_timestamp(), {SCHEMA})
+        (id, name, release, listen, admin, applied_revision, isolated_at, draining, seen_at, schema_number)
+    VALUES (?, ?, ?, ?, ?, ?, clock_timestamp() + make_interval(secs => ?), ?, clock_timestamp(), {SCHEMA})
     ON CONFLICT (id) DO UPDATE SET
         name = excluded.name,
         release = excluded.release,
@@ -31,6 +34,7 @@ _BEAT: Final = placed(f"""
         admin = excluded.admin,
         applied_revision = excluded.applied_revision,
         isolated_at = excluded.isolated_at,
+        draining = excluded.draining,
         seen_at = excluded.seen_at,
         schema_number = excluded.schema_number
 """)
@@ -41,7 +45,8 @@ SEEN: Final = f"""
         node.seen_at < clock_timestamp() - interval '{SILENT_S} seconds',
         coalesce(node.isolated_at <= clock_timestamp(), false),
         EXISTS (SELECT 1 FROM {LEASE} WHERE holder = node.id AND lapses_at > clock_timestamp()),
-        (SELECT max(revision) FROM {CHANGES})
+        (SELECT max(revision) FROM {CHANGES}),
+        CASE WHEN node.schema_number >= {DRAINS_SAID_FROM} THEN node.draining END
     FROM {NODES} AS node ORDER BY node.name, node.id
 """
 
@@ -72,8 +77,9 @@ class Members:
         listen = msgspec.json.encode(node.listen).decode()
         fields = (node.id, node.name, node.release, listen, node.admin, node.applied_revision)
         left_s = None if node.isolated_in_s is None else max(node.isolated_in_s, 0.0)
+        draining = None if node.draining is None else msgspec.json.encode(node.draining).decode()
         with named(self._label):
-            await self._session.fetch(_BEAT, *fields, left_s)
+            await self._session.fetch(_BEAT, *fields, left_s, draining)
         self.said = node.id
 
     async def leave(self, node_id: str) -> None:
@@ -98,7 +104,8 @@ def _revision_in(text: str) -> int:
 
 def node_of(row: Any) -> NodeState:
     """Return what a row of SEEN says."""
-    node_id, name, release, listen, admin, applied, seen_at, is_silent, is_isolated, is_leader, newest = row
+    node_id, name, release, listen, admin, applied, seen_at, is_silent, is_isolated, *more = row
+    is_leader, newest, draining = more
     return NodeState(
         id=node_id,
         name=name,
@@ -111,4 +118,5 @@ def node_of(row: Any) -> NodeState:
         is_leader=is_leader,
         is_silent=is_silent,
         is_isolated=is_isolated,
+        draining=None if draining is None else msgspec.json.decode(draining, type=tuple[str, ...]),
     )

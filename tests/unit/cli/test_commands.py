@@ -201,6 +201,16 @@ def test_drain_waits_until_the_version_may_stop(api: Any, cli: Any, made: Any, c
     assert ("POST deployment/versions/ver-1/drain", {"timeout": 30_000}) in api.asked
 
 
+def test_drain_says_which_gateways_it_waits_for(api: Any, cli: Any, made: Any, capsys: Capture) -> None:
+    held = {"state": "draining", "inFlight": 0, "streams": 0, "safeToStop": False, "waitsFor": ["b", "c"]}
+    api.answers |= {
+        "GET deployment/versions": made.page(made.version()),
+        "POST deployment/versions/ver-1/drain": held,
+    }
+    assert cli("drain", "auth", "v1.1") == 0
+    assert capsys.readouterr().out == "auth v1.1: draining, 0 running, 0 streams, waiting for b, c\n"
+
+
 def test_a_new_token_is_alone_on_stdout(api: Any, cli: Any, capsys: Capture) -> None:
     api.answers["POST tokens"] = (201, {"name": "ci", "role": "deployer", "token": "gw_secret"})
     assert cli("token", "create", "ci", "--role", "deployer") == 0

@@ -181,12 +181,14 @@ async def test_a_gateway_says_what_it_goes_by_whenever_it_is_heard() -> None:
     presence = Presence(source, node)
     await presence.say()
     presence.applied, presence.isolated_in_s = lambda: 7, lambda: 21.0
+    presence.draining = lambda: ("v1",)
     source.is_away = True
     await presence.say()
     source.is_away = False
     await presence.say()
     assert [each.applied_revision for each in source.beats] == [None, 7]
     assert [each.isolated_in_s for each in source.beats] == [None, 21.0]
+    assert [each.draining for each in source.beats] == [(), ("v1",)]
     source.is_away = True
     await presence.leave()
     source.is_away = False

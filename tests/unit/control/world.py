@@ -42,6 +42,12 @@ class FakeCatalog:
     def version_record(self, version_id: str) -> VersionRecord:
         return self.versions[version_id]
 
+    def version_records(self) -> Iterable[VersionRecord]:
+        return self.versions.values()
+
+    def has_version(self, version_id: str) -> bool:
+        return version_id in self.versions
+
     def put_service(self, record: ServiceRecord) -> None:
         self.services[record.name] = record
 

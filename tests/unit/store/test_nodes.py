@@ -297,6 +297,28 @@ async def test_a_node_is_isolated_when_it_said_that_it_would_be(database: str) -
 
 
 @postgres.needs_postgres
+async def test_a_node_says_what_drains_there_and_one_of_an_older_release_does_not(database: str) -> None:
+    store = await Kept(database).opened()
+    for draining in (None, (), ("v1", "v2")):
+        await store.beat(replace(NODE, draining=draining))
+        assert [each.draining for each in await store.nodes()] == [draining]
+    await _as_schema(database, 9)
+    assert [each.draining for each in await store.nodes()] == [None], "what is left in its row is not its own"
+    await store.close()
+
+
+async def _as_schema(url: str, number: int) -> None:
+    """Let the nodes' rows be renewed by a release of an older schema, which names its own columns."""
+    import asyncpg
+
+    other = await asyncpg.connect(url)
+    try:
+        await other.execute("UPDATE gateway_node SET schema_number = $1, seen_at = clock_timestamp()", number)
+    finally:
+        await other.close()
+
+
+@postgres.needs_postgres
 async def test_for_how_long_nobody_was_in_charge_is_known_until_what_follows_is_stored(database: str) -> None:
     store, other = await Kept(database).opened(), await Kept(database).opened()
     assert not (await other.changes(0)).lease.is_held

@@ -574,5 +574,6 @@ def test_no_released_migration_has_changed() -> None:
         7: "306c685c965a",
         8: "b24171e3236c",
         9: "4992eeda7620",
+        10: "0b65c7d193bf",
     }
     assert {step.number: step.checksum[:12] for step in STEPS if step.number in released} == released

@@ -89,6 +89,7 @@ function drainOf(version, drained) {
     `draining: ${drained.inFlight} in flight, ${drained.streams} streams`,
     drained.oldestMs ? `, the oldest since ${duration(drained.oldestMs)}` : "",
     left > 0 ? `; cut in ${duration(left)}` : "",
+    drained.waitsFor?.length ? `; waiting for ${drained.waitsFor.join(", ")}` : "",
     drained.safeToStop ? "; safe to stop" : "",
   );
 }

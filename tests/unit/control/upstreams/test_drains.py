@@ -11,10 +11,13 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.control.upstreams import drains as module
+from gateway.control.upstreams import drains_elsewhere as elsewhere
+from gateway.control.upstreams import emptying
 from gateway.control.upstreams.drains import Drains
-from gateway.errors import StaleEpoch, StoreError
+from gateway.control.upstreams.drains_elsewhere import Others
+from gateway.errors import StaleEpoch, StoreError, StoreUnreachable
 from gateway.link.messages import EndpointLoad
-from gateway.store.records import VersionRecord
+from gateway.store.records import NodeState, VersionRecord
 from tests.unit.control.world import START, FakeHub, World
 
 KEY = "v1|url|address"
@@ -41,11 +44,11 @@ class Hub(FakeHub):
 class Room:
     """A world's drains, with a wall clock moved by hand."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, others: Others | None = None) -> None:
         self.world = world
         self.hub = Hub()
         self.time = START
-        self.drains = Drains(world.store, world.catalog, self.hub, now=self.now)
+        self.drains = Drains(world.store, world.catalog, self.hub, others, now=self.now)
 
     def now(self) -> datetime:
         return self.time
@@ -67,9 +70,11 @@ class Room:
 
 
 @asynccontextmanager
-async def room(path: Path) -> AsyncIterator[Room]:
+async def room(path: Path, others: Others | None = None) -> AsyncIterator[Room]:
     world = await World(path).open()
-    made = Room(world)
+    if others is not None:
+        world.store.is_shared = True
+    made = Room(world, others)
     try:
         yield made
     finally:
@@ -103,7 +108,7 @@ async def test_silence_is_not_emptiness(tmp_path: Path) -> None:
         it.hub.reported = False
         task = it.drains.begin("v1", 60_000)
         await it.until(lambda: it.hub.drained)
-        await asyncio.wait({task}, timeout=3 * module.REPORT_S)
+        await asyncio.wait({task}, timeout=3 * emptying.REPORT_S)
         assert not task.done()
         it.hub.reported = True
         await task
@@ -112,7 +117,7 @@ async def test_silence_is_not_emptiness(tmp_path: Path) -> None:
 async def test_at_the_deadline_it_ends_and_says_what_was_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "GRACE_S", 0.05)
+    monkeypatch.setattr(emptying, "GRACE_S", 0.05)
     async with room(tmp_path) as it:
         it.hub.in_flight, it.hub.forced = 1, 3
         await it.drains.drain("v1", 0)
@@ -317,3 +322,163 @@ async def test_a_control_that_was_replaced_leaves_the_drain_to_the_next(
             await it.drains.drain("v1", 60_000)
         assert full.refused == 1
         full.error = None
+
+
+# -- several gateways
+
+
+class Elsewhere:
+    """One other gateway, as its row says."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.reads = 0
+        self.node = NodeState(
+            id="2",
+            name="b",
+            release="1",
+            listen=(),
+            admin="",
+            applied_revision=10_000,
+            draining=("v1",),
+            wanted_revision=0,
+            last_seen=START,
+            is_leader=False,
+            is_silent=False,
+            is_isolated=False,
+        )
+
+    def says(self, **fields: Any) -> None:
+        self.node = replace(self.node, **fields)
+
+    async def read(self) -> list[NodeState]:
+        self.reads += 1
+        if self.away:
+            raise StoreUnreachable("away")
+        return [self.node]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(emptying, "GRACE_S", 0.05)
+    monkeypatch.setattr(elsewhere, "AGAIN_S", 0.01)
+    monkeypatch.setattr(elsewhere, "SELDOM_S", 0.01)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_version_is_drained_once_nothing_runs_at_it_on_another_gateway(tmp_path: Path) -> None:
+    """It was said to be drained, and shut down, amid requests that ran through a follower."""
+    others = Elsewhere()
+    async with room(tmp_path, others) as it:
+        task = it.drains.begin("v1", 0)
+        await it.until(lambda: it.drains.state("v1").waits_for == ("b",))
+        others.away = True
+        await it.until(lambda: it.drains.state("v1").waits_for == ())  # nobody knows
+        reads = others.reads
+        others.says(draining=(), applied_revision=0)
+        others.away = False
+        await it.until(lambda: others.reads > reads + 3)
+        assert it.drains.state("v1").waits_for == ("b",), "what it says is of before the drain"
+        assert not task.done()
+        others.says(applied_revision=it.world.store.revision)
+        await task
+        state = it.drains.state("v1")
+        assert (state.state, state.waits_for, state.safe_to_stop) == ("drained", (), True)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_drain_that_waits_for_another_gateway_can_be_called_back(tmp_path: Path) -> None:
+    async with room(tmp_path, Elsewhere()) as it:
+        task = it.drains.begin("v1", 0)
+        await it.until(lambda: it.drains.state("v1").waits_for == ("b",))
+        it.drains.call_back("v1")
+        await task
+        assert not (await it.stored()).drained
+
+
+async def test_a_gateway_whose_store_nobody_shares_asks_nobody(tmp_path: Path) -> None:
+    others = Elsewhere()
+    async with room(tmp_path, others) as it:
+        it.world.store.is_shared = False
+        alone = Room(it.world, others)
+        await alone.drains.drain("v1", 0)
+        assert others.reads == 0
+
+
+# -- on a gateway that follows
+
+
+async def following(it: Room, **fields: Any) -> None:
+    """Another gateway has stored that the version drains."""
+    it.world.store.follows = True
+    deadline = START + timedelta(seconds=20)
+    marked = replace(it.record, weight=0, draining=True, drain_deadline=deadline)
+    it.world.catalog.put_version(replace(marked, **fields))
+    it.drains.here.follow(["v1", "gone"])
+
+
+async def test_a_follower_cuts_at_the_stored_deadline_and_says_when_nothing_runs(tmp_path: Path) -> None:
+    async with room(tmp_path) as it:
+        heard = asyncio.Event()
+        it.drains.here.on_emptied = heard.set
+        assert it.drains.here.busy() == ()
+        it.hub.in_flight, it.time = 1, START + timedelta(seconds=5)
+        await following(it)
+        await following(it)
+        assert it.drains.here.busy() == ("v1",), "before its workers know of it too"
+        await it.until(lambda: it.hub.drained)
+        assert it.hub.drained == [((KEY,), 15.0)]
+        assert not heard.is_set()
+        it.hub.in_flight = 0
+        await heard.wait()
+        assert it.drains.here.busy() == ()
+        await following(it)
+        assert len(it.hub.drained) == 1
+        assert not (await it.stored()).draining, "nothing is stored from here"
+        assert it.hub.forgotten == [KEY]
+
+
+async def test_a_follower_takes_what_is_not_gone_after_the_deadline_for_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(emptying, "GRACE_S", 0.05)
+    async with room(tmp_path) as it:
+        it.hub.in_flight, it.time = 1, START + timedelta(seconds=60)
+        await following(it)
+        await it.until(lambda: it.drains.here.busy() == ())
+        assert it.hub.drained == [((KEY,), 0.0)]
+
+
+async def test_a_version_called_back_and_drained_again_is_another_drain(tmp_path: Path) -> None:
+    async with room(tmp_path) as it:
+        await following(it)
+        await it.until(lambda: it.drains.here.busy() == ())
+        it.hub.in_flight = 1
+        later = START + timedelta(seconds=90)
+        await following(it, draining=False, drain_deadline=None)
+        await following(it, drain_deadline=later)
+        assert it.drains.here.busy() == ("v1",)
+        await it.until(lambda: len(it.hub.drained) == 2)
+        await following(it, drained=True)
+        assert it.drains.here.busy() == ()
+        await it.until(lambda: not it.drains.here._under_way)
+        assert it.hub.forgotten == [KEY, KEY]
+
+
+async def test_who_takes_over_goes_on_with_what_it_had_a_part_in(tmp_path: Path) -> None:
+    async with room(tmp_path) as it:
+        it.hub.in_flight = 1
+        it.drains.begin("v1", 20_000)
+        await it.until(lambda: it.hub.drained)
+        await it.drains.stop()
+        after = Room(it.world)
+        after.hub.in_flight = 1
+        it.world.store.follows = True
+        after.drains.ordered("v1", 20_000)
+        await after.until(lambda: after.hub.drained)
+        await after.drains.here.stop()
+        it.world.store.follows = False
+        after.hub.in_flight = 0
+        after.drains.recover(await it.world.store.load_versions())
+        await after.until(lambda: after.record.drained)
+        assert [kind for kind, _ in await it.events()] == ["version.draining", "version.drained"]
