@@ -5,11 +5,11 @@ Nothing is stored from here. What its beat says, the one in charge reads before 
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Protocol
 
-from gateway.control.upstreams.emptying import CatalogView, Emptying
+from gateway.control.upstreams.emptying import GRACE_S, CatalogView, Emptying
 from gateway.log import get_logger
 from gateway.store.records import VersionRecord
 
@@ -56,7 +56,14 @@ class DrainsHere:
         """Return the ids of the versions that drain and where requests may still run here."""
         versions = [each for each in self._catalog.version_records() if each.draining]
         self._emptied &= set(map(drain_of, versions))
-        return tuple(still_draining(versions, self._emptied))
+        return tuple(still_draining(versions, {each for each in self._emptied if not self._runs_on(each)}))
+
+    def _runs_on(self, drain: Drain) -> bool:
+        """Whether what was found empty is not: in an upgrade workers of the predecessor may come later."""
+        version_id, deadline = drain
+        if deadline is None or self._now() > deadline + timedelta(seconds=GRACE_S):
+            return False
+        return self._emptying.load(version_id).in_flight > 0
 
     def follow(self, version_ids: Iterable[str]) -> None:
         """Have a part in the drains of those that drain, as they are in memory now; again changes nothing."""

@@ -449,6 +449,16 @@ async def test_a_follower_takes_what_is_not_gone_after_the_deadline_for_dead(
         assert it.hub.drained == [((KEY,), 0.0)]
 
 
+async def test_a_worker_of_the_predecessor_that_comes_late_is_not_missed(tmp_path: Path) -> None:
+    async with room(tmp_path) as it:
+        await following(it)
+        await it.until(lambda: it.drains.here.busy() == ())
+        it.hub.in_flight = 1
+        assert it.drains.here.busy() == ("v1",)
+        it.time = START + timedelta(minutes=1)
+        assert it.drains.here.busy() == (), "it was cut, or has died"
+
+
 async def test_a_version_called_back_and_drained_again_is_another_drain(tmp_path: Path) -> None:
     async with room(tmp_path) as it:
         await following(it)
