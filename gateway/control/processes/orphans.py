@@ -34,6 +34,10 @@ class Orphans:
     def __len__(self) -> int:
         return len(self._peers)
 
+    def __contains__(self, incarnation: str) -> bool:
+        """Whether the link of such a worker stands."""
+        return incarnation in self._peers
+
     async def gather(self, *, expected: bool) -> None:
         """Wait for the workers of a dead control to bring their sockets, while an address lacks one.
 

@@ -42,6 +42,8 @@ HANDSHAKES_S: Final = 0.25
 """For clients whose connection is under way when the gateway stops: a round trip."""
 GRACE_S: Final = 3.0
 """Beyond a drain's deadline, before a worker is killed."""
+UNREAD_S: Final = 1.0
+"""How long a dead worker's new link may wait to be read, if its last one was cut."""
 
 
 class Supervisor:
@@ -246,10 +248,9 @@ class Supervisor:
     def _lose(self, worker: Worker, status: int | None) -> None:
         """A worker's process ended; status: None if its template died before it."""
         self._placement.drop(worker.incarnation)
-        if worker.is_heard:
-            self._last_words.add(worker.incarnation)
-        else:
-            self.on_ended(worker.incarnation)
+        self._last_words.add(worker.incarnation)
+        if not worker.is_heard:  # but may have come back, and not been read yet
+            asyncio.get_running_loop().call_later(UNREAD_S, self._end_unheard, worker.incarnation)
         if self._current.get(worker.slot) != worker.incarnation:
             return
         del self._current[worker.slot]
@@ -275,6 +276,11 @@ class Supervisor:
             self._spawn(worker.slot)
         if not self._ready():
             self._hurry()
+
+    def _end_unheard(self, incarnation: str) -> None:
+        if incarnation in self._last_words and incarnation not in self._orphans:
+            self._last_words.discard(incarnation)
+            self.on_ended(incarnation)
 
     def _pause_s(self, wanted_s: float) -> float:
         """Return how long a slot may wait for its next worker: hardly, while nobody serves its sockets."""

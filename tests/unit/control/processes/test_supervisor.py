@@ -524,3 +524,28 @@ async def test_what_a_worker_said_last_is_heard_before_it_is_added_up(path: Path
         await room.until(lambda: room.holders(0) == [0])
     room.close()
     room.supervisor.release()
+
+
+async def test_what_a_worker_says_in_a_new_link_after_its_exit_is_heard_before_it_is_added_up(
+    path: Path,
+) -> None:
+    """Its link was cut, and it had come back before it was killed; its exit was read first."""
+    room = Room(1, path)
+    await room.serve()
+    heard: list[tuple[str, str]] = []
+    room.hub.events.counts = lambda peer, counts: heard.append(("counts", peer.incarnation))
+    room.supervisor.on_ended = lambda incarnation: heard.append(("ended", incarnation))
+    doomed = room.of(0)
+    name = doomed.order.incarnation
+    doomed.channel.close()
+    await room.until(lambda: name not in room.hub.peers)
+    ours, theirs = socket.socketpair()
+    doomed.channel = Channel(theirs, decode_down, doomed)
+    doomed.hello()
+    doomed.channel.send(Counts())
+    doomed.die()
+    room.hub.add(ours, 0)
+    await room.until(lambda: ("ended", name) in heard)
+    assert heard == [("counts", name), ("ended", name)]
+    room.close()
+    room.supervisor.release()
