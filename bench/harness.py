@@ -247,7 +247,8 @@ class World:
         return bool((await self.version(version_id))["healthStatus"] == "healthy")
 
     async def is_active(self, version_id: str) -> bool:
-        return bool((await self.version(version_id))["isActive"])
+        """Return whether a version may get requests, and every worker knows."""
+        return bool((await self.version(version_id))["isActive"]) and await self.workers_follow()
 
     async def version(self, version_id: str) -> Any:
         return await self.api("GET", f"deployment/versions/{version_id}")

@@ -253,7 +253,8 @@ async def test_a_drained_version_says_goodbye_and_the_other_one_answers(tmp_path
 
 
 async def all_active(world: World) -> bool:
-    return all(row["isActive"] for row in (await world.api("GET", "deployment/versions"))["items"])
+    rows = (await world.api("GET", "deployment/versions"))["items"]
+    return all(row["isActive"] for row in rows) and await world.workers_follow()
 
 
 async def drain_state(world: World, version_id: str) -> Any:
