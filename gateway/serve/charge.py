@@ -5,6 +5,7 @@ import socket
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -94,12 +95,20 @@ async def in_charge(
 
 
 async def _opened(settings: StoreSettings) -> Store:
-    return await open_store(
-        settings.url,
-        now=datetime.now(UTC),
-        password=settings.password,
-        password_file=settings.password_file,
+    opening = asyncio.ensure_future(
+        open_store(
+            settings.url,
+            now=datetime.now(UTC),
+            password=settings.password,
+            password_file=settings.password_file,
+        )
     )
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        with suppress(StoreError):  # a file's connections have threads, which would keep the process alive
+            await (await opening).close()
+        raise
 
 
 async def _stand_by(store: Store, presence: Presence, on_standby: Callable[[StoreError], None]) -> None:

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 
+from gateway.config import Config
 from gateway.errors import StoreBusy, StoreError, StoreTaken, StoreUnreachable
 from gateway.serve import charge
 from gateway.serve.charge import patiently
@@ -71,3 +72,29 @@ async def test_it_gives_up_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StoreUnreachable):
         await asyncio.wait_for(patiently(store(), away), None)
     assert now == charge.PATIENCE_S
+
+
+async def test_a_store_that_opens_while_the_start_is_cancelled_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its threads kept a process alive that was told to stop amid its start."""
+    may_open, closed = asyncio.Event(), asyncio.Event()
+
+    class Opened:
+        async def close(self) -> None:
+            closed.set()
+
+    async def opening(*_: object, **__: object) -> Opened:
+        await may_open.wait()
+        return Opened()
+
+    monkeypatch.setattr(charge, "open_store", opening)
+    start = asyncio.ensure_future(charge.in_charge(Config()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    start.cancel()
+    await asyncio.sleep(0)
+    may_open.set()
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    assert closed.is_set()
