@@ -19,8 +19,6 @@ NO_ROUTE: Final = "no route names this host and path"
 PIECE_BYTES: Final = 256 * 1024
 STREAM_IDLE_S: Final = 60.0
 """An event stream beats every 15 s; silent for longer than this, it is gone."""
-
-
 READ_S: Final = 10.0
 """How long one of several gateways may take to answer what the next one may be asked as well."""
 

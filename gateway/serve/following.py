@@ -15,7 +15,7 @@ from gateway.core.rollout.isolation import Lease, Then, on_return
 from gateway.errors import StoreBusy, StoreError, StoreTaken, StoreUnreachable
 from gateway.log import get_logger
 from gateway.serve.background import Background
-from gateway.serve.charge import patiently
+from gateway.serve.charge import AGAIN_S, patiently
 from gateway.serve.wiring import Components
 from gateway.store.api import Store
 
@@ -23,7 +23,6 @@ log = get_logger(component="cluster")
 
 APPLY_S: Final = 5.0
 """How long workers that do not take a table keep this gateway from saying that it has applied it."""
-AGAIN_S: Final = 1.0
 LAST_WORDS_S: Final = 1.0
 """How long a process that ends tries to say what it has not said yet."""
 LATE_S: Final = 0.5

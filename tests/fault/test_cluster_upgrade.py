@@ -3,7 +3,6 @@
 import asyncio
 import signal
 from pathlib import Path
-from typing import Any, Final
 
 import pytest
 
@@ -13,21 +12,10 @@ from bench.procs import kill
 from tests import postgres
 from tests.fault.test_followers import are, light, two
 from tests.fault.test_judged_elsewhere import is_at
-from tests.fault.test_upgrade_while_rolling import share_of_next
+from tests.fault.test_upgrade_while_rolling import CONFIG, share_of_next
 from tests.fault.under_load import under_load, upgrade
 
 pytestmark = [postgres.needs_postgres, pytest.mark.timeout(300)]
-
-HOUR_MS: Final = 3_600_000
-PLAN: Final[dict[str, Any]] = {
-    "steps": [20, 60, 100],
-    "stepInterval": [HOUR_MS, HOUR_MS, 1_000],
-    "drainTimeout": 5_000,
-    "maxLatencyRatio": None,
-    "autoPause": False,
-}
-"""A step lasts until it is measured and promoted, however long an upgrade takes; the last ends by itself.
-A machine that is busy with the upgrade is no reason to hold one."""
 
 
 async def test_a_canary_goes_on_while_each_gateway_is_upgraded(tmp_path: Path) -> None:
@@ -35,7 +23,7 @@ async def test_a_canary_goes_on_while_each_gateway_is_upgraded(tmp_path: Path) -
         await second.until(lambda: are(second, a="in charge", b="serves"), "both to be seen")
         async with under_load(light(first)) as at_first:
             await first.add_version("v1.1")
-            rollout = await first.start_rolling("v1.1", **PLAN)
+            rollout = await first.start_rolling("v1.1", **CONFIG)
             async with under_load(light(second)) as at_second:
                 for world in (second, first):
                     before = await world.info()

@@ -278,7 +278,12 @@ class Supervisor:
             self._hurry()
 
     def _end_unheard(self, incarnation: str) -> None:
-        if incarnation in self._last_words and incarnation not in self._orphans:
+        if incarnation not in self._orphans:
+            self._end(incarnation)
+
+    def _end(self, incarnation: str) -> None:
+        """Nothing more comes from it; if its process has exited, it is over."""
+        if incarnation in self._last_words:
             self._last_words.discard(incarnation)
             self.on_ended(incarnation)
 
@@ -343,9 +348,7 @@ class Supervisor:
 
     def _on_lost(self, peer: Peer, reason: str) -> None:
         self.on_absent(peer.incarnation)
-        if peer.incarnation in self._last_words:
-            self._last_words.discard(peer.incarnation)
-            self.on_ended(peer.incarnation)
+        self._end(peer.incarnation)
         self._orphans.lost(peer, reason)
         self._placement.drop(peer.incarnation)
         self._arrange()

@@ -10,19 +10,9 @@ from gateway.actions.nodes import found
 from gateway.actions.problems import Problem
 from gateway.store.records import NodeRecord, NodeState
 from tests.unit.control.console import ANN, ROOT, START, console
+from tests.unit.store.rows import a_node
 
-SILENT = NodeState(
-    id="id-a",
-    name="a",
-    release="1",
-    listen=(),
-    admin="",
-    wanted_revision=1,
-    last_seen=START,
-    is_leader=False,
-    is_silent=True,
-    is_isolated=False,
-)
+SILENT = a_node(START, id="id-a", name="a", wanted_revision=1, is_silent=True)
 NODE = NodeRecord(id="id-me", name="me", release="1", listen=(), admin="127.0.0.1:4201")
 
 

@@ -19,8 +19,9 @@ from gateway.control.spans import Exemplar
 from gateway.control.sums import VersionSum
 from gateway.link.counts import EDGES_US, PLACES, VersionCounts, totals_of
 from gateway.link.messages import Counts
-from gateway.store.records import DeploymentRecord, NodeState
+from gateway.store.records import DeploymentRecord
 from tests.unit.admin.bench import AT, Bench
+from tests.unit.store.rows import a_node
 
 
 async def test_counts_of_workers_are_exposed_by_version(bench: Bench, deployment: DeploymentRecord) -> None:
@@ -181,19 +182,7 @@ def test_service_without_a_deployment_is_shown_with_zeros() -> None:
 
 
 async def test_nodes_are_counted_by_state_and_those_of_one_name_are_one_series(bench: Bench) -> None:
-    node = NodeState(
-        id="1",
-        name="a",
-        release="1",
-        listen=(),
-        admin="",
-        applied_revision=7,
-        wanted_revision=9,
-        last_seen=AT,
-        is_leader=True,
-        is_silent=False,
-        is_isolated=False,
-    )
+    node = a_node(AT, id="1", name="a", applied_revision=7, wanted_revision=9, is_leader=True)
     bench.store.node_states = [
         node,
         replace(node, id="2", applied_revision=4),

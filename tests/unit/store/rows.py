@@ -6,12 +6,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from gateway.core.resilience.health import HealthSettings
 from gateway.core.routing.service import RouteSettings, ServiceSettings
 from gateway.core.settings.store_url import is_postgres, label_of
 from gateway.store.api import Store
 from gateway.store.opening import open_store
-from gateway.store.records import AuditEntry, DeploymentRecord, ServiceRecord, VersionRecord
+from gateway.store.records import AuditEntry, DeploymentRecord, NodeState, ServiceRecord, VersionRecord
 from gateway.store.sqlite import SqliteStore, path_of
 from tests import postgres
 
@@ -44,6 +46,23 @@ def a_version(name: str = "v1", service: str = "auth", **more: Any) -> VersionRe
         updated_at=NOW,
         **more,
     )
+
+
+def a_node(last_seen: datetime, **more: Any) -> NodeState:
+    """Another gateway as its row says: it lives, and follows."""
+    made = NodeState(
+        id="2",
+        name="b",
+        release="1",
+        listen=(),
+        admin="",
+        wanted_revision=0,
+        last_seen=last_seen,
+        is_leader=False,
+        is_silent=False,
+        is_isolated=False,
+    )
+    return msgspec.structs.replace(made, **more)
 
 
 def a_deployment(id: str, *, at: datetime = NOW, status: Any = "completed", **more: Any) -> DeploymentRecord:

@@ -19,6 +19,7 @@ from gateway.errors import StaleEpoch, StoreError, StoreUnreachable
 from gateway.link.messages import EndpointLoad
 from gateway.store.records import NodeState, VersionRecord
 from tests.unit.control.world import START, FakeHub, World
+from tests.unit.store.rows import a_node
 
 KEY = "v1|url|address"
 
@@ -333,20 +334,7 @@ class Elsewhere:
     def __init__(self) -> None:
         self.away = False
         self.reads = 0
-        self.node = NodeState(
-            id="2",
-            name="b",
-            release="1",
-            listen=(),
-            admin="",
-            applied_revision=10_000,
-            draining=("v1",),
-            wanted_revision=0,
-            last_seen=START,
-            is_leader=False,
-            is_silent=False,
-            is_isolated=False,
-        )
+        self.node = a_node(START, applied_revision=10_000, draining=("v1",))
 
     def says(self, **fields: Any) -> None:
         self.node = replace(self.node, **fields)

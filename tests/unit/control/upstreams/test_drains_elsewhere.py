@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from gateway.control.upstreams.drains_elsewhere import Waiting, held_by
 from gateway.control.upstreams.drains_here import Drain, drain_of, still_draining
 from gateway.store.records import NodeState, VersionRecord
-from tests.unit.store.rows import a_version
+from tests.unit.store.rows import a_node, a_version
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 BEFORE = replace(a_version("v"), id="v")
@@ -20,21 +20,8 @@ MARKED = replace(BEFORE, draining=True, drain_deadline=BEGAN + timedelta(seconds
 
 
 def node(**fields: Any) -> NodeState:
-    made = NodeState(
-        id="2",
-        name="b",
-        release="1",
-        listen=(),
-        admin="",
-        applied_revision=5,
-        draining=(),
-        wanted_revision=5,
-        last_seen=BEGAN,
-        is_leader=False,
-        is_silent=False,
-        is_isolated=False,
-    )
-    return replace(made, **fields)
+    followed = {"last_seen": BEGAN, "applied_revision": 5, "draining": (), "wanted_revision": 5}
+    return a_node(**followed | fields)
 
 
 @pytest.mark.parametrize(
