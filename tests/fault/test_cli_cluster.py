@@ -10,8 +10,8 @@ import pytest
 from bench.harness import World
 from bench.procs import FROM_HERE
 from tests import postgres
-from tests.fault.test_cluster_upgrade import PLAN
 from tests.fault.test_followers import are, light, two
+from tests.fault.test_upgrade_while_rolling import CONFIG
 from tests.fault.under_load import under_load
 
 pytestmark = [postgres.needs_postgres, pytest.mark.timeout(240)]
@@ -23,7 +23,7 @@ async def test_who_waits_for_a_rollout_goes_on_at_the_next_gateway(tmp_path: Pat
         await first.add_version("v1.1")
         async with under_load(light(second)):
             rollout = await first.start_rolling(
-                "v1.1", **{**PLAN, "steps": [60, 100], "stepInterval": [3_600_000, 1_000]}
+                "v1.1", **{**CONFIG, "steps": [60, 100], "stepInterval": [3_600_000, 1_000]}
             )
             urls = ",".join(f"http://127.0.0.1:{each.admin_port}" for each in (first, second))
             env = {**os.environ, **FROM_HERE, "GATEWAY_ADMIN_URL": urls, "GATEWAY_TOKEN": first.token}
