@@ -19,6 +19,8 @@ class Cable:
         self.passes.set()
         self.refuses = False
         """Whether new connections are cut at once."""
+        self.lets_in: Callable[[int], bool] = lambda port: True
+        """Whether a new connection is not cut at once, by the client's port."""
         self.port = 0
         self._server_port = port
         self._writers: set[asyncio.StreamWriter] = set()
@@ -50,7 +52,7 @@ class Cable:
         self._tasks.add(task)
         self._writers.add(writer)
         try:
-            if not self.refuses:
+            if not self.refuses and self.lets_in(writer.get_extra_info("peername")[1]):
                 await self._join(reader, writer)
         except asyncio.CancelledError:
             pass

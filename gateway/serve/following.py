@@ -10,6 +10,7 @@ from gateway.cluster.presence import Presence
 from gateway.cluster.unread import Unread
 from gateway.config import Config
 from gateway.control.catalog.followed import Followed
+from gateway.control.rollouts.gates import GatesHere
 from gateway.control.rollouts.reporting import Reporting
 from gateway.core.rollout.isolation import Lease, Then, on_return
 from gateway.errors import StoreBusy, StoreError, StoreTaken, StoreUnreachable
@@ -136,6 +137,7 @@ class Following:
             components.tally,
             lambda: components.rollouts.under_judgement,
             components.catalog,
+            GatesHere(components.checks),
             node=presence.node.id,
         )
 

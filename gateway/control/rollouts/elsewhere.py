@@ -1,13 +1,15 @@
 """What other gateways have served of the open rollouts, added to the counts of the one in charge."""
 
 import asyncio
+import time
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 from msgspec.structs import replace
 
-from gateway.control.rollouts.barrier import AGAIN_S, Barrier, others
+from gateway.control.rollouts.barrier import AGAIN_S, Barrier
 from gateway.control.rollouts.barrier import Shared as WithNodes
+from gateway.control.rollouts.gates import Missing, failure, not_passed
 from gateway.control.rollouts.running import Running
 from gateway.control.rollouts.served import Cells, Word, later, served_of, usable_by
 from gateway.control.sums import CohortError
@@ -15,7 +17,7 @@ from gateway.core.rollout.state import Rollout
 from gateway.errors import StoreError
 from gateway.link.totals import JudgedTotals
 from gateway.log import get_logger
-from gateway.store.records import NodeState, ServedRecord
+from gateway.store.records import ServedRecord
 
 log = get_logger(component="rollouts")
 
@@ -114,28 +116,23 @@ class Elsewhere:
     async def gate(self, deployment: str) -> str:
         """Wait until the new version has passed the probes of every gateway that lives, but not for long.
 
-        Returns who has not found it healthy; empty: nobody. One that says nothing of it, of another release,
-        is not asked.
+        Returns who has not found it healthy, and why; empty: nobody. One that says nothing of it, of another
+        release, is not asked then. Raises StoreError: nobody knows which gateways there are.
         """
         if not self._store.is_shared:
             return ""
-        missing: list[NodeState] = []
-        for _ in range(round(GATE_S / AGAIN_S)):
-            await self.barrier.look(AGAIN_S)
-            if not (missing := self._not_healthy(deployment)):
-                return ""
+        give_up_at = time.monotonic() + GATE_S
+        while missing := await self._not_passed(deployment):
+            if time.monotonic() >= give_up_at:
+                break
             await asyncio.sleep(AGAIN_S)
-        words = self._words.get(deployment, {})
-        failed = [each.name for each in missing if each.id in words]
-        return f"it has not passed the probes of {', '.join(failed)}" if failed else ""
+        unasked = [name for name, why in missing if not why]
+        if unasked:
+            log.warning("gate_not_asked", deployment=deployment, nodes=unasked)
+        return failure(missing)
 
-    def _not_healthy(self, deployment: str) -> list[NodeState]:
-        words = self._words.get(deployment, {})
-        return [
-            each
-            for each in others(self.barrier.nodes or ())
-            if each.id not in words or not words[each.id].is_healthy
-        ]
+    async def _not_passed(self, deployment: str) -> Missing:
+        return not_passed(await self.barrier.read(), self._words.get(deployment, {}))
 
     def _take(self, running: Running, row: ServedRecord) -> None:
         served = served_of(row)

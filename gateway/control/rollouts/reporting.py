@@ -8,11 +8,14 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from gateway.control.rollouts.elsewhere import take_cells
+from gateway.control.rollouts.gates import GatesHere
 from gateway.control.rollouts.rows import Asked, asked_of
 from gateway.control.rollouts.running import Running
 from gateway.control.rollouts.served import Cells, Served, Word, encoded, later, together, untaken
 from gateway.control.sums import CohortError
 from gateway.control.tally import Tally
+from gateway.control.upstreams.drains_elsewhere import pause
+from gateway.core.rollout.state import Phase, Rollout
 from gateway.errors import StoreError
 from gateway.link.totals import VersionTotals
 from gateway.log import get_logger
@@ -50,11 +53,15 @@ class Reporting:
         tally: Tally,
         rollouts: Callable[[], Iterable[Running]],
         catalog: CatalogView,
+        gates: GatesHere,
         *,
         node: str,
     ) -> None:
         """rollouts: those that are open. node: this gateway's id."""
         self._catalog = catalog
+        self._gates = gates
+        self._news = asyncio.Event()
+        gates.on_news = self._news.set
         self._begun = store.now().timestamp()
         self._store = store
         self._tally = tally
@@ -73,18 +80,25 @@ class Reporting:
         tally.on_ending = self._keep
 
     async def run(self) -> None:
-        """Say it once a second for as long as this runs; what the store does not take is said later."""
-        while True:
-            started = time.monotonic()
-            try:
-                await self.report()
-            except StoreError as exc:
-                log.warning("served_not_stored", error=str(exc))
-            await asyncio.sleep(max(0.05, REPORT_S - (time.monotonic() - started)))
+        """Say it once a second for as long as this runs, and what a gate's probes found at once; what the
+        store does not take is said later.
+        """
+        try:
+            while True:
+                started = time.monotonic()
+                self._news.clear()
+                try:
+                    await self.report()
+                except StoreError as exc:
+                    log.warning("served_not_stored", error=str(exc))
+                await pause(self._news, max(0.05, REPORT_S - (time.monotonic() - started)))
+        finally:
+            await self._gates.stop()
 
     async def report(self) -> None:
         """Say it once, of every rollout of which there is more to say. Raises StoreError."""
         rollouts = list(self._rollouts())
+        self._gates.follow(running.state for running in rollouts)
         said = {running.record.id: self._served(running) for running in rollouts}
         news = {each: data for each, data in said.items() if data and data != self._stored.get(each)}
         self._serial += 1
@@ -107,8 +121,8 @@ class Reporting:
     def _served(self, running: Running) -> bytes:
         """Return what is to be said of a rollout; empty: nothing."""
         state, asked = running.state, asked_of(running.record)
-        if asked is None or asked.floor is None:  # begun by a release that asks nobody
-            return b""
+        if asked is None or asked.floor is None:  # nobody in charge has taken it up, or has asked for counts
+            return encoded(Served({}, [], self._word(state))) if state.phase is Phase.GATE else b""
         versions = {state.old, state.new}
         ended = {
             incarnation: {each: last[each] for each in versions & last.keys()}
@@ -116,13 +130,16 @@ class Reporting:
         }
         cells = together(later(ended, asked.floor), self._tally.cells_above(versions, asked.floor))
         errors = self._untaken(running, asked)
-        word = Word(
+        return encoded(Served(cells, errors, self._word(state)))
+
+    def _word(self, state: Rollout) -> Word:
+        return Word(
             self._begun,
             (self._catalog.is_usable(state.old), self._catalog.is_usable(state.new)),
             self._catalog.is_healthy(state.new),
-            self._tally.answers_lately(versions),
+            self._tally.answers_lately((state.old, state.new)),
+            self._gates.word(state.id) if state.phase is Phase.GATE else None,
         )
-        return encoded(Served(cells, errors, word))
 
     def _untaken(self, running: Running, asked: Asked) -> Numbered:
         """Return the errors that sticky users met, and the judge has not taken yet."""

@@ -27,6 +27,9 @@ class Word(msgspec.Struct, frozen=True, array_like=True):
     """Whether the new version has passed this gateway's own probes."""
     lately: int = 0
     """Answers of both in about the last ten seconds."""
+    gate: str | None = None
+    """Why the new version has not passed the probes that its test gate asks for here; empty: it has. None: it
+    is not at its gate, or this is of a release that does not say."""
 
 
 class Served(msgspec.Struct, frozen=True, array_like=True):

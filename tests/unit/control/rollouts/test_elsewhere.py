@@ -1,5 +1,6 @@
 """What other gateways serve of a rollout: judged with ours, each answer once, whoever is in charge."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 from gateway.control.rollouts import elsewhere
 from gateway.control.rollouts.acts import Acts
 from gateway.control.rollouts.elsewhere import Elsewhere
+from gateway.control.rollouts.gates import GatesHere
 from gateway.control.rollouts.reporting import Reporting
 from gateway.control.rollouts.rows import decoded
 from gateway.control.rollouts.running import Running
@@ -27,7 +29,7 @@ from gateway.store.records import NodeState, ServedRecord
 from gateway.store.sqlite import SqliteStore
 from tests.effort import effort
 from tests.unit.control.rollouts.test_barrier import LEADER, node
-from tests.unit.control.world import START, FakeCatalog, FakeWorker, World
+from tests.unit.control.world import START, FakeCatalog, FakeChecks, FakeWorker, World
 
 QUICK: Final[dict[str, Any]] = {
     "steps": (10, 50, 100),
@@ -77,6 +79,8 @@ class Cluster(World):
         self.tallies = [Tally() for _ in range(followers)]
         self.views = [FakeCatalog() for _ in range(followers)]
         """How the versions look from each of them."""
+        self.probings = [FakeChecks() for _ in range(followers)]
+        """What probes find there when a gate asks for them."""
         self.reportings: list[Reporting] = []
         self.shown: list[Running] = []
         self.said: dict[tuple[str, str], ServedRecord] = {}
@@ -96,8 +100,10 @@ class Cluster(World):
     def follow(self) -> None:
         """Begin the processes of those that follow."""
         self.reportings = [
-            Reporting(self.store, tally, lambda: self.shown, view, node=f"n{k}")
-            for k, (tally, view) in enumerate(zip(self.tallies, self.views, strict=True))
+            Reporting(self.store, tally, lambda: self.shown, view, GatesHere(probing), node=f"n{k}")
+            for k, (tally, view, probing) in enumerate(
+                zip(self.tallies, self.views, self.probings, strict=True)
+            )
         ]
 
     async def report(self) -> None:
@@ -351,6 +357,7 @@ async def through_gate(made: Cluster) -> str:
     deployment = await made.start(**SLOW)
     for _ in range(3):
         await made.report()
+        await asyncio.sleep(0)  # probes answer
         made.now += 1
         await made.rollouts.tick()
     await made.settle()
@@ -378,9 +385,9 @@ async def test_a_version_that_most_cannot_use_is_unusable_although_it_is_here(tm
         assert state.silent == ("n0",)
 
 
-async def gate(made: Cluster, healthy: bool) -> str:
-    """Return the status after a gate that the follower's probes pass, or do not."""
-    made.views[0].unusable = set() if healthy else {"v2"}
+async def gate(made: Cluster, probed: str) -> str:
+    """Return the status, or why it failed, after a gate at which the follower's probes found `probed`."""
+    made.probings[0].gate_reason = probed
     deployment = await through_gate(made)
     record = await made.store.deployment(deployment)
     assert record is not None
@@ -388,12 +395,35 @@ async def gate(made: Cluster, healthy: bool) -> str:
 
 
 async def test_the_gate_is_passed_on_every_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A follower that had found the version healthy long ago, and cannot reach it now, was let pass."""
     monkeypatch.setattr(elsewhere, "GATE_S", 1.0)
     async with cluster(tmp_path, 1) as made:
         at_nodes(made)
-        failed = await gate(made, healthy=False)
-        assert failed == "The new version did not pass its gate: it has not passed the probes of n0"
-        assert await gate(made, healthy=True) == "rolling"
+        failed = await gate(made, "the health check failed: no route")
+        assert failed == (
+            "The new version did not pass its gate: gateway n0: the health check failed: no route"
+        )
+        assert await gate(made, "") == "rolling"
+
+
+async def test_a_gateway_that_says_nothing_fails_the_gate_unless_it_is_of_another_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(elsewhere, "GATE_S", 0.3)
+    async with cluster(tmp_path, 1) as made:
+        at_nodes(made)
+        made.reportings = []
+        assert (await gate(made, "")).endswith("gateway n0: it has not said what its probes found")
+        made.store.seen[1] = replace(made.store.seen[1], release="0")
+        assert await gate(made, "") == "rolling"
+
+
+async def test_a_gate_is_not_passed_while_nobody_knows_which_gateways_there_are(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 1) as made:
+        at_nodes(made)
+        made.store.away = True
+        with pytest.raises(StoreUnreachable):
+            await made.rollouts._elsewhere.gate("d")
 
 
 async def test_nothing_goes_on_while_nobody_knows_who_there_is(tmp_path: Path) -> None:
