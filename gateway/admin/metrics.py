@@ -49,7 +49,7 @@ REFUSED: Final = (
 )
 """Reasons of answers of our own that are counted from zero; others begin with their first."""
 CONNECTION_STATES: Final = ("active", "idle", "connecting")
-NODE_STATES: Final = ("live", "standby", "silent", "isolated")
+NODE_STATES: Final = ("live", "standby", "stopping", "silent", "isolated")
 SENT: Final = ("sent", "failed", "dropped")
 NEWEST: Final = 200
 """Deployments looked at for each service's newest."""
@@ -325,6 +325,8 @@ def state_of(node: NodeState) -> str:
         return "isolated"
     if node.is_silent:
         return "silent"
+    if node.is_stopping:
+        return "stopping"
     return "standby" if node.applied_revision is None else "live"
 
 

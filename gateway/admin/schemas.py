@@ -388,7 +388,7 @@ class NodeView(View, frozen=True, kw_only=True):
     admin: str
     """Where operators connect, as configured."""
     applied_revision: int | None
-    """What it goes by; null: it stands by, and goes by nothing."""
+    """What it goes by; null: it stands by, or stops, and goes by nothing."""
     wanted_revision: int
     """What the store has."""
     last_seen: datetime
@@ -398,6 +398,8 @@ class NodeView(View, frozen=True, kw_only=True):
     is_isolated: bool
     """Whether it was cut off for longer than `cluster.isolation`: it serves open rollouts by their old
     versions."""
+    is_stopping: bool
+    """Whether it ends in order: it takes nothing new, and what it has begun still runs."""
 
 
 class GatewayView(View, frozen=True, kw_only=True):

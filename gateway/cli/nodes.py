@@ -56,6 +56,8 @@ def state_of(node: dict[str, Any]) -> str:
         return "isolated"
     if node["isLeader"]:
         return "in charge"
+    if node.get("isStopping"):
+        return "stops"
     return "stands by" if node["appliedRevision"] is None else "serves"
 
 

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from msgspec.structs import replace
 
 from gateway.errors import StoreError
-from gateway.store.records import NodeRecord
+from gateway.store.records import ANY_VERSION, NodeRecord
 
 BEAT_S: Final = 1.0
 
@@ -34,6 +34,7 @@ class Presence:
         """How soon it is isolated; None: never."""
         self.draining: Callable[[], tuple[str, ...]] = lambda: ()
         """The versions that drain and where requests may still run here, by id."""
+        self._is_stopping = False
         self._hurry = asyncio.Event()
 
     def hurry(self) -> None:
@@ -43,13 +44,17 @@ class Presence:
     async def say(self) -> None:
         """Say it once; a store that cannot hear it now hears it later."""
         with suppress(StoreError):
-            said = replace(
-                self.node,
-                applied_revision=self.applied(),
-                isolated_in_s=self.isolated_in_s(),
-                draining=self.draining(),
-            )
-            await self._store.beat(said)
+            await self._store.beat(self._said())
+
+    def _said(self) -> NodeRecord:
+        if self._is_stopping:
+            return replace(self.node, draining=(ANY_VERSION,))
+        return replace(
+            self.node,
+            applied_revision=self.applied(),
+            isolated_in_s=self.isolated_in_s(),
+            draining=self.draining(),
+        )
 
     async def run(self) -> None:
         """Say it for as long as this runs; once, if nobody else can look."""
@@ -60,6 +65,11 @@ class Presence:
                     await self._hurry.wait()
             self._hurry.clear()
             await self.say()
+
+    async def stopping(self) -> None:
+        """Say, from now on, that it ends: its weights are waited for no more, what it still runs is."""
+        self._is_stopping = True
+        await self.say()
 
     async def leave(self) -> None:
         """Say that it has ended, and is not to be waited for."""

@@ -49,12 +49,14 @@ class Background:
         if self._holding is None:
             self._holding = self.spawn(store.hold(), "lease")
 
+    async def hold_no_longer(self) -> None:
+        """Leave being in charge to another gateway; this one is still seen to live."""
+        await _ended(self._holding)
+
     async def release(self) -> None:
-        """Hold it no longer; the store is closed next."""
-        for task in (self._holding, self._present):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        """Neither hold it nor be seen any longer; the store is closed next."""
+        await _ended(self._holding)
+        await _ended(self._present)
 
     def lead(self, components: Components) -> None:
         """Run what goes on as long as this control is in charge of the store."""
@@ -102,6 +104,12 @@ class Background:
         logger.error("task_broke", task=task.get_name(), error=repr(task.exception()))
         if task in self._loops or task is self._holding:
             self._on_broken()
+
+
+async def _ended(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def keep_house(store: Store, watch: StoreWatch) -> None:

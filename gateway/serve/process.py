@@ -452,12 +452,15 @@ class Control:
         self._unready = "shutting down"
         self.notifier.stopping()
         await self._stop_loops()
-        await self.background.release()
+        await self.background.hold_no_longer()
+        await self._presence.stopping()
         with suppress(StoreError):  # then it lapses
-            await self.components.store.release()  # now: nobody else is to wait for our drain
+            await self.components.store.release()  # now: nobody is to be in charge only after our drain
         logger.info("stopping", delay_ms=self.settings.shutdown.delay, drain_ms=self.settings.shutdown.drain)
         await self._delay(self.settings.shutdown.delay / 1000)
         await self.supervisor.stop(self.settings.shutdown.drain / 1000)
+        await self.background.release()
+        await self._presence.leave()  # only now: until here a version that drains had requests of ours
         await self.components.close()
         remove_runtime(self.folder)
         self.handles.release()

@@ -190,7 +190,7 @@ class Store(Protocol):
         """
 
     async def release(self) -> None:
-        """Let another gateway take over at once, and be missed by nobody. Raises StoreError."""
+        """Let another gateway take over at once. Raises StoreError."""
 
     async def beat(self, node: NodeRecord) -> None:
         """Say that this gateway lives: once a second, where others look. Raises StoreError."""

@@ -381,6 +381,10 @@ class Changes(msgspec.Struct, frozen=True):
     """Who was in charge then."""
 
 
+ANY_VERSION: Final = "*"
+"""In place of the ids of versions: all there are."""
+
+
 class NodeRecord(Record, frozen=True, kw_only=True):
     """One gateway, as it says of itself."""
 
@@ -397,7 +401,13 @@ class NodeRecord(Record, frozen=True, kw_only=True):
     isolated_in_s: float | None = None
     """How soon it is isolated if it hears nothing of the store any more; None: never."""
     draining: tuple[str, ...] | None = None
-    """Ids of versions that drain and where requests may still run; None: its release does not say."""
+    """Ids of versions that drain and where requests may still run, or ANY_VERSION; None: its release does not
+    say."""
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it ends in order: it goes by nothing new, and what it has begun still runs, anywhere."""
+        return self.applied_revision is None and ANY_VERSION in (self.draining or ())
 
 
 class NodeState(NodeRecord, frozen=True, kw_only=True):

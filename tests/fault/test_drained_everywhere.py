@@ -1,6 +1,7 @@
 """A version drains on every gateway of a database: it is drained once it is on all; each cuts by itself."""
 
 import asyncio
+import signal
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +27,35 @@ async def test_a_version_is_drained_and_shut_down_once_it_is_on_all_gateways(tmp
         _, new = await first.add_version("v1.1")
         await _outlived(first, second, old)
         await _cut(first, second, new)
+
+
+async def test_a_version_is_not_shut_down_amid_the_requests_of_a_gateway_that_stops(tmp_path: Path) -> None:
+    """That one had left the list by then, so that nobody waited for what still ran there."""
+    async with two(tmp_path, postgres.shared().database(), drain_ms=240_000) as (first, second):
+        await second.until(lambda: are(second, a="in charge", b="serves"), "both to be seen")
+        old = await first.version_id("v1.0")
+        url = f"{first.first[0].url}/shutdown"
+        await first.api("PATCH", f"deployment/versions/{old}", {"shutdownUrl": url})
+        await first.add_version("v1.1")
+        reader, writer = await _asked(second)
+        second.control.process.send_signal(signal.SIGTERM)
+        await first.until(lambda: are(first, a="in charge", b="stops"), "it to stop")
+        rollout = await first.start("v1.1", "immediate", **PLAN)
+        await first.until(
+            lambda: _weighs_nothing(first, old), "the switch, which waits for nobody that stops"
+        )
+        await first.api("POST", f"deployment/{rollout}/complete")
+        await first.until(lambda: _waits_for(first, old, ["b"]), "the one in charge to wait for it")
+        await asyncio.sleep(1)  # ten looks of the one in charge
+        assert (await first.version(old))["drained"] is False
+        assert first.first[0].process.poll() is None, "it was not asked to stop"
+        writer.write(b"b")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.close()
+        assert await first.settled(rollout) == "completed"
+        await asyncio.to_thread(first.first[0].process.wait, 60)
+        assert await asyncio.to_thread(second.control.process.wait, 60) == 0
+        assert await are(first, a="in charge"), "it has left the list"
 
 
 async def _outlived(first: World, second: World, old: str) -> None:

@@ -24,13 +24,14 @@ pytestmark = [postgres.needs_postgres, pytest.mark.timeout(240)]
 
 
 @asynccontextmanager
-async def two(folder: Path, database: str) -> AsyncIterator[tuple[World, World]]:
+async def two(folder: Path, database: str, *, drain_ms: int = 30_000) -> AsyncIterator[tuple[World, World]]:
     """Start a leader and a follower, each with load of its own in mind."""
     for name in ("a", "b"):
         (folder / name).mkdir()
     settings = '[cluster]\nname = "{}"\nserve = true\n'
-    async with World(folder / "a", database=database, workers=1, extra=settings.format("a")) as first:
-        second = World(folder / "b", database=database, workers=1, extra=settings.format("b"))
+    more: dict[str, Any] = {"database": database, "workers": 1, "drain_ms": drain_ms}
+    async with World(folder / "a", extra=settings.format("a"), **more) as first:
+        second = World(folder / "b", extra=settings.format("b"), **more)
         second.first = first.first
         second.write_config()
         second.var.mkdir()
@@ -101,10 +102,11 @@ async def test_a_follower_goes_by_what_is_stored_and_takes_over_without_losing_a
         writer.write(b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 2\r\n\r\na")
         await second.until(lambda: _runs(second), "a request under way")
         second.control.process.send_signal(signal.SIGTERM)
-        await first.until(lambda: are(first, a="in charge"), "the other one to take over")
+        await first.until(lambda: are(first, a="in charge", b="stops"), "the other one to take over")
         writer.write(b"b")  # amid the drain of the one that leaves
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
         writer.close()
+        await first.until(lambda: are(first, a="in charge"), "the other one to leave")
 
 
 async def test_a_frozen_leader_a_crashed_database_and_commits_that_are_lost(tmp_path: Path) -> None:

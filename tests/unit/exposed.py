@@ -79,6 +79,15 @@ def _store() -> Any:
         return Fake(items=[rollout])
 
     async def nodes() -> Any:
-        return [Fake(name="a", applied_revision=1, wanted_revision=1, is_silent=False, is_isolated=False)]
+        return [
+            Fake(
+                name="a",
+                applied_revision=1,
+                wanted_revision=1,
+                is_silent=False,
+                is_isolated=False,
+                is_stopping=False,
+            )
+        ]
 
     return Fake(epoch=1, deployments=deployments, nodes=nodes)

@@ -52,8 +52,13 @@ def behind(nodes: Sequence[NodeState], revision: int) -> tuple[str, ...]:
 
 
 def silent(nodes: Sequence[NodeState], took_part: Collection[str]) -> tuple[str, ...]:
-    """Return the names of the gateways that took part, that nothing is heard of, and that nobody removed."""
-    return tuple(each.name for each in nodes if each.is_silent and each.id in took_part)
+    """Return the names of the gateways that took part, that nothing is heard of, and that nobody removed.
+
+    One that was ending in order when it was heard of last has ended.
+    """
+    return tuple(
+        each.name for each in nodes if each.is_silent and not each.is_stopping and each.id in took_part
+    )
 
 
 def seen(nodes: Sequence[NodeState], state: Rollout, late: tuple[str, ...]) -> GatewaysSeen | None:

@@ -49,8 +49,10 @@ def held_by(nodes: Sequence[NodeState], waiting: Waiting, *, is_over: bool) -> t
 
 
 def _holds(node: NodeState, waiting: Waiting, *, is_over: bool) -> bool:
-    if node.is_leader or node.applied_revision is None:  # it knows better than by its row; a stand-by
+    if node.is_leader:  # it knows better than by its row
         return False
+    if node.applied_revision is None:  # a stand-by has no requests; one that stops does not hear of the drain
+        return node.is_stopping and not node.is_silent
     if node.is_silent:  # it may serve the version, until it is back, or removed
         return node.last_seen >= waiting.began - LIVED
     if node.applied_revision < waiting.revision:

@@ -65,8 +65,6 @@ class Members:
     def __init__(self, server: Server) -> None:
         self._label = server.label
         self._session = KeptSession(server, self._listen)
-        self.said = ""
-        """Who we are, once we have said so."""
         self.on_notify: Callable[[int], object] = lambda revision: None
         """Called with the revision when somebody has committed; with 0 when somebody may have: after the
         session was made anew.
@@ -80,7 +78,6 @@ class Members:
         draining = None if node.draining is None else msgspec.json.encode(node.draining).decode()
         with named(self._label):
             await self._session.fetch(_BEAT, *fields, left_s, draining)
-        self.said = node.id
 
     async def leave(self, node_id: str) -> None:
         """Say that it has ended, in order. Raises StoreError."""

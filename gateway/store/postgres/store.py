@@ -162,11 +162,7 @@ class PostgresStore(Reads):
 
     async def release(self) -> None:
         """See `api.Store.release`."""
-        try:
-            if self._members.said:
-                await self.leave(self._members.said)
-        finally:
-            await self._lease.release()
+        await self._lease.release()
 
     # -- other gateways
 

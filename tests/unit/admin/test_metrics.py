@@ -19,7 +19,7 @@ from gateway.control.spans import Exemplar
 from gateway.control.sums import VersionSum
 from gateway.link.counts import EDGES_US, PLACES, VersionCounts, totals_of
 from gateway.link.messages import Counts
-from gateway.store.records import DeploymentRecord
+from gateway.store.records import ANY_VERSION, DeploymentRecord
 from tests.unit.admin.bench import AT, Bench
 from tests.unit.store.rows import a_node
 
@@ -189,11 +189,13 @@ async def test_nodes_are_counted_by_state_and_those_of_one_name_are_one_series(b
         replace(node, id="3", name="b", applied_revision=None),
         replace(node, id="4", name="c", is_silent=True, is_isolated=True),
         replace(node, id="5", name="d", is_silent=True),
+        replace(node, id="6", name="e", applied_revision=None, draining=(ANY_VERSION,)),
     ]
     lines = (await bench.ask("GET", "/metrics", role="viewer")).body.decode().splitlines()
     assert {line for line in lines if line.startswith("gateway_node")} == {
         'gateway_nodes{state="live"} 2',
         'gateway_nodes{state="standby"} 1',
+        'gateway_nodes{state="stopping"} 1',
         'gateway_nodes{state="isolated"} 1',
         'gateway_nodes{state="silent"} 1',
         'gateway_node_revision{node="a"} 4',

@@ -39,6 +39,7 @@ def test_nodes_say_who_is_in_charge_and_how_far_each_is(api: Any, cli: Any, made
         ({"isSilent": True}, "silent, in charge"),
         ({"isLeader": False}, "serves"),
         ({"isLeader": False, "appliedRevision": None}, "stands by"),
+        ({"isLeader": False, "appliedRevision": None, "isStopping": True}, "stops"),
         ({"isLeader": False, "isSilent": True, "isIsolated": True}, "silent"),
         ({"isLeader": False, "isIsolated": True}, "isolated"),
     ],

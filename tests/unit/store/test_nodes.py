@@ -13,6 +13,7 @@ from gateway.cluster.unread import ALL, NOTHING, Unread, unread
 from gateway.core.rollout.isolation import Then, on_return
 from gateway.errors import NotInCharge, StaleEpoch, StoreBusy, StoreError
 from gateway.store.records import (
+    ANY_VERSION,
     EVENTS,
     EVERYTHING,
     SETTINGS,
@@ -259,6 +260,10 @@ async def test_nodes_see_each_other_by_the_clock_of_the_database(database: str) 
         tx.delete_node("2")
     assert [each.id for each in await store.nodes()] == ["1"]
     await store.release()
+    await store.beat(replace(NODE, draining=(ANY_VERSION,)))
+    (stops,) = await other.nodes()
+    assert (stops.is_leader, stops.is_stopping) == (False, True)
+    await store.leave("1")
     assert await other.nodes() == [], "who leaves in order is missed by nobody"
     await store.close()
     await other.close()

@@ -11,7 +11,7 @@ from gateway.core.rollout.events import GatewaysSeen
 from gateway.core.rollout.plan import RolloutSettings, plan
 from gateway.core.rollout.state import Rollout
 from gateway.errors import StoreUnreachable
-from gateway.store.records import NodeState
+from gateway.store.records import ANY_VERSION, NodeState
 
 
 def node(name: str, applied: int | None = 5, **more: Any) -> NodeState:
@@ -49,6 +49,13 @@ def test_who_took_part_and_is_silent_is_missed_until_removed() -> None:
     assert silent([LEADER, gone], ("id-a", "id-b")) == ("b",)
     assert silent([LEADER, gone], ("id-a",)) == (), "silent since before the rollout began"
     assert silent([LEADER], ("id-a", "id-b")) == (), "it left in order, or was removed"
+
+
+def test_one_that_stops_in_order_is_not_waited_for_and_not_missed() -> None:
+    stops = node("b", None, draining=(ANY_VERSION,))
+    assert behind([LEADER, stops], 5) == ()
+    assert serving([LEADER, stops]) == ("id-a",)
+    assert silent([LEADER, replace(stops, is_silent=True)], ("id-a", "id-b")) == ()
 
 
 def test_a_rollout_hears_what_it_does_not_know() -> None:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from gateway.control.upstreams.drains_elsewhere import Waiting, held_by
 from gateway.control.upstreams.drains_here import Drain, drain_of, still_draining
-from gateway.store.records import NodeState, VersionRecord
+from gateway.store.records import ANY_VERSION, NodeState, VersionRecord
 from tests.unit.store.rows import a_node, a_version
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -34,6 +34,9 @@ def node(**fields: Any) -> NodeState:
         ({"applied_revision": 4}, True, True),
         ({"applied_revision": 6}, False, False),
         ({"applied_revision": None}, False, False),
+        ({"applied_revision": None, "draining": ()}, False, False),
+        ({"applied_revision": None, "draining": (ANY_VERSION,)}, True, True),
+        ({"applied_revision": None, "draining": (ANY_VERSION,), "is_silent": True}, False, False),
         ({"is_silent": True}, True, True),
         ({"is_silent": True, "last_seen": BEGAN - timedelta(seconds=2)}, True, True),
         ({"is_silent": True, "last_seen": BEGAN - timedelta(minutes=1)}, False, False),
