@@ -9,6 +9,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from socket import socket
 
 import msgspec
@@ -235,6 +236,21 @@ class Hub:
         except TimeoutError:
             pass
         return sorted(peer.slot for peer in self._behind(number))
+
+    async def carry(self, number: int, timeout_s: float) -> bool:
+        """Wait until a worker that stays serves by snapshot `number` or a newer one.
+
+        Returns whether one does after `timeout_s` seconds.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while not self._is_with_any(number):
+                    self._progress.clear()
+                    await self._progress.wait()
+        return self._is_with_any(number)
+
+    def _is_with_any(self, number: int) -> bool:
+        return any(peer.applied >= number and not peer.draining for peer in self.peers.values())
 
     def _behind(self, number: int) -> list[Peer]:
         """Return who should serve by `number` and does not. A leaver of another release may not read it."""

@@ -59,6 +59,7 @@ class HubView(Protocol):
     """What rollouts need of the links."""
 
     async def applied(self, number: int, timeout_s: float) -> list[int]: ...
+    async def carry(self, number: int, timeout_s: float) -> bool: ...
 
 
 class Checks(Protocol):
@@ -91,7 +92,7 @@ class Acts:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._catalog = catalog
-        self._hub = hub
+        self.hub = hub
         self._checks = checks
         self._drains = drains
         self.webhooks = webhooks
@@ -133,7 +134,7 @@ class Acts:
                 self._drains.call_back(version)
         generation = self._catalog.service_record(state.service).generation
         number = await self._publish(state.service)
-        late = await self._hub.applied(number, APPLY_TIMEOUT_S)
+        late = await self.hub.applied(number, APPLY_TIMEOUT_S)
         if late:
             log.warning("weights_late", service=state.service, deployment=state.id, slots=late)
         else:

@@ -12,7 +12,15 @@ from gateway.control.rollouts.counted import RolloutCounts
 from gateway.control.rollouts.moved import Happening, Moved, as_in_force, decide, put, take_back
 from gateway.control.rollouts.performer import Performer
 from gateway.control.rollouts.running import Running
-from gateway.control.rollouts.unstored import ANSWER_S, MAX_UNSTORED, Ordered, may_act
+from gateway.control.rollouts.unstored import (
+    ANSWER_S,
+    CARRY_S,
+    END_S,
+    MAX_UNSTORED,
+    Ordered,
+    mark_of,
+    may_act,
+)
 from gateway.core.rollout.events import Event, Order, UsabilityChanged
 from gateway.core.rollout.state import Rollout, due
 from gateway.errors import IllegalTransition, StaleEpoch, StoreBusy, StoreError
@@ -45,6 +53,7 @@ class InForce:
         """Of those, the open ones, by service."""
         self._store = store
         self._catalog = catalog
+        self._workers = acts.hub
         self._usable = usable
         self._wall = wall
         self._grace_s = grace_s
@@ -147,7 +156,9 @@ class InForce:
                 tx.on_commit(committed.set)
 
         task = self.spawn(commit(), "order")
-        if not await is_done(task, self._grace_s):
+        if not await is_done(task, self._grace_s) and not (
+            _may_be_ending(running) and await is_done(task, END_S)
+        ):
             if committed.is_set():  # in force like any other commit; only the disk keeps it waiting
                 is_on_disk = await is_done(task, ANSWER_S)
                 if is_on_disk:
@@ -158,9 +169,19 @@ class InForce:
                 made[:] = [moved]
                 self.act_before_commit(running, moved)
                 await asyncio.wait({task}, timeout=ANSWER_S)
-                return Ordered(running.record, stored=not running.unstored)
+                is_carried = await self._is_carried(running)
+                stored = not running.unstored
+                return Ordered(running.record, stored=stored, is_kept=stored or is_carried)
         await asyncio.shield(task)
         return Ordered(running.record)
+
+    async def _is_carried(self, running: Running) -> bool:
+        """Return whether a worker has the mark of what is not stored, by its own word: it tells the next
+        control. A question to webhooks leaves none.
+        """
+        if not running.unstored or mark_of(running.unstored[-1]) is None:
+            return False
+        return await self._workers.carry(self._catalog.publish([running.state.service]), CARRY_S)
 
     def _ordered(self, running: Running, order: Order, audit: AuditEntry) -> Moved:
         moved = self.decide(running, [order], audit=audit)
@@ -299,6 +320,14 @@ class InForce:
         self._commits.discard(task)
         if not task.cancelled():
             task.exception()  # whoever waits for it gets it too
+
+
+def _may_be_ending(running: Running) -> bool:
+    """Whether a commit may be under way that ends the rollout: nothing goes ahead of that. Whoever starts
+    behind it would find an end, and take no worker's word for anything else.
+    """
+    proposed = running.proposed
+    return proposed is not None and proposed.base is running.state and not proposed.state.is_open
 
 
 async def is_done(task: asyncio.Task[None], seconds: float) -> bool:

@@ -19,8 +19,12 @@ from gateway.store.records import AuditEntry, DeploymentRecord
 
 GRACE_S: Final = 0.25
 """How long a commit may take before such an act goes ahead of it."""
+END_S: Final = 5.0
+"""How long it waits where a commit that ends the rollout is under way: a store that fails says so by then."""
 ANSWER_S: Final = 2.0
 """How long an answer then waits to say that it is stored after all."""
+CARRY_S: Final = 1.0
+"""How long it waits for a worker that says it has the mark: they take milliseconds, or there is none."""
 MAX_UNSTORED: Final = 64
 """Of one rollout: asking for the same rollback again and again does not fill memory."""
 
@@ -30,6 +34,8 @@ class Ordered(msgspec.Struct, frozen=True):
 
     record: DeploymentRecord
     stored: bool = True
+    is_kept: bool = True
+    """Whether anybody beside this process knows of it: the store, or a worker."""
 
 
 def may_act(moved: Moved) -> bool:

@@ -20,6 +20,7 @@ from gateway.actions.bodies import (
     WhatIf,
 )
 from gateway.actions.problems import Problem
+from gateway.control.rollouts.unstored import Ordered
 from gateway.core.rollout.plan import RolloutSettings
 from gateway.errors import IllegalTransition, StoreUnreachable
 from gateway.store.records import WindowRecord
@@ -393,6 +394,29 @@ async def test_whatif_judges_earlier_rollouts_again(tmp_path: Path) -> None:
         assert (problem.status, problem.errors[0].pointer) == (422, "/config/steps/1")
         missing = msgspec.convert({"serviceName": "auth", "deploymentId": "none"}, WhatIf)
         assert (await refusal(made.actions.whatif.replay(missing))).status == 404
+
+
+async def test_an_order_that_nobody_keeps_is_answered_as_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was answered 202, and was lost when control was killed: no worker was connected."""
+    async with console(tmp_path) as made:
+        await made.two_versions()
+        record = await made.start(steps=[10, 100], stepInterval=60_000)
+
+        async def unkept(*_: Any) -> Ordered:
+            return Ordered(record, stored=False, is_kept=False)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(made.rollouts, "order_at_once", unkept)
+            for order in (
+                made.actions.deployments.rollback(ANN, record.id, Explain()),
+                made.actions.deployments.pause(ANN, record.id, Explain()),
+                made.actions.deployments.undo(ANN, "auth", Explain()),
+            ):
+                found = await refusal(order)
+                assert (found.status, found.retry_after_s) == (503, 1)
+        assert all(entry.allowed for entry in await made.audit()), "it is done, and stored later"
 
 
 async def test_what_is_under_way_is_found_without_the_store(

@@ -82,10 +82,14 @@ class FakeHub:
 
     def __init__(self) -> None:
         self.in_flight = 0
+        self.are_there = True
         self.drained: list[tuple[tuple[str, ...], float]] = []
 
     async def applied(self, number: int, timeout_s: float) -> list[int]:
         return []
+
+    async def carry(self, number: int, timeout_s: float) -> bool:
+        return self.are_there
 
     def drain_endpoints(self, keys: Sequence[str], deadline_s: float) -> None:
         self.drained.append((tuple(keys), deadline_s))

@@ -314,3 +314,27 @@ async def test_a_worker_that_comes_later_is_told_of_drains() -> None:
     await until(lambda: other.numbers() == [1, 2])
     assert not any(isinstance(message, DrainEndpoints) for message in other.received)
     end(hub, worker, other)
+
+
+async def test_one_worker_that_stays_and_has_a_table_carries_it() -> None:
+    hub = Hub()
+    silent, leaver = await greeted(hub, 0, answers=False), Worker(hub, 1)
+    leaver.hello(draining=True)
+    await until(lambda: leaver.peer.is_greeted)
+    hub.publish(snapshot(7, whole=True))
+    await until(lambda: leaver.peer.applied == 7)
+    assert not await hub.carry(7, 0.0)
+    silent.channel.send(Ack(7))
+    assert await hub.carry(7, 20.0)
+    assert not await hub.carry(8, 0.0)
+    hub.close()
+
+
+async def test_a_table_that_is_refused_is_carried_by_nobody() -> None:
+    hub = Hub()
+    worker = await greeted(hub, 0, answers=False)
+    hub.publish(snapshot(7, whole=True))
+    worker.channel.send(Ack(7, error="no"))
+    await until(lambda: worker.peer.refused == 7)
+    assert not await hub.carry(7, 0.0)
+    hub.close()

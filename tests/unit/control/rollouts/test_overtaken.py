@@ -12,6 +12,7 @@ from gateway.control.rollouts.rows import progress_of
 from gateway.control.rollouts.unstored import Ordered
 from gateway.core.rollout.events import Order, Pause, PromoteFull, Rollback, SetPercent
 from gateway.core.rollout.state import Phase
+from gateway.errors import IllegalTransition
 from gateway.store import turns
 from gateway.store.records import AuditEntry
 from tests.unit.control.failing_world import FailingWorld, failing_world
@@ -223,3 +224,36 @@ async def test_a_rollback_asked_for_again_overtakes_nothing(
         made.disk.commits_may_end.set()
         await first
         await made.settle()
+
+
+async def test_nothing_goes_ahead_of_a_commit_that_ends_the_rollout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rollback did: the store said completed, then rolling; and a control that started in between took the
+    rollout for completed, whatever the workers said.
+    """
+    async with failing_world(tmp_path) as made:
+        made.rollouts._grace_s = made.rollouts._in_force._grace_s = 0.01
+        is_draining, is_drained = asyncio.Event(), asyncio.Event()
+
+        async def drain(version_id: str, timeout_ms: int) -> None:
+            is_draining.set()
+            await is_drained.wait()
+            made.disk.commits_may_end.clear()
+
+        monkeypatch.setattr(made.drains, "drain", drain)
+        deployment = await made.start("immediate", bake_time=0, smoke_tests=False)
+        async with asyncio.timeout(20):
+            while not is_draining.is_set():
+                await made.second()
+                await asyncio.sleep(0.001)
+        is_drained.set()
+        await until(lambda: made.disk.is_committing)
+        rollback = ordered(made, deployment, Rollback("ann", "had enough"))
+        await asyncio.sleep(0.1)
+        went_ahead = made.rollouts.has_unstored
+        made.disk.commits_may_end.set()
+        with pytest.raises(IllegalTransition, match="completed"):
+            await rollback
+        assert not went_ahead
+        assert (await made.stored(deployment)).status == "completed"

@@ -74,6 +74,23 @@ async def test_ordered_rollback_moves_traffic_on_a_full_disk_and_is_stored_later
         assert made.weights() == (100, 0)
 
 
+async def test_an_order_that_neither_the_store_nor_a_worker_has_is_kept_by_nobody(tmp_path: Path) -> None:
+    """It would be lost with this process, whoever outlived that; asked again, it goes on from where it is."""
+    async with failing_world(tmp_path) as made:
+        deployment = await rolling(made)
+        made.disk.fails = "commit"
+        made.hub.are_there = False
+        done = await order(made, deployment, Rollback("ann", "had enough"))
+        assert not (done.stored or done.is_kept)
+        assert made.weights() == (100, 0), "it is in force all the same"
+        made.hub.are_there = True
+        again = await order(made, deployment, Rollback("ann", "had enough"))
+        assert again.is_kept and not again.stored
+        made.disk.fails = None
+        await made.second()
+        assert await stored_status(made, deployment) == "rolled_back"
+
+
 async def test_an_order_that_only_the_fsync_keeps_waiting_is_not_carried_out_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
