@@ -2,7 +2,9 @@
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
+
+from tests.simulation.people import Owner, People, full
 
 ACTIONS: Final = (
     "time",
@@ -10,6 +12,7 @@ ACTIONS: Final = (
     "order",
     "two operators",
     "rollback nobody stores",
+    "rollback at the end",
     "freeze",
     "hold",
     "reload",
@@ -59,7 +62,6 @@ FAULTS: Final = (
     *("upstream half_closes", "upstream slow"),
 )
 """All there are."""
-ORDERS: Final = ("pause", "resume", "resume", "promote", "full", "complete", "rollback", "traffic", "undo")
 STRATEGIES: Final = ("canary", "canary", "blue-green", "immediate")
 INTENSITIES: Final = (0.3, 1.0, 1.0, 3.0)
 """How often there are faults in a seed, to how often the grammar says."""
@@ -70,30 +72,13 @@ HARM_S: Final = 1.0
 """How much later than its upstream's trouble a client may hear of it."""
 
 
-class Owner(Protocol):
-    """The simulation."""
-
-    machine: Any
-    loop: Any
-    system: Any
-    clients: Any
-    operator: Any
-    upstreams: dict[str, Any]
-    invariants: Any
-
-    def add_upstream(self) -> Any: ...
-    def pass_time(self, seconds: float) -> None: ...
-
-
-class Actions:
+class Actions(People):
     """What is drawn, and what is under way of it."""
 
     def __init__(self, owner: Owner) -> None:
-        self.owner = owner
-        self.chance = owner.machine.chance
+        super().__init__(owner)
         self._intensity = self.chance.choice(INTENSITIES)
         self.taken: Counter[str] = Counter()
-        self.faults: Counter[str] = Counter()
         self.links_late_until = 0.0
         """What workers report may be late, or be gone with its link, till then."""
         self.upstreams_bad_until = 0.0
@@ -104,6 +89,7 @@ class Actions:
             (1.5, "order", self.order),
             (0.4, "two operators", self.two_operators),
             (0.3, "rollback nobody stores", self.rollback_nobody_stores),
+            (0.3, "rollback at the end", self.rollback_at_the_end),
             (0.2, "freeze", self.freeze),
             (0.3, "hold", self.hold),
             (0.3, "reload", self.reload),
@@ -130,10 +116,6 @@ class Actions:
         ]
         self.grammar = [(weight * self._often(name), name, act) for weight, name, act in self.grammar]
         self._total = sum(weight for weight, _, _ in self.grammar)
-        self._undo: dict[int, Callable[[], None]] = {}
-        """What ends each fault that is under way."""
-        self._count = 0
-
         self._doomed: dict[Any, int] = {}
         """Processes that die, and after how many more callbacks of theirs."""
 
@@ -151,24 +133,6 @@ class Actions:
             if roll < 0:
                 return name, act
         return self.grammar[0][1:]
-
-    def stop_faults(self) -> None:
-        """End everything that is still wrong."""
-        for undo in list(self._undo.values()):
-            undo()
-        self._undo.clear()
-
-    def lasting(self, seconds: float, undo: Callable[[], None]) -> None:
-        """End a fault after a while."""
-        self._count += 1
-        number = self._count
-        self._undo[number] = undo
-
-        def over() -> None:
-            if self._undo.pop(number, None) is not None:
-                undo()
-
-        self.owner.loop.after(seconds, over)
 
     # -- what happens
 
@@ -207,141 +171,6 @@ class Actions:
             config["stepInterval"] = self.chance.choice([1000, 3000])
         body = {"serviceName": "shop", "toVersion": version, "strategy": strategy, "config": config}
         self.owner.operator.call("POST", "deployment/start", body)
-
-    # -- people
-
-    def order(self) -> None:
-        """Ask something of the open rollout, or of the last one."""
-        key = self.owner.invariants.open_deployment() or self.owner.invariants.last_deployment()
-        if key is None:
-            return
-        kind = self.chance.choice(ORDERS)
-        if self.owner.invariants.open_at.get(key) == ("paused", 100) and self.chance.random() < 0.5:
-            kind = "complete"  # all traffic is there, and a person says that it is well
-        self._order(key, kind)
-
-    def _order(self, key: str, kind: str, then: Callable[[], None] = lambda: None) -> None:
-        """then: called when a rollback is answered."""
-        self.owner.invariants.ordered.add(key)
-        base = f"deployment/{key}"
-        if kind == "traffic":
-            self.owner.operator.call(
-                "PUT", f"{base}/traffic", {"percent": self.chance.choice([0, 5, 30, 70])}
-            )
-        elif kind == "rollback":
-            invariants = self.owner.invariants
-            self.owner.operator.call(
-                "POST",
-                f"{base}/rollback",
-                {"reason": "x"},
-                lambda status, body: (invariants.rolled_back(key, status), then()),
-            )
-        elif kind == "full":
-            self.owner.operator.call("POST", f"{base}/promote", {"full": True})
-        elif kind == "undo":
-            self.owner.operator.call("POST", "services/shop/undo", {})
-        else:
-            self.owner.operator.call("POST", f"{base}/{kind}", {})
-
-    def two_operators(self) -> None:
-        self.order()
-        self.order()
-
-    def rollback_nobody_stores(self) -> None:
-        """The disk is slow, or full, when somebody must go back; then control is killed, or reads its file.
-
-        A rollback needs no store: what comes behind it is to know of it all the same.
-        """
-        key = self.owner.invariants.open_deployment()
-        if key is None:
-            return
-        disk, is_slow = self.owner.machine.disk, self.chance.random() < 0.4
-        if is_slow:
-            self.faults["slow commits"] += 1
-            disk.slow_s = 0.4 + self.chance.random()
-        else:
-            self.faults["full disk"] += 1
-            disk.failing = _full
-        until_s = 2.7 + 2.0 * self.chance.random()
-        self.lasting(
-            until_s, lambda: setattr(disk, "slow_s" if is_slow else "failing", 0.0 if is_slow else None)
-        )
-        delay_s = 0.3 * self.chance.random()
-        then = self.chance.choice([self._kill_control_now, self.reload])
-        self.owner.loop.after(delay_s, lambda: self._order(key, "rollback", then))
-        if self.chance.random() < 0.5:
-            self.owner.loop.after(delay_s + 0.3 + self.chance.random(), self.reload)
-
-    def _kill_control_now(self) -> None:
-        control = self.owner.system.control
-        if control is not None:
-            self.faults["kill control"] += 1
-            self.owner.system.kill_soon(self.owner.machine.processes[max(self.owner.system.controls)])
-
-    def freeze(self) -> None:
-        is_over = False
-
-        def over() -> None:
-            nonlocal is_over
-            is_over = True
-            self._thaw()
-
-        def frozen(status: int, body: Any) -> None:
-            if is_over:
-                self._thaw()
-
-        self.owner.operator.call("PUT", "freeze", {"frozen": True, "reason": "x"}, frozen)
-        self.lasting(1.0 + 4.0 * self.chance.random(), over)
-
-    def _thaw(self) -> None:
-        """Ask until it is done: a freeze nobody ends holds everything up for good."""
-
-        def then(status: int, body: Any) -> None:
-            if status != 200:
-                self.owner.loop.after(0.5, self._thaw)
-
-        self.owner.operator.call("PUT", "freeze", {"frozen": False}, then)
-
-    def hold(self) -> None:
-        """Pause the service: its requests are held until somebody resumes it."""
-        is_over = False
-
-        def over() -> None:
-            nonlocal is_over
-            is_over = True
-            self._let_in()
-
-        def paused(status: int, body: Any) -> None:
-            if is_over:  # it has come later than what was to end it
-                self._let_in()
-
-        self.owner.operator.call("POST", "services/shop/pause", {}, paused)
-        self.lasting(0.3 + 2.0 * self.chance.random(), over)
-
-    def _let_in(self) -> None:
-        def then(status: int, body: Any) -> None:
-            if status != 200:
-                self.owner.loop.after(0.5, self._let_in)
-
-        self.owner.operator.call("POST", "services/shop/resume", {}, then)
-
-    def reload(self) -> None:
-        """SIGHUP, with one more setting."""
-        path = self.owner.system.folder / "gateway.toml"
-        text = path.read_text("utf-8")
-        idle = 4000 + self.chance.randrange(1000)
-        text = (
-            text.partition("[timeouts]")[0] + f"[timeouts]\nupstream_idle = {idle}\n"
-            if "[timeouts]" in text
-            else (text + f"\n[timeouts]\nupstream_idle = {idle}\n")
-        )
-        path.write_text(text, "utf-8")
-        for process in self.owner.system.alive_controls():
-            if (handler := process.signals.get(1)) is not None:
-                self.owner.loop.enqueue(process, handler)
-
-    def upgrade(self) -> None:
-        self.owner.operator.call("POST", "gateway/upgrade", {})
 
     # -- processes
 
@@ -449,7 +278,7 @@ class Actions:
 
     def full_disk(self) -> None:
         """Whatever writes, fails."""
-        self._fail("full disk", _full)
+        self._fail("full disk", full)
 
     def commits_fail(self) -> None:
         chance = self.chance
@@ -524,8 +353,3 @@ class Actions:
             found = names.pop(up.host, None)
             if found is not None:
                 self.lasting(40.0 * self.chance.random(), lambda: names.setdefault(up.host, found))
-
-
-def _full(statement: str) -> str:
-    """Return what goes wrong with a statement on a full disk."""
-    return "fails" if statement.startswith(("INSERT", "UPDATE", "DELETE", "COMMIT")) else ""

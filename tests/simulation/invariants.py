@@ -13,8 +13,6 @@ import msgspec
 
 from gateway.control.rollouts.rows import progress_of
 from gateway.core.rollout.state import JUDGED, Rollout
-from gateway.store.audit import Walk
-from gateway.store.tables import AUDIT
 from tests.simulation.disk import IN_ONE_PROCESS
 from tests.simulation.world import USERS
 
@@ -32,12 +30,12 @@ LONGEST_ANSWER_S: Final = 25.0
 """Longer than any pause of a service and all attempts of a request together; one held in vain takes 30 s."""
 DRAINED_S: Final = 4.0
 """What drains has been told by then until when, and has no tunnel left so much later."""
-UNSTORED_S: Final = 15.0
-"""What a worker that ended had counted is stored by then, if the disk is not full for longer than that."""
 REPORTED_S: Final = 0.1
 """What a worker has counted is with control by then."""
 ON_ITS_WAY_S: Final = 0.05
-"""How long an answer may be on its way to a client."""
+"""How long that may be on its way."""
+LOOKS: Final = 40
+"""Steps that are remembered of a worker: some take no time."""
 CALM_S: Final = 1.0
 """How long links and processes are as they should be before that is asked of them."""
 
@@ -72,7 +70,7 @@ class Invariants:
         """Deployments that somebody gave an order to."""
         self._returned: set[str] = set()
         """Deployments whose rollback was answered as stored: they never go forward again."""
-        self._carried: dict[str, list[Any]] = {}
+        self.carried: dict[str, list[Any]] = {}
         """Deployments whose rollback was answered as not stored yet, and the workers that carry it."""
         self._unmixed: set[str] = set()
         """Deployments of which only one version serves at a time."""
@@ -90,7 +88,7 @@ class Invariants:
         self._changes = -1
         self._read_progress = ("", b"", 0, 0)
         """A deployment's progress, as it was read last, and what it says: see `_counted`."""
-        self._statuses: dict[str, str] = {}
+        self.statuses: dict[str, str] = {}
         """Of deployments, as they were stored last."""
         self.open_at: dict[str, tuple[str, int]] = {}
         """Phase and percent of deployments, as they were stored while they were open."""
@@ -98,14 +96,14 @@ class Invariants:
         """Epoch and number of the newest commit."""
         self._before: dict[str, int] = {}
         """By deployment: answers of its new version that were counted before it began."""
-        self._settled_at: deque[float] = deque(maxlen=10_000)
-        """When clients' requests ended, the newest last."""
-        self._unreported: dict[int, int] = {}
+        self._answered: dict[int, deque[tuple[float, int]]] = {}
+        """By pid of a worker: when it was looked at last, and how many requests it had answered by then."""
+        self.unreported: dict[int, int] = {}
         """By pid of a worker that was killed while all else was well: how much it may have taken along."""
 
     # -- the store, from outside
 
-    def _read(self) -> None:
+    def read(self) -> None:
         """Read the store, if it has changed."""
         if self._connection is None:
             path = self.owner.system.folder / "gateway.db"
@@ -131,13 +129,13 @@ class Invariants:
         finally:
             self._connection.execute("COMMIT")
 
-    def _rows(self, query: str, *parameters: object) -> list[Any]:
+    def rows(self, query: str, *parameters: object) -> list[Any]:
         assert self._connection is not None
         return self._connection.execute(query, parameters).fetchall()
 
     def _read_commit(self) -> None:
         """One writer, in the newest epoch, each commit with a mark of its own."""
-        meta = dict(self._rows("SELECT key, value FROM gateway_meta WHERE key IN ('commit', 'epoch')"))
+        meta = dict(self.rows("SELECT key, value FROM gateway_meta WHERE key IN ('commit', 'epoch')"))
         if "commit" not in meta:
             return
         epoch, number = map(int, bytes(meta["commit"]).split(b"."))
@@ -146,28 +144,28 @@ class Invariants:
         self._mark = (epoch, number)
 
     def _read_deployments(self) -> None:
-        for key, status in self._rows("SELECT id, status FROM gateway_deployment ORDER BY created_at, id"):
+        for key, status in self.rows("SELECT id, status FROM gateway_deployment ORDER BY created_at, id"):
             self._see(key, status)
         columns = "id, status, state, progress, to_version_id"
         slots = ", ".join("?" * len(ENDED))
         query = f"SELECT {columns} FROM gateway_deployment WHERE status NOT IN ({slots})"
-        found = self._rows(query, *ENDED)
+        found = self.rows(query, *ENDED)
         if len(found) > 1:
             self.broken.append(f"{len(found)} deployments of one service are open")
         for key, _, state, progress, new in found:
             self._see_open(key, msgspec.json.decode(state, type=Rollout), progress, new)
 
     def _see(self, key: str, status: str) -> None:
-        was = self._statuses.get(key, "new")
+        was = self.statuses.get(key, "new")
         if was == status:
             return
-        self._statuses[key] = status
+        self.statuses[key] = status
         self.transitions[f"{was}>{status}"] += 1
         if status in ENDED:
             self.ends[status] += 1
         if status not in STATUSES.get(was, set()):
             self.broken.append(f"deployment {key} went from {was} to {status}")
-        if status == "completed" and (key in self._returned or self._is_carried(key)):
+        if status == "completed" and (key in self._returned or self.is_carried(key)):
             self.broken.append(f"deployment {key} was rolled back, and is completed")
 
     def _see_open(self, key: str, state: Rollout, progress: bytes, new: str) -> None:
@@ -189,7 +187,7 @@ class Invariants:
         query = (
             "SELECT coalesce(sum(answers), 0) FROM gateway_window WHERE deployment_id = ? AND version_id = ?"
         )
-        ((stored,),) = self._rows(query, key, new)
+        ((stored,),) = self.rows(query, key, new)
         before = self._before.setdefault(key, counted - stored - gathered)
         if counted - stored - gathered != before:
             self.broken.append(
@@ -204,45 +202,51 @@ class Invariants:
 
     def open_deployment(self) -> str | None:
         """Return the id of the open one, as stored."""
-        self._read()
-        return next((key for key, status in self._statuses.items() if status not in ENDED), None)
+        self.read()
+        return next((key for key, status in self.statuses.items() if status not in ENDED), None)
 
     def is_moving(self) -> bool:
         """Whether a rollout goes on by itself, as stored."""
-        self._read()
-        return any(status not in (*ENDED, "paused") for status in self._statuses.values())
+        self.read()
+        return any(status not in (*ENDED, "paused") for status in self.statuses.values())
 
     def last_deployment(self) -> str | None:
         """Return the id of the newest, as stored."""
-        return next(reversed(self._statuses), None)
+        return next(reversed(self.statuses), None)
 
     def rolled_back(self, key: str, status: int) -> None:
         """Somebody asked for a rollback, and was answered."""
         if status == 200:
             self._returned.add(key)
         elif status == 202:
-            marks = [(process, worker.live_table.marks()) for process, worker in self._workers()]
-            self._carried[key] = [
-                process for process, found in marks if any(mark.deployment == key for mark in found)
-            ]
+            marks = [(process, worker.live_table.marks()) for process, worker in self.workers()]
+            carriers = [process for process, found in marks if any(mark.deployment == key for mark in found)]
+            self.carried[key] = carriers
+            if not carriers and self.owner.machine.now > self.harm_until and not self._is_returning(key):
+                self.broken.append(f"the rollback of {key} was answered 202, and nobody knows of it")
 
-    def _is_carried(self, key: str) -> bool:
+    def _is_returning(self, key: str) -> bool:
+        """Whether a deployment's rollback is stored after all."""
+        self.read()
+        return self.statuses[key] in ENDED or self.open_at[key][0] == "reverting"
+
+    def is_carried(self, key: str) -> bool:
         """Whether somebody must know of a rollback that was not stored when it was answered.
 
         Workers that leave in order hand on what they know; of those that were killed nobody can ask.
         """
-        workers = self._carried.get(key, [])
+        workers = self.carried.get(key, [])
         return bool(workers) and not any(each.is_dead and each.exit_code is None for each in workers)
 
     # -- the workers
 
-    def _workers(self) -> list[tuple[Any, Any]]:
+    def workers(self) -> list[tuple[Any, Any]]:
         system = self.owner.system
         found = [(process, system.planes.get(process.pid)) for process in system.alive_workers()]
         return [(process, worker) for process, worker in found if worker is not None]
 
     def _look_into_workers(self) -> None:
-        for process, worker in self._workers():
+        for process, worker in self.workers():
             table = worker.live_table
             self._look_at_weights(process, table.current)
             for service in table.current.services.values():
@@ -254,6 +258,8 @@ class Invariants:
             for counts in table.counts.values():
                 if counts.in_flight < 0:
                     self.broken.append(f"{process}: {counts.in_flight} in flight of {counts.version}")
+            looks = self._answered.setdefault(process.pid, deque(maxlen=LOOKS))
+            looks.append((self.owner.machine.now, answered_by(worker)))
             if worker.plane.tunnels.open:
                 self._look_at_tunnels(process, worker)
 
@@ -347,7 +353,6 @@ class Invariants:
 
     def settled(self, request: Any) -> None:
         """A request of a client has ended."""
-        self._settled_at.append(self.owner.machine.now)
         took_s = self.owner.machine.now - request.at
         if took_s > LONGEST_ANSWER_S:
             self.broken.append(f"request {request.number} took {took_s:.1f} s, and was {request.outcome}")
@@ -365,10 +370,12 @@ class Invariants:
         """A worker has been killed."""
         now = self.owner.machine.now
         self.harm_until = max(self.harm_until, now + WORKER_HARM_S)
-        if self._is_calm(process):
+        plane = self.owner.system.planes.get(process.pid)
+        if plane is not None and self._is_calm(process):
             since = now - REPORTED_S - ON_ITS_WAY_S
-            recent = sum(at >= since for at in self._settled_at)
-            self._unreported[process.pid] = recent + len(self.owner.clients.busy)
+            looks = self._answered.get(process.pid, ())
+            reported = max((answered for at, answered in looks if at <= since), default=0)
+            self.unreported[process.pid] = answered_by(plane) - reported
 
     def _is_calm(self, worker: Any) -> bool:
         """Tell whether nothing has kept a worker from reporting to control for a while."""
@@ -389,146 +396,19 @@ class Invariants:
 
     def always(self) -> None:
         """Look at everything that is true at any time."""
-        self._read()
+        self.read()
         self._look_for_workers()
         self._look_into_workers()
 
-    def at_rest(self) -> list[str]:
-        """Return what is not as it is once faults have ended, and no client is connected."""
-        self._read()
-        before, self.broken = self.broken, []
-        for key, status in self._statuses.items():
-            if status not in (*ENDED, "paused"):
-                self.broken.append(f"deployment {key} is {status} after all faults ended")
-        if self.owner.clients.busy:
-            self.broken.append(f"requests {sorted(self.owner.clients.busy)} never got an answer")
-        self._rest_of_workers()
-        self._rest_of_control()
-        self._asked_once()
-        self._joined_once()
-        self._notified()
-        self._audit()
-        found, self.broken = self.broken, before
-        return found
 
-    def _asked_once(self) -> None:
-        """What is not idempotent reached an upstream once, whatever became of it (RFC 9110 §9.2.2)."""
-        asked: Counter[int] = Counter()
-        for up in self.owner.upstreams.values():
-            asked += up.served
-        for number, times in asked.items():
-            if times > 1 and number in self.owner.clients.posted:
-                self.broken.append(f"request {number}, a POST, reached upstreams {times} times")
-
-    def _joined_once(self) -> None:
-        """Each WebSocket is counted, once."""
-        counted = 0
-        for worker in self.owner.system.planes.values():
-            for counts in worker.live_table.counts.values():
-                counts.fold()
-                counted += counts.requests.get(("GET", 101), 0)
-        agreed = sum(up.joined for up in self.owner.upstreams.values())
-        heard = self.owner.visitors.joined
-        if not heard <= counted <= agreed:
-            self.broken.append(f"{counted} WebSockets were counted, {heard} of {agreed} were heard of")
-
-    def _notified(self) -> None:
-        """Whoever wants to know has been told how each rollout ended."""
-        for key, status in self._statuses.items():
-            if status in ENDED and (f"deployment.{status}", key) not in self.owner.hook.taken:
-                self.broken.append(f"nobody was told that {key} is {status}")
-        for key in self._carried:
-            if self._is_carried(key) and self._statuses[key] != "rolled_back":
-                self.broken.append(f"deployment {key} was rolled back, and is {self._statuses[key]}")
-
-    def _rest_of_workers(self) -> None:
-        for process, worker in self._workers():
-            for leak in worker.plane.leaks():
-                self.broken.append(f"{process}: {leak}")
-            idle = sum(len(pool._idle) for pool in worker.plane.pools.open)
-            ends = [each for each in process.fds.values() if getattr(each, "peer_name", None)]
-            upstream = [
-                each for each in ends if isinstance(each.peer_name, tuple) and each.peer_name[1] == 80
-            ]
-            if idle != len(upstream):
-                self.broken.append(f"{process}: {len(upstream)} upstream connections are open, {idle} idle")
-
-    def _rest_of_control(self) -> None:
-        control = self.owner.system.control
-        if control is None or control._unready is not None:
-            self.broken.append("no control is in charge")
-            return
-        templates = {each.pid for each in self.owner.system.alive_templates()}
-        if templates != {control.supervisor.template.pid, control.supervisor.template.spare_pid}:
-            self.broken.append(
-                f"templates {templates} run, and control knows of {control.supervisor.template.pid}"
-            )
-        running = len(self.owner.system.workers) and len(self.owner.system.alive_workers())
-        if running != control.listeners.slots:
-            self.broken.append(f"{running} workers run in {control.listeners.slots} slots")
-        (versions,) = self._rows(
-            "SELECT count(*) FROM gateway_service_version WHERE draining AND NOT drained"
-        )
-        if versions[0]:
-            self.broken.append(f"{versions[0]} versions still drain")
-        self._counts(control)
-        self._tables(control)
-
-    def _tables(self, control: Any) -> None:
-        """Every worker serves by the newest table."""
-        for process, worker in self._workers():
-            number = worker.live_table.current.number
-            if number != control.components.catalog._number and not worker.is_draining:
-                self.broken.append(
-                    f"{process} serves by table {number}, of {control.components.catalog._number}"
-                )
-
-    def _counts(self, control: Any) -> None:
-        """What control has added up is what the workers counted, but for what a killed one took along."""
-        kept = {key for (key,) in self._rows("SELECT id FROM gateway_service_version")}
-        for version_id, total in control.tally.versions().items():
-            if version_id not in kept:
-                self.broken.append(f"version {total.version} was deleted, and its counts are back")
-            counted = sum(total.requests.values())
-            real, lost = 0, 0
-            for pid, worker in self.owner.system.planes.items():
-                counts = worker.live_table.counts.get(version_id)
-                if counts is None:
-                    continue
-                counts.fold()
-                served = sum(counts.requests.values())
-                real += served
-                lost += self._may_be_lost(self.owner.machine.processes[pid], served)
-            if not real - lost <= counted <= real:
-                self.broken.append(
-                    f"version {total.version}: {counted} requests are counted, workers served {real}"
-                )
-
-    def _may_be_lost(self, worker: Any, served: int) -> int:
-        """Return how much of what a worker served may be uncounted.
-
-        It was killed: what it had not reported. It ended, and control was killed before it had stored what it
-        had counted: all.
-        """
-        if not worker.is_dead:
-            return 0
-        killed = [
-            self.owner.machine.processes[pid].died_at
-            for pid in self.owner.system.controls
-            if self.owner.machine.processes[pid].is_dead
-        ]
-        if any(0 <= at - worker.died_at < UNSTORED_S for at in killed):
-            return served
-        if worker.exit_code is not None:
-            return 0
-        return min(served, self._unreported.get(worker.pid, served))
-
-    def _audit(self) -> None:
-        walk = Walk()
-        for row in self._rows(f"{AUDIT.select} ORDER BY id"):
-            if not walk.step(row):
-                self.broken.append(f"the audit trail breaks at {walk.broken_at}: {walk.reason}")
-                return
+def answered_by(worker: Any) -> int:
+    """Return how many requests a worker has counted."""
+    answered = 0
+    for counts in worker.live_table.counts.values():
+        if counts._plain:
+            counts.fold()
+        answered += sum(counts.requests.values())
+    return answered
 
 
 def _counted(key: str, progress: bytes, new: str) -> tuple[int, int]:

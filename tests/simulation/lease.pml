@@ -6,8 +6,8 @@
    of who does nothing (idle_in_transaction_session_timeout), and carries out, or not, a COMMIT whose sender has
    given up: store/postgres (lease.py, store.py).
 
-   -DBUG_EPOCH, _LOCK, _RAISE, _LEASE and _DOUBT leave one safeguard out; each must be found. That a lease which
-   nobody renews is taken over in time is not in here: there is no time. */
+   -DBUG_EPOCH, _LOCK, _RAISE, _LEASE and _DOUBT leave one safeguard out; each must be found. That somebody takes
+   over at all is takeover.pml's; how soon, nobody's: there is no time. */
 
 #ifndef LAPSES
 #define LAPSES 2

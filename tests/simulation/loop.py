@@ -98,6 +98,7 @@ class Loop(asyncio.AbstractEventLoop):
         """Let everything happen up to `when`."""
         events._set_running_loop(self)
         ready, heap, machine, turn = self._ready, self._heap, self.machine, self._turn
+        pop = heapq.heappop
         at_once = 0
         try:
             while True:
@@ -108,7 +109,7 @@ class Loop(asyncio.AbstractEventLoop):
                     turn()
                 elif heap and heap[0][0] <= when:
                     at_once = 0
-                    due, _, process, what = heapq.heappop(heap)
+                    due, _, process, what = pop(heap)
                     if due > machine.now:
                         machine.now = due
                     if process is NOBODY:

@@ -63,7 +63,7 @@ class Process:
         self.signals: dict[int, Callable[[], None]] = {}
         self.on_death: list[Callable[[], None]] = []
         """What outlives it and is to know: its database connections, its parent."""
-        self.counter = memoryview(bytearray(8)).cast("Q")
+        self.progress = 0
         self.context = contextvars.copy_context()
         self.context.run(PROCESS.set, self)
 
@@ -283,16 +283,13 @@ class Poll:
         return [(self._fd, select.POLLIN)] if current.thing(self._fd).is_readable else []
 
 
-class Progress:
-    """`progress.counter`, a cell for each process."""
-
-    def __getitem__(self, index: int) -> int:
-        return int(running().counter[0])
+class Cell:
+    """What `PROGRESS` shows its count in: each process moves its own."""
 
     def __setitem__(self, index: int, value: int) -> None:
         process = PROCESS.get()
         if process is not None:
-            process.counter[0] = value
+            process.progress += 1
 
 
 def interpose() -> None:
@@ -344,12 +341,12 @@ def _has_no_order(kind: Any, module: Any) -> bool:
 
 
 def settle_imports() -> None:
-    """Give the imported gateway the machine's time of day, and each process its own counter of progress."""
+    """Give the imported gateway the machine's time of day, and each process its own cell of progress."""
     import gc
 
     from gateway.net import progress
 
-    progress.counter = Progress()
+    progress.PROGRESS.move_to(Cell())  # type: ignore[arg-type]
     ours = [module for name, module in sys.modules.items() if name.startswith("gateway")]
     for kind in [kind for module in ours for kind in vars(module).values() if _has_no_order(kind, module)]:
         _number_instances(kind)

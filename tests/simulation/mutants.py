@@ -17,6 +17,7 @@ from gateway.control.processes.orphans import Orphans
 from gateway.control.processes.template import Template
 from gateway.control.rollouts import in_force
 from gateway.control.rollouts.in_force import InForce
+from gateway.control.rollouts.loop import Rollouts
 from gateway.control.rollouts.notices import NOTIFIED, Notices
 from gateway.control.rollouts.windows import Windows
 from gateway.control.tally import Tally
@@ -185,7 +186,8 @@ def reported_each_second() -> None:
 
 
 def weights_of_the_store_at_a_reload() -> None:
-    """A reload takes the weights that are stored, whatever has gone ahead of the store."""
+    """A reload does not wait for what has gone ahead of the store, and takes the weights that are stored."""
+    Rollouts.has_unstored = property(lambda self: False)  # type: ignore[assignment, method-assign]
     build: Any = Catalog._build
 
     def as_stored(self: Any, *rows: Any) -> None:

@@ -16,6 +16,7 @@ from tests.simulation.invariants import Invariants
 from tests.simulation.loop import Loop
 from tests.simulation.machine import Machine
 from tests.simulation.network import Network
+from tests.simulation.rest import Rest
 from tests.simulation.system import ADMIN, HOOK, LISTEN, System, install
 from tests.simulation.visitors import Visitors
 from tests.simulation.world import Clients, Operator, Upstream
@@ -62,6 +63,7 @@ class Simulation:
         self.operator = Operator(self.machine, ADMIN, self._token)
         self.actions = Actions(self)
         self.invariants = Invariants(self)
+        self.rest = Rest(self, self.invariants)
         self.clients.on_settled = self.invariants.settled
         self.visitors.on_ended = self.invariants.visited
         self.system.on_worker_death = self.invariants.died
@@ -124,7 +126,7 @@ class Simulation:
             self.clients.close()
             self.pass_time(CALM_S)
             self.check()
-            found = self.invariants.at_rest()
+            found = self.rest.look()
             if not found or self.machine.now >= ends_at:
                 break
         self.invariants.broken += found

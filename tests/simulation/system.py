@@ -88,7 +88,7 @@ class Counters:
 
     def read(self, cell: int) -> int:
         worker = self.cells.get(cell)
-        return int(worker.counter[0]) if worker is not None else 0
+        return worker.progress if worker is not None else 0
 
 
 class Pidfd(network.Thing):
