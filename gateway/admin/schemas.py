@@ -236,6 +236,8 @@ class DecisionView(View, frozen=True, kw_only=True):
     reason: str
     actor: str
     data: dict[str, Any]
+    node: str | None
+    """Which of the gateways that share the store has decided it; null: nobody shares it."""
 
 
 class EventView(View, frozen=True, kw_only=True):

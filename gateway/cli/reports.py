@@ -72,7 +72,7 @@ def decisions(api: AdminClient, out: Output, service: str, deployment_id: str | 
                 item["step"] + 1,
                 f"{item['data']['percent']} %" if "percent" in item["data"] else None,
                 item["verdict"],
-                item["actor"],
+                f"{item['actor']} at {item['node']}" if item.get("node") else item["actor"],
                 item["reason"],
             )
             for item in items

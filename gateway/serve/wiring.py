@@ -104,7 +104,8 @@ class Components:
         elsewhere = Elsewhere(store, tally)
         self.drains = Drains(store, self.catalog, hub, elsewhere.barrier, now=store.now)
         self.webhooks = Webhooks(rules._replace(allowed=()))  # anywhere else: chat services are not targets
-        acts = Acts(self.catalog, hub, self.checks, self.drains, self.webhooks, elsewhere, wall=wall)
+        shared = (self.checks, self.drains, self.webhooks, elsewhere)
+        acts = Acts(self.catalog, hub, *shared, node=store.node, wall=wall)
         self.rollouts = Rollouts(store, self.catalog, tally, acts, wall=wall)
         self.rollouts.schedule.windows = settings.freeze_windows
         self.isolation = self._isolation(settings, hub)

@@ -141,6 +141,10 @@ class EventRecord(Record, frozen=True, kw_only=True):
     """Which of the gateways that share the store it comes from, by name; given by the store."""
 
 
+NODE: Final = "node"
+"""Under this name a decision's data, and an entry's details, say which of several gateways they come from."""
+
+
 class DecisionRecord(Record, frozen=True, kw_only=True):
     """One verdict of a deployment with its evidence, or one move of a person."""
 
@@ -154,7 +158,12 @@ class DecisionRecord(Record, frozen=True, kw_only=True):
     """A sentence a tired person understands."""
     actor: str = "gateway"
     data: dict[str, Any] = {}
-    """Counts, rates, interval, threshold, statistic."""
+    """Counts, rates, interval, threshold, statistic; NODE."""
+
+    @property
+    def node(self) -> str | None:
+        """Which of the gateways that share the store has decided it, by name; None: nobody shares it."""
+        return self.data.get(NODE)
 
 
 class SmokeRecord(Record, frozen=True, kw_only=True):

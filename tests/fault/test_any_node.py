@@ -56,6 +56,9 @@ async def test_a_follower_takes_every_order_and_the_one_in_charge_carries_it_out
         events = (await first.api("GET", f"deployment/{rollout}/events"))["items"]
         nodes = {event["kind"]: event["node"] for event in events}
         assert (nodes["deployment.paused"], nodes["deployment.rolled_back"]) == ("b", "a"), nodes
+        decisions = (await first.api("GET", f"deployment/{rollout}/decisions"))["items"]
+        decided = {each["verdict"]: each["node"] for each in decisions}
+        assert (decided["start"], decided["gate"], decided["pause"]) == ("b", "a", "b"), decided
         assert (await first.api("GET", "audit/verify"))["ok"]
 
 

@@ -20,7 +20,7 @@ from bench.load import Load
 from tests import postgres
 from tests.clock import clock_off, needs_compiler
 from tests.fault.test_isolation import is_isolated, light, not_served, served
-from tests.fault.three_gateways import Cluster, kill_control, three
+from tests.fault.three_gateways import NAMES, Cluster, kill_control, three
 from tests.fault.under_load import under_load
 from tests.integration.rollouts.stage import Listener
 from tests.splitter import Splitter
@@ -168,6 +168,7 @@ async def _is_told_once(cluster: Cluster, hooks: Listener, rollout: str, *, is_b
         for each in hooks.calls:
             said = json.loads(each.body)
             if said["data"].get("deploymentId") == rollout:
+                assert said["node"] in NAMES, said
                 keys[said["kind"], said["text"]].add(each.fields["idempotency-key"])
         return keys
 

@@ -89,14 +89,17 @@ class Acts:
         webhooks: Webhooks,
         elsewhere: Elsewhere | None = None,
         *,
+        node: str = "",
         wall: Callable[[], float] = time.time,
     ) -> None:
+        """node: what this gateway is called among those that share the store; empty: nobody shares it."""
         self._catalog = catalog
         self.hub = hub
         self._checks = checks
         self._drains = drains
         self.webhooks = webhooks
         self.elsewhere = elsewhere
+        self._node = node
         self._wall = wall
         self._gathered: tuple[set[str], asyncio.Future[int]] | None = None
         """Services whose weights go out in a moment, and the number of the table they go out in."""
@@ -190,6 +193,7 @@ class Acts:
             text=text,
             at=datetime.fromtimestamp(asked_at, UTC),
             data=data,
+            node=self._node or None,
         )
         return await self.webhooks.ask(self._catalog.service_record(state.service).settings.webhooks, message)
 

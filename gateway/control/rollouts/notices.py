@@ -94,4 +94,12 @@ def message_of(event: EventRecord) -> Message | None:
     else:
         return None
     key = f"{event.deployment_id or event.service}:{event.id}"
-    return Message(key=key, kind=event.kind, service=event.service, text=text, at=event.at, data=data_sent)
+    return Message(
+        key=key,
+        kind=event.kind,
+        service=event.service,
+        text=text,
+        at=event.at,
+        data=data_sent,
+        node=event.node,
+    )

@@ -38,6 +38,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     """One sentence for people."""
     at: datetime
     data: dict[str, Any] = {}
+    node: str | None = None
+    """Which of the gateways that share the store has decided it, or asks; None: nobody shares it."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -142,13 +144,14 @@ def body_of(hook: WebhookSettings, message: Message) -> bytes:
     """Return the JSON to send: the whole message, or the shape Slack's incoming webhooks take."""
     if hook.format == "slack":
         return msgspec.json.encode({"text": f"[{message.service}] {message.text}"})
-    return msgspec.json.encode(
-        {
-            "id": message.key,
-            "kind": message.kind,
-            "service": message.service,
-            "text": message.text,
-            "at": message.at.astimezone(UTC),
-            "data": message.data,
-        }
-    )
+    body: dict[str, Any] = {
+        "id": message.key,
+        "kind": message.kind,
+        "service": message.service,
+        "text": message.text,
+        "at": message.at.astimezone(UTC),
+        "data": message.data,
+    }
+    if message.node is not None:
+        body["node"] = message.node
+    return msgspec.json.encode(body)

@@ -12,9 +12,11 @@ from gateway.store.postgres.faults import named
 from gateway.store.records import (
     EVENTS,
     EVERYTHING,
+    NODE,
     OF_SERVICE,
     SETTINGS,
     AuditEntry,
+    DecisionRecord,
     DeploymentRecord,
     EventRecord,
     ServiceRecord,
@@ -93,7 +95,7 @@ class PostgresTransaction(Collected):
         Which gateway it is from stands in its details: an older release would not sign a column of its own.
         """
         if self._node:
-            entry = msgspec.structs.replace(entry, details={**entry.details, "node": self._node})
+            entry = msgspec.structs.replace(entry, details={**entry.details, NODE: self._node})
         fields = {name: storable(getattr(entry, name)) for name in entry.__struct_fields__}
         return super().add_audit(msgspec.structs.replace(entry, **fields))
 
@@ -120,6 +122,12 @@ class PostgresTransaction(Collected):
     def add_event(self, record: EventRecord) -> int:
         self._topics.add(EVENTS)
         return super().add_event(msgspec.structs.replace(record, node=self._node or None))
+
+    def add_decision(self, record: DecisionRecord) -> int:
+        """Which gateway has decided stands in the data: an older release knows of no column for it."""
+        if self._node:
+            record = msgspec.structs.replace(record, data={**record.data, NODE: self._node})
+        return super().add_decision(record)
 
     def put_token(self, record: TokenRecord) -> None:
         self._topics.add(SETTINGS)

@@ -11,9 +11,9 @@ from gateway.cluster.feed import Feed
 from gateway.cluster.unread import Unread
 from gateway.errors import ConfigError, NotFollowed, NotInCharge, StaleEpoch, StoreBusy, StoreSetBack
 from gateway.store.postgres.store import is_lost
-from gateway.store.records import EventRecord
+from gateway.store.records import DecisionRecord, EventRecord
 from tests import postgres
-from tests.unit.store.rows import NOW, Kept, an_entry, put_service
+from tests.unit.store.rows import NOW, Kept, a_deployment, an_entry, put_service
 
 TIMES = 40
 
@@ -239,15 +239,20 @@ def test_which_commit_of_ours_is_lost(
     assert is_lost(ours, found, oldest) is lost
 
 
-async def test_events_and_the_audit_trail_name_the_gateway_where_several_share_the_store(kept: Kept) -> None:
-    store = await kept.opened()
+async def test_what_was_decided_names_the_gateway_where_several_share_the_store(kept: Kept) -> None:
+    store = await kept.with_service()
     store.node = "b"
+    decided = DecisionRecord(deployment_id="d", at=NOW, step=0, verdict="start", reason="", data={"n": 1})
     async with store.transaction() as tx:
+        tx.put_deployment(a_deployment("d"))
         tx.add_event(EventRecord(at=NOW, kind="service.paused"))
+        tx.add_decision(decided)
         tx.add_audit(an_entry())
     (event,), (entry,) = await store.events(after=0), (await store.audit()).items
+    (decision,) = (await store.decisions("d")).items
     named = {"node": "b"} if store.is_shared else {}
-    assert event.node == named.get("node")
+    assert event.node == decision.node == named.get("node")
+    assert decision.data == decided.data | named
     assert entry.details == an_entry().details | named
     assert (await store.verify_audit()).ok
     await store.close()

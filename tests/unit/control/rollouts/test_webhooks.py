@@ -10,9 +10,11 @@ import pytest
 from msgspec import structs
 
 from gateway.control.rollouts import webhooks
+from gateway.control.rollouts.notices import message_of
 from gateway.control.rollouts.webhooks import Answer, Message, Webhooks, body_of
 from gateway.core.routing.service import WebhookSettings
 from gateway.core.settings.targets import Listener, TargetRules
+from gateway.store.records import EventRecord
 
 MESSAGE = Message(
     key="d1:7",
@@ -99,6 +101,17 @@ async def test_silence_means_what_the_owner_set(policy: str, *, allowed: bool) -
     answer = await Webhooks().ask([hook], question)
     assert answer.allowed is allowed
     assert ("did not answer" in answer.reason) is not allowed
+
+
+def test_a_hook_is_told_which_of_several_gateways_has_decided() -> None:
+    hook = WebhookSettings(url="http://127.0.0.1:1/")
+    event = EventRecord(at=MESSAGE.at, kind="deployment.step", service="auth", deployment_id="d1", node="b")
+    told = message_of(event)
+    assert told is not None
+    assert json.loads(body_of(hook, told))["node"] == "b"
+    alone = message_of(structs.replace(event, node=None))
+    assert alone is not None
+    assert json.loads(body_of(hook, alone)).keys() == {"id", "kind", "service", "text", "at", "data"}
 
 
 def test_slack_hook_gets_a_text() -> None:
