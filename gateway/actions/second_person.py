@@ -5,6 +5,7 @@ the judge's word, is held; what returns traffic, or holds it where it is, never.
 asked, and carried out as it was asked, by whoever asked: every rule is applied again then.
 """
 
+import asyncio
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -18,8 +19,12 @@ from gateway.core.rollout.events import Event, SetPercent
 from gateway.core.rollout.plan import Plan
 from gateway.core.rollout.rollout import move
 from gateway.core.rollout.state import Phase, Rollout
+from gateway.errors import StoreError
+from gateway.log import get_logger
 from gateway.store.api import Page
 from gateway.store.records import ApprovalRecord, ApprovalState, AuditRecord, EventRecord, Role, TokenRecord
+
+log = get_logger(component="actions")
 
 LIFE: Final = timedelta(minutes=15)
 LISTS: Final = "`gateway approvals --all` lists what was asked, by whom, and what came of it"
@@ -29,6 +34,8 @@ LEAST_REQUESTS: Final = 5
 MOST_THRESHOLD: Final = 0.5
 """A canary with shorter steps, fewer requests or more errors allowed is not watched by anybody."""
 INTERRUPTED: Final = "the gateway ended before it was carried out, so nothing was changed: ask again"
+CARRYING: Final = timedelta(minutes=1)
+"""For so long a confirmed call may still be carried out by another gateway, as far as this one knows."""
 MOST_PENDING: Final = 20
 """Calls of one token that wait at once."""
 
@@ -167,8 +174,22 @@ class Approvals:
         """Nobody carries a call out any more: if `finish` was not reached, the audit trail knows the rest."""
         self._under_way.discard(record.id)
 
+    async def run(self) -> None:
+        """Find out, for as long as this runs, what became of calls that other gateways were carrying out when
+        they ended.
+        """
+        while True:
+            await asyncio.sleep(CARRYING.total_seconds())
+            try:
+                await self.recover()
+            except StoreError as exc:
+                log.warning("approvals_not_settled", error=str(exc))
+
     async def recover(self) -> None:
-        """Find out what became of calls that a former control was carrying out when it ended."""
+        """Find out what became of calls that a former control was carrying out when it ended.
+
+        Of what another gateway may be carrying out it is found out later.
+        """
         cursor: str | None = None
         while True:
             page = await self._access.store.approvals(state="approved", cursor=cursor)
@@ -182,7 +203,7 @@ class Approvals:
 
         A change and its row of the audit trail are one transaction: no row, no change.
         """
-        if record.state != "approved" or record.id in self._under_way:
+        if record.state != "approved" or self._may_be_under_way(record):
             return
         row = await self._row_of(record)
         if row is not None and row.allowed:
@@ -191,6 +212,14 @@ class Approvals:
             await self.finish(record, state="failed", outcome=str(row.details.get("reason", "")))
         else:
             await self.finish(record, state="failed", outcome=INTERRUPTED)
+
+    def _may_be_under_way(self, record: ApprovalRecord) -> bool:
+        """Whether somebody still carries a confirmed call out: here, or at another gateway."""
+        if record.id in self._under_way:
+            return True
+        decided_at = record.decided_at
+        is_new = decided_at is not None and self._access.now() < decided_at + CARRYING
+        return self._access.store.is_shared and is_new
 
     async def _row_of(self, record: ApprovalRecord) -> AuditRecord | None:
         """Return what the audit trail has of a confirmed call."""

@@ -62,6 +62,7 @@ class Background:
         """Run what goes on as long as this control is in charge of the store."""
         if components.feed is not None:
             self._loops.append(self.spawn(components.feed.run(), "feed"))
+            self._loops.append(self.spawn(components.actions.approvals.run(), "approvals"))
         self._loops += [
             self.spawn(components.rollouts.run(), "rollouts"),
             self.spawn(components.retention.run(), "retention"),

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -24,12 +24,14 @@ pytestmark = [postgres.needs_postgres, pytest.mark.timeout(240)]
 
 
 @asynccontextmanager
-async def two(folder: Path, database: str, *, drain_ms: int = 30_000) -> AsyncIterator[tuple[World, World]]:
-    """Start a leader and a follower, each with load of its own in mind."""
+async def two(
+    folder: Path, database: str, *, drain_ms: int = 30_000, env: Mapping[str, str] | None = None
+) -> AsyncIterator[tuple[World, World]]:
+    """Start a leader and a follower, each with load of its own in mind. env: more of the environment."""
     for name in ("a", "b"):
         (folder / name).mkdir()
     settings = '[cluster]\nname = "{}"\nserve = true\n'
-    more: dict[str, Any] = {"database": database, "workers": 1, "drain_ms": drain_ms}
+    more: dict[str, Any] = {"database": database, "workers": 1, "drain_ms": drain_ms, "env": env}
     async with World(folder / "a", extra=settings.format("a"), **more) as first:
         second = World(folder / "b", extra=settings.format("b"), **more)
         second.first = first.first

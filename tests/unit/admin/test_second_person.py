@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from gateway.actions import second_person
 from gateway.actions.second_person import Approvals
 from gateway.actions.tokens import record_of
 from gateway.admin.auth import Authenticator
@@ -435,3 +436,22 @@ async def test_whoever_confirms_again_hears_what_became_of_it(
         again = await at.kept("ann", "PATCH", f"deployment/versions/{version.id}", {"weight": 20})
         assert (await at.ask("bob", "POST", f"approvals/{again}"))[0] == 200
         assert at.made.weights()["v2"] == 20
+
+
+async def test_what_another_gateway_carries_out_is_left_to_it_for_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever confirmed it too, or took over, called it failed while it was being carried out."""
+    async with office(tmp_path) as at:
+        approval = await interrupted(at, monkeypatch, "before")  # for all that anybody else knows, it goes on
+        monkeypatch.setattr(at.made.store, "is_shared", True)
+        at.made.actions.approvals = other = Approvals(at.made.actions.approvals._access)
+        await at.hire("cid")
+        await other.recover()
+        status, problem = await at.ask("cid", "POST", f"approvals/{approval}")
+        assert (status, problem["detail"]) == (409, "bob has confirmed it, and it is being carried out")
+        assert (await at.ask("ann", "GET", f"approvals/{approval}"))[1]["state"] == "approved"
+        at.made.time += second_person.CARRYING
+        await other.recover()
+        _, shown = await at.ask("ann", "GET", f"approvals/{approval}")
+        assert (shown["state"], shown["outcome"]) == ("failed", second_person.INTERRUPTED)
