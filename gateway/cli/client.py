@@ -5,11 +5,13 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from gateway.cli.exits import TIMED_OUT, ApiError, CliError, Kept, Unreachable
 from gateway.cli.text import printable, say
+
+T = TypeVar("T")
 
 BASE: Final = "/api/v1/admin"
 HANDOVER_WAITS_S: Final = (0.5, 1.0, 2.0, 4.0, 0.0)
@@ -39,6 +41,10 @@ class Reply(NamedTuple):
     retry_after: str = ""
 
 
+class NotAsked(Unreachable):
+    """No connection came about: whatever was to be asked was not."""
+
+
 class AdminClient:
     """One admin API, one token. A connection a call: an operator's calls are few.
 
@@ -63,7 +69,7 @@ class AdminClient:
         self.token_file = ""
         """Where the token was read, if nobody gave it."""
         self.has_moved = False
-        """Whether the one that was asked first is gone: the next may know less yet."""
+        """Whether another one than the first was asked since: it may know less yet."""
         self._said = set[str]()
         """Which of those that were left somebody has heard of."""
         self.is_for_people = False
@@ -133,7 +139,7 @@ class AdminClient:
                 reply = self.raw(method, target, body=body, fields=fields)
                 if reply.status != 503:
                     return reply
-                self._turn_to_the_next()
+                self._leave(f"{self.url} takes no call now (503)")
             time.sleep(wait_s)
         return reply
 
@@ -142,15 +148,26 @@ class AdminClient:
     ) -> Reply:
         """Return the answer of any path of the admin listener."""
         is_read = method == "GET"  # may be asked twice: of the next, where one dies or freezes amid it
-        for left in range(len(self._places) - 1, -1, -1):
+
+        def ask(left: int) -> Reply:
             timeout_s = min(self.timeout_s, READ_S) if is_read and left else self.timeout_s
-            connection = self._connect(timeout_s)
+            return self._once(self._connect(timeout_s), method, target, body, fields or {})
+
+        return self._walk(ask, is_repeatable=is_read)
+
+    def _walk(self, ask: Callable[[int], T], *, is_repeatable: bool) -> T:
+        """Return what `ask` has of the first gateway that does not fail it, each asked once.
+
+        ask: is told how many are left. is_repeatable: whether the next may be asked what one has been asked
+        already. Raises what the last one raised.
+        """
+        for left in range(len(self._places) - 1, -1, -1):
             try:
-                return self._once(connection, method, target, body, fields or {})
+                return ask(left)
             except CliError as exc:
-                if not (is_read and left):
+                if not left or not (is_repeatable or isinstance(exc, NotAsked)):
                     raise
-                self._leave(exc)
+                self._leave(str(exc))
         raise AssertionError("the last one answers, or its error is raised")
 
     def _once(
@@ -168,7 +185,7 @@ class AdminClient:
 
     def pieces(self, path: str) -> Iterator[bytes]:
         """Yield an answer's body piece by piece. Raises as `call` does."""
-        connection = self._connect(self.timeout_s)
+        connection = self._connect_any(self.timeout_s)
         try:
             answer = self._ask(connection, "GET", BASE + "/" + path, None, {"accept": "*/*"})
             if answer.status >= 400:
@@ -184,7 +201,7 @@ class AdminClient:
 
     def events(self, path: str, *, last_id: str | None = None, **query: object) -> Iterator[ServerEvent]:
         """Yield Server-Sent Events until the stream ends. Raises as `call` does."""
-        connection = self._connect(STREAM_IDLE_S)
+        connection = self._connect_any(STREAM_IDLE_S)
         fields = {"accept": "text/event-stream"} | ({"last-event-id": last_id} if last_id else {})
         try:
             answer = self._ask(connection, "GET", _target(BASE + "/" + path, query), None, fields)
@@ -204,20 +221,18 @@ class AdminClient:
         finally:
             connection.close()
 
+    def _connect_any(self, timeout_s: float) -> HTTPConnection:
+        """Return a connection to the first that can be reached. Raises NotAsked if none can."""
+        return self._walk(lambda _: self._connect(timeout_s), is_repeatable=False)
+
     def _connect(self, timeout_s: float) -> HTTPConnection:
-        """Return a connection to the first that can be reached. Raises Unreachable if none can."""
-        for left in range(len(self._places) - 1, -1, -1):
-            connection = self._connection(timeout_s)
-            try:
-                connection.connect()
-            except OSError as exc:
-                connection.close()
-                error = Unreachable(unreachable(self.url, exc))
-                if not left:
-                    raise error from exc
-                self._leave(error)
-            else:
-                break
+        """Return a connection to the one that is asked now. Raises NotAsked."""
+        connection = self._connection(timeout_s)
+        try:
+            connection.connect()
+        except OSError as exc:
+            connection.close()
+            raise NotAsked(unreachable(self.url, exc)) from exc
         return connection
 
     def _connection(self, timeout_s: float) -> HTTPConnection:
@@ -226,23 +241,20 @@ class AdminClient:
             return HTTPSConnection(place.netloc, timeout=timeout_s, context=self._tls())
         return HTTPConnection(place.netloc, timeout=timeout_s)
 
-    def _leave(self, why: CliError) -> None:
+    def _leave(self, why: str) -> None:
         """Go on at the next gateway, and say so: once of each that is left."""
         if len(self._places) == 1:
             return
         left = self.url
-        self._turn_to_the_next()
+        self._places = self._places[1:] + self._places[:1]
         self.has_moved = True
         if left not in self._said:
             self._said.add(left)
             say(f"{why}; going on at {self.url}", err=True)
 
     def _left(self, why: Unreachable) -> Unreachable:
-        self._leave(why)
+        self._leave(str(why))
         return why
-
-    def _turn_to_the_next(self) -> None:
-        self._places = self._places[1:] + self._places[:1]
 
     def _ask(
         self, connection: HTTPConnection, method: str, target: str, body: object, fields: Mapping[str, str]

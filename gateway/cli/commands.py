@@ -182,14 +182,11 @@ def upgrade(api: AdminClient, out: Output, timeout_ms: int) -> int:
         out.note(f"{exc}; looking who is in charge")  # the old control may leave before its answer does
 
     def in_charge() -> dict[str, object] | None:
-        try:
-            now: dict[str, object] = api.get("gateway")
-        except Unreachable:
-            return None
+        now: dict[str, object] = api.get("gateway")
         return now if now["pid"] != before["pid"] else None
 
     after = waiting.wait_for(
-        in_charge, timeout_ms, "timed out: no new control took over; the old one serves on"
+        api, in_charge, timeout_ms, "timed out: no new control took over; the old one serves on"
     )
     does = f"is in charge, epoch {after['epoch']}" if after["epoch"] != before["epoch"] else "follows on"
     out.value(after, f"release {after['release']} {does}, pid {after['pid']}")

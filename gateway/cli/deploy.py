@@ -8,7 +8,7 @@ import click
 from gateway.cli import overview, waiting
 from gateway.cli.client import AdminClient, segment
 from gateway.cli.connect import client_command
-from gateway.cli.exits import FAILED, INTERRUPTED, OK, USAGE, ApiError, CliError, Unreachable
+from gateway.cli.exits import FAILED, INTERRUPTED, OK, USAGE, ApiError, CliError
 from gateway.cli.follow import follow
 from gateway.cli.lookup import find_version
 from gateway.cli.options import (
@@ -190,13 +190,10 @@ def await_healthy(api: AdminClient, out: Output, version: Version, timeout_ms: i
 
     def healthy() -> bool | None:
         nonlocal seen
-        try:
-            now = api.get(f"deployment/versions/{version['id']}")
-            if now["healthStatus"] == "healthy":
-                return True
-            error = last_error(api, version)
-        except Unreachable:
-            return None
+        now = api.get(f"deployment/versions/{version['id']}")
+        if now["healthStatus"] == "healthy":
+            return True
+        error = last_error(api, version)
         if error and error != seen:
             seen = error
             out.note(f"not healthy yet: {error}")
@@ -207,6 +204,7 @@ def await_healthy(api: AdminClient, out: Output, version: Version, timeout_ms: i
     out.note(f"waiting up to {format_duration(timeout_ms)} for {version['url']} to pass its health check")
     try:
         waiting.wait_for(
+            api,
             healthy,
             timeout_ms,
             lambda: (
@@ -269,14 +267,15 @@ def _already_serves(api: AdminClient, out: Output, version: Version, seen: dict[
 
     def live() -> dict[str, Any] | None:
         nonlocal seen
-        now: Version = next(each for each in seen["versions"] if each["id"] == version["id"])
-        if now["share"] > 0:
+        found = [each for each in seen["versions"] if each["id"] == version["id"] and each["share"] > 0]
+        if found:
+            now: Version = found[0]
             return now
         seen = overview.one(api, version["serviceName"])
         return None
 
     now = waiting.wait_for(
-        live, LIVE_MS, f"{name} is healthy and gets no traffic: {_why_none(seen)}", code=FAILED
+        api, live, LIVE_MS, f"{name} is healthy and gets no traffic: {_why_none(seen)}", code=FAILED
     )
     if now["share"] < 100:
         hint = f"`gateway set-weight {name} WEIGHT` moves it"

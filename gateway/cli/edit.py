@@ -120,7 +120,7 @@ def forget_version(api: AdminClient, name: str, version_id: str) -> None:
 
     api.post(f"{path}/drain")
     busy = f"timed out: {name} is still busy; `gateway drain {name} --wait` waits longer"
-    wait_for(drained, DRAIN_MS, busy)
+    wait_for(api, drained, DRAIN_MS, busy)
     api.call("DELETE", path)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway.cli import overview, progress, waiting
 from gateway.cli.client import AdminClient
-from gateway.cli.exits import INTERRUPTED, ApiError, CliError, Unreachable
+from gateway.cli.exits import INTERRUPTED, CliError, Unreachable
 from gateway.cli.output import Output
 from gateway.cli.progress import Sight
 from gateway.cli.text import is_terminal, print_line
@@ -27,14 +27,7 @@ def follow(api: AdminClient, out: Output, deployment: dict[str, Any], timeout_ms
 
     def ended() -> dict[str, Any] | None:
         nonlocal last
-        try:
-            sight = look(api, service, deployment["id"])
-        except Unreachable:
-            return None
-        except ApiError as exc:
-            if exc.status == 404 and api.has_moved:  # this gateway has yet to hear of it
-                return None
-            raise
+        sight = look(api, service, deployment["id"])
         show(sight)
         last = progress.line(sight.rollout)
         return None if sight.is_open else sight.rollout
@@ -42,7 +35,7 @@ def follow(api: AdminClient, out: Output, deployment: dict[str, Any], timeout_ms
     try:
         with display(out) as show:
             return waiting.wait_for(
-                ended, timeout_ms, lambda: f"timed out: the rollout of {service} is still open, {last}"
+                api, ended, timeout_ms, lambda: f"timed out: the rollout of {service} is still open, {last}"
             )
     except KeyboardInterrupt:
         raise CliError(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from gateway.cli.client import AdminClient
-from gateway.cli.exits import CliError
+from gateway.cli.exits import ApiError
 from gateway.cli.lookup import OPEN
 from gateway.cli.params import format_duration
 from gateway.cli.text import local_time
@@ -27,16 +27,16 @@ COLUMNS: Final = (
 def read(api: AdminClient, service: str | None = None) -> dict[str, Any]:
     """Return the overview: `frozen`, `listen`, and `items`, the services with their versions and rollouts.
 
-    Raises CliError if there is no such service.
+    Raises ApiError (404) if there is no such service.
     """
     found: dict[str, Any] = api.get("overview", serviceName=service)
     if service is not None and not found["items"]:
-        raise CliError(f"no service {service!r}; `gateway get` lists those there are")
+        raise ApiError(404, {}, f"no service {service!r}; `gateway get` lists those there are")
     return found
 
 
 def one(api: AdminClient, service: str) -> dict[str, Any]:
-    """Return the overview of one service. Raises CliError if there is none."""
+    """Return the overview of one service. Raises ApiError (404) if there is none."""
     found: dict[str, Any] = read(api, service)["items"][0]
     return found
 

@@ -81,7 +81,7 @@ def drain(
         return now if now["safeToStop"] else None
 
     if wait:
-        state = wait_for(stoppable, timeout_ms, f"timed out: {service} {version} is still busy")
+        state = wait_for(api, stoppable, timeout_ms, f"timed out: {service} {version} is still busy")
     safe = (
         "may be stopped"
         if state["safeToStop"]

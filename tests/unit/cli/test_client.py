@@ -117,13 +117,33 @@ def closed_port() -> str:
         return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
-def test_of_several_gateways_the_one_that_takes_a_change_is_found_and_kept() -> None:
+def test_of_several_gateways_the_one_that_takes_a_change_is_found_and_kept(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with Listening(503) as follower, Listening(200) as leader:
         api = AdminClient(f"{closed_port()}, {follower.url},{leader.url}", "gw_x")
         assert api.post("deployment/d/rollback") == {}
         assert api.url == leader.url
         assert api.post("deployment/d/rollback") == {}
         assert (len(follower.calls), len(leader.calls)) == (1, 2), "each is made once where it is taken"
+    said = capsys.readouterr().err.splitlines()
+    assert [line.rpartition("; ")[2] for line in said] == [
+        f"going on at {follower.url}",
+        f"going on at {leader.url}",
+    ]
+
+
+def test_who_takes_no_call_now_is_left_as_who_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "HANDOVER_WAITS_S", (0.0, 0.0))
+    with Listening(503) as busy, Listening(200) as other:
+        api = AdminClient(f"{busy.url},{other.url}", "gw_x")
+        assert not api.has_moved
+        api.get("gateway")
+        assert api.has_moved, "the next may know less yet"
+        alone = AdminClient(busy.url, "gw_x")
+        with pytest.raises(ApiError):
+            alone.get("gateway")
+        assert not alone.has_moved
 
 
 def test_the_others_of_several_gateways_are_those_that_were_not_asked() -> None:

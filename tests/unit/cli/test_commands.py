@@ -201,6 +201,24 @@ def test_drain_waits_until_the_version_may_stop(api: Any, cli: Any, made: Any, c
     assert ("POST deployment/versions/ver-1/drain", {"timeout": 30_000}) in api.asked
 
 
+@pytest.mark.parametrize("command", [("drain", "auth", "v1.1", "--wait"), ("rm", "auth", "v1.1", "--yes")])
+def test_a_wait_goes_on_at_a_gateway_that_has_yet_to_hear_of_it(
+    api: Any, cli: Any, made: Any, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    state = {"state": "drained", "inFlight": 0, "streams": 0, "safeToStop": True}
+    unheard = (404, {"detail": "no such version"})
+    api.answers = {
+        "GET deployment/versions": made.page(made.version()),
+        "POST deployment/versions/ver-1/drain": state | {"safeToStop": False},
+        "DELETE deployment/versions/ver-1": None,
+    }
+    api.answers["GET deployment/versions/ver-1/drain"] = [Unreachable("restarting"), unheard, state]
+    assert cli(*command) == 1, "it is gone: nobody else was asked"
+    api.answers["GET deployment/versions/ver-1/drain"] = [Unreachable("restarting"), unheard, state]
+    api.has_moved = True
+    assert cli(*command) == 0
+
+
 def test_drain_says_which_gateways_it_waits_for(api: Any, cli: Any, made: Any, capsys: Capture) -> None:
     held = {"state": "draining", "inFlight": 0, "streams": 0, "safeToStop": False, "waitsFor": ["b", "c"]}
     api.answers |= {

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from gateway.cli import follow, waiting
-from gateway.cli.exits import Unreachable
+from gateway.cli import deploy, follow, waiting
+from gateway.cli.exits import ApiError, Unreachable
+from gateway.cli.output import Output
 
 Capture = pytest.CaptureFixture[str]
 URL = "http://127.0.0.1:7201"
@@ -322,6 +323,39 @@ def test_leaving_before_it_is_healthy_says_what_stays(
     assert "`gateway rm auth v1.1` forgets it" in err
 
 
-def test_waiting_looks_until_the_deadline() -> None:
+def test_a_version_that_this_gateway_has_yet_to_hear_of_is_waited_for(api: Any, made: Any) -> None:
+    """The one that registered it is gone; the next may take a moment."""
+    version = made.version(healthStatus="unknown")
+    looks = [(404, {"detail": "no such version"}), version, version | {"healthStatus": "healthy"}]
+    api.answers = {
+        "GET deployment/versions/ver-1": list(looks),
+        "GET services/auth/health": [(404, {"detail": "no service 'auth'"}), {"versions": []}],
+    }
+    with pytest.raises(ApiError):
+        deploy.await_healthy(api, Output("text"), version, 60_000)
+    api.answers["GET deployment/versions/ver-1"] = [*looks[:2], version, looks[2]]
+    api.has_moved = True
+    deploy.await_healthy(api, Output("text"), version, 60_000)
+
+
+def test_a_first_version_that_this_gateway_has_yet_to_hear_of_is_waited_for(
+    api: Any, cli: Any, made: Any, capsys: Capture
+) -> None:
+    api.has_moved = True
+    first = made.seen(weight=100, isActive=True, status="production")
+    api.answers = {
+        "GET deployment/versions": made.page(made.version(weight=100)),
+        "GET overview": [
+            made.glance(first),
+            {**made.glance(), "items": []},
+            made.glance(),
+            made.glance(first | {"share": 100.0}),
+        ],
+    }
+    assert cli("deploy", "auth", "v1.1") == 0
+    assert "auth v1.1 takes all the traffic" in capsys.readouterr().out
+
+
+def test_waiting_looks_until_the_deadline(api: Any) -> None:
     looks = iter([None, None, "found"])
-    assert waiting.wait_for(lambda: next(looks), 1000, "no", sleep=lambda _: None) == "found"
+    assert waiting.wait_for(api, lambda: next(looks), 1000, "no", sleep=lambda _: None) == "found"
