@@ -7,6 +7,7 @@ time that is left. Whether it is over, the workers say.
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
@@ -24,6 +25,8 @@ from gateway.store.records import EventRecord, VersionRecord
 
 log = get_logger(component="drains")
 
+DRAINING: Final = "version.draining"
+"""The kind of the event that a drain begins with."""
 AGAIN_S: Final = 1.0
 """Between two tries to store that a version is drained."""
 
@@ -167,25 +170,38 @@ class Drains:
             if left_s is None or called_back.is_set():  # also while the disk took its time
                 return
             over_at = time.monotonic() + left_s + GRACE_S
-            waiting = self._waiting(version_id)
+            record, revision = self._catalog.version_record(version_id), self._store.revision
             forced = await self._emptying.empty(version_id, left_s, lambda: not called_back.is_set())
             if self._elsewhere is not None:
+                waiting = await self._waiting(record, revision)
                 await self._elsewhere.passed(waiting, over_at - time.monotonic(), called_back)
             if not called_back.is_set():
                 await self._settle_for_sure(version_id, forced)
         finally:
             self._emptying.forget(version_id)
 
-    def _waiting(self, version_id: str) -> Waiting:
-        """Return what is asked of other gateways once it is stored that the version drains."""
-        record = self._catalog.version_record(version_id)
+    async def _waiting(self, record: VersionRecord, revision: int) -> Waiting:
+        """Return what is asked of other gateways of a drain that is stored. revision: when, or later."""
         return Waiting(
             service=record.service_name,
             version=record.version,
-            version_id=version_id,
-            revision=self._store.revision,
-            began=record.updated_at,
+            version_id=record.id,
+            revision=revision,
+            began=await self._began(record),
         )
+
+    async def _began(self, record: VersionRecord) -> datetime:
+        """Return since when the version drains: its row may have been changed since, the event says it.
+
+        Where nobody can say it any more, since there is such a version: rather wait for too many.
+        """
+        deadline = record.drain_deadline.isoformat() if record.drain_deadline is not None else ""
+        with suppress(StoreError):
+            events = await self._store.newest_events(service=record.service_name, kinds=(DRAINING,))
+            for event in reversed(events):
+                if (event.version, event.data.get("deadline")) == (record.version, deadline):
+                    return event.at
+        return record.created_at
 
     async def _mark(self, version_id: str, timeout_ms: int, called_back: asyncio.Event) -> float | None:
         """Store that the version drains, unless it is stored already.
@@ -206,7 +222,7 @@ class Drains:
                 record, draining=True, drained=False, drain_deadline=deadline, weight=0, updated_at=now
             )
             tx.put_version(marked)
-            tx.add_event(_event(marked, "version.draining", now, {"deadline": deadline.isoformat()}))
+            tx.add_event(_event(marked, DRAINING, now, {"deadline": deadline.isoformat()}))
             tx.on_commit(lambda: self._catalog.put_version(marked))
             return timeout_ms / 1000
 

@@ -375,6 +375,29 @@ async def test_a_version_is_drained_once_nothing_runs_at_it_on_another_gateway(t
 
 
 @pytest.mark.usefixtures("quick")
+async def test_a_change_of_the_version_makes_its_drain_no_later(tmp_path: Path) -> None:
+    """Who was heard of since the drain began may serve it yet, also where the next in charge asks for it."""
+    others = Elsewhere()
+    async with room(tmp_path, others) as it:
+        it.drains.begin("v1", 0)
+        await it.until(lambda: it.drains.state("v1").waits_for == ("b",))
+        await it.drains.stop()
+        others.says(is_silent=True, last_seen=START + timedelta(seconds=1))
+        changed = replace(
+            it.record, shutdown_url="http://127.0.0.1:1/", updated_at=START + timedelta(hours=1)
+        )
+        async with it.world.store.transaction() as tx:
+            tx.put_version(changed)
+        it.world.catalog.put_version(changed)
+        after = Room(it.world, others)
+        after.drains.recover([changed])
+        await after.until(lambda: after.drains.state("v1").waits_for == ("b",) or after.record.drained)
+        assert not after.record.drained
+        others.says(last_seen=START - timedelta(minutes=1))  # dead before it began
+        await after.until(lambda: after.record.drained)
+
+
+@pytest.mark.usefixtures("quick")
 async def test_a_drain_that_waits_for_another_gateway_can_be_called_back(tmp_path: Path) -> None:
     async with room(tmp_path, Elsewhere()) as it:
         task = it.drains.begin("v1", 0)
