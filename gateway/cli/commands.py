@@ -119,7 +119,7 @@ def serve(
     config_path: str | None, listen: str | None, admin: str | None, store: str | None, workers: int | None
 ) -> int:
     """Run the gateway until SIGTERM."""
-    from gateway.serve import process as control
+    from gateway.serve import main as control
 
     given = {"listen.address": listen, "admin.address": admin, "store.url": store, "workers": workers}
     overrides = {key: value for key, value in given.items() if value is not None}

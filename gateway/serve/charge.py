@@ -31,6 +31,8 @@ AGAIN_S: Final = 1.0
 """How soon a database that is away is asked again."""
 PATIENCE_S: Final = 15.0
 """For how long a step of a start or a takeover bears a database that fails it; an upgrade waits longer."""
+SOON_S: Final = 1.0
+"""How long a start that is to stop tries to say each thing to other gateways."""
 Result = TypeVar("Result")
 
 
@@ -39,14 +41,24 @@ async def until_there(settings: StoreSettings, on_away: Callable[[StoreError], N
 
     Raises StoreError if it never can: a wrong password, no such database, a pooler between.
     """
-    say = _now_and_then(on_away)
+    password, password_file = settings.password, settings.password_file
+    await again(lambda: reach(settings.url, password=password, password_file=password_file), on_away)
+
+
+async def again(work: Callable[[], Awaitable[Result]], on_refused: Callable[[StoreError], None]) -> Result:
+    """Return what `work` does with the store, as soon as it is there and no other gateway has it.
+
+    on_refused: called when it is not, now and then. Raises StoreError for what no waiting makes good.
+    """
+    say = _now_and_then(on_refused)
     while True:
         try:
-            await reach(settings.url, password=settings.password, password_file=settings.password_file)
-            return
+            return await work()
+        except StoreTaken as exc:  # found out by seeing its lease renewed: that took a second
+            say(exc)
         except (StoreUnreachable, StoreBusy) as exc:
             say(exc)
-        await asyncio.sleep(AGAIN_S)
+            await asyncio.sleep(AGAIN_S)
 
 
 async def patiently(store: Store, work: Callable[[], Awaitable[Result]]) -> Result:
@@ -79,7 +91,8 @@ async def in_charge(
     None: raises StoreTaken. With `cluster.serve` the store follows that one instead. Raises StoreError.
     """
     # Another gateway may be bringing the schema up to date.
-    store = await _patiently(partial(_opened, settings.store), is_shared=is_postgres(settings.store.url))
+    opened = partial(_opened, settings.store)
+    store = await _patiently(opened, is_shared=is_postgres(settings.store.url))
     try:
         presence = await patiently(store, lambda: _presence_of(settings, store))
         if settings.cluster.serve and not presence.is_alone:
@@ -92,6 +105,13 @@ async def in_charge(
         await store.close()
         raise
     return store, presence
+
+
+async def if_soon(saying: Awaitable[None]) -> None:
+    """Say something to other gateways if the store takes it soon: this one ends."""
+    with suppress(StoreError, TimeoutError):
+        async with asyncio.timeout(SOON_S):
+            await saying
 
 
 async def _opened(settings: StoreSettings) -> Store:
@@ -113,17 +133,9 @@ async def _opened(settings: StoreSettings) -> Store:
 
 async def _stand_by(store: Store, presence: Presence, on_standby: Callable[[StoreError], None]) -> None:
     """Claim the store as soon as nobody has it, and be seen to wait until then."""
-    say = _now_and_then(on_standby)
     waiting = asyncio.get_running_loop().create_task(presence.run(), name="presence")
     try:
-        while True:
-            try:
-                return await _claim(store, presence)
-            except StoreTaken as exc:  # found out by seeing its lease renewed: that took a second
-                say(exc)
-            except (StoreUnreachable, StoreBusy) as exc:
-                say(exc)
-                await asyncio.sleep(AGAIN_S)
+        await again(lambda: _claim(store, presence), on_standby)
     except BaseException:
         await presence.leave()
         raise

@@ -13,10 +13,10 @@ from gateway.control.catalog.followed import Followed
 from gateway.control.rollouts.gates import GatesHere
 from gateway.control.rollouts.reporting import Reporting
 from gateway.core.rollout.isolation import Lease, Then, on_return
-from gateway.errors import StoreBusy, StoreError, StoreTaken, StoreUnreachable
+from gateway.errors import StoreError
 from gateway.log import get_logger
 from gateway.serve.background import Background
-from gateway.serve.charge import AGAIN_S, patiently
+from gateway.serve.charge import again, patiently
 from gateway.serve.wiring import Components
 from gateway.store.api import Store
 
@@ -200,10 +200,4 @@ class Following:
 
     async def _claim(self) -> None:
         node = self._presence.node
-        while True:
-            try:
-                return await self._store.claim(node.id, node.name)
-            except StoreTaken:  # found out by seeing its lease renewed: that took a second
-                continue
-            except (StoreUnreachable, StoreBusy):
-                await asyncio.sleep(AGAIN_S)
+        await again(lambda: self._store.claim(node.id, node.name), on_refused=lambda error: None)

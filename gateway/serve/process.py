@@ -12,10 +12,7 @@ import os
 import signal
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from functools import partial
 from typing import Any, Final
-
-import uvloop
 
 from gateway import __version__, config, log
 from gateway.cluster.presence import Presence
@@ -34,17 +31,15 @@ from gateway.core.settings.targets import Listener
 from gateway.errors import GatewayError, StoreError, StoreTaken
 from gateway.http1.form import native_form
 from gateway.link.messages import Counts
-from gateway.net.listener import raise_descriptor_limit
 from gateway.net.tls import ServerTls
 from gateway.serve import loading, signals
 from gateway.serve.background import Background
-from gateway.serve.charge import SAY_S, in_charge, patiently, until_there
+from gateway.serve.charge import SAY_S, if_soon, in_charge, patiently, until_there
 from gateway.serve.following import Following, begin
 from gateway.serve.handles import LINK_NAME, Handles
 from gateway.serve.runtime_file import RUNTIME_NAME, remove_runtime, write_runtime
 from gateway.serve.wiring import Components, Marks
 from gateway.store.api import Store
-from gateway.worker.main import run_worker
 
 logger = log.get_logger(component="serve")
 
@@ -54,38 +49,14 @@ UNSTORED: Final = "a rollback or a pause is not stored yet"
 """Why nothing may be built anew from the store now."""
 
 
-def main(config_path: str | None = None, overrides: Mapping[str, Any] | None = None) -> int:
-    """Run the gateway until it is to stop. Returns the exit code; raises ConfigError first of all."""
-    log.configure()
-    signals.hold_back()
-
-    load = partial(loading.load, config_path, overrides)
-    settings = load()
-    raise_descriptor_limit()
-    succession = Succession.from_environ(os.environ)
-    template = Template.start(run_worker)
-    return uvloop.run(_run(settings, load, template, succession))
-
-
-async def _run(
-    settings: Config, reload: Callable[[], Config], template: Template, succession: Succession | None
-) -> int:
-    control = Control(settings, reload, template)
-    control.listen_to_signals()
-    try:
-        await control.start(succession)
-    except BaseException as exc:
-        if succession is not None:
-            succession.failed(str(exc) or type(exc).__name__)
-        await control.abandon()
-        if isinstance(exc, asyncio.CancelledError) and control.is_stopping:
-            return 0
-        raise
-    return await control.serve()
-
-
 class Control:
     """The life of one control process: start, serve, reload, upgrade, stop."""
+
+    _store: Store | None = None
+    _has_all = False
+    """Whether all workers that there are, orphans too, are ours to end."""
+    _ending: asyncio.Task[None] | None = None
+    """Their end, where a stop has come amid the start."""
 
     def __init__(self, settings: Config, reload: Callable[[], Config], template: Template) -> None:
         self.settings = settings
@@ -169,9 +140,12 @@ class Control:
         self.hub.open(self.handles.link)
         was_abandoned = self.handles.lock.was_abandoned
         if was_abandoned:
-            self._starting = None  # a stop must find us there, to end the orphans
+            self._starting = None  # a stop waits until the orphans are found, to end them
         await self.supervisor.gather_orphans(expected=was_abandoned)
         marks = await self.hub.marks(MARKS_S)
+        self._starting, self._has_all = asyncio.current_task(), True
+        if self.is_stopping:
+            self._stop_starting()
         await self._open_components(await self._bound(await self._until_ours()), marks)
         self.supervisor.start()
         await self.supervisor.ready()
@@ -195,21 +169,16 @@ class Control:
         return store
 
     async def _until_ours(self) -> Store:
-        """Wait for the store's database and our turn, before anything is bound. A stop ends orphans, too."""
-        starting, self._starting = self._starting, asyncio.current_task()
-        try:
-            await until_there(self.settings.store, self._on_waiting)
-            store = await self._in_charge(self._on_waiting)
-            self.background.be_seen(self._presence)
-        except asyncio.CancelledError:
-            await self.supervisor.stop(self.settings.shutdown.drain / 1000)
-            raise
-        self._starting = starting
+        """Wait for the store's database and our turn, before anything is bound."""
+        await until_there(self.settings.store, self._on_waiting)
+        store = await self._in_charge(self._on_waiting)
+        self.background.be_seen(self._presence)
         return store
 
     async def _in_charge(self, on_standby: Callable[[StoreError], None] | None = None) -> Store:
         """Return the store, ours from now on: a start may take longer than a lease lasts. Or it follows."""
         store, self._presence = await in_charge(self.settings, on_standby)
+        self._store = store
         if not store.follows:
             self.background.hold(store)
         return store
@@ -420,11 +389,7 @@ class Control:
         self._announce()
 
     async def _lead_again(self) -> None:
-        store = self.components.store
-        if not await patiently(store, store.is_current):
-            logger.warning("epoch_taken_back", reason="the new control died after it had raised it")
-            await patiently(store, store.raise_epoch)
-            await self.components.begin_anew(self.settings.service)
+        await self.components.regain(self.settings.service)
         self.hub.open(self.handles.link)
         await self.components.resume()
         self.background.lead(self.components)
@@ -434,13 +399,20 @@ class Control:
     def _on_stop(self) -> None:
         if not self._ended.done():
             self._ended.set_result("stop")
-            if self._starting is not None:
-                self._starting.cancel()
+            self._stop_starting()
         elif self._successor is not None:
             self._pass_stop_on(self._successor)
         elif self._ended.result() == "stop":
             self._hurried.set()
             self.background.spawn(self.supervisor.quit(), "quit")
+
+    def _stop_starting(self) -> None:
+        """Let a start go no further, whatever it waits for; orphans stop in order, from now on."""
+        if self._starting is not None:
+            self._starting.cancel()
+            if self._has_all:
+                drain_s = self.settings.shutdown.drain / 1000
+                self._ending = self.background.spawn(self.supervisor.stop(drain_s), "stop")
 
     def _pass_stop_on(self, successor: int) -> None:
         """All is the successor's own by now, and so is the stop: the gateway must not live on in it."""
@@ -481,11 +453,24 @@ class Control:
         logger.info("left", pid=os.getpid())
 
     async def abandon(self) -> None:
-        """A start failed: end what it began. Workers of a former control serve on, for the next start."""
-        await self.supervisor.quit()
+        """A start failed: end what it began. Workers of a former control serve on, for the next start, unless
+        it is to stop.
+        """
+        await self.background.stop_loops()
+        await self.background.hold_no_longer()
+        store = self.opened.store if self.opened is not None else self._store
+        if self._ending is not None:
+            if store is not None:
+                await if_soon(self._presence.stopping())
+                await if_soon(store.release())
+            await asyncio.wait({self._ending})
+            if store is not None:
+                await if_soon(self._presence.leave())
+            remove_runtime(self.folder)
         await self.background.release()
-        if self.opened is not None:
-            await self.opened.store.close()
+        if store is not None:
+            await store.close()
+        await self.supervisor.quit()
         self.handles.drop()
 
     @property

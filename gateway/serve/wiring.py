@@ -280,6 +280,16 @@ class Components:
         await patiently(store, lambda: self.catalog.load(store, declared))
         self.catalog.publish_all()
 
+    async def regain(self, declared: Sequence[Declared]) -> None:
+        """Be in charge again after all, also where a successor that died had raised the epoch.
+
+        Raises StoreError, ConfigError.
+        """
+        if not await patiently(self.store, self.store.is_current):
+            log.warning("epoch_taken_back", reason="the new control died after it had raised it")
+            await patiently(self.store, self.store.raise_epoch)
+            await self.begin_anew(declared)
+
     async def take_up(self, token_file: Path) -> None:
         """Be in charge of the store: go on with its counts and with everything it says is under way.
 

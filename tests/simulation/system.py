@@ -284,7 +284,7 @@ class System:
         self._spawn(process, self._control(process, succession), "control")
 
     async def _control(self, process: Process, fds: list[int]) -> int:
-        """What `gateway.serve.process.main` does."""
+        """What `gateway.serve.main.main` does."""
         settings = config.load(str(self._path), environ={})
         found = Succession.from_environ({ENVIRONMENT: str(fds[0])}) if fds else None
         control = processes.Control(

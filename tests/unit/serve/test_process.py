@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gateway import config
+from gateway.control.processes.lock import StoreLock
 from gateway.control.processes.upgrade import UpgradeFailed
 from gateway.errors import StoreError
 from gateway.serve import process as serve
@@ -245,6 +246,37 @@ async def test_nothing_is_bound_where_the_disk_fills_between_the_two_writes_of_a
         await control._bound(store)
     assert not bound
     await control.background.release()
+
+
+@pytest.mark.parametrize("waits_in", ["gather_orphans", "until_there", "in_charge", "patiently"])
+async def test_a_stop_ends_a_start_after_a_crash_whatever_it_waits_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits_in: str
+) -> None:
+    """It was acted on when the database was back, or had failed each step for fifteen seconds; then never."""
+    StoreLock.acquire(tmp_path).drop()  # its holder was killed
+    settings = config.check(settings_in(tmp_path))
+    control = serve.Control(settings, lambda: settings, _Template())  # type: ignore[arg-type]
+    stopped: list[float] = []
+
+    async def stop(deadline_s: float) -> None:
+        stopped.append(deadline_s)
+
+    async def stopped_while_it_waits(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        if waits_in != "gather_orphans":
+            await asyncio.Event().wait()
+        await asyncio.sleep(0.01)  # what has to be done before it can be stopped
+
+    monkeypatch.setattr(control.supervisor, "stop", stop)
+    owner = control.supervisor if waits_in == "gather_orphans" else serve
+    monkeypatch.setattr(owner, waits_in, stopped_while_it_waits)
+    control.listen_to_signals()
+    starting = asyncio.ensure_future(control.start(None))
+    await asyncio.wait({starting}, timeout=30)
+    assert starting.cancelled()
+    await control.abandon()
+    assert control.is_stopping
+    assert stopped == [settings.shutdown.drain / 1000], "orphans drain, and are not left to nobody"
 
 
 async def test_the_store_is_held_before_anything_is_built_on_it(tmp_path: Path) -> None:
