@@ -83,15 +83,19 @@ async def _patiently(work: Callable[[], Awaitable[Result]], *, is_shared: bool) 
 
 
 async def in_charge(
-    settings: Config, on_standby: Callable[[StoreError], None] | None = None
+    settings: Config,
+    on_standby: Callable[[StoreError], None] | None = None,
+    *,
+    beside: int | None = None,
 ) -> tuple[Store, Presence]:
     """Open the store, and be its one gateway. Returns it, and what is to say that we live.
 
     on_standby: wait until no other gateway is; called now and then with who is, or that the database is away.
-    None: raises StoreTaken. With `cluster.serve` the store follows that one instead. Raises StoreError.
+    None: raises StoreTaken. With `cluster.serve` the store follows that one instead. beside: as for
+    `open_store`. Raises StoreError.
     """
     # Another gateway may be bringing the schema up to date.
-    opened = partial(_opened, settings.store)
+    opened = partial(_opened, settings.store, beside)
     store = await _patiently(opened, is_shared=is_postgres(settings.store.url))
     try:
         presence = await patiently(store, lambda: _presence_of(settings, store))
@@ -114,13 +118,14 @@ async def if_soon(saying: Awaitable[None]) -> None:
             await saying
 
 
-async def _opened(settings: StoreSettings) -> Store:
+async def _opened(settings: StoreSettings, beside: int | None) -> Store:
     opening = asyncio.ensure_future(
         open_store(
             settings.url,
             now=datetime.now(UTC),
             password=settings.password,
             password_file=settings.password_file,
+            beside=beside,
         )
     )
     try:

@@ -40,6 +40,7 @@ from gateway.serve.handles import LINK_NAME, Handles
 from gateway.serve.runtime_file import RUNTIME_NAME, remove_runtime, write_runtime
 from gateway.serve.wiring import Components, Marks
 from gateway.store.api import Store
+from gateway.store.migrations import SCHEMA
 
 logger = log.get_logger(component="serve")
 
@@ -175,9 +176,11 @@ class Control:
         self.background.be_seen(self._presence)
         return store
 
-    async def _in_charge(self, on_standby: Callable[[StoreError], None] | None = None) -> Store:
+    async def _in_charge(
+        self, on_standby: Callable[[StoreError], None] | None = None, *, beside: int | None = None
+    ) -> Store:
         """Return the store, ours from now on: a start may take longer than a lease lasts. Or it follows."""
-        store, self._presence = await in_charge(self.settings, on_standby)
+        store, self._presence = await in_charge(self.settings, on_standby, beside=beside)
         self._store = store
         if not store.follows:
             self.background.hold(store)
@@ -194,7 +197,7 @@ class Control:
         for name, fd in await succession.listeners():
             self.listeners.adopt(name, fd)
         self.listeners.bind()
-        await self._open_components(await self._in_charge())
+        await self._open_components(await self._in_charge(beside=succession.schema))
         self.supervisor.start()
         await self.supervisor.ready()
         handed = await succession.commit(__version__)
@@ -347,6 +350,7 @@ class Control:
             quiesce=self._quiesce,
             resume=self._resume,
             is_wanted=lambda: not self._ended.done(),
+            schema=SCHEMA,
         )
         try:
             pid = self._successor = await upgrade.run()

@@ -208,7 +208,9 @@ class Store(Protocol):
         """
 
     async def served(self, known: Iterable[ServedRecord]) -> list[ServedRecord]:
-        """Return what any gateway has said so, but for what is known. Raises StoreError."""
+        """Return what any gateway has said so, but for what is known; in the order in which the processes
+        first said something. Raises StoreError.
+        """
 
     async def drop_served(self) -> None:
         """Forget what was said of rollouts that are not open any more, and what the one in charge has said

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.errors import StoreError
+from gateway.errors import StaleEpoch, StoreError
 
 
 class Migration(msgspec.Struct, frozen=True):
@@ -293,6 +293,7 @@ MIGRATIONS: Final = (
     Migration(8, "isolation", ()),  # as little
     Migration(9, "node_names", _NODE_NAMES),
     Migration(10, "drains", ()),  # nothing in a file: it has no other gateways
+    Migration(11, "order", ()),  # nor here
 )
 
 SCHEMA: Final = MIGRATIONS[-1].number
@@ -331,6 +332,17 @@ def refuse_newer(compatible_from: bytes | str | None) -> None:
     needed = int(compatible_from or 0)
     if needed > SCHEMA:
         raise StoreError(f"it needs a gateway with schema {needed} or newer, this one has schema {SCHEMA}")
+
+
+def refuse_later(compatible_from: bytes | str | None, label: str, *, follows: bool = False) -> None:
+    """Raise StoreError if a later release has made a schema that this one, which runs, cannot use.
+
+    Who is in charge, or is to be, ends by it: StaleEpoch. label: what messages call the store.
+    """
+    try:
+        refuse_newer(compatible_from)
+    except StoreError as exc:
+        raise (StoreError if follows else StaleEpoch)(f"{label}: {exc}") from None
 
 
 def missing(steps: Iterable[Migration], applied: Mapping[int, str]) -> list[Migration]:

@@ -8,15 +8,22 @@ from gateway.store.sqlite import SqliteStore
 
 
 async def open_store(
-    url: str, *, now: datetime, password: str = "", password_file: str | None = None
+    url: str,
+    *,
+    now: datetime,
+    password: str = "",
+    password_file: str | None = None,
+    beside: int | None = None,
 ) -> Copyable:
     """Open, and bring up to this release's schema, the store at `url`.
 
     now: stamps the migrations. password, password_file: of PostgreSQL; neither: as its own clients find it.
-    Raises StoreError with the reason; StoreUnreachable: the database is away, and may come back.
+    beside: the schema of the release that runs on a file meanwhile, and is to go on if we fail; None: none
+    does. Of a database the gateways on it say so themselves. Raises StoreError with the reason;
+    StoreUnreachable: the database is away, and may come back.
     """
     if not is_postgres(url):
-        return await SqliteStore.open(url, now=now)
+        return await SqliteStore.open(url, now=now, beside=beside)
     # Here, because asyncpg is an extra.
     from gateway.store.postgres.server import Server
     from gateway.store.postgres.store import PostgresStore

@@ -20,18 +20,8 @@ from gateway.store.audit import GENESIS, Tail
 from gateway.store.faults import ErrorCounts, named
 from gateway.store.known_tokens import KnownTokens
 from gateway.store.log_sync import LogSync
-from gateway.store.migrations import (
-    ADD_META,
-    ADD_MIGRATION,
-    BOOKKEEPING,
-    MIGRATIONS,
-    SCHEMA,
-    SIGNATURE,
-    Migration,
-    birth,
-    missing,
-    refuse_newer,
-)
+from gateway.store.migrating import migrate
+from gateway.store.migrations import refuse_later
 from gateway.store.reads import Reads, Rows
 from gateway.store.records import (
     DEFAULT_RETENTION,
@@ -45,7 +35,6 @@ from gateway.store.records import (
     TokenRecord,
 )
 from gateway.store.safety import copy, damage, existing, identity, refuse_damaged, remove_log, verified
-from gateway.store.tables import time_text
 from gateway.store.thread import at_once, begin
 from gateway.store.transaction import COMMIT, PUT_META, Counters, SqliteTransaction
 from gateway.store.turns import Turns, to_the_end
@@ -118,12 +107,13 @@ class SqliteStore(Reads):
         """Mark and transaction of a commit that failed, or was done all the same: nothing could be read."""
 
     @classmethod
-    async def open(cls, url: str, *, now: datetime) -> Self:
+    async def open(cls, url: str, *, now: datetime, beside: int | None = None) -> Self:
         """Open, and bring up to this release's schema, the store at `url`; make it, and its folders, if
         missing.
 
-        url: `sqlite:///relative` or `sqlite:////absolute`. now: stamps the migrations. Raises StoreError
-        naming the file and the reason; nothing was changed then.
+        url: `sqlite:///relative` or `sqlite:////absolute`. now: stamps the migrations. beside: the schema of
+        the release that runs on it meanwhile; None: none does. Raises StoreError naming the file and the
+        reason; nothing was changed then.
         """
         path = path_of(url)
         with named(path):
@@ -131,7 +121,7 @@ class SqliteStore(Reads):
             await refuse_damaged(path)
             writer = await _connect(path)
             try:
-                await _migrate(writer, now)
+                await migrate(writer, now, beside)
             finally:
                 await writer.close()
             writer, reader, log = await _connections(path, ErrorCounts())
@@ -387,10 +377,7 @@ class SqliteStore(Reads):
             raise StaleEpoch(
                 f"{self.path}: epoch {_number(epoch)} has begun, this process writes in {self.epoch}"
             )
-        try:
-            refuse_newer(needed)
-        except StoreError as exc:  # a successor has brought the file to a schema that is not ours
-            raise StaleEpoch(f"{self.path}: {exc}") from None
+        refuse_later(needed, self.label)
         tail = Tail(audit_id or 0, audit_hash or GENESIS)
         counters = Counters(event or 0, decision or 0, tail)
         return SqliteTransaction(self.path, self._writer, counters, self.on_event)
@@ -398,8 +385,10 @@ class SqliteStore(Reads):
     async def _raise_epoch(self) -> int:
         with named(self.path):
             await self._writer.execute("BEGIN IMMEDIATE")
-            rows = await self._writer.execute_fetchall("SELECT value FROM gateway_meta WHERE key = 'epoch'")
-            epoch = _number(next(iter(rows))[0]) + 1
+            row = await self._writer.execute_fetchall(_BEGINNING)
+            found, *_, needed = next(iter(row))
+            refuse_later(needed, self.label)
+            epoch = _number(found) + 1
             await self._writer.execute(PUT_META, ("epoch", str(epoch).encode()))
             await self._writer.execute("COMMIT")
         return epoch
@@ -465,34 +454,6 @@ async def _connections(
         for connection in made:
             await connection.close()
         raise
-
-
-async def _migrate(connection: aiosqlite.Connection, now: datetime) -> None:
-    """Apply what is missing, in one transaction: another process may be doing the same."""
-    await connection.execute("BEGIN IMMEDIATE")
-    for statement in BOOKKEEPING:
-        await connection.execute(statement)
-    rows = list(
-        await connection.execute_fetchall("SELECT value FROM gateway_meta WHERE key = 'compatible_from'")
-    )
-    refuse_newer(rows[0][0] if rows else None)
-    found = await connection.execute_fetchall("SELECT number, checksum FROM gateway_migration")
-    applied: dict[int, str] = {row[0]: row[1] for row in found}
-    for migration in missing(MIGRATIONS, applied):
-        await _apply(connection, migration, now)
-    await connection.executemany(ADD_META, birth())
-    if max(applied, default=0) < SCHEMA:
-        await connection.executemany(PUT_META, SIGNATURE)
-    await connection.execute("COMMIT")
-
-
-async def _apply(connection: aiosqlite.Connection, migration: Migration, now: datetime) -> None:
-    for statement in migration.statements:
-        await connection.execute(statement)
-    await connection.execute(
-        ADD_MIGRATION,
-        (migration.number, migration.name, migration.checksum, time_text(now)),
-    )
 
 
 def _number(value: bytes | str) -> int:

@@ -26,6 +26,8 @@ class Offer(msgspec.Struct, frozen=True, tag="offer", tag_field="t"):
 
     listeners: tuple[ListenerName, ...]
     more: bool = False
+    schema: int = 0
+    """Of the store, as the old control's release knows it; 0: that does not say."""
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready", tag_field="t"):

@@ -49,6 +49,8 @@ class Succession:
         self._sock = sock
         self._predecessor = os.getppid()
         self._conversation: Conversation[FromOld] | None = None
+        self.schema = 0
+        """Of the store, as the old control's release knows it; 0: nobody has said."""
 
     @classmethod
     def from_environ(cls, environ: MutableMapping[str, str]) -> "Succession | None":
@@ -78,7 +80,7 @@ class Succession:
             if not isinstance(word, Offer):
                 raise LinkError(f"{type(word).__name__} came where Offer was due")
             found.extend(zip(word.listeners, fds, strict=True))
-            more = word.more
+            self.schema, more = word.schema, word.more
         return found
 
     async def commit(self, release: str = "") -> Handed | None:

@@ -74,14 +74,15 @@ class Upgrade:
         quiesce: Callable[[], Awaitable[None]],
         resume: Callable[[], Awaitable[None]],
         is_wanted: Callable[[], bool] = lambda: True,
+        schema: int = 0,
         command: Sequence[str] = (),
     ) -> None:
         """Everything a successor needs.
 
         held: the listening sockets. quiesce: stop the loops, admin writes and taking links, commit the last
         tick. resume: undo that, also where a new one has raised the epoch and died. is_wanted: asked when the
-        new one is ready: a gateway that is to stop meanwhile must not live on in its successor. command: what
-        starts a new control; empty: what started this one.
+        new one is ready: a gateway that is to stop meanwhile must not live on in its successor. schema: the
+        store's, as this release knows it. command: what starts a new control; empty: what started this one.
         """
         self._lock = lock
         self._held = held
@@ -90,6 +91,7 @@ class Upgrade:
         self._quiesce = quiesce
         self._resume = resume
         self._is_wanted = is_wanted
+        self._schema = schema
         self._command = tuple(command) or (sys.executable, *sys.orig_argv[1:])
 
     async def run(self) -> int:
@@ -150,7 +152,7 @@ class Upgrade:
         for start in range(0, max(len(held), 1), MAX_FDS):
             some = held[start : start + MAX_FDS]
             more = start + MAX_FDS < len(held)
-            conversation.send(Offer(names_of(some), more), [one.sock.fileno() for one in some])
+            conversation.send(Offer(names_of(some), more, self._schema), [one.sock.fileno() for one in some])
 
     async def _expect(
         self,

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.store.migrations import BOOKKEEPING, MIGRATIONS, Migration
+from gateway.store.migrations import BOOKKEEPING, MIGRATIONS, SCHEMA, Migration
 from gateway.store.tables import APPROVALS, DECISIONS, EVENTS, SMOKE_RESULTS, STATISTICS, WINDOWS
 
 SEQUENCES: Final = "gateway_sequence"
@@ -19,6 +19,11 @@ NODES: Final = "gateway_node"
 SERVED: Final = "gateway_served"
 CHANNEL: Final = "gateway"
 """Where each commit says its revision."""
+
+NEEDED: Final = "SELECT value FROM gateway_meta WHERE key = 'compatible_from'"
+"""The oldest schema whose release may use the database."""
+ADMITS: Final = f"coalesce(convert_from(({NEEDED}), 'UTF8')::bigint, 0) <= {SCHEMA}"
+"""Whether this release may: what is written beside the transactions asks it as it writes."""
 
 _WORDS: Final = (
     ("INTEGER PRIMARY KEY AUTOINCREMENT", "BIGINT PRIMARY KEY"),
@@ -101,6 +106,10 @@ _ALSO: Final = {
     ),
     9: (f"ALTER TABLE {NODES} ADD COLUMN schema_number BIGINT",),
     10: (f"ALTER TABLE {NODES} ADD COLUMN draining TEXT",),
+    11: (
+        *_order_of_arrival(SERVED),
+        f"ALTER TABLE {NODES} ADD COLUMN schema_at TIMESTAMPTZ",
+    ),
 }
 """What a step does here besides, by its number."""
 

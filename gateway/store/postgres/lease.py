@@ -15,8 +15,9 @@ import msgspec
 
 from gateway.core.rollout.isolation import Lease as Found
 from gateway.errors import StaleEpoch, StoreBusy, StoreTaken, StoreUnreachable
+from gateway.store.migrations import refuse_later
 from gateway.store.postgres.connection import Connection
-from gateway.store.postgres.dialect import LEASE
+from gateway.store.postgres.dialect import ADMITS, LEASE, NEEDED
 from gateway.store.postgres.faults import named
 from gateway.store.postgres.server import Server
 from gateway.store.postgres.session import KeptSession, hurry_commits
@@ -36,7 +37,7 @@ _VACATED: Final = """
 _VACANT_S: Final = "extract(epoch FROM renewed_at - vacated_at)::float8"
 _CLAIM: Final = f"""
     INSERT INTO {LEASE} AS lease (id, holder, name, since, renewed_at, lapses_at)
-    VALUES (1, $1, $2, now(), now(), {_UNTIL})
+    SELECT 1, $1::text, $2::text, now(), now(), {_UNTIL} WHERE {ADMITS}
     ON CONFLICT (id) DO UPDATE SET
         holder = excluded.holder,
         name = excluded.name,
@@ -52,17 +53,17 @@ else has it."""
 _RENEW: Final = f"""
     UPDATE {LEASE} AS lease
     SET renewed_at = clock_timestamp(), lapses_at = {_UNTIL}, vacated_at = {_VACATED}
-    WHERE holder = $1
+    WHERE holder = $1 AND {ADMITS}
     RETURNING {_VACANT_S}
 """
 _SETTLE: Final = f"""
     UPDATE {LEASE} SET vacated_at = CASE WHEN {_VACANT_S} < $2 + {LEASE_S} THEN NULL ELSE vacated_at END
-    WHERE holder = $1
+    WHERE holder = $1 AND {ADMITS}
     RETURNING vacated_at IS NULL
 """
 """Not if it has been longer than what was decided by: it lapsed again meanwhile."""
 _RELEASE: Final = f"UPDATE {LEASE} SET holder = '', lapses_at = clock_timestamp() WHERE holder = $1"
-_HELD: Final = f"SELECT name, renewed_at, since, holder FROM {LEASE}"
+_HELD: Final = f"SELECT name, renewed_at, since, holder, ({NEEDED}) AS needed FROM {LEASE}"
 
 
 class Lease:
@@ -85,7 +86,7 @@ class Lease:
         """Take the lease; wait for one that is not renewed any more to lapse.
 
         holder: the same for all that succeed each other in one place. Returns whether it was another's.
-        Raises StoreTaken if that one lives.
+        Raises StoreTaken if that one lives; StaleEpoch if this release is not to use the database.
         """
         found: list[Any] = []
         try:
@@ -93,7 +94,7 @@ class Lease:
                 while not found:
                     if await self._is_free(holder):
                         asked_at = time.monotonic()
-                        found = await self._session.fetch(_CLAIM, holder, name)
+                        found = await self._session.write(_CLAIM, holder, name)
                     if not found:
                         await asyncio.sleep(LOOK_S)
         except (StoreUnreachable, StoreBusy):
@@ -111,6 +112,8 @@ class Lease:
         is its holder's first, who may have acted on what could not be stored.
         """
         held = await self._session.fetch(_HELD)
+        if held:
+            refuse_later(held[0]["needed"], self._label)
         if not held or held[0]["holder"] in (holder, ""):
             return True
         now, renewed_at = asyncio.get_running_loop().time(), held[0]["renewed_at"]
@@ -139,10 +142,10 @@ class Lease:
             await asyncio.sleep(RENEW_S)
 
     async def renew(self) -> None:
-        """Renew it once. Raises StaleEpoch: another has it; StoreError."""
+        """Renew it once. Raises StaleEpoch: another has it, or this release is not to; StoreError."""
         asked_at = time.monotonic()
         with named(self._label):
-            found = await self._session.fetch(_RENEW, self.holder)
+            found = await self._session.write(_RENEW, self.holder)
         if not found:
             raise StaleEpoch("another gateway has taken over")
         self._note(asked_at, found[0][0])
@@ -156,7 +159,7 @@ class Lease:
         Raises StaleEpoch: another has the lease; StoreError.
         """
         with named(self._label):
-            settled = await self._session.fetch(_SETTLE, self.holder, vacant_s)
+            settled = await self._session.write(_SETTLE, self.holder, vacant_s)
         if not settled:
             raise StaleEpoch("another gateway has taken over")
         if settled[0][0]:

@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.store.migrations import SCHEMA
 from gateway.store.postgres.connection import Connection
-from gateway.store.postgres.dialect import CHANGES, CHANNEL, LEASE, NODES, placed
+from gateway.store.postgres.dialect import ADMITS, CHANGES, CHANNEL, LEASE, NODES, placed
 from gateway.store.postgres.faults import named
 from gateway.store.postgres.server import Server
 from gateway.store.postgres.session import KeptSession, hurry_commits
@@ -22,11 +22,19 @@ SILENT_S: Final = 3.0
 
 DRAINS_SAID_FROM: Final = 10
 """The schema of the first release that says what drains; one before it leaves there what a later one said."""
+MARKED_FROM: Final = 11
+"""The schema of the first release that marks its schema as its own: with the time of its beat."""
 
 _BEAT: Final = placed(f"""
-    INSERT INTO {NODES}
-        (id, name, release, listen, admin, applied_revision, isolated_at, draining, seen_at, schema_number)
-    VALUES (?, ?, ?, ?, ?, ?, clock_timestamp() + make_interval(secs => ?), ?, clock_timestamp(), {SCHEMA})
+    INSERT INTO {NODES} (
+        id, name, release, listen, admin, applied_revision, isolated_at, draining,
+        seen_at, schema_number, schema_at
+    )
+    SELECT
+        ?::text, ?::text, ?::text, ?::text, ?::text, ?::bigint,
+        clock_timestamp() + make_interval(secs => ?::float8), ?::text,
+        statement_timestamp(), {SCHEMA}, statement_timestamp()
+    WHERE {ADMITS}
     ON CONFLICT (id) DO UPDATE SET
         name = excluded.name,
         release = excluded.release,
@@ -36,8 +44,15 @@ _BEAT: Final = placed(f"""
         isolated_at = excluded.isolated_at,
         draining = excluded.draining,
         seen_at = excluded.seen_at,
-        schema_number = excluded.schema_number
+        schema_number = excluded.schema_number,
+        schema_at = excluded.schema_at
+    RETURNING true
 """)
+_SCHEMA: Final = f"""
+    CASE WHEN node.schema_number < {MARKED_FROM} OR node.schema_at = node.seen_at
+        THEN node.schema_number ELSE 0 END
+"""
+"""What a node's release knows of: one from before there was this leaves there what a later one has said."""
 _LEAVE: Final = placed(f"DELETE FROM {NODES} WHERE id = ?")
 SEEN: Final = f"""
     SELECT
@@ -46,17 +61,22 @@ SEEN: Final = f"""
         coalesce(node.isolated_at <= clock_timestamp(), false),
         EXISTS (SELECT 1 FROM {LEASE} WHERE holder = node.id AND lapses_at > clock_timestamp()),
         (SELECT max(revision) FROM {CHANGES}),
-        CASE WHEN node.schema_number >= {DRAINS_SAID_FROM} THEN node.draining END
+        CASE WHEN {_SCHEMA} >= {DRAINS_SAID_FROM} THEN node.draining END
     FROM {NODES} AS node ORDER BY node.name, node.id
 """
 
 
 OLDER: Final = f"""
-    SELECT name FROM {NODES}
-    WHERE coalesce(schema_number, 0) < $1 AND seen_at >= clock_timestamp() - interval '{SILENT_S} seconds'
+    SELECT node.name FROM {NODES} AS node
+    WHERE coalesce({_SCHEMA}, 0) < $1
+        AND node.seen_at >= clock_timestamp() - interval '{SILENT_S} seconds'
+    UNION
+    SELECT lease.name FROM {LEASE} AS lease
+    WHERE lease.lapses_at > clock_timestamp()
+        AND NOT EXISTS (SELECT 1 FROM {NODES} AS node WHERE node.id = lease.holder AND {_SCHEMA} >= $1)
     ORDER BY name
 """
-"""Those that live and know of no schema as new as that."""
+"""Those that live and know of no schema as new as that; the first releases have a lease, and no row."""
 
 
 class Members:
@@ -71,13 +91,13 @@ class Members:
         """
 
     async def beat(self, node: NodeRecord) -> None:
-        """Say that this gateway lives. Raises StoreError."""
+        """Say that this gateway lives. Raises StoreError; StaleEpoch: its release is not to any more."""
         listen = msgspec.json.encode(node.listen).decode()
         fields = (node.id, node.name, node.release, listen, node.admin, node.applied_revision)
         left_s = None if node.isolated_in_s is None else max(node.isolated_in_s, 0.0)
         draining = None if node.draining is None else msgspec.json.encode(node.draining).decode()
         with named(self._label):
-            await self._session.fetch(_BEAT, *fields, left_s, draining)
+            await self._session.write(_BEAT, *fields, left_s, draining)
 
     async def leave(self, node_id: str) -> None:
         """Say that it has ended, in order. Raises StoreError."""

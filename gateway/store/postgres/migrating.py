@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Final
 
-from gateway.errors import StaleEpoch, StoreError
+from gateway.errors import StoreError
 from gateway.store.migrations import (
     ADD_META,
     ADD_MIGRATION,
@@ -16,7 +16,7 @@ from gateway.store.migrations import (
     refuse_newer,
 )
 from gateway.store.postgres.connection import Connection
-from gateway.store.postgres.dialect import BEGINNING, STEPS, placed
+from gateway.store.postgres.dialect import BEGINNING, NEEDED, STEPS, placed
 from gateway.store.postgres.members import OLDER
 from gateway.store.tables import time_text
 from gateway.store.transaction import PUT_META
@@ -37,7 +37,7 @@ async def migrate(connection: Connection, now: datetime) -> None:
         await connection.execute(f"SET LOCAL statement_timeout = {round(STEP_S * 1000)}")
         for statement in BEGINNING:
             await connection.execute(statement)
-        needed = await connection.fetchval("SELECT value FROM gateway_meta WHERE key = 'compatible_from'")
+        needed = await connection.fetchval(NEEDED)
         refuse_newer(needed)
         rows = await connection.fetch("SELECT number, checksum FROM gateway_migration")
         applied: dict[int, str] = dict(map(tuple, rows))
@@ -48,17 +48,6 @@ async def migrate(connection: Connection, now: datetime) -> None:
         await connection.executemany(placed(ADD_META), birth())
         if max(applied, default=0) < SCHEMA:
             await connection.executemany(placed(PUT_META), SIGNATURE)
-
-
-def refuse_later(needed: bytes | None, label: str, *, follows: bool) -> None:
-    """Raise StoreError if a later release has made a schema that this one, which runs, cannot use.
-
-    Who is in charge ends by it: StaleEpoch. needed: the oldest schema that can, as stored.
-    """
-    try:
-        refuse_newer(needed)
-    except StoreError as exc:
-        raise (StoreError if follows else StaleEpoch)(f"{label}: {exc}") from None
 
 
 async def _refuse_older(connection: Connection) -> None:

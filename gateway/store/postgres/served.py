@@ -7,7 +7,7 @@ Its session is its own, so that a large row holds up neither the beat nor the le
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from gateway.store.postgres.dialect import SERVED, placed
+from gateway.store.postgres.dialect import ADMITS, SERVED, placed
 from gateway.store.postgres.faults import named
 from gateway.store.postgres.server import Server
 from gateway.store.postgres.session import KeptSession, hurry_commits
@@ -15,8 +15,9 @@ from gateway.store.records import OPEN_STATUSES, ServedRecord
 
 _PUT: Final = placed(f"""
     INSERT INTO {SERVED} (deployment_id, run, node, serial, data)
-    SELECT * FROM unnest(?::text[], ?::text[], ?::text[], ?::bigint[], ?::bytea[])
+    SELECT * FROM unnest(?::text[], ?::text[], ?::text[], ?::bigint[], ?::bytea[]) WHERE {ADMITS}
     ON CONFLICT (deployment_id, run) DO UPDATE SET serial = excluded.serial, data = excluded.data
+    RETURNING true
 """)
 _NEWS: Final = placed(f"""
     SELECT said.deployment_id, said.run, said.node, said.serial, said.data
@@ -24,15 +25,17 @@ _NEWS: Final = placed(f"""
     LEFT JOIN unnest(?::text[], ?::text[], ?::bigint[]) AS known (deployment_id, run, serial)
         ON known.deployment_id = said.deployment_id AND known.run = said.run
     WHERE known.serial IS DISTINCT FROM said.serial
-    ORDER BY said.deployment_id, said.run
+    ORDER BY said.rowid
 """)
-"""By what is known and not by a clock: none is asked, and a failover may take rows back."""
+"""By what is known and not by a clock: none is asked, and a failover may take rows back. In the order in
+which the processes first said something, whatever clock each of them goes by.
+"""
 _DROP: Final = placed(f"""
-    DELETE FROM {SERVED} AS said WHERE said.node = ? OR NOT EXISTS (
+    DELETE FROM {SERVED} AS said WHERE {ADMITS} AND (said.node = ? OR NOT EXISTS (
         SELECT 1 FROM gateway_deployment AS deployment
         WHERE deployment.id = said.deployment_id
         AND deployment.status IN ({", ".join(map(repr, OPEN_STATUSES))})
-    )
+    ))
 """)
 
 
@@ -49,7 +52,7 @@ class Served:
             return
         rows = [(row.deployment_id, row.run, row.node, row.serial, row.data) for row in records]
         with named(self._label):
-            await self._session.fetch(_PUT, *map(list, zip(*rows, strict=True)))
+            await self._session.write(_PUT, *map(list, zip(*rows, strict=True)))
 
     async def news(self, known: Iterable[ServedRecord]) -> list[ServedRecord]:
         """See `api.Store.served`."""

@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from gateway.store.migrations import refuse_later
 from gateway.store.postgres.connection import Connection
+from gateway.store.postgres.dialect import NEEDED
 from gateway.store.postgres.server import Server
 
 
@@ -13,6 +15,7 @@ class KeptSession:
 
     def __init__(self, server: Server, prepare: Callable[[Connection], Awaitable[object]]) -> None:
         """prepare: what is done first with each new session."""
+        self._label = server.label
         self._server = server
         self._prepare = prepare
         self._lock = asyncio.Lock()
@@ -27,6 +30,17 @@ class KeptSession:
             except BaseException:
                 connection.terminate()
                 raise
+
+    async def write(self, statement: str, *parameters: object) -> list[Any]:
+        """Run a statement that writes, and returns a row for what it has written, only if ADMITS says so.
+
+        Raises StaleEpoch if it has written nothing because it does not.
+        """
+        rows = await self.fetch(statement, *parameters)
+        if not rows:
+            needed = await self.fetch(NEEDED)
+            refuse_later(needed[0][0] if needed else None, self._label)
+        return rows
 
     async def _session(self) -> Connection:
         if self._connection is None or self._connection.is_closed():

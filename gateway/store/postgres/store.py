@@ -16,14 +16,15 @@ from gateway.store.api import Place
 from gateway.store.audit import GENESIS, Tail, Walk
 from gateway.store.faults import ErrorCounts
 from gateway.store.known_tokens import KnownTokens
+from gateway.store.migrations import refuse_later
 from gateway.store.postgres.changes import SINCE, TIME, forget_old, found_in, is_lost
 from gateway.store.postgres.clock import DatabaseClock
 from gateway.store.postgres.connection import Connection
-from gateway.store.postgres.dialect import CHANGES, SEQUENCES, placed
+from gateway.store.postgres.dialect import CHANGES, NEEDED, SEQUENCES, placed
 from gateway.store.postgres.faults import named
 from gateway.store.postgres.lease import Lease
 from gateway.store.postgres.members import SEEN, Members, node_of
-from gateway.store.postgres.migrating import migrate, refuse_later
+from gateway.store.postgres.migrating import migrate
 from gateway.store.postgres.readers import PAGE, Readers
 from gateway.store.postgres.served import Served
 from gateway.store.postgres.server import FREE, Server
@@ -232,6 +233,7 @@ class PostgresStore(Reads):
     async def _raise_epoch(self) -> int:
         connection = await self._locked(2)
         with named(self.label):
+            refuse_later(await connection.fetchval(NEEDED), self.label)
             if not await self._lease.is_ours(connection):
                 raise StaleEpoch("another gateway has taken over")
             epoch = int(await connection.fetchval("SELECT value FROM gateway_meta WHERE key = 'epoch'")) + 1

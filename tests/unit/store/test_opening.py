@@ -1,6 +1,7 @@
 """A store is made private, brought up to date, or refused with the file and the reason."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,10 @@ import msgspec
 import pytest
 
 from gateway.errors import StaleEpoch, StoreError
-from gateway.store import migrations, sqlite
+from gateway.store import migrating as migrating_file
+from gateway.store import migrations
 from gateway.store.postgres import migrating
-from gateway.store.records import DecisionRecord, EventRecord, NodeRecord
+from gateway.store.records import DecisionRecord, EventRecord, NodeRecord, ServedRecord
 from gateway.store.sqlite import SqliteStore
 from gateway.store.tables import ALL
 from tests import postgres
@@ -23,6 +25,7 @@ from tests.unit.store.rows import (
     an_entry,
     opened,
     put_service,
+    url,
     with_service,
 )
 
@@ -113,7 +116,7 @@ async def test_an_edited_migration_is_refused_by_name(
 ) -> None:
     edited = msgspec.structs.replace(migrations.MIGRATIONS[0], statements=("SELECT 1",))
     await (await opened(tmp_path / "s.db")).close()
-    monkeypatch.setattr(sqlite, "MIGRATIONS", (edited,))
+    monkeypatch.setattr(migrating_file, "MIGRATIONS", (edited,))
     with pytest.raises(StoreError, match=r"s\.db: migration 1 \(initial\) was applied in another form"):
         await opened(tmp_path / "s.db")
 
@@ -124,7 +127,7 @@ async def test_a_migration_that_fails_changes_nothing(
     bad = migrations.Migration(99, "bad", ("CREATE TABLE half (id)", "CREATE NONSENSE"))
     await (await with_service(tmp_path / "s.db")).close()
     with monkeypatch.context() as patch:
-        patch.setattr(sqlite, "MIGRATIONS", (*migrations.MIGRATIONS, bad))
+        patch.setattr(migrating_file, "MIGRATIONS", (*migrations.MIGRATIONS, bad))
         with pytest.raises(StoreError, match="syntax error"):
             await opened(tmp_path / "s.db")
     store = await opened(tmp_path / "s.db")
@@ -184,9 +187,49 @@ async def test_a_release_that_cannot_live_with_a_later_schema_says_so_while_it_r
             async with store.transaction(anywhere=True):
                 pass
         assert not isinstance(refused.value, StaleEpoch)
+    with pytest.raises(StaleEpoch, match=rf"^{kept.label}it needs a gateway with schema 99 or newer"):
+        await store.raise_epoch()
+    assert await store.meta("epoch") == b"0"
     await store.close()
     with pytest.raises(StoreError, match="schema 99 or newer"):
         await kept.opened()
+
+
+@contextmanager
+def a_later_release(monkeypatch: pytest.MonkeyPatch, module: Any, steps: str) -> Iterator[int]:
+    """Be a release whose schema no earlier one can use, for the block. Returns the schema's number.
+
+    module: what migrates. steps: where it has them.
+    """
+    number = migrations.SCHEMA + 1
+    narrower = migrations.Migration(number, "narrower", ("CREATE TABLE narrower (id TEXT)",))
+    signature = (("schema", b"%d" % number), ("compatible_from", b"%d" % number))
+    with monkeypatch.context() as later:
+        later.setattr(module, steps, (*getattr(module, steps), narrower))
+        later.setattr(module, "COMPATIBLE_FROM", number)
+        later.setattr(migrations, "SCHEMA", number)
+        later.setattr(module, "SCHEMA", number)
+        later.setattr(module, "SIGNATURE", signature)
+        yield number
+
+
+async def test_a_file_is_not_taken_from_an_older_release_that_runs_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A successor in an upgrade opens the file long before it is in charge: the old control ended by that."""
+    older = await with_service(tmp_path / "s.db")
+    its_schema = migrations.SCHEMA
+    with a_later_release(monkeypatch, migrating_file, "MIGRATIONS") as number:
+        for beside in (0, its_schema):
+            with pytest.raises(StoreError, match=rf"s\.db: no gateway before schema {number} .*: stop it"):
+                await SqliteStore.open(url(tmp_path / "s.db"), now=NOW, beside=beside)
+        await put_service(older)  # goes on as if nothing had been
+        await (await SqliteStore.open(url(tmp_path / "s.db"), now=NOW, beside=number)).close()
+        again = await SqliteStore.open(url(tmp_path / "s.db"), now=NOW, beside=its_schema)
+        await again.close()  # nothing is taken from it any more
+    with pytest.raises(StaleEpoch, match=f"schema {number} or newer"):
+        await put_service(older)
+    await older.close()
 
 
 @postgres.needs_postgres
@@ -195,21 +238,61 @@ async def test_a_database_is_not_taken_from_older_gateways_that_live_on_it(
 ) -> None:
     kept = Kept(postgres.shared().migrated())
     older = await kept.opened()
-    await older.beat(NodeRecord(id="1", name="a", release="1.0", listen=(), admin=""))
-    bad = migrations.Migration(migrations.SCHEMA + 1, "narrower", ("CREATE TABLE narrower (id TEXT)",))
-    with monkeypatch.context() as later:
-        later.setattr(migrating, "STEPS", (*migrating.STEPS, bad))
-        later.setattr(migrating, "COMPATIBLE_FROM", bad.number)
-        later.setattr(migrations, "SCHEMA", bad.number)
-        later.setattr(migrating, "SCHEMA", bad.number)
-        later.setattr(
-            migrating, "SIGNATURE", (("schema", b"%d" % bad.number), ("compatible_from", b"%d" % bad.number))
+    node = NodeRecord(id="1", name="a", release="1.0", listen=(), admin="")
+    with a_later_release(monkeypatch, migrating, "STEPS") as number:
+        refused = rf"before schema {number} .*these live: 'a': stop them"
+
+        async def is_left_to_it() -> None:
+            with pytest.raises(StoreError, match=refused):
+                await kept.opened()
+            await put_service(older)  # goes on as if nothing had been
+
+        await older.beat(node)
+        for column in ("seen_at", "schema_at"):
+            kept.change(f"UPDATE gateway_node SET {column} = {column} + interval '1 hour'")
+        await is_left_to_it()
+        # It was a later release's for a while, and is of one now that says of no schema.
+        kept.change(
+            f"UPDATE gateway_node SET schema_number = {number}, schema_at = seen_at - interval '1 minute'"
         )
-        with pytest.raises(StoreError, match=rf"before schema {bad.number} .*these live: 'a': stop them"):
-            await kept.opened()
-        await put_service(older)  # goes on as if nothing had been
+        await is_left_to_it()
         await older.leave("1")
+        await older.claim("1", "a")  # of one that has no row
+        kept.change("UPDATE gateway_lease SET lapses_at = lapses_at + interval '1 hour'")
+        await is_left_to_it()
+        await older.release()
         await (await kept.opened()).close()
-    with pytest.raises(StaleEpoch, match=f"schema {bad.number} or newer"):
-        await put_service(older)
+    await refuses_all(older, node, f"schema {number} or newer")
     await older.close()
+
+
+async def refuses_all(store: Any, node: NodeRecord, why: str) -> None:
+    """See that a release which a later one has shut out writes nothing, and says why."""
+    said = ServedRecord(deployment_id="d", run="r", node="1", serial=1, data=b"")
+    for write in (
+        lambda: put_service(store),
+        store.raise_epoch,
+        lambda: store.claim("1", "a"),
+        lambda: store.beat(node),
+        lambda: store.put_served([said]),
+    ):
+        with pytest.raises(StaleEpoch, match=why):
+            await write()
+    assert (await store.nodes(), await store.served([])) == ([], [])
+    assert not (await store.changes(0)).lease.is_held
+
+
+@postgres.needs_postgres
+async def test_a_lease_is_not_renewed_nor_taken_by_a_release_that_is_shut_out() -> None:
+    kept = Kept(postgres.shared().migrated())
+    store, other = await kept.opened(), await kept.opened()
+    await store.claim("1", "a")
+    kept.change("UPDATE gateway_meta SET value = '99' WHERE key = 'compatible_from'")
+    with pytest.raises(StaleEpoch, match="schema 99 or newer"):
+        await store.hold()
+    with pytest.raises(StaleEpoch, match="schema 99 or newer"):
+        await store.settle(0)
+    with pytest.raises(StaleEpoch, match="schema 99 or newer"):
+        await other.claim("2", "b")  # at once, not when the lease has lapsed
+    await store.close()
+    await other.close()

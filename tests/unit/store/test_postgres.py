@@ -575,5 +575,6 @@ def test_no_released_migration_has_changed() -> None:
         8: "b24171e3236c",
         9: "4992eeda7620",
         10: "0b65c7d193bf",
+        11: "50c4d4faffb3",
     }
     assert {step.number: step.checksum[:12] for step in STEPS if step.number in released} == released

@@ -49,6 +49,7 @@ class Room:
             quiesce=self.quiesce,
             resume=self.resume,
             is_wanted=lambda: self.is_wanted,
+            schema=7,
             command=command,
         )
 
@@ -101,6 +102,11 @@ async def test_a_successor_that_ends_early_is_known_by_its_exit_code(tmp_path: P
 async def test_a_successors_own_reason_is_passed_on(tmp_path: Path) -> None:
     room = Room(tmp_path, *successor("succession.failed('service[0].helth: unknown key')"))
     assert await room.fail() == "service[0].helth: unknown key"
+
+
+async def test_a_successor_knows_which_schema_its_predecessor_can_go_on_with(tmp_path: Path) -> None:
+    room = Room(tmp_path, *successor("succession.failed(f'beside schema {succession.schema}')"))
+    assert await room.fail() == "beside schema 7"
 
 
 async def test_a_successor_that_is_never_ready_is_given_up(
