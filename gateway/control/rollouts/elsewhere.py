@@ -90,7 +90,11 @@ class Elsewhere:
             log.warning("served_elsewhere_unread", error=str(exc))
 
     def take(self, rows: Sequence[ServedRecord]) -> None:
-        """Take rows, in any order, and again as often as they come; one that does not load is left out."""
+        """Take rows, again as often as they come; one that does not load is left out.
+
+        Totals may come in any order. How the versions look is what came last: of the processes of one gateway
+        the store has the rows in the order in which they began to say something.
+        """
         for row in rows:
             if (running := self._judged.get(row.deployment_id)) is not None:
                 try:
@@ -138,9 +142,8 @@ class Elsewhere:
         served = served_of(row)
         take_cells(self._tally, running, served.cells, running.windows.floor)
         self._tally.take_met(running.state.service, row.run, served.errors)
-        words, word = self._words.setdefault(running.record.id, {}), served.word
-        if word is not None and (row.node not in words or words[row.node].begun <= word.begun):
-            words[row.node] = word
+        if served.word is not None:
+            self._words.setdefault(running.record.id, {})[row.node] = served.word
 
 
 def take_cells(tally: CountsElsewhere, running: Running, cells: Cells, floor: int) -> None:

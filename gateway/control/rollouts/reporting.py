@@ -62,7 +62,8 @@ class Reporting:
         self._gates = gates
         self._news = asyncio.Event()
         gates.on_news = self._news.set
-        self._begun = store.now().timestamp()
+        # Earlier releases say it by either clock: of two processes here the later one has to win by both.
+        self._begun = max(store.now().timestamp(), time.time())
         self._store = store
         self._tally = tally
         self._rollouts = rollouts

@@ -20,7 +20,7 @@ class Word(msgspec.Struct, frozen=True, array_like=True):
     """How the two versions of a rollout look from one gateway."""
 
     begun: float = 0.0
-    """When the process that says so began, by its own clock: of two of one gateway the later one counts."""
+    """When the process that says so began: one in charge of an earlier release goes by that alone."""
     usable: tuple[bool, bool] = (True, True)
     """The old version, the new one."""
     is_healthy: bool = True

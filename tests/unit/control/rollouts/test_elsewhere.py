@@ -2,8 +2,10 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -424,6 +426,43 @@ async def test_a_gate_is_not_passed_while_nobody_knows_which_gateways_there_are(
         made.store.away = True
         with pytest.raises(StoreUnreachable):
             await made.rollouts._elsewhere.gate("d")
+
+
+async def test_of_two_processes_of_a_gateway_the_later_one_counts_whatever_clock_it_goes_by(
+    tmp_path: Path,
+) -> None:
+    """What a release said that went by a clock an hour ahead was believed until the rollout ended."""
+    async with cluster(tmp_path, 1) as made:
+        at_nodes(made)
+        deployment = await through_gate(made)
+        for tally in (made.tally, *made.tallies):
+            tally.answers_lately = lambda version_ids: 10  # type: ignore[method-assign]
+        made.views[0].unusable = {"v2"}
+        made.reportings[0]._begun += 3600.0
+        await made.report()
+        made.views[0].unusable = set()
+        made.tallies = [Tally()]  # it is upgraded
+        made.tallies[0].answers_lately = lambda version_ids: 10  # type: ignore[method-assign]
+        made.follow()
+        await made.report()
+        await made.look()
+        state = made.state(deployment)
+        assert state is not None
+        assert state.new_usable
+        assert len(made.store.said) == 2, "both are there"
+
+
+async def test_an_earlier_release_in_charge_goes_by_the_later_process_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes by when each says that it began: by its machine's clock, or by the database's."""
+    async with cluster(tmp_path, 1) as made:
+        for ahead in (timedelta(hours=-1), timedelta(hours=1)):
+            databases = datetime.now(UTC) + ahead
+            monkeypatch.setattr(made.store, "now", lambda now=databases: now)
+            machines = time.time()
+            made.follow()
+            assert made.reportings[0]._begun >= max(machines, databases.timestamp())
 
 
 async def test_nothing_goes_on_while_nobody_knows_who_there_is(tmp_path: Path) -> None:
