@@ -455,3 +455,18 @@ async def test_what_another_gateway_carries_out_is_left_to_it_for_a_minute(
         await other.recover()
         _, shown = await at.ask("ann", "GET", f"approvals/{approval}")
         assert (shown["state"], shown["outcome"]) == ("failed", second_person.INTERRUPTED)
+
+
+async def test_what_another_gateway_left_is_found_out_without_anybody_asking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with office(tmp_path) as at:
+        approval = await interrupted(at, monkeypatch, "before")
+        monkeypatch.setattr(at.made.store, "is_shared", True)
+        monkeypatch.setattr(second_person, "CARRYING", timedelta(0))
+        running = asyncio.ensure_future(Approvals(at.made.actions.approvals._access).run())
+        async with asyncio.timeout(30):
+            while (await at.ask("ann", "GET", f"approvals/{approval}"))[1]["state"] == "approved":
+                await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

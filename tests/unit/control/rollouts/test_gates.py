@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -122,3 +123,18 @@ async def test_probes_that_break_fail_the_gate() -> None:
     here.follow([at(Phase.GATE)])
     await until(lambda: not here._under_way)
     assert here.word("d") == "KeyError('new')"
+
+
+def test_a_word_is_understood_by_the_release_before_and_one_of_it_by_ours() -> None:
+    class Before(msgspec.Struct, frozen=True, array_like=True):
+        """A word as the release before has it."""
+
+        begun: float = 0.0
+        usable: tuple[bool, bool] = (True, True)
+        is_healthy: bool = True
+        lately: int = 0
+
+    ours = msgspec.msgpack.encode(Word(1.0, (True, False), False, 7, "no route"))
+    assert msgspec.msgpack.decode(ours, type=Before) == Before(1.0, (True, False), False, 7)
+    theirs = msgspec.msgpack.encode(Before(1.0, (True, False), False, 7))
+    assert msgspec.msgpack.decode(theirs, type=Word) == Word(1.0, (True, False), False, 7, None)
