@@ -39,7 +39,11 @@ class Head:
     def field(self, name: bytes) -> bytes | None:
         """Return the first field called `name` (lower case), or None."""
         value = self.special.get(name)
-        return _find(self.block, name, False) if value is None else value
+        return self.passed(name) if value is None else value
+
+    def passed(self, name: bytes) -> bytes | None:
+        """Return the first field called `name` (lower case) that is passed on as it came, or None."""
+        return _find(self.block, name, False)
 
     def passes_on(self, name: bytes) -> bool:
         """Tell whether a field is passed on that a service may take for `name` (a plain one)."""

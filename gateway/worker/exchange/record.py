@@ -182,7 +182,7 @@ class Record:
         if log.only is not None and not log.only.wants(self.status, duration_us, self.attempts):
             return
         service, version, endpoint = self.service, self.version, self.endpoint
-        line, agent = log.line, request.field(b"user-agent")
+        line, agent = log.line, request.passed(b"user-agent")
         line.ended = now
         line.request_id, line.trace_id = forwarder.request_id, forwarder.trace_id
         line.client = forwarder.client_of(request).address if forwarder.is_of_proxy else peer

@@ -55,7 +55,8 @@ static const struct {
 #define WIDTH 16  /* of Bytes: the last ones of a text are filled up */
 #define FRAME (COUNT * (BEFORE + DIGITS) + WIDTH) /* all of a line but its texts */
 
-typedef signed char Bytes __attribute__((vector_size(WIDTH))); /* those beyond ASCII are negative */
+typedef unsigned char Bytes __attribute__((vector_size(WIDTH)));
+typedef signed char Signed __attribute__((vector_size(WIDTH))); /* of these alone a processor tells which is more */
 
 typedef struct {
     const char *data;
@@ -82,7 +83,8 @@ static Bytes copy(char *to, Text text)
     for (const char *at = to; at < to + text.size; at += WIDTH) {
         Bytes bytes;
         memcpy(&bytes, at, WIDTH);
-        unsafe |= (bytes < ' ') | (bytes == 127) | (bytes == '"') | (bytes == '\\');
+        unsafe |= (Bytes)((Signed)(bytes - ' ' + 128) > '~' - ' ' - 128);
+        unsafe |= (Bytes)(bytes == '"') | (Bytes)(bytes == '\\');
     }
     return unsafe;
 }
@@ -94,11 +96,18 @@ static int is_zero(Bytes bytes)
     return !(halves[0] | halves[1]);
 }
 
-/* Write the last `count` digits of a number. Returns the place behind them. */
+static const char PAIRS[] = "00010203040506070809101112131415161718192021222324252627282930313233343536373839"
+                            "40414243444546474849505152535455565758596061626364656667686970717273747576777879"
+                            "8081828384858687888990919293949596979899";
+
+/* Write the last `count` digits of a number, two at a time. Returns the place behind them. */
 static char *fixed(char *to, uint64_t number, int count)
 {
-    for (int at = count; at--; number /= 10)
-        to[at] = (char)('0' + number % 10);
+    int at = count;
+    for (; at > 1; number /= 100)
+        memcpy(to + (at -= 2), PAIRS + number % 100 * 2, 2);
+    if (at)
+        *to = (char)('0' + number % 10);
     return to + count;
 }
 
