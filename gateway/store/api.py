@@ -231,7 +231,8 @@ class Store(Protocol):
     async def is_current(self) -> bool:
         """Return whether this process's epoch still is the store's."""
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """End what it has open; asking twice changes nothing: a start that fails may."""
 
     async def load_catalog(self, names: Collection[str] | None = None) -> CatalogRows:
         """Return these services, or all, as of one moment."""

@@ -90,6 +90,7 @@ class SqliteStore(Reads):
         self._is_standing = asyncio.Event()
         """Unset while the file is put back."""
         self._is_standing.set()
+        self._is_closed = False
         self._turns = Turns(str(path))
         self._known_tokens = KnownTokens(self.tokens)
         self.follows = False
@@ -129,9 +130,11 @@ class SqliteStore(Reads):
         return cls(path, writer, reader, log, _number(next(iter(rows))[0]))
 
     async def close(self) -> None:
-        """Wait for the writer's turn to end and close the file."""
+        """Wait for the writer's turn to end and close the file; see `api.Store.close`."""
         async with self._turns.lock:
-            await self._close()
+            if not self._is_closed:
+                self._is_closed = True
+                await self._close()
 
     async def _close(self) -> None:
         await self._log.close()
