@@ -4,6 +4,8 @@ import asyncio
 import os
 import signal
 import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -168,17 +170,13 @@ class _LostSuccessor:
         raise UpgradeFailed("the new control ended with 7 before it was in charge")
 
 
-@postgres.needs_postgres
-async def test_a_follower_whose_successor_dies_follows_on_and_takes_over_in_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(serve, "Upgrade", _LostSuccessor)
-    url = postgres.shared().migrated()
+@asynccontextmanager
+async def following(folder: Path, url: str) -> AsyncIterator[tuple[serve.Control, Callable[[], Any]]]:
+    """Return a control without workers that follows, and what has whom it follows let go."""
     leader = await open_store(url, now=datetime.now(UTC))
     await leader.claim("a", "a")
     holding = asyncio.ensure_future(leader.hold())
-    settings = config.check({**settings_in(tmp_path), "store": {"url": url}, "cluster": {"serve": True}})
+    settings = config.check({**settings_in(folder), "store": {"url": url}, "cluster": {"serve": True}})
     control = serve.Control(settings, lambda: settings, _Template())  # type: ignore[arg-type]
     control.folder.mkdir()
     control.handles.acquire()
@@ -186,22 +184,55 @@ async def test_a_follower_whose_successor_dies_follows_on_and_takes_over_in_time
     await control._open_components(await control._in_charge())
     control.supervisor.open = lambda: None  # type: ignore[method-assign]  # nobody forks here
     await control._take_charge()
-    rollouts = control.components.rollouts
+
+    async def let_go() -> None:
+        holding.cancel()
+        await leader.release()
+
     try:
+        yield control, let_go
+    finally:
+        holding.cancel()
+        await asyncio.gather(holding, return_exceptions=True)
+        if not control._ended.done():
+            await control.background.stop_loops()
+            await control.components.admin.close(1)
+            await control.abandon()
+        await leader.close()
+
+
+@postgres.needs_postgres
+async def test_a_follower_whose_successor_dies_follows_on_and_takes_over_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(serve, "Upgrade", _LostSuccessor)
+    async with following(tmp_path, postgres.shared().migrated()) as (control, let_go):
+        rollouts = control.components.rollouts
         with pytest.raises(UpgradeFailed):
             await control.upgrade()
         assert (control.components.store.follows, rollouts.leads) == (True, False)
-        holding.cancel()
-        await leader.release()
+        await let_go()
         async with asyncio.timeout(60):
             while not rollouts.leads:
                 await asyncio.sleep(0.05)
         assert await control.components.store.is_current()
-    finally:
-        await control.background.stop_loops()
-        await control.components.admin.close(1)
-        await control.abandon()
-        await leader.close()
+
+
+@postgres.needs_postgres
+async def test_a_follower_that_a_later_release_has_shut_out_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At once, and not when it is to take over: what it reads may mean something else by now."""
+    monkeypatch.chdir(tmp_path)
+    url = postgres.shared().migrated()
+    async with following(tmp_path, url) as (control, _):
+        # Who is in charge is of the later release.
+        postgres.shared().sql("UPDATE gateway_lease SET holder = 'b', lapses_at = now() + '1 hour'", url)
+        postgres.shared().sql("UPDATE gateway_meta SET value = '99' WHERE key = 'compatible_from'", url)
+        async with asyncio.timeout(60):
+            assert await control.serve() == 1
+    assert "it needs a gateway with schema 99 or newer" in capsys.readouterr().out
 
 
 async def test_control_that_cannot_take_the_epoch_back_ends_and_says_so(
