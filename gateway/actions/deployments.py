@@ -15,7 +15,7 @@ from gateway.actions.access import (
     why_so,
 )
 from gateway.actions.bodies import Explain, Promote, StartDeployment, Traffic
-from gateway.actions.problems import Problem, conflict, not_found
+from gateway.actions.problems import conflict, not_found
 from gateway.actions.replay import plain, replayed
 from gateway.actions.second_person import is_watched, sets_share
 from gateway.control.catalog.entries import ServiceEntry, VersionEntry
@@ -44,10 +44,6 @@ SMOKE_RUNS: Final = 100
 """The newest smoke runs of a version, among which those of one deployment are."""
 REVERT_S: Final = 0.5
 """How long the answer to a roll back waits to say that it is done."""
-UNKEPT: Final = (
-    "it is in force in this process alone: the store cannot take it, and no worker says that it has it"
-)
-AGAIN_S: Final = 1
 
 
 class Deployments:
@@ -364,10 +360,7 @@ class Deployments:
     async def _order_at_once(
         self, actor: Actor, action: str, deployment_id: str, order: Order, body: Explain
     ) -> Ordered:
-        """Have an order carried out that waits for no store.
-
-        Raises Problem 404, or 503: in force, and lost if this process is killed now; IllegalTransition (409).
-        """
+        """Have an order carried out that waits for no store. Raises Problem 404, IllegalTransition (409)."""
         access, rollouts = self._access, self._access.rollouts
         details = _reason(body)
         async with access.refusals(actor, action, deployment_id, details):
@@ -383,13 +376,10 @@ class Deployments:
             require_scope(actor, running.service_name)
             entry = access.entry(actor, action, deployment_id, details)
             try:
-                done = await rollouts.order_at_once(deployment_id, order, entry)
+                return await rollouts.order_at_once(deployment_id, order, entry)
             except IllegalTransition as refused:
                 refused.next_step = refused.next_step or why_so(running.service_name)
                 raise
-        if not done.is_kept:
-            raise Problem(503, "", UNKEPT, retry_after_s=AGAIN_S)
-        return done
 
     async def _explained(
         self,

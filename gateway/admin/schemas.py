@@ -156,6 +156,9 @@ class DeploymentView(View, frozen=True, kw_only=True):
     """Null: nobody has."""
     stored: bool
     """False: what is shown is in force, and the store could not take it yet."""
+    kept: bool
+    """False in the answer to an order that is not stored: no worker says that it has it, so it is lost if
+    the gateway's control process ends before the store takes it. Otherwise true."""
     nodes: list[str]
     """While it is not stored: the gateways where it is in force; otherwise empty, it is on all."""
     config: dict[str, Any]

@@ -17,12 +17,16 @@ _state = msgspec.json.Decoder(Rollout)
 
 
 def deployment(
-    record: DeploymentRecord, seen: Mapping[str, AcknowledgementRecord], *, unstored_at: str = ""
+    record: DeploymentRecord,
+    seen: Mapping[str, AcknowledgementRecord],
+    *,
+    unstored_at: str = "",
+    is_kept: bool = True,
 ) -> DeploymentView:
     """Return what is shown of a rollout: its row, and what the machine's state says of progress.
 
     seen: what was acknowledged, by deployment id. unstored_at: the gateway where it is in force and not
-    stored; empty: it is stored.
+    stored; empty: it is stored. is_kept: whether the store has it, or a worker.
     """
     ack = seen.get(record.id)
     state = _state.decode(record.state) if record.state else None
@@ -38,6 +42,7 @@ def deployment(
         warning=state.warning if state else "",
         acknowledged=view(AcknowledgementView, ack) if ack is not None else None,
         stored=not unstored_at,
+        kept=is_kept,
         nodes=[unstored_at] if unstored_at else [],
         **columns,
     )

@@ -61,6 +61,8 @@ def _moved(out: Output, deployment: dict[str, Any]) -> int:
     if deployment.get("stored") is False:
         where = f" at {', '.join(deployment['nodes'])}" if deployment.get("nodes") else ""
         out.note(f"warning: it is in force{where}, but the store cannot take it yet; it is stored later")
+        if deployment.get("kept") is False:
+            out.note("warning: no worker says that it has it: if control ends before that, order it again")
     return OK
 
 

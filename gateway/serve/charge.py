@@ -142,10 +142,11 @@ async def _stand_by(store: Store, presence: Presence, on_standby: Callable[[Stor
     try:
         await again(lambda: _claim(store, presence), on_standby)
     except BaseException:
+        waiting.cancel()
+        await asyncio.wait({waiting})  # its last word would undo this one
         await presence.leave()
         raise
-    finally:
-        waiting.cancel()
+    waiting.cancel()
 
 
 async def _claim_or_follow(store: Store, presence: Presence) -> None:

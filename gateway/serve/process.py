@@ -429,14 +429,13 @@ class Control:
         self.notifier.stopping()
         await self._stop_loops()
         await self.background.hold_no_longer()
-        await self._presence.stopping()
-        with suppress(StoreError):  # then it lapses
-            await self.components.store.release()  # now: nobody is to be in charge only after our drain
+        await if_soon(self._presence.stopping())
+        await if_soon(self.components.store.release())  # now: nobody is to be in charge only after our drain
         logger.info("stopping", delay_ms=self.settings.shutdown.delay, drain_ms=self.settings.shutdown.drain)
         await self._delay(self.settings.shutdown.delay / 1000)
         await self.supervisor.stop(self.settings.shutdown.drain / 1000)
         await self.background.release()
-        await self._presence.leave()  # only now: until here a version that drains had requests of ours
+        await if_soon(self._presence.leave())  # only now: a version that drained may have been in use here
         await self.components.close()
         remove_runtime(self.folder)
         self.handles.release()
@@ -468,10 +467,11 @@ class Control:
                 await if_soon(self._presence.stopping())
                 await if_soon(store.release())
             await asyncio.wait({self._ending})
-            if store is not None:
-                await if_soon(self._presence.leave())
-            remove_runtime(self.folder)
         await self.background.release()
+        if self._ending is not None:
+            if store is not None:
+                await if_soon(self._presence.leave())  # not before the last beat: that would undo it
+            remove_runtime(self.folder)
         if store is not None:
             await store.close()
         await self.supervisor.quit()

@@ -214,11 +214,11 @@ class Invariants:
         """Return the id of the newest, as stored."""
         return next(reversed(self.statuses), None)
 
-    def rolled_back(self, key: str, status: int) -> None:
+    def rolled_back(self, key: str, status: int, body: Any) -> None:
         """Somebody asked for a rollback, and was answered."""
         if status == 200:
             self._returned.add(key)
-        elif status == 202:
+        elif status == 202 and body["kept"]:
             marks = [(process, worker.live_table.marks()) for process, worker in self.workers()]
             carriers = [process for process, found in marks if any(mark.deployment == key for mark in found)]
             self.carried[key] = carriers

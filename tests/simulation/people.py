@@ -79,7 +79,7 @@ class People:
                 "POST",
                 f"{base}/rollback",
                 {"reason": "x"},
-                lambda status, body: (invariants.rolled_back(key, status), then()),
+                lambda status, body: (invariants.rolled_back(key, status, body), then()),
             )
         elif kind == "full":
             self.owner.operator.call("POST", f"{base}/promote", {"full": True})

@@ -111,7 +111,8 @@ async def whatif(call: Call) -> Reply:
 async def ordered(call: Call, done: Ordered, *, unstored: int = 202) -> Reply:
     """Return what came of an order. unstored: the status where it is in force and not stored yet."""
     if not done.stored:  # nor may the store be readable: the answer to a rollback needs none
-        shown = views.deployment(done.record, {}, unstored_at=call.actions.deployments.node)
+        node = call.actions.deployments.node
+        shown = views.deployment(done.record, {}, unstored_at=node, is_kept=done.is_kept)
         return replace(tagged(shown, done.record), status=unstored)
     return await _shown(call, done.record)
 

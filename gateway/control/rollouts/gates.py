@@ -20,6 +20,7 @@ log = get_logger(component="rollouts")
 AGAIN_S: Final = 1.0
 """How soon a version that did not pass is probed again, while the one in charge still waits."""
 NOT_YET: Final = "its probe was not answered yet"
+NOT_KNOWN: Final = "it does not know of it yet"
 UNHEALTHY: Final = "it has not passed its probes"
 NOTHING_SAID: Final = "it has not said what its probes found"
 SHOWN: Final = 3
@@ -43,6 +44,12 @@ class GatesHere:
         self._found: dict[str, str] = {}
         """By deployment: why its new version did not pass here; empty: it did."""
         self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._is_over = False
+
+    def begin(self) -> None:
+        """Take part in gates, anew if it was stopped: what was found before is of another time."""
+        self._is_over = False
+        self._found.clear()
 
     def word(self, deployment: str) -> str:
         """Return why the new version has not passed here; empty: it has."""
@@ -50,6 +57,8 @@ class GatesHere:
 
     def follow(self, rollouts: Iterable[Rollout]) -> None:
         """Probe for those of the open rollouts that are at their gate, and no longer for any other."""
+        if self._is_over:
+            return
         asking = {state.id: state.new for state in rollouts if state.phase is Phase.GATE}
         for deployment in self._under_way.keys() - asking.keys():
             self._under_way[deployment].cancel()
@@ -61,12 +70,12 @@ class GatesHere:
             task.add_done_callback(partial(self._ended, deployment))
 
     async def stop(self) -> None:
-        """End all of it, and forget it: what was not finished begins anew."""
+        """End all of it. What was found is still said."""
+        self._is_over = True
         tasks = list(self._under_way.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._found.clear()
 
     async def _probe(self, deployment: str, version_id: str) -> None:
         """Probe until it passes, or nobody asks any more."""
@@ -75,6 +84,8 @@ class GatesHere:
                 found = await self._checks.gate(version_id)
             except GatewayError as exc:
                 found = str(exc)
+            except KeyError:
+                found = NOT_KNOWN
             self._found[deployment] = found
             self.on_news()
             if not found:

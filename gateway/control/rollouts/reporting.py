@@ -84,6 +84,7 @@ class Reporting:
         """Say it once a second for as long as this runs, and what a gate's probes found at once; what the
         store does not take is said later.
         """
+        self._gates.begin()
         try:
             while True:
                 started = time.monotonic()

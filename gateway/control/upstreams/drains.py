@@ -7,7 +7,6 @@ time that is left. Whether it is over, the workers say.
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
@@ -173,34 +172,41 @@ class Drains:
             record, revision = self._catalog.version_record(version_id), self._store.revision
             forced = await self._emptying.empty(version_id, left_s, lambda: not called_back.is_set())
             if self._elsewhere is not None:
-                waiting = await self._waiting(record, revision)
+                waiting = await self._waiting(record, revision, called_back)
                 await self._elsewhere.passed(waiting, over_at - time.monotonic(), called_back)
             if not called_back.is_set():
                 await self._settle_for_sure(version_id, forced)
         finally:
             self._emptying.forget(version_id)
 
-    async def _waiting(self, record: VersionRecord, revision: int) -> Waiting:
+    async def _waiting(self, record: VersionRecord, revision: int, called_back: asyncio.Event) -> Waiting:
         """Return what is asked of other gateways of a drain that is stored. revision: when, or later."""
         return Waiting(
             service=record.service_name,
             version=record.version,
             version_id=record.id,
             revision=revision,
-            began=await self._began(record),
+            began=await self._began(record, called_back),
         )
 
-    async def _began(self, record: VersionRecord) -> datetime:
+    async def _began(self, record: VersionRecord, called_back: asyncio.Event) -> datetime:
         """Return since when the version drains: its row may have been changed since, the event says it.
 
-        Where nobody can say it any more, since there is such a version: rather wait for too many.
+        A store that fails is asked again until the drain is called back. Where no such event is left, since
+        there is such a version: rather wait for too many.
         """
         deadline = record.drain_deadline.isoformat() if record.drain_deadline is not None else ""
-        with suppress(StoreError):
-            events = await self._store.newest_events(service=record.service_name, kinds=(DRAINING,))
+        while not called_back.is_set():
+            try:
+                events = await self._store.newest_events(service=record.service_name, kinds=(DRAINING,))
+            except StoreError as exc:
+                log.warning("drain_not_read", **self._about(record.id), error=str(exc), next_in_s=AGAIN_S)
+                await asyncio.sleep(AGAIN_S)
+                continue
             for event in reversed(events):
                 if (event.version, event.data.get("deadline")) == (record.version, deadline):
                     return event.at
+            break
         return record.created_at
 
     async def _mark(self, version_id: str, timeout_ms: int, called_back: asyncio.Event) -> float | None:

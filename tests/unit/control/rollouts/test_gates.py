@@ -117,12 +117,48 @@ async def test_nobody_probes_for_a_rollout_that_is_not_at_its_gate() -> None:
 async def test_probes_that_break_fail_the_gate() -> None:
     class Broken(Probing):
         async def gate(self, version_id: str) -> str:
-            raise KeyError(version_id)
+            raise RuntimeError(version_id)
 
     here = GatesHere(Broken())
     here.follow([at(Phase.GATE)])
     await until(lambda: not here._under_way)
-    assert here.word("d") == "KeyError('new')"
+    assert here.word("d") == "RuntimeError('new')"
+
+
+async def test_a_version_that_is_not_known_yet_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gates, "AGAIN_S", 0.01)
+
+    class Late(Probing):
+        known = False
+
+        async def gate(self, version_id: str) -> str:
+            if not self.known:
+                raise KeyError(version_id)
+            return ""
+
+    probing = Late()
+    here = GatesHere(probing)
+    here.follow([at(Phase.GATE)])
+    await until(lambda: here.word("d") == gates.NOT_KNOWN)
+    probing.known = True
+    await until(lambda: here.word("d") == "")
+
+
+async def test_one_that_has_stopped_says_what_it_found_and_probes_no_more() -> None:
+    """The last words of a follower that was upgraded took back that the new version had passed there."""
+
+    class Good(Probing):
+        async def gate(self, version_id: str) -> str:
+            return ""
+
+    here = GatesHere(Good())
+    here.follow([at(Phase.GATE)])
+    await until(lambda: here.word("d") == "")
+    await here.stop()
+    here.follow([at(Phase.GATE)])
+    assert (here.word("d"), here._under_way) == ("", {})
+    here.begin()
+    assert here.word("d") == gates.NOT_YET
 
 
 def test_a_word_is_understood_by_the_release_before_and_one_of_it_by_ours() -> None:

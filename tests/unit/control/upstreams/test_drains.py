@@ -398,6 +398,34 @@ async def test_a_change_of_the_version_makes_its_drain_no_later(tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("quick")
+async def test_a_store_that_fails_makes_nobody_wait_for_one_dead_before_the_drain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it had begun could not be read once: then it was as old as the version."""
+    monkeypatch.setattr(module, "AGAIN_S", 0.01)
+    others = Elsewhere()
+    others.says(is_silent=True, last_seen=START - timedelta(minutes=1))
+    async with room(tmp_path, others) as it:
+        older = replace(it.record, created_at=START - timedelta(hours=1))
+        async with it.world.store.transaction() as tx:
+            tx.put_version(older)
+        it.world.catalog.put_version(older)
+        reads, read = 0, it.world.store.newest_events
+
+        async def failing(**asked: Any) -> Any:
+            nonlocal reads
+            reads += 1
+            if reads == 1:
+                raise StoreUnreachable("gone")
+            return await read(**asked)
+
+        monkeypatch.setattr(it.world.store, "newest_events", failing)
+        it.drains.begin("v1", 0)
+        await it.until(lambda: it.record.drained)
+        assert reads == 2
+
+
+@pytest.mark.usefixtures("quick")
 async def test_a_drain_that_waits_for_another_gateway_can_be_called_back(tmp_path: Path) -> None:
     async with room(tmp_path, Elsewhere()) as it:
         task = it.drains.begin("v1", 0)
