@@ -112,10 +112,14 @@ class Drains:
         return {"service": record.service_name, "version": record.version}
 
     def call_back(self, version_id: str) -> None:
-        """End a drain without finishing it: the version has weight again."""
+        """End a drain without finishing it: the version has weight again.
+
+        A worker whose link comes back is not told of the drain any more, even if it is it that is waited for.
+        """
         event = self._called_back.get(version_id)
-        if event is not None:
+        if event is not None and not event.is_set():
             event.set()
+            self._emptying.forget(version_id)
 
     def state(self, version_id: str) -> DrainState:
         """Return how far the version's drain has come."""
@@ -177,7 +181,8 @@ class Drains:
             if not called_back.is_set():
                 await self._settle_for_sure(version_id, forced)
         finally:
-            self._emptying.forget(version_id)
+            if not called_back.is_set():
+                self._emptying.forget(version_id)
 
     async def _waiting(self, record: VersionRecord, revision: int, called_back: asyncio.Event) -> Waiting:
         """Return what is asked of other gateways of a drain that is stored. revision: when, or later."""

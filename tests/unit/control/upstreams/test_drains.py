@@ -147,6 +147,29 @@ async def test_a_version_that_is_called_back_is_not_drained(tmp_path: Path) -> N
         it.drains.call_back("v1")  # nobody drains: nothing to call back
 
 
+async def test_a_drain_that_is_called_back_is_forgotten_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker whose link was cut was waited for, came back, and was told of the drain once more: it said
+    goodbye to the WebSockets of a version that goes on.
+    """
+    async with room(tmp_path) as it:
+        may_go_on = asyncio.Event()
+
+        async def applied(number: int, timeout_s: float) -> list[int]:
+            await may_go_on.wait()
+            return []
+
+        monkeypatch.setattr(it.hub, "applied", applied)
+        task = it.drains.begin("v1", 60_000)
+        await it.until(lambda: it.hub.drained)
+        it.drains.call_back("v1")
+        assert it.hub.forgotten == [KEY]
+        may_go_on.set()
+        await task
+        assert it.hub.forgotten == [KEY]
+
+
 async def test_a_version_that_is_called_back_before_its_drain_is_stored_keeps_its_weight(
     tmp_path: Path,
 ) -> None:
