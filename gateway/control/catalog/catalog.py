@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from gateway.control.catalog.declared import Declared, Served, served, served_of
 from gateway.control.catalog.entries import EndpointEntry, Observer, ServiceEntry, VersionEntry
-from gateway.control.catalog.marked import as_marked, lowered
+from gateway.control.catalog.marked import added_up, as_marked, lowered
 from gateway.control.upstreams.probes import Probed
 from gateway.core.resilience.health import Health
 from gateway.core.routing.overlap import losers
@@ -113,7 +113,8 @@ class Catalog:
                 record.service_name: as_marked(record, self._marks.get(record.id))
                 for record in await store.open_deployments()
             }
-            self._take(await self._read(store, tuple(declared)))
+            found = await self._read(store, tuple(declared))
+            self._take(replace(found, versions=added_up(self._open.values(), found.versions)))
 
     async def reload(self, store: Store, declared: Iterable[Declared], proxy: ProxySettings) -> None:
         """Take a new configuration, all or nothing, and send out what it comes to.

@@ -64,6 +64,27 @@ async def test_what_the_file_declares_is_made_and_stored(tmp_path: Path) -> None
         assert made.catalog.service_record("auth").current_version_id == first.record.id
 
 
+async def test_weights_that_were_stored_in_part_are_those_of_the_open_deployment(tmp_path: Path) -> None:
+    """A probe's result was stored with the weight that a lower share, not stored itself, had given a version;
+    control and workers were killed. The next control served by weights of 25, or by none at all.
+    """
+    async with console(tmp_path) as made:
+        old, new = await made.two_versions()
+        await made.start(steps=[50, 100], stepInterval=60_000, smokeTests=False)
+        await made.settle()
+        replace = msgspec.structs.replace
+        for weights in ((50, 0), (100, 50), (0, 0)):
+            async with made.store.transaction() as tx:
+                for version_id, weight in zip((old, new), weights, strict=True):
+                    record = await made.stored(version_id)
+                    tx.put_version(replace(record, weight=weight))
+            await reopened(made)
+            assert {name: entry.record.weight for name, entry in versions(made).items()} == {
+                "v1": 50,
+                "v2": 50,
+            }
+
+
 async def test_a_row_read_before_a_rollback_went_ahead_of_it_does_not_undo_it(tmp_path: Path) -> None:
     """A probe's result was being committed, slowly, while the rollback was put in force: its row, with the
     weights of before, took the catalog and then the workers back to them.
