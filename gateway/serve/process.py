@@ -341,12 +341,11 @@ class Control:
         """
         if self.components.rollouts.has_unstored:
             raise UpgradeFailed(UNSTORED)
-        handles = self.handles
         upgrade = Upgrade(
-            lock=handles.lock,
+            lock=self.handles.lock,
             held=lambda: self.listeners.held,
-            link=handles.link,
-            admin={handles.admin_address: handles.admin},
+            link=self.handles.link,
+            admin={self.handles.admin_address: self.handles.admin},
             quiesce=self._quiesce,
             resume=self._resume,
             is_wanted=lambda: not self._ended.done(),
@@ -372,6 +371,8 @@ class Control:
         self.components.admin.hold_changes(held=True)
         self.hub.pause()
         await self._stop_loops()
+        if self.components.rollouts.has_unstored:  # done since the upgrade began, and on a disk that fails
+            raise UpgradeFailed(UNSTORED)
 
     async def _resume(self) -> None:
         """Go on after all: the successor is dead. What cannot be taken back ends this control, too."""

@@ -61,6 +61,8 @@ class InForce:
         self.performer = Performer(acts, self._commit_event, self._forget)
         self._commits: set[asyncio.Task[None]] = set()
         self.counts = RolloutCounts()
+        self.is_suspended = False
+        """Whether another process may be about to go on from what is stored: nothing goes ahead of that."""
         self.leads = True
         """Whether acts are carried out here; else by the gateway in charge, once it reads what is stored."""
 
@@ -164,8 +166,10 @@ class InForce:
                 if is_on_disk:
                     await task
                 return Ordered(running.record, stored=is_on_disk)
-            moved = made[0] if made else self._ordered(running, order, audit)
-            if may_act(moved):
+            if not made or (made[0].base is not running.state and made[0] not in running.unstored):
+                made[:] = [self._ordered(running, order, audit)]  # the judge may have gone ahead meanwhile
+            moved = made[0]
+            if may_act(moved) and not self.is_suspended:
                 made[:] = [moved]
                 self.act_before_commit(running, moved)
                 await asyncio.wait({task}, timeout=ANSWER_S)

@@ -273,7 +273,7 @@ class Rollouts:
         marks: what was done before it could be stored, by deployment, as workers have it. Raises StoreError
         naming a deployment whose state does not load.
         """
-        self._stopping = False
+        self._stopping = self._in_force.is_suspended = False
         self._last_tick = None
         known = dict(marks or {})
         known.update((mark.deployment, mark) for name in self._in_force.open if (mark := self.mark_for(name)))
@@ -482,7 +482,7 @@ class Rollouts:
 
     async def stop(self) -> None:
         """Stop ticking and acting, and commit the last tick; the next control issues the acts again."""
-        self._stopping = True
+        self._stopping = self._in_force.is_suspended = True
         await self._in_force.performer.stop()
         if self._committing is not None:
             await asyncio.wait({self._committing})

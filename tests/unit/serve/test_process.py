@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -326,3 +327,23 @@ async def test_the_store_is_held_before_anything_is_built_on_it(tmp_path: Path) 
     assert not (tmp_path / "node.id").exists(), "a file needs no name for its place"
     await control.background.release()
     await store.close()
+
+
+async def test_nothing_is_handed_over_while_something_is_in_force_that_is_not_stored() -> None:
+    """It was done after the upgrade had begun, on a disk that failed until the new control raised its epoch:
+    that one went by what was stored, and the rollback was undone.
+    """
+
+    async def stopped() -> None:
+        rollouts.has_unstored = True  # the last tick could not be committed
+
+    rollouts = SimpleNamespace(has_unstored=False)
+    admin = SimpleNamespace(hold_changes=lambda *, held: None)
+    control: Any = SimpleNamespace(
+        components=SimpleNamespace(rollouts=rollouts, admin=admin),
+        hub=SimpleNamespace(pause=lambda: None),
+        _is_alone=asyncio.Event(),
+        _stop_loops=stopped,
+    )
+    with pytest.raises(UpgradeFailed, match="stored"):
+        await serve.Control._quiesce(control)

@@ -257,3 +257,32 @@ async def test_nothing_goes_ahead_of_a_commit_that_ends_the_rollout(
             await rollback
         assert not went_ahead
         assert (await made.stored(deployment)).status == "completed"
+
+
+async def test_an_order_that_the_judge_overtook_does_not_take_its_evidence_back(tmp_path: Path) -> None:
+    """Both waited for the disk. The order had been made of what was before the tick, and was put in force
+    over it: windows were stored, and what they were made of was to be judged and stored once more.
+    """
+    async with failing_world(tmp_path) as made:
+        deployment = await made.start(
+            steps=(50, 100), step_interval=60_000, min_requests=5, smoke_tests=False
+        )
+        await made.settle()
+        await made.rollouts.tick()
+        made.rollouts._grace_s, made.rollouts._in_force._grace_s = 0.01, 0.5
+        made.disk.commits_may_end.clear()
+        rollback = ordered(made, deployment, Rollback("ann", "had enough"))
+        await until(lambda: made.disk.is_committing)
+        generation = made.catalog.services["auth"].generation
+        made.worker.serve("v2", generation, 5_000, 200, 200)
+        made.worker.serve("v1", generation, 5_000, 200)
+        made.worker.report(made.tally)
+        made.now += 1
+        tick = asyncio.create_task(made.rollouts.tick())  # noqa: TID251
+        running = made.rollouts._in_force.running[deployment]
+        await until(lambda: running.state.evidence.new.answers == 200)
+        await until(lambda: len(running.unstored) == 2)
+        assert running.state.evidence.new.answers == 200
+        made.disk.commits_may_end.set()
+        await asyncio.gather(tick, rollback)
+        assert (await made.stored(deployment)).request_count == 200

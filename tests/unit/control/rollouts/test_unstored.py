@@ -275,6 +275,21 @@ async def test_a_mark_of_a_deployment_that_has_ended_counts_for_nothing(tmp_path
         assert len((await made.store.audit()).items) == 1
 
 
+async def test_nothing_goes_ahead_of_the_store_while_another_control_may_take_over(tmp_path: Path) -> None:
+    """That one goes by what is stored, and asks nobody: a rollback that was answered 202 was undone."""
+    async with failing_world(tmp_path) as made:
+        deployment = await rolling(made)
+        await made.rollouts.stop()
+        made.disk.fails = "commit"
+        with pytest.raises(StoreError):
+            await order(made, deployment, Rollback("ann", "had enough"))
+        assert made.weights() == (90, 10)
+        assert not made.rollouts.has_unstored
+        await made.rollouts.recover()
+        assert not (await order(made, deployment, Rollback("ann", "had enough"))).stored
+        assert made.weights() == (100, 0)
+
+
 async def test_what_is_not_stored_survives_a_failed_upgrade(tmp_path: Path) -> None:
     """Control stops its loops, cannot hand over, and takes everything up again from the store."""
     async with failing_world(tmp_path) as made:
