@@ -166,9 +166,9 @@ class InForce:
                 if is_on_disk:
                     await task
                 return Ordered(running.record, stored=is_on_disk)
-            if not made or (made[0].base is not running.state and made[0] not in running.unstored):
-                made[:] = [self._ordered(running, order, audit)]  # the judge may have gone ahead meanwhile
-            moved = made[0]
+            moved = made[0] if made else None
+            if moved is None or (moved.base is not running.state and moved not in running.unstored):
+                moved = self._ordered(running, order, audit)  # the judge may have gone ahead meanwhile
             if may_act(moved) and not self.is_suspended:
                 made[:] = [moved]
                 self.act_before_commit(running, moved)

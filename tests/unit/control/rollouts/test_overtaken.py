@@ -286,3 +286,24 @@ async def test_an_order_that_the_judge_overtook_does_not_take_its_evidence_back(
         made.disk.commits_may_end.set()
         await asyncio.gather(tick, rollback)
         assert (await made.stored(deployment)).request_count == 200
+
+
+async def test_an_order_that_moves_no_traffic_waits_for_its_turn_and_is_carried_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was answered as stored, and was not done: it had been decided on while others wrote."""
+    async with failing_world(tmp_path) as made:
+        made.rollouts._grace_s = made.rollouts._in_force._grace_s = 0.01
+
+        async def gate(version_id: str) -> str:
+            await asyncio.Event().wait()
+            return ""
+
+        monkeypatch.setattr(made.checks, "gate", gate)
+        deployment = await made.start(smoke_tests=False)
+        async with made.store.transaction():
+            rollback = ordered(made, deployment, Rollback("ann", "had enough"))
+            await asyncio.sleep(0.1)
+        done = await rollback
+        assert done.stored
+        assert (await made.stored(deployment)).status == done.record.status == "failed"
