@@ -24,8 +24,10 @@ STATUSES: Final = {
     "rolling": {"paused", "completed", "rolled_back"},
     "paused": {"rolling", "completed", "rolled_back"},
 }
-WORKER_HARM_S: Final = 2.5
-"""How long after a worker's death clients may still find out that it held their connection."""
+WORKER_HARM_S: Final = 3.5
+"""How long after a worker's death clients may still find out: it held their connection, or they wait in a
+socket which a control that is stopped, for 3.1 s at most, lends to nobody, and that is killed then.
+"""
 LONGEST_ANSWER_S: Final = 25.0
 """Longer than any pause of a service and all attempts of a request together; one held in vain takes 30 s."""
 DRAINED_S: Final = 4.0

@@ -141,6 +141,30 @@ class People:
 
         look()
 
+    def rollback_amid_an_upgrade(self) -> None:
+        """The disk fails for a moment as a new control takes over, and somebody must go back just then."""
+        key = self.owner.invariants.open_deployment()
+        if key is None:
+            return
+        self.upgrade()
+        self.faults["commits fail"] += 1
+        disk, left = self.owner.machine.disk, 1 + self.chance.randrange(4)
+
+        def fails(text: str) -> str:
+            """The next few commits fail, and no more."""
+            nonlocal left
+            left -= text == "COMMIT"
+            return "fails" if text == "COMMIT" and left >= 0 else ""
+
+        def fail() -> None:
+            if not self._is_over:
+                disk.failing = fails
+                self.lasting(1.0, lambda: setattr(disk, "failing", None))
+                self._order(key, "rollback")
+
+        stored_s = 0.02  # the upgrade's own row is by then
+        self.owner.loop.after(stored_s + 0.3 * self.chance.random(), fail)
+
     def _kill_control_now(self) -> None:
         control = self.owner.system.control
         if control is not None:
