@@ -112,7 +112,7 @@ class Acts:
             case RunGate():
                 reason = await self._checks.gate(act.version)
                 if not reason and self.elsewhere is not None:
-                    reason = await self.elsewhere.gate(state.id)
+                    reason = await self.elsewhere.gate(state)
                 reason = reason or await self._smoke(state, act.version, act.smoke_tests)
                 return GateFailed(reason) if reason else GatePassed()
             case RunSmoke():

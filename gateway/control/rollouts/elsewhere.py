@@ -117,7 +117,7 @@ class Elsewhere:
         alive = {each.id for each in self.barrier.nodes or () if not each.is_silent and not each.is_leader}
         return usable_by([here, *(word for node, word in words.items() if node in alive)])
 
-    async def gate(self, deployment: str) -> str:
+    async def gate(self, state: Rollout) -> str:
         """Wait until the new version has passed the probes of every gateway that lives, but not for long.
 
         Returns who has not found it healthy, and why; empty: nobody. One that says nothing of it, of another
@@ -126,13 +126,13 @@ class Elsewhere:
         if not self._store.is_shared:
             return ""
         give_up_at = time.monotonic() + GATE_S
-        while missing := await self._not_passed(deployment):
+        while missing := await self._not_passed(state.id):
             if time.monotonic() >= give_up_at:
                 break
             await asyncio.sleep(AGAIN_S)
         unasked = [name for name, why in missing if not why]
         if unasked:
-            log.warning("gate_not_asked", deployment=deployment, nodes=unasked)
+            log.warning("gate_not_asked", service=state.service, deployment=state.id, nodes=unasked)
         return failure(missing)
 
     async def _not_passed(self, deployment: str) -> Missing:

@@ -59,15 +59,16 @@ class GatesHere:
         """Probe for those of the open rollouts that are at their gate, and no longer for any other."""
         if self._is_over:
             return
-        asking = {state.id: state.new for state in rollouts if state.phase is Phase.GATE}
+        asking = {state.id: state for state in rollouts if state.phase is Phase.GATE}
         for deployment in self._under_way.keys() - asking.keys():
             self._under_way[deployment].cancel()
         self._found = {each: found for each, found in self._found.items() if each in asking}
         for deployment in asking.keys() - self._found.keys() - self._under_way.keys():
-            work = self._probe(deployment, asking[deployment])
+            state = asking[deployment]
+            work = self._probe(deployment, state.new)
             task = asyncio.get_running_loop().create_task(work, name=f"gate {deployment}")
             self._under_way[deployment] = task
-            task.add_done_callback(partial(self._ended, deployment))
+            task.add_done_callback(partial(self._ended, state))
 
     async def stop(self) -> None:
         """End all of it. What was found is still said."""
@@ -92,11 +93,11 @@ class GatesHere:
                 return
             await asyncio.sleep(AGAIN_S)
 
-    def _ended(self, deployment: str, task: asyncio.Task[None]) -> None:
-        del self._under_way[deployment]
+    def _ended(self, state: Rollout, task: asyncio.Task[None]) -> None:
+        del self._under_way[state.id]
         if not task.cancelled() and (exc := task.exception()) is not None:
-            log.error("gate_broke", deployment=deployment, error=repr(exc))
-            self._found[deployment] = repr(exc)
+            log.error("gate_broke", service=state.service, deployment=state.id, error=repr(exc))
+            self._found[state.id] = repr(exc)
 
 
 Missing = Sequence[tuple[str, str]]

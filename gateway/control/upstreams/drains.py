@@ -6,10 +6,10 @@ time that is left. Whether it is over, the workers say.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -21,6 +21,8 @@ from gateway.errors import StaleEpoch, StoreError
 from gateway.log import get_logger
 from gateway.store.api import Store
 from gateway.store.records import EventRecord, VersionRecord
+
+T = TypeVar("T")
 
 log = get_logger(component="drains")
 
@@ -169,7 +171,7 @@ class Drains:
         if self._catalog.version_record(version_id).drained:
             return  # whoever asked was killed before it knew
         try:
-            left_s = await self._mark(version_id, timeout_ms, called_back)
+            left_s = await self._marked(version_id, timeout_ms, called_back)
             if left_s is None or called_back.is_set():  # also while the disk took its time
                 return
             over_at = time.monotonic() + left_s + GRACE_S
@@ -179,7 +181,7 @@ class Drains:
                 waiting = await self._waiting(record, revision, called_back)
                 await self._elsewhere.passed(waiting, over_at - time.monotonic(), called_back)
             if not called_back.is_set():
-                await self._settle_for_sure(version_id, forced)
+                await self._for_sure(version_id, lambda: self._settle(version_id, forced))
         finally:
             if not called_back.is_set():
                 self._emptying.forget(version_id)
@@ -214,6 +216,14 @@ class Drains:
             break
         return record.created_at
 
+    async def _marked(self, version_id: str, timeout_ms: int, called_back: asyncio.Event) -> float | None:
+        """Mark it, as `_mark` does. Who begins a drain hears that it could not be stored, and asks again; of
+        one that goes on nobody does.
+        """
+        if not self._catalog.version_record(version_id).draining:
+            return await self._mark(version_id, timeout_ms, called_back)
+        return await self._for_sure(version_id, lambda: self._mark(version_id, timeout_ms, called_back))
+
     async def _mark(self, version_id: str, timeout_ms: int, called_back: asyncio.Event) -> float | None:
         """Store that the version drains, unless it is stored already.
 
@@ -237,18 +247,16 @@ class Drains:
             tx.on_commit(lambda: self._catalog.put_version(marked))
             return timeout_ms / 1000
 
-    async def _settle_for_sure(self, version_id: str, forced: int) -> None:
-        """Settle; a store that cannot write is asked until it can, or another control is in charge."""
+    async def _for_sure(self, version_id: str, write: Callable[[], Awaitable[T]]) -> T:
+        """Write; a store that cannot is asked until it can, or another control is in charge."""
         while True:
             try:
-                await self._settle(version_id, forced)
+                return await write()
             except StaleEpoch:
                 raise
             except StoreError as exc:
                 log.error("drain_not_stored", **self._about(version_id), error=str(exc), next_in_s=AGAIN_S)
                 await asyncio.sleep(AGAIN_S)
-            else:
-                return
 
     async def _settle(self, version_id: str, forced: int) -> None:
         async with self._store.transaction() as tx:

@@ -30,7 +30,7 @@ from gateway.link.totals import JudgedTotals, VersionTotals
 from gateway.store.records import NodeState, ServedRecord
 from gateway.store.sqlite import SqliteStore
 from tests.effort import effort
-from tests.unit.control.rollouts.test_barrier import LEADER, node
+from tests.unit.control.rollouts.test_barrier import LEADER, node, rollout
 from tests.unit.control.world import START, FakeCatalog, FakeChecks, FakeWorker, World
 
 QUICK: Final[dict[str, Any]] = {
@@ -426,7 +426,7 @@ async def test_a_gate_is_not_passed_while_nobody_knows_which_gateways_there_are(
         at_nodes(made)
         made.store.away = True
         with pytest.raises(StoreUnreachable):
-            await made.rollouts._elsewhere.gate("d")
+            await made.rollouts._elsewhere.gate(rollout())
 
 
 async def test_of_two_processes_of_a_gateway_the_later_one_counts_whatever_clock_it_goes_by(

@@ -336,6 +336,26 @@ async def test_a_full_disk_delays_the_end_of_a_drain(tmp_path: Path, monkeypatch
         assert (await it.stored()).drained
 
 
+async def test_a_drain_that_the_next_control_takes_up_outlasts_a_store_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended for good as it began: of a drain that goes on nobody hears that the store has failed."""
+    monkeypatch.setattr(module, "AGAIN_S", 0.01)
+    monkeypatch.setattr(emptying, "GRACE_S", 0.05)
+    async with room(tmp_path) as it:
+        draining = replace(it.record, draining=True, drain_deadline=START, weight=0)
+        async with it.world.store.transaction() as tx:
+            tx.put_version(draining)
+        it.world.catalog.put_version(draining)
+        full = Full(it.world, StoreError("gateway.db: disk is full"))
+        monkeypatch.setattr(it.world.store, "transaction", full.transaction)
+        it.drains.recover([draining])
+        await it.until(lambda: full.refused > 1)
+        assert not it.record.drained
+        full.error = None
+        await it.until(lambda: it.record.drained)
+
+
 async def test_a_control_that_was_replaced_leaves_the_drain_to_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
