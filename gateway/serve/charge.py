@@ -32,7 +32,7 @@ AGAIN_S: Final = 1.0
 PATIENCE_S: Final = 15.0
 """For how long a step of a start or a takeover bears a database that fails it; an upgrade waits longer."""
 SOON_S: Final = 1.0
-"""How long a start that is to stop tries to say each thing to other gateways."""
+"""How long a process that ends tries to say each thing to other gateways."""
 Result = TypeVar("Result")
 
 

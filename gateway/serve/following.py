@@ -16,7 +16,7 @@ from gateway.core.rollout.isolation import Lease, Then, on_return
 from gateway.errors import StoreError
 from gateway.log import get_logger
 from gateway.serve.background import Background
-from gateway.serve.charge import again, patiently
+from gateway.serve.charge import again, if_soon, patiently
 from gateway.serve.wiring import Components
 from gateway.store.api import Store
 
@@ -24,8 +24,6 @@ log = get_logger(component="cluster")
 
 APPLY_S: Final = 5.0
 """How long workers that do not take a table keep this gateway from saying that it has applied it."""
-LAST_WORDS_S: Final = 1.0
-"""How long a process that ends tries to say what it has not said yet."""
 LATE_S: Final = 0.5
 """How often a follower tries to store what it did without the store."""
 
@@ -156,9 +154,7 @@ class Following:
     async def last_words(self) -> None:
         """Say what was not said yet of rollouts, if the store takes it soon: this process is about to end."""
         if not self.is_over:
-            with suppress(StoreError, TimeoutError):
-                async with asyncio.timeout(LAST_WORDS_S):
-                    await self._reporting.report()
+            await if_soon(self._reporting.report())
 
     async def _run(self) -> None:
         """Follow until the lease is ours; then lead. The workers stay as they are."""

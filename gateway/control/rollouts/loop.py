@@ -116,7 +116,6 @@ class Rollouts:
         """Who is to hear that this gateway is in charge; None: nobody else could be."""
         self.freeze_state = FreezeState()
         self.schedule = FreezeSchedule(catalog, wall)
-        self._stopping = False
         self._ticks = 0
         self._last_tick: float | None = None
 
@@ -273,7 +272,7 @@ class Rollouts:
         marks: what was done before it could be stored, by deployment, as workers have it. Raises StoreError
         naming a deployment whose state does not load.
         """
-        self._stopping = self._in_force.is_suspended = False
+        self._in_force.is_suspended = False
         self._last_tick = None
         known = dict(marks or {})
         known.update((mark.deployment, mark) for name in self._in_force.open if (mark := self.mark_for(name)))
@@ -373,7 +372,7 @@ class Rollouts:
 
     async def run(self) -> None:
         """Tick once a second, until stopped or replaced by a newer control."""
-        while not self._stopping:
+        while not self._in_force.is_suspended:
             started = self._clock()
             try:
                 await self.tick(patience_s=TICK_S / 2)
@@ -482,7 +481,7 @@ class Rollouts:
 
     async def stop(self) -> None:
         """Stop ticking and acting, and commit the last tick; the next control issues the acts again."""
-        self._stopping = self._in_force.is_suspended = True
+        self._in_force.is_suspended = True
         await self._in_force.performer.stop()
         if self._committing is not None:
             await asyncio.wait({self._committing})

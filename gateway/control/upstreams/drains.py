@@ -6,7 +6,7 @@ time that is left. Whether it is over, the workers say.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final, TypeVar
@@ -202,18 +202,16 @@ class Drains:
         A store that fails is asked again until the drain is called back. Where no such event is left, since
         there is such a version: rather wait for too many.
         """
+
+        async def read() -> Sequence[EventRecord]:
+            if called_back.is_set():
+                return ()
+            return await self._store.newest_events(service=record.service_name, kinds=(DRAINING,))
+
         deadline = record.drain_deadline.isoformat() if record.drain_deadline is not None else ""
-        while not called_back.is_set():
-            try:
-                events = await self._store.newest_events(service=record.service_name, kinds=(DRAINING,))
-            except StoreError as exc:
-                log.warning("drain_not_read", **self._about(record.id), error=str(exc), next_in_s=AGAIN_S)
-                await asyncio.sleep(AGAIN_S)
-                continue
-            for event in reversed(events):
-                if (event.version, event.data.get("deadline")) == (record.version, deadline):
-                    return event.at
-            break
+        for event in reversed(await self._for_sure(record.id, read)):
+            if (event.version, event.data.get("deadline")) == (record.version, deadline):
+                return event.at
         return record.created_at
 
     async def _marked(self, version_id: str, timeout_ms: int, called_back: asyncio.Event) -> float | None:
@@ -247,11 +245,11 @@ class Drains:
             tx.on_commit(lambda: self._catalog.put_version(marked))
             return timeout_ms / 1000
 
-    async def _for_sure(self, version_id: str, write: Callable[[], Awaitable[T]]) -> T:
-        """Write; a store that cannot is asked until it can, or another control is in charge."""
+    async def _for_sure(self, version_id: str, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask the store; one that fails is asked until it does not, or another control is in charge."""
         while True:
             try:
-                return await write()
+                return await ask()
             except StaleEpoch:
                 raise
             except StoreError as exc:
