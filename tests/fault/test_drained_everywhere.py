@@ -46,16 +46,24 @@ async def test_a_version_is_not_shut_down_amid_the_requests_of_a_gateway_that_st
         )
         await first.api("POST", f"deployment/{rollout}/complete")
         await first.until(lambda: _waits_for(first, old, ["b"]), "the one in charge to wait for it")
-        await asyncio.sleep(1)  # ten looks of the one in charge
-        assert (await first.version(old))["drained"] is False
-        assert first.first[0].process.poll() is None, "it was not asked to stop"
-        writer.write(b"b")
-        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
-        writer.close()
+        await _held_until_answered(first, rollout, old, reader, writer)
         assert await first.settled(rollout) == "completed"
         await asyncio.to_thread(first.first[0].process.wait, 60)
         assert await asyncio.to_thread(second.control.process.wait, 60) == 0
         assert await are(first, a="in charge"), "it has left the list"
+
+
+async def _held_until_answered(
+    first: World, rollout: str, old: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """However often somebody looks, the old version is neither drained nor stopped; then end its request."""
+    await asyncio.sleep(1)  # ten looks of the one in charge
+    assert (await first.version(old))["drained"] is False
+    assert await first.has_status(rollout, "rolling")
+    assert first.first[0].process.poll() is None, "it was not asked to stop"
+    writer.write(b"b")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    writer.close()
 
 
 async def _outlived(first: World, second: World, old: str) -> None:
@@ -66,13 +74,7 @@ async def _outlived(first: World, second: World, old: str) -> None:
     await first.api("POST", f"deployment/{rollout}/complete")
     await first.until(lambda: _waits_for(first, old, ["b"]), "the one in charge to wait for the follower")
     await second.until(lambda: _drains_here(second, old), "the follower to know")
-    await asyncio.sleep(1)  # ten looks of the one in charge
-    assert (await first.version(old))["drained"] is False
-    assert await first.has_status(rollout, "rolling")
-    assert first.first[0].process.poll() is None, "it was not asked to stop"
-    writer.write(b"b")
-    assert (await reader.readline()).startswith(b"HTTP/1.1 200")
-    writer.close()
+    await _held_until_answered(first, rollout, old, reader, writer)
     assert await second.settled(rollout) == "completed"
     await asyncio.to_thread(first.first[0].process.wait, 60)
     assert second.control.has_said('"forced": 0, "event": "drained_here"')

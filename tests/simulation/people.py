@@ -4,6 +4,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+Call = tuple[str, str, dict[str, Any]]
+"""Method, path and body of what is asked of the admin API."""
+
 ORDERS: Final = ("pause", "resume", "resume", "promote", "full", "complete", "rollback", "traffic", "undo")
 END_S: Final = 8.0
 """A rollout that has been promoted is at its end by then, if nobody holds it up."""
@@ -172,51 +175,38 @@ class People:
             self.owner.system.kill_soon(self.owner.machine.processes[max(self.owner.system.controls)])
 
     def freeze(self) -> None:
-        is_over = False
-
-        def over() -> None:
-            nonlocal is_over
-            is_over = True
-            self._thaw()
-
-        def frozen(status: int, body: Any) -> None:
-            if is_over:
-                self._thaw()
-
-        self.owner.operator.call("PUT", "freeze", {"frozen": True, "reason": "x"}, frozen)
-        self.lasting(1.0 + 4.0 * self.chance.random(), over)
-
-    def _thaw(self) -> None:
-        """Ask until it is done: a freeze nobody ends holds everything up for good."""
-
-        def then(status: int, body: Any) -> None:
-            if status != 200:
-                self.owner.loop.after(0.5, self._thaw)
-
-        self.owner.operator.call("PUT", "freeze", {"frozen": False}, then)
+        self._for_a_while(
+            ("PUT", "freeze", {"frozen": True, "reason": "x"}), ("PUT", "freeze", {"frozen": False}), 1.0, 4.0
+        )
 
     def hold(self) -> None:
         """Pause the service: its requests are held until somebody resumes it."""
+        self._for_a_while(("POST", "services/shop/pause", {}), ("POST", "services/shop/resume", {}), 0.3, 2.0)
+
+    def _for_a_while(self, begin: Call, end: Call, least_s: float, more_s: float) -> None:
+        """Order something, and its end after a while. That is asked until it is done: what nobody ends holds
+        everything up for good.
+        """
         is_over = False
 
         def over() -> None:
             nonlocal is_over
             is_over = True
-            self._let_in()
+            self._until_done(end)
 
-        def paused(status: int, body: Any) -> None:
+        def begun(status: int, body: Any) -> None:
             if is_over:  # it has come later than what was to end it
-                self._let_in()
+                self._until_done(end)
 
-        self.owner.operator.call("POST", "services/shop/pause", {}, paused)
-        self.lasting(0.3 + 2.0 * self.chance.random(), over)
+        self.owner.operator.call(*begin, begun)
+        self.lasting(least_s + more_s * self.chance.random(), over)
 
-    def _let_in(self) -> None:
+    def _until_done(self, order: Call) -> None:
         def then(status: int, body: Any) -> None:
             if status != 200:
-                self.owner.loop.after(0.5, self._let_in)
+                self.owner.loop.after(0.5, lambda: self._until_done(order))
 
-        self.owner.operator.call("POST", "services/shop/resume", {}, then)
+        self.owner.operator.call(*order, then)
 
     def reload(self) -> None:
         """SIGHUP, with one more setting."""
